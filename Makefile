@@ -1,0 +1,54 @@
+# Every target sets up the environment it needs; `make` lists them.
+PYTHON ?= python3
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+# Two environments of this size share their files by hard links where the file system lets them.
+UV := $(BIN)/uv
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check fix bench clean tensorboard
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make the environment .venv (several GB, once)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "agebench needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 setup")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: $(READY) ## draw faces, train a small ConvNeXt on them, write a report (3 minutes)
+	$(BIN)/python -m agebench.train experiment=demo
+
+test: $(READY) ## the tests, but for the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(READY) ## all the tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(READY) ## mend what lint and format can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## measure speed side by side (minutes; nothing else may run)
+	$(BIN)/python -m benchmarks.throughput
+
+tensorboard: $(READY) ## compare the runs in outputs/ in a browser
+	$(BIN)/tensorboard --logdir outputs
+
+clean: ## remove the environment and what tools left; data and outputs stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

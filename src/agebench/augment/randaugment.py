@@ -1,0 +1,112 @@
+"""RandAugment with its own operations for every image of the batch."""
+
+import torch
+from torch import Tensor, nn
+
+from agebench.augment.checks import batch_of_images, flag, number
+from agebench.augment.colour import autocontrast, equalize, jitter, posterize, sharpen, solarize
+from agebench.augment.geometry import affine, warp
+from agebench.errors import UserError
+
+OPERATIONS = (
+    "identity",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "rotate",
+    "brightness",
+    "saturation",
+    "contrast",
+    "sharpness",
+    "posterize",
+    "solarize",
+    "autocontrast",
+    "equalize",
+)
+
+
+class RandAugment(nn.Module):
+    """Changes every image by a few operations drawn at random, all of one magnitude.
+
+    Args:
+        num_ops: Operations an image, drawn with replacement, each of the fourteen as likely.
+        magnitude: 0 to 30, on torchvision's scale: 30 is a shear of 0.3, a shift of 45% of the side, a turn of 30
+            degrees, colour factors of 1 ± 0.9, 4 bits, and everything inverted.
+        fill: Grey level in [0, 1] of what a shift or turn uncovers.
+        at_test: Whether the trainer applies it at evaluation too.
+
+    Raises:
+        UserError: If an argument is out of its range.
+
+    Source:
+        Cubuk et al. (2020), arXiv:1909.13719, with torchvision's ranges. Departs in three ways: an image's geometric
+        operations are composed and done first, so that it is resampled once, and bilinearly; shears are about the
+        centre; posterize and equalize alone round to 8 bits.
+        kornia 0.9's RandAugment and torchvision's both draw one set of operations for the whole batch.
+    """
+
+    def __init__(self, *, num_ops: int = 2, magnitude: float = 9.0, fill: float = 0.0, at_test: bool = False) -> None:
+        super().__init__()
+        if isinstance(num_ops, bool) or not isinstance(num_ops, int) or num_ops < 0:
+            raise UserError(f"augment.num_ops must be a whole number of at least 0, not {num_ops!r}; try 2")
+        self.num_ops = num_ops
+        self.magnitude = number("magnitude", magnitude, 0, 30)
+        self.fill = number("fill", fill, 0, 1)
+        self.at_test = flag("at_test", at_test)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Return changed copies of images, float32 in [0, 1], shape (B, C, S, S), C 1 or 3, in the same form."""
+        batch_of_images(images)
+        shape = (self.num_ops, len(images))
+        draws = torch.randint(len(OPERATIONS), shape, device=images.device)
+        signs = torch.randint(2, shape, device=images.device) * 2 - 1
+        return self.apply_operations(images, draws, signs)
+
+    def apply_operations(self, images: Tensor, draws: Tensor, signs: Tensor) -> Tensor:
+        """Apply the given operations.
+
+        Args:
+            images: float32 in [0, 1], shape (B, C, S, S).
+            draws: Indices into OPERATIONS, int64, shape (num_ops, B).
+            signs: -1 or 1, for the operations that have a direction, shape (num_ops, B).
+
+        Returns:
+            float32 in [0, 1], shape (B, C, S, S).
+        """
+        if not len(draws):
+            return images
+        strength = self.magnitude / 30
+        with torch.autocast(images.device.type, enabled=False):
+            matrices = torch.eye(3, device=images.device)
+            for draw, sign in zip(draws, signs, strict=True):
+                matrices = matrices @ self._geometry(draw, sign * strength)  # (B, 3, 3)
+            images = warp(images, matrices, self.fill).clamp_(0, 1)
+            for draw, sign in zip(draws, signs, strict=True):
+                images = self._tones(images, draw, sign * strength)
+        return images
+
+    def _geometry(self, draw: Tensor, amount: Tensor) -> Tensor:
+        def chosen(name: str, full: float) -> Tensor:
+            return torch.where(draw == OPERATIONS.index(name), amount * full, 0.0)  # (B,)
+
+        shear = torch.stack((chosen("shear_x", 0.3), chosen("shear_y", 0.3)))
+        shift_x, shift_y = chosen("translate_x", 150 / 331), chosen("translate_y", 150 / 331)
+        return affine(chosen("rotate", 30), torch.ones_like(amount), shift_x, shift_y, shear)
+
+    def _tones(self, images: Tensor, draw: Tensor, amount: Tensor) -> Tensor:
+        """Compute every operation for every image: an operation that is not drawn gets a value that changes nothing."""
+
+        def chosen(name: str) -> Tensor:
+            return draw == OPERATIONS.index(name)  # (B,)
+
+        factor = 1 + 0.9 * amount
+        names = ("brightness", "contrast", "saturation")
+        images = jitter(images, **{name: torch.where(chosen(name), factor, 1.0) for name in names})
+        images = sharpen(images, torch.where(chosen("sharpness"), factor, 1.0))
+        images = solarize(images, torch.where(chosen("solarize"), 1 - amount.abs(), 2.0))
+        bits = 8 - round(4 * self.magnitude / 30)
+        images = torch.where(chosen("posterize")[:, None, None, None], posterize(images, bits), images)
+        images = torch.where(chosen("autocontrast")[:, None, None, None], autocontrast(images), images)
+        return torch.where(chosen("equalize")[:, None, None, None], equalize(images), images)

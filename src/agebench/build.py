@@ -1,0 +1,208 @@
+"""From a composed config to its parts: the only file that knows data, models, heads and the module together."""
+
+import inspect
+import logging
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from agebench.data.datamodule import ImageDataModule
+from agebench.errors import UserError
+from agebench.heads.base import Head
+from agebench.models.freeze import freeze_backbone
+from agebench.models.minimum_size import check_patches, smallest_size
+from agebench.models.weights import create_pretrained, load_checkpoint
+from agebench.module import ImageModule, Normalise
+
+log = logging.getLogger(__name__)
+
+# Of the channels of images in [0, 1].
+STATISTICS = {
+    "none": (0.0, 0.0, 0.0, 1.0, 1.0, 1.0),
+    "half": (0.5, 0.5, 0.5, 0.5, 0.5, 0.5),
+    "imagenet": (0.485, 0.456, 0.406, 0.229, 0.224, 0.225),
+}
+LOWER_IS_BETTER = ("loss", "loss_step", "mae", "rmse", "nll")
+
+
+def build_data(cfg: DictConfig) -> ImageDataModule:
+    """Return the data module, before any file is read."""
+    node = _plain(cfg.data, without=("normalise", "root", "columns"))
+    data: ImageDataModule = instantiate(node, seed=cfg.seed, cache=cfg.paths.cache)
+    return data
+
+
+def _plain(node: DictConfig, *, without: tuple[str, ...]) -> dict[str, Any]:
+    """Return a config node as plain data, interpolations worked out, less the keys that the builder itself reads."""
+    container: Any = OmegaConf.to_container(node, resolve=True)
+    return {k: v for k, v in container.items() if k not in without}
+
+
+def build_model(cfg: DictConfig, *, channels: int, num_outputs: int, image_size: int) -> nn.Module:
+    """Return the network, with its weights loaded and its backbone frozen as asked.
+
+    Raises:
+        UserError: If it cannot take the image size or batch size, or its weights cannot be had.
+    """
+    node = _plain(cfg.model, without=("pretrained", "checkpoint_path", "freeze"))
+    name = str(cfg.model.get("model_name") or cfg.model._target_.rpartition(".")[2])
+    path = cfg.model.checkpoint_path
+    pretrained = cfg.model.pretrained and not path  # the file's weights take the place of the published ones
+    if "pretrained" in inspect.signature(get_object(cfg.model._target_)).parameters:
+        node["pretrained"] = pretrained
+    elif pretrained:
+        raise UserError(f"there are no published weights of {name}: set model.pretrained=false")
+
+    def create(**changes: Any) -> nn.Module:
+        model: nn.Module = instantiate(node, in_chans=channels, num_classes=num_outputs, **changes)
+        return model
+
+    try:
+        model = create_pretrained(create, name) if pretrained else create()
+        check_patches(model, image_size, name)
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, channels, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError, InstantiationException) as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise _size_error(create, error, name=name, image_size=image_size, channels=channels, node=node) from error
+    model.train()
+    if path:
+        log.info(load_checkpoint(model, path))
+    freeze = cfg.model.get("freeze")
+    if freeze not in (None, "backbone"):
+        raise UserError(f"model.freeze={freeze} is not known: backbone trains the classifier alone, null trains all")
+    if freeze == "backbone":
+        freeze_backbone(model)
+    return model
+
+
+def _size_error(
+    create: Callable[..., nn.Module],
+    error: Exception,
+    *,
+    name: str,
+    image_size: int,
+    channels: int,
+    node: dict[str, Any],
+) -> UserError:
+    """Say which size a network would take, if size is what stopped it; nothing is computed on the meta device."""
+    sized = next((key for key in ("image_size", "img_size") if key in node), None)
+
+    def build(size: int) -> nn.Module:
+        changes = {"pretrained": False} if "pretrained" in node else {}
+        return create(**changes, **({sized: size} if sized else {}))
+
+    smallest = smallest_size(build, channels)
+    cause = error.__cause__ or error
+    reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    if smallest is None:
+        return UserError(f"model {name} cannot be built ({reason}): check the keys under model")
+    return UserError(
+        f"model {name} cannot take {image_size}x{image_size} images ({reason}); "
+        f"it takes {smallest}x{smallest}: set data.image_size={smallest}, or another model"
+    )
+
+
+def build_normalise(cfg: DictConfig, data: ImageDataModule, model: nn.Module) -> Normalise:
+    """Return the statistics to normalise with: data.normalise, where `auto` asks the pretrained model, then the data."""
+    choice = cfg.data.normalise
+    if choice not in (*STATISTICS, "dataset", "auto"):
+        raise UserError(f"data.normalise={choice} is not known: use auto, dataset, {', '.join(STATISTICS)}")
+    weights = cfg.model.get("pretrained") or cfg.model.get("checkpoint_path")
+    known = getattr(model, "pretrained_cfg", None) if weights and choice == "auto" else None
+    if known and "mean" in known:
+        mean, std = list(known["mean"]), list(known["std"])
+    elif choice in STATISTICS:
+        mean, std = list(STATISTICS[choice][:3]), list(STATISTICS[choice][3:])
+    else:
+        return Normalise(*data.statistics())
+    if data.channels == 1:  # a grey image of a colour statistic: the channels' average
+        mean, std = [sum(mean) / 3], [sum(std) / 3]
+    return Normalise(mean, std)
+
+
+def build_module(cfg: DictConfig, data: ImageDataModule) -> ImageModule:
+    """Return the LightningModule for data that is set up."""
+    target = data.target
+    try:
+        head: Head = instantiate(cfg.head, target.num_labels, target.values.tolist(), ordered=target.ordered)
+        augment: nn.Module = instantiate(cfg.augment)
+    except TypeError as error:
+        raise UserError(f"head or augment: {error}") from error
+    torch.manual_seed(cfg.seed)  # the weights do not depend on what happened before
+    model = build_model(cfg, channels=data.channels, num_outputs=head.num_outputs, image_size=data.image_size)
+    monitor, mode = build_monitor(cfg, unit=target.unit)
+    steps = math.ceil(data.steps_per_epoch / cfg.trainer.get("accumulate_grad_batches", 1))
+    if data.steps_per_epoch == 0:
+        raise UserError("no training batch has two images: give more data, or a smaller data.batch_size")
+    epochs = cfg.trainer.max_epochs if (cfg.trainer.max_epochs or -1) > 0 else cfg.trainer.get("max_steps", -1) / steps
+    schedule = instantiate(
+        cfg.scheduler, _partial_=True, epochs=epochs, steps_per_epoch=steps, monitor=monitor, mode=mode
+    )
+    norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    if norms and data.batch_size == 1:
+        raise UserError(
+            "this network has batch norm, which needs two images a step: data.batch_size=2 or more, or model.batch_norm=false"
+        )
+    stamp = {
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "protocol": data.protocol,
+        "label_names": list(target.label_names),
+        "target": target.name,
+    }
+    return ImageModule(
+        model,
+        head,
+        normalise=build_normalise(cfg, data, model),
+        augment=augment,
+        optim=partial(_optimizer, instantiate(cfg.optim)),
+        scheduler=schedule,
+        unit=target.unit,
+        image_shape=(data.channels, data.image_size, data.image_size),
+        seed=cfg.seed,
+        stamp=stamp,
+    )
+
+
+def _optimizer(make: Callable[[Any], torch.optim.Optimizer], parameters: Any) -> torch.optim.Optimizer:
+    return make(list(parameters))
+
+
+def build_monitor(cfg: DictConfig, *, unit: str) -> tuple[str, str]:
+    """Return the metric that chooses the best epoch, and `min` or `max`: MAE for ages in years, else accuracy."""
+    monitor = cfg.monitor
+    if monitor == "auto":
+        monitor = "val/mae" if unit == "years" else "val/accuracy"
+    return monitor, "min" if monitor.rpartition("/")[2] in LOWER_IS_BETTER else "max"
+
+
+def build_callbacks(cfg: DictConfig, run_dir: Path, *, monitor: str, mode: str) -> list[Any]:
+    """Return the callbacks of conf/callbacks that are on; those that watch a metric get the monitored one."""
+    made = []
+    for name, node in cfg.callbacks.items():
+        if node is None or "_target_" not in node:
+            continue
+        if name == "early_stopping" and node.patience is None:
+            continue
+        changes: dict[str, Any] = {}
+        if node.get("monitor") == "auto":
+            changes = {"monitor": monitor, "mode": mode}
+        if name == "checkpoint":
+            changes["dirpath"] = str(run_dir / "checkpoints")
+        made.append(instantiate(node, **changes))
+    return made
+
+
+def build_loggers(cfg: DictConfig, run_dir: Path) -> list[Any]:
+    """Return the loggers of conf/logger; `save_dir: auto` is the run directory."""
+    nodes = [n for n in (cfg.logger or {}).values() if n is not None and "_target_" in n]
+    return [instantiate(n, **({"save_dir": str(run_dir)} if n.get("save_dir") == "auto" else {})) for n in nodes]

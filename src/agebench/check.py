@@ -1,0 +1,101 @@
+"""What can be wrong with a composed config, found before any work: each rule is a key, a test and what was needed."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from agebench.errors import UserError
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true", "bf16-true", "16-true", "32", "64")
+Rule = tuple[str, Callable[[Any], bool], str]
+
+
+def _is_int(value: Any, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _is_number(value: Any, low: float, *, open_end: bool = False) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return value > low if open_end else value >= low
+
+
+RULES: tuple[Rule, ...] = (
+    ("seed", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
+    ("report", lambda v: isinstance(v, bool), "true or false"),
+    ("test_checkpoint", lambda v: v in ("best", "last"), "best or last"),
+    ("optim.lr", lambda v: _is_number(v, 0, open_end=True), "a number above 0"),
+    ("optim.weight_decay", lambda v: _is_number(v, 0), "a number of 0 or more"),
+    ("data.batch_size", lambda v: v == "full" or _is_int(v, 1), "a whole number of 1 or more, or full"),
+    ("data.eval_batch_size", lambda v: _is_int(v, 1), "a whole number of 1 or more"),
+    ("data.image_size", lambda v: _is_int(v, 1), "a side in px of 1 or more"),
+    ("data.channels", lambda v: v in (1, 3) and _is_int(v, 1), "1 (grey) or 3 (colour)"),
+    ("data.num_workers", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
+    ("data.per_class", lambda v: v is None or _is_int(v, 1), "a whole number of 1 or more, or null"),
+    ("data.limit", lambda v: v is None or _is_int(v, 1), "a whole number of 1 or more, or null"),
+    ("data.target", lambda v: v in ("class", "decade", "age", "bins"), "one of class, decade, age, bins"),
+    ("data.split.seed", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
+    ("data.split.fold", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
+    ("trainer.max_epochs", lambda v: v is None or _is_int(v, -1), "a whole number of epochs"),
+    ("trainer.precision", lambda v: str(v) in PRECISIONS, f"one of {', '.join(PRECISIONS[:3])}"),
+    (
+        "callbacks.early_stopping.patience",
+        lambda v: v is None or _is_int(v, 0),
+        "a number of epochs, or null to switch it off",
+    ),
+)
+
+
+def check_config(cfg: DictConfig, rules: Sequence[Rule] = RULES) -> None:
+    """Raise UserError for the first thing in a composed config that cannot work.
+
+    Missing values (`???`) and interpolations that lead nowhere are found here too.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(f"{missing[0]} has no default: set {missing[0]}=VALUE")
+    OmegaConf.to_container(cfg, resolve=True)
+    for key, holds, needed in rules:
+        value = OmegaConf.select(cfg, key, default=_ABSENT)
+        if value is not _ABSENT and not holds(value):
+            raise UserError(f"{key} must be {needed}, got {value}")
+    _check_target(cfg)
+    _check_precision(cfg)
+
+
+_ABSENT = object()
+
+
+def _check_target(cfg: DictConfig) -> None:
+    targets = OmegaConf.select(cfg, "data.targets")
+    source = OmegaConf.select(cfg, "data.source._target_")
+    if targets is None and source is not None:
+        from hydra.utils import get_class
+
+        targets = getattr(get_class(source), "targets", None)
+    if isinstance(targets, tuple | list) and cfg.data.target not in targets:
+        raise UserError(
+            f"data={cfg.data.name} has no target {cfg.data.target}: set data.target={targets[0]}"
+            + (f" (or {', '.join(targets[1:])})" if len(targets) > 1 else "")
+        )
+    if cfg.data.target == "bins" and not cfg.data.get("bins"):
+        raise UserError("data.target=bins needs the lower edges of the bins in years: data.bins=[18,30,45,60]")
+
+
+def _check_precision(cfg: DictConfig) -> None:
+    precision = str(cfg.trainer.precision)
+    if not precision.startswith(("16", "bf16")):
+        return
+    import torch
+
+    accelerator = str(cfg.trainer.accelerator)
+    gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
+    mps = torch.backends.mps.is_available() and accelerator in ("auto", "gpu", "mps")
+    if precision.startswith("16") and not (gpu or mps):
+        raise UserError(
+            f"trainer.precision={precision} needs a GPU, and this run is on the CPU: "
+            "use trainer.precision=bf16-mixed, which CPUs can do, or 32-true"
+        )
+    if precision.startswith("bf16") and gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError(f"trainer.precision={precision} is beyond this GPU: use trainer.precision=16-mixed")

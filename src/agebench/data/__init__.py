@@ -1,0 +1,1 @@
+"""From files as downloaded to batches of uint8 pixels."""

@@ -1,0 +1,836 @@
+"""Draws a small CACD with invented people: same files, same fields, faces that age, nobody's picture."""
+
+import io
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+from filelock import FileLock
+from PIL import Image, ImageDraw, ImageFilter
+from tqdm import tqdm
+
+from agebench.data.records import Array
+from agebench.errors import UserError
+
+META = "celebrity2000_meta.mat"
+FOLDER = "CACD2000"
+MARK = b"agebench demo"  # in every file we write, so that nobody's real data is ever taken for ours and replaced
+DRAWING = 1  # raise when the drawing changes: older sets are then drawn again
+FIRST_YEAR, YEARS = 2004, 10
+YOUNGEST, OLDEST = 14, 53  # age in FIRST_YEAR; ten years later the oldest are 62, as in CACD
+
+GIVEN_LONG_HAIR = ["Ada", "Brynn", "Celeste", "Daria", "Elin", "Fenja", "Greta", "Hedda", "Imogen", "Jolanta", "Kerstin", "Linnéa", "Maëlle", "Nadia", "Ottilie", "Petra", "Renée", "Sølvi", "Tamsin", "Ursula", "Vesna", "Wilma", "Ysolde", "Zoë"]
+GIVEN_SHORT_HAIR = ["Alaric", "Bertil", "Caspian", "Dáire", "Edvin", "Florian", "Gideon", "Håkon", "Ivo", "Jürgen", "Kasimir", "Leopold", "Magnus", "Niño", "Orlando", "Pavel", "Quentin", "Raúl", "Søren", "Tobias", "Ulric", "Viggo", "Wendel", "Zoltán"]
+FAMILY = ["O'Fennimore", "Östervang", "Ashgrove", "Brindlemoor", "Peñalora", "D'Alvarone", "Calderwick", "Dunmarrow", "Åkervind", "Eastermoss", "Fallowmere", "Göllnitz", "O'Hallowby", "Glimmerford", "Hollowell", "Ibáñezar", "Inkpenny", "Jessamoor", "Kühlbrück", "D'Estremont", "Kettlewold", "Larkhollow", "Lindqvär", "Mossington", "Nightlamb", "Oddersby", "Béaulincourt", "O'Quillane", "Plumstone", "Quaverley", "Rådmansö", "Rookhurst", "Sedgewall", "Tørholm", "Thistlewaite", "Umberfield", "L'Orangère", "Velvetine", "Wexcombe", "Çelidor", "Yarrowdale", "Zephyrine", "Marrowick", "Núñelar", "Pebblecroft", "Winterbourn", "O'Tarrowen", "Saltmarshe"]
+LARGEST = len(FAMILY) * len(GIVEN_LONG_HAIR)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What decides every byte of the set."""
+
+    people: int
+    images: int
+    seed: int
+    size: int
+    drawing: int = DRAWING
+
+
+def write_demo(root: Path, *, people: int = 150, images: int = 3000, seed: int = 0, size: int = 250) -> None:
+    """Write the demo data set into root, once; return at once if it is already there.
+
+    The same arguments give the same bytes (with the same releases of NumPy, SciPy and Pillow). A killed run leaves
+    nothing that is taken for a whole set, and the next call starts afresh. An older demo with other arguments is replaced.
+
+    Args:
+        root: Folder to hold `celebrity2000_meta.mat`, `CACD2000/*.jpg` and `demo.json`; made if missing.
+        people: How many people, 3 to 1152: about 10% of them of rank 1-2, 15% of rank 3-5, the rest 6-50.
+        images: How many photos in all, at least one a person; ages are spread over 14 to 62.
+        seed: Another seed draws other people, at least 0.
+        size: Side of the photos in px, at least 16; CACD has 250.
+
+    Raises:
+        UserError: If a number is out of range, or if root holds CACD files that this function did not write.
+    """
+    for name, value, low, high in (
+        ("people", people, 3, LARGEST),
+        ("images", images, people, 10**6),
+        ("seed", seed, 0, 2**32 - 1),
+        ("size", size, 16, 4096),
+    ):
+        if not low <= value <= high:
+            raise UserError(f"the demo needs {name} from {low} to {high}, got {value}; set data.{name} in that range")
+    demo = Demo(people, images, seed, size)
+    if _is_complete(root, demo):
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / ".demo.lock"):  # the jobs of a sweep may all ask for it at once
+        if _is_complete(root, demo):
+            return
+        _refuse_foreign_files(root)
+        _write(root, demo)
+
+
+def _is_complete(root: Path, demo: Demo) -> bool:
+    try:
+        written = json.loads((root / "demo.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    photos = sum(1 for _ in (root / FOLDER).glob("*.jpg"))
+    return bool(written == vars(demo)) and (root / META).is_file() and photos == demo.images
+
+
+def _refuse_foreign_files(root: Path) -> None:
+    for path in sorted(root.iterdir()):
+        name = path.name.lower()
+        if not (name.startswith(("cacd", "celebrity")) or name.endswith((".jpg", ".mat"))):
+            continue
+        at_our_place = path.name in (META, FOLDER)
+        files = path.iterdir() if path.is_dir() else [path]
+        if not (at_our_place and all(_has_mark(file) for file in files)):
+            raise UserError(
+                f"the demo needs a folder without CACD files of another origin, and {path} is not its own; "
+                f"set data.root to another folder, or use data=cacd for the real data"
+            )
+
+
+def _has_mark(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return MARK in file.read(116)
+
+
+def _write(root: Path, demo: Demo) -> None:
+    people = draw_people(demo)
+    rows = draw_rows(demo, people)
+    partial = root / ".demo-partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / FOLDER).mkdir(parents=True)
+    looks = [draw_look(demo.seed, k + 1, long_hair=bool(people["long_hair"][k])) for k in range(demo.people)]
+
+    def save(row: int) -> None:
+        k = int(rows["identity"][row]) - 1
+        rng = np.random.default_rng((3, demo.seed, k + 1, int(rows["index"][row])))
+        image = draw_photo(looks[k], int(rows["age"][row]), rng, demo.size)
+        path = partial / FOLDER / rows["name"][row]
+        image.save(path, "JPEG", quality=int(rng.integers(55, 93)), comment=MARK)
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for _ in tqdm(pool.map(save, range(demo.images)), "demo faces", demo.images, unit="images", disable=None):
+            pass
+    (partial / META).write_bytes(_meta(people, rows))
+    (partial / "demo.json").write_text(json.dumps(vars(demo)) + "\n", encoding="utf-8")
+    # What says "complete" goes first and comes back last: a kill in between leaves no set that is believed.
+    (root / "demo.json").unlink(missing_ok=True)
+    shutil.rmtree(root / FOLDER, ignore_errors=True)
+    for name in (FOLDER, META, "demo.json"):
+        (partial / name).replace(root / name)
+    partial.rmdir()
+
+
+def draw_people(demo: Demo) -> dict[str, Array]:
+    """Return one row a person, each array of shape (people,), oldest first: name, birth, rank, lfw, long_hair."""
+    rng = np.random.default_rng((1, demo.seed))
+    count = demo.people
+    # Evenly spread, with some 7% of the people at either end: the teens and the sixties would else be rare.
+    spread = 1.16 * (np.arange(count) + rng.random(count)) / count - 0.08
+    start = np.clip(np.rint(OLDEST - (OLDEST - YOUNGEST) * spread), YOUNGEST, OLDEST)
+    # Each part takes people at even steps from the oldest to the youngest, so that it sees every decade.
+    rank = np.arange(count) % 45 + 6
+    rest = np.arange(count)
+    for share, ranks in ((0.10, (1, 2)), (0.15, (3, 4, 5))):
+        chosen = np.rint(np.linspace(0, len(rest) - 1, max(1, round(share * count)))).astype(np.int64)
+        rank[rest[chosen]] = np.resize(ranks, len(chosen))
+        rest = np.delete(rest, chosen)
+    order = np.lexsort((rank, -start))  # CACD numbers its people by year of birth, then rank
+    long_hair = rng.random(count) < 0.5
+    first = rng.integers(len(GIVEN_LONG_HAIR), size=len(FAMILY))
+    names = []
+    for k in range(count):
+        given = GIVEN_LONG_HAIR if long_hair[k] else GIVEN_SHORT_HAIR
+        turn, family = divmod(k, len(FAMILY))  # no family meets a given name twice
+        names.append(f"{given[(first[family] + turn) % len(given)]}_{FAMILY[family]}")
+    return {
+        "name": np.array(names),
+        "birth": (FIRST_YEAR - start[order]).astype(np.int64),
+        "rank": rank[order],
+        "lfw": (rng.random(count) < 0.3).astype(np.int64),
+        "long_hair": long_hair,
+    }
+
+
+def draw_rows(demo: Demo, people: dict[str, Array]) -> dict[str, Array]:
+    """Return one row a photo, each array of shape (images,), by identity, then year: what the .mat says, and index."""
+    rng = np.random.default_rng((2, demo.seed))
+    ages = FIRST_YEAR - people["birth"][:, None] + np.arange(YEARS)  # (people, YEARS)
+    seen = np.bincount(ages.ravel())
+    least = max(1, int(0.6 * demo.images / demo.people))
+    share = np.full(demo.people, 1 / demo.people)
+    photos = least + rng.multinomial(demo.images - least * demo.people, share)
+    columns: dict[str, list[int]] = {"identity": [], "year": [], "number": [], "index": []}
+    for k, count in enumerate(photos):
+        weight = 1 / seen[ages[k]]  # more photos at the ages that few people reach
+        every = count // (2 * YEARS) if count >= 2 * YEARS else int(count >= YEARS)
+        in_year = every + rng.multinomial(count - every * YEARS, weight / weight.sum())
+        for year, n in enumerate(in_year):
+            columns["identity"] += [k + 1] * n
+            columns["year"] += [FIRST_YEAR + year] * n
+            # CACD numbers a person's photos from 0001 at every age, with gaps where a photo was thrown out.
+            columns["number"] += np.cumsum(rng.geometric(0.6, size=n)).tolist()
+        columns["index"] += range(count)
+    rows = {key: np.array(values) for key, values in columns.items()}
+    owner = rows["identity"] - 1
+    rows |= {key: people[key][owner] for key in ("birth", "rank", "lfw")}
+    rows["age"] = rows["year"] - rows["birth"]
+    parts = zip(rows["age"], people["name"][owner], rows["number"], strict=True)
+    rows["name"] = np.array([f"{age}_{name}_{number:04d}.jpg" for age, name, number in parts])
+    return rows
+
+
+def _meta(people: dict[str, Array], rows: dict[str, Array]) -> bytes:
+    """Return the bytes of a MATLAB 5 file with CACD's two structures, its field order and its types."""
+
+    def column(values: Array, dtype: str) -> Array:
+        if dtype == "name":
+            cells = np.empty((len(values), 1), dtype=object)
+            cells[:, 0] = [np.array([str(value)]) for value in values]
+            return cells
+        return values.astype(dtype)[:, None]
+
+    photos = {
+        "age": column(rows["age"], "uint8"),
+        "identity": column(rows["identity"], "uint16"),
+        "year": column(rows["year"], "uint16"),
+        "feature": np.zeros((0, 0), np.uint8),
+        "rank": column(rows["rank"], "uint8"),
+        "lfw": column(rows["lfw"], "uint8"),
+        "birth": column(rows["birth"], "uint16"),
+        "name": column(rows["name"], "name"),
+    }
+    celebrities = {
+        "name": column(people["name"], "name"),
+        "identity": column(np.arange(len(people["name"])) + 1, "int32"),
+        **{key: column(people[key], "int32") for key in ("birth", "rank", "lfw")},
+    }
+    file = io.BytesIO()
+    scipy.io.savemat(file, {"celebrityData": celebrities, "celebrityImageData": photos}, do_compression=True)
+    # The first 116 bytes are free text, in which SciPy puts the time of day; ours never changes.
+    return (b"MATLAB 5.0 MAT-file, " + MARK).ljust(116) + file.getvalue()[116:]
+
+
+def _level(age: float, middle: float, width: float) -> float:
+    """Return how far a sign of age has come, 0 to 1: half of it at the middle, both in years."""
+    return float(1 / (1 + np.exp((middle - age) / width)))
+
+
+def _blend(first: Array, second: Array, share: float) -> Array:
+    return first + (second - first) * min(max(share, 0.0), 1.0)
+
+
+SKIN = np.array(
+    [[247, 220, 200], [238, 196, 166], [222, 172, 136], [196, 140, 100], [150, 98, 66], [104, 66, 46]], float
+)
+HAIR = np.array([[34, 26, 24], [62, 40, 28], [104, 66, 38], [150, 100, 52], [206, 168, 100], [146, 62, 30]], float)
+EYES = np.array([[70, 44, 26], [104, 72, 36], [84, 112, 70], [80, 122, 160], [110, 124, 134]], float)
+GREY = np.array([206.0, 204.0, 202.0])
+
+
+@dataclass(frozen=True)
+class Look:
+    """What stays with a person: features, and how early each sign of age comes (in years, added to the age)."""
+
+    long_hair: bool
+    skin: Array
+    hair: Array
+    eyes: Array
+    lips: Array
+    width: float  # of the face, in half-heights
+    jaw: float  # 2 round, 3 square
+    chin: float
+    eye_gap: float
+    eye_size: float
+    eye_height: float
+    eye_tilt: float
+    brow_height: float
+    brow_weight: float
+    nose_length: float
+    nose_width: float
+    mouth_height: float
+    mouth_width: float
+    lip_weight: float
+    hairline: float
+    hair_height: float
+    hair_length: float  # below the face's middle; 0 is short
+    wave: float
+    parting: float
+    fringe: bool
+    balding: float
+    dyed: bool
+    beard: float  # share of the photos with one
+    beard_kind: int  # 0 moustache, 1 goatee, 2 full
+    glasses: float  # share of the photos with them
+    glasses_round: bool
+    earrings: bool
+    freckles: int
+    mole: tuple[float, float] | None
+    early: dict[str, float]
+
+
+def draw_look(seed: int, identity: int, *, long_hair: bool) -> Look:
+    """Return the looks of one person, decided by seed and identity alone."""
+    rng = np.random.default_rng((4, seed, identity))
+
+    def near(middle: float, spread: float) -> float:
+        return middle + spread * float(np.clip(rng.standard_normal(), -2, 2))
+
+    tone = rng.uniform(0, len(SKIN) - 1.001)
+    skin = _blend(SKIN[int(tone)], SKIN[int(tone) + 1], tone % 1) + rng.normal(0, 4, 3)
+    dark = tone > 3
+    pace = near(0, 2.5)
+    return Look(
+        long_hair=long_hair,
+        skin=skin,
+        hair=HAIR[rng.integers(2 if dark else len(HAIR))] * rng.uniform(0.8, 1.15),
+        eyes=EYES[rng.integers(2 if dark else len(EYES))] * rng.uniform(0.85, 1.15),
+        lips=_blend(skin, np.array([176.0, 62.0, 72.0]), rng.uniform(0.35, 0.75) if long_hair else 0.3),
+        width=near(0.735, 0.04) - 0.02 * long_hair,
+        jaw=near(2.35 if long_hair else 2.75, 0.25),
+        chin=near(0, 0.035),
+        eye_gap=near(0.325, 0.022),
+        eye_size=near(0.15 if long_hair else 0.138, 0.012),
+        eye_height=near(-0.04, 0.025),
+        eye_tilt=near(0.01, 0.014),
+        brow_height=near(0.2, 0.022),
+        brow_weight=near(0.03 if long_hair else 0.045, 0.009),
+        nose_length=near(0.4, 0.03),
+        nose_width=near(0.125 if long_hair else 0.145, 0.018),
+        mouth_height=near(0.61, 0.02),
+        mouth_width=near(0.27, 0.028),
+        lip_weight=near(0.08 if long_hair else 0.06, 0.015),
+        hairline=near(-0.66, 0.04),
+        hair_height=near(0.2 if long_hair else 0.15, 0.05),
+        hair_length=rng.uniform(0.5, 1.7) if long_hair else 0.0,
+        wave=rng.uniform(0.0, 0.07) if rng.random() < 0.6 else 0.0,
+        parting=rng.uniform(-0.5, 0.5),
+        fringe=bool(rng.random() < (0.3 if long_hair else 0.12)),
+        balding=rng.uniform(0, 0.12) if long_hair else rng.uniform(0.1, 1.1),
+        dyed=bool(rng.random() < (0.35 if long_hair else 0.1)),
+        beard=0.0 if long_hair or rng.random() < 0.55 else rng.uniform(0.3, 1),
+        beard_kind=int(rng.integers(3)),
+        glasses=rng.uniform(0.4, 1) if rng.random() < 0.22 else 0.03,
+        glasses_round=bool(rng.random() < 0.5),
+        earrings=bool(long_hair and rng.random() < 0.4),
+        freckles=int(rng.integers(15, 45)) if tone < 2 and rng.random() < 0.2 else 0,
+        mole=(rng.uniform(-0.5, 0.5), rng.uniform(0.2, 0.75)) if rng.random() < 0.2 else None,
+        early={sign: pace + near(0, 4.5) for sign in ("lines", "grey", "hairline", "sag", "spots")},
+    )
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where a photo puts the face. Face units: the middle is (0, 0), the crown at y = -1, the chin at y = 1."""
+
+    middle: tuple[float, float]  # share of the side
+    scale: float  # half-height of the face as a share of the side
+    roll: float  # radians
+    yaw: float  # -1 to 1
+    pitch: float
+
+
+class Sketch:
+    """Draws shapes given in face units onto a picture, through a pose.
+
+    Args:
+        picture: What to draw on, square.
+        pose: Where the face is.
+    """
+
+    def __init__(self, picture: Image.Image, pose: Pose) -> None:
+        self.draw = ImageDraw.Draw(picture)
+        self.pose = pose
+        self.side = picture.size[0]
+
+    def place(self, points: Array, depth: float) -> Array:
+        """Return where points, shape (..., 2), lie in px; depth says how much turning the head moves them."""
+        pose = self.pose
+        x, y = points[..., 0], points[..., 1]
+        bulge = depth * np.clip(1 - (x / 0.85) ** 2, -0.3, 1)
+        x, y = x + 0.17 * pose.yaw * bulge, y + 0.1 * pose.pitch * depth
+        cos, sin = pose.scale * np.cos(pose.roll), pose.scale * np.sin(pose.roll)
+        turned = np.stack((pose.middle[0] + cos * x - sin * y, pose.middle[1] + sin * x + cos * y), axis=-1)
+        return np.asarray(turned * self.side)
+
+    def fill(self, points: Array, colour: Array, *, depth: float = 1.0) -> None:
+        """Fill the polygon of the points, shape (n, 2)."""
+        self.draw.polygon(self.place(points, depth).ravel().tolist(), fill=_ink(colour))
+
+    def lines(self, strokes: Array, colours: Array, *, width: float, depth: float = 1.0) -> None:
+        """Draw strokes, shape (m, n, 2), in colours, shape (m, 3) or (3,), width in face units."""
+        px = max(1, round(width * self.pose.scale * self.side))
+        placed = self.place(strokes, depth)
+        for stroke, colour in zip(placed, np.broadcast_to(colours, (len(strokes), colours.shape[-1])), strict=True):
+            self.draw.line(stroke.ravel().tolist(), fill=_ink(colour), width=px, joint="curve" if px > 3 else None)
+
+    def dots(self, centres: Array, radii: Array, colours: Array, *, depth: float = 1.0) -> None:
+        """Fill circles at the centres, shape (m, 2), of the radii, shape (m,), in face units."""
+        r = radii * self.pose.scale * self.side
+        for (x, y), radius, colour in zip(self.place(centres, depth), r, colours, strict=True):
+            self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_ink(colour))
+
+
+def _ink(colour: Array) -> tuple[int, ...] | int:
+    values = tuple(int(min(max(value, 0), 255)) for value in colour.tolist())
+    return values[0] if len(values) == 1 else values
+
+
+def _curve(x: Array, y: Array) -> Array:
+    return np.stack(np.broadcast_arrays(x, y), axis=-1)  # (n, 2)
+
+
+def _oval(x: float, y: float, rx: float, ry: float, n: int = 20) -> Array:
+    angle = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    return _curve(x + rx * np.cos(angle), y + ry * np.sin(angle))
+
+
+@dataclass(frozen=True)
+class Signs:
+    """How far the signs of age have come in one photo, each 0 to 1."""
+
+    child: float
+    lines: float
+    grey: float
+    bare: float  # hair lost
+    sag: float
+    spots: float
+
+
+def read_signs(look: Look, age: float, rng: np.random.Generator) -> Signs:
+    """Return the signs of a person's age in one photo: late or early by the person, a little off by the photo."""
+
+    def come(sign: str, middle: float, width: float) -> float:
+        return _level(age + look.early[sign] + 2.0 * rng.standard_normal(), middle, width)
+
+    return Signs(
+        child=1 - _level(age + 0.5 * look.early["sag"] + 1.5 * rng.standard_normal(), 19, 2.5),
+        lines=come("lines", 42, 8),
+        grey=come("grey", 48, 5) * (0.12 if look.dyed and rng.random() < 0.85 else 1),
+        bare=look.balding * come("hairline", 40, 8),
+        sag=come("sag", 46, 8),
+        spots=come("spots", 50, 7),
+    )
+
+
+def _outline(look: Look, signs: Signs, *, grow: float = 1.0) -> Array:
+    """Return the edge of the face, shape (96, 2), clockwise from the crown."""
+    t = np.linspace(0, np.pi, 49)
+    y = -np.cos(t)
+    below = np.clip(y, 0, 1)
+    jaw = look.jaw - 0.35 * signs.child
+    half = look.width * np.where(y < 0, np.sin(t) ** 0.8, (1 - below**jaw) ** (1 / 1.9))
+    half = half * (1 - 0.1 * below)  # cheekbones are wider than the jaw
+    half = half + 0.06 * signs.child * np.exp(-(((y - 0.4) / 0.25) ** 2))  # a child's cheeks
+    half = half + 0.085 * signs.sag * np.exp(-(((y - 0.76) / 0.14) ** 2)) - 0.02 * signs.sag * (y > 0) * (y < 0.5)
+    y = y + below * (look.chin - 0.13 * signs.child + 0.02 * signs.sag)
+    right = _curve(half * grow, y * grow)
+    left = right[-2:0:-1] * (-1, 1)
+    return np.concatenate((right, left))
+
+
+def draw_photo(look: Look, age: float, rng: np.random.Generator, size: int) -> Image.Image:
+    """Draw one photo of a person at an age in years: RGB, size x size px.
+
+    Flat colours are drawn at twice the size, and light falls on them after: what is soft costs least when it is small.
+    """
+    signs = read_signs(look, age, rng)
+    pose = Pose(
+        middle=(0.5 + rng.normal(0, 0.018), 0.52 + rng.normal(0, 0.018)),
+        scale=0.315 * rng.uniform(0.9, 1.1),
+        roll=rng.normal(0, 0.09),
+        yaw=float(np.clip(rng.normal(0, 0.5), -1, 1)),
+        pitch=float(np.clip(rng.normal(0, 0.4), -1, 1)),
+    )
+    smile = float(np.clip(rng.normal(0.35, 0.45), -0.4, 1))
+    grey = signs.grey * 0.92
+    hair = _blend(look.hair, GREY * rng.uniform(0.9, 1.05), grey)
+    # A hat hides hair and forehead; so does a fringe.
+    hat = rng.random() < 0.05
+
+    picture = _backdrop(rng, 2 * size)
+    sketch = Sketch(picture, pose)
+    _draw_behind(sketch, look, signs, hair, rng)
+    face = _outline(look, signs)
+    sketch.fill(face, look.skin, depth=0.2)
+    _draw_skin(sketch, look, signs, smile, rng)
+    if rng.random() < look.beard:
+        _draw_beard(sketch, look, signs, face, rng)
+    _draw_nose(sketch, look, signs)
+    _draw_mouth(sketch, look, signs, smile, rng)
+    _draw_eyes(sketch, look, signs, smile, rng)
+    if not hat:
+        _draw_hair(sketch, look, signs, hair, rng)
+    if rng.random() < look.glasses * (1 if age > 20 else 0.5):
+        _draw_glasses(sketch, look, dark=rng.random() < 0.1)
+    if hat:
+        _draw_hat(sketch, look, rng)
+    shade = _shade(look, signs, smile, pose, max(8, size // 2))
+    return _develop(picture.resize((size, size), reducing_gap=None, resample=Image.Resampling.BOX), shade, signs, rng)
+
+
+def _backdrop(rng: np.random.Generator, side: int) -> Image.Image:
+    base = rng.uniform(30, 225) + rng.normal(0, 22, 3)
+    corners = np.clip(base + rng.normal(0, 30, (3, 3, 1)) + rng.normal(0, 8, (3, 3, 3)), 0, 255)
+    picture = Image.fromarray(corners.astype(np.uint8)).resize((side, side), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(picture)
+    for _ in range(int(rng.integers(0, 9))):  # lamps and posters out of focus
+        x, y = rng.uniform(0, side, 2)
+        r = rng.uniform(0.02, 0.14) * side
+        colour = _ink(base + rng.normal(0, 40) + rng.normal(0, 18, 3))
+        if rng.random() < 0.6:
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+        else:
+            draw.rectangle((x - r, 0 if rng.random() < 0.5 else y, x + r, side), fill=colour)
+    return picture
+
+
+def _draw_behind(sketch: Sketch, look: Look, signs: Signs, hair: Array, rng: np.random.Generator) -> None:
+    """Draw what the face covers: long hair, neck, clothes, ears."""
+    cloth = rng.uniform(20, 235) * np.ones(3) + rng.normal(0, 45, 3)
+    if look.hair_length > 0:
+        t = np.linspace(0, np.pi, 40)
+        y = -np.cos(t)
+        half = (look.width + 0.13 + 0.12 * np.clip(y, 0, 1)) * np.sin(np.clip(t, 0, np.pi / 2)) ** 0.7
+        half = half + look.wave * np.sin(9 * y + rng.uniform(0, 6))
+        y = np.where(y < 0, y * (1 + look.hair_height), y * look.hair_length)
+        right = _curve(half, y)
+        sketch.fill(np.concatenate((right, right[::-1] * (-1, 1))), hair * 0.72, depth=-0.25)
+    neck = look.width * (0.62 if look.long_hair else 0.72)
+    y = np.array([0.3, 1.25, 1.45])
+    right = _curve(neck * np.array([1, 1, 1.25]), y)
+    sketch.fill(np.concatenate((right, right[::-1] * (-1, 1))), look.skin * 0.8, depth=-0.1)
+    fold = _blend(look.skin * 0.8, look.skin * 0.5, signs.sag)
+    if signs.sag > 0.35:  # the neck folds
+        x = np.linspace(-0.5 * neck, 0.5 * neck, 6)
+        sketch.lines(np.stack([_curve(x, v + 0.05 * (x / neck) ** 2) for v in (1.1, 1.19)]), fold, width=0.018, depth=0)
+    wide = 1.5 if look.long_hair else 1.8
+    x = np.array([-wide, -wide * 0.93, -0.95 * neck, -0.45, 0.0, 0.45, 0.95 * neck, wide * 0.93, wide])
+    v = rng.uniform(0.0, 0.25)
+    top = np.array([3, 1.62, 1.3, 1.36 + 0.4 * v, 1.42 + v, 1.36 + 0.4 * v, 1.3, 1.62, 3])
+    sketch.fill(_curve(x, top), cloth, depth=-0.1)
+    sketch.lines(_curve(x, top)[None, 2:7], cloth * 0.75, width=0.04, depth=-0.1)
+    if look.hair_length == 0 or look.parting > 0.25:
+        grown = 0.15 + 0.03 * signs.sag  # ears never stop growing
+        for side in (-1, 1):
+            sketch.fill(_oval(side * (look.width + 0.015), 0.1, 0.085, grown), look.skin * 0.9, depth=-0.1)
+            sketch.fill(_oval(side * (look.width + 0.015), 0.1, 0.045, grown * 0.6), look.skin * 0.74, depth=-0.1)
+
+
+def _draw_skin(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.random.Generator) -> None:
+    """Draw lines, spots and marks. Smiles fold the skin at any age, and makeup or soft light hides the folds."""
+    seen = rng.uniform(0.55, 1.15)
+    crease = look.skin * 0.55
+    depth = 0.85 * signs.lines * seen
+    # Forehead
+    count = int(round(4.6 * signs.lines + 0.6 * rng.standard_normal()))
+    raised = rng.random() < 0.12
+    if count > 0 or raised:
+        count = min(max(count, 2 * raised), 6)
+        x = np.linspace(-0.4, 0.4, 9)
+        heights = np.linspace(-0.36, -0.6, count + 2)[1:-1] if count > 1 else np.array([-0.45])
+        strokes = np.stack(
+            [_curve(x * rng.uniform(0.75, 1.1) + rng.normal(0, 0.03), v + 0.14 * x**2 + rng.normal(0, 0.007, 9)) for v in heights]
+        )
+        strength = np.clip(depth * rng.uniform(0.6, 1.1, count) + 0.25 * raised, 0, 1)[:, None]
+        sketch.lines(strokes, look.skin + (crease - look.skin) * strength, width=0.016 + 0.012 * signs.lines)
+    strokes, strength = [], []
+    # Frown lines between the brows
+    if signs.lines > 0.3:
+        for x0 in (-0.05, 0.05):
+            strokes.append(_curve(x0 + np.array([0, 0.2 * x0, 0.1 * x0]), look.eye_height + np.array([-0.28, -0.2, -0.12])))
+            strength.append(depth * rng.uniform(0.4, 1))
+    for side in (-1, 1):
+        eye = side * look.eye_gap
+        # Crow's feet
+        laugh = 0.35 * max(smile, 0) * (1 - signs.child)
+        for k in range(int(round(3.4 * signs.lines + 1.5 * laugh + 0.5 * rng.standard_normal()))):
+            angle = (k % 4 - 1.5) * 0.42 + rng.normal(0, 0.06)
+            r = np.array([0.02, 0.09, 0.15 + 0.08 * signs.lines])
+            strokes.append(
+                _curve(eye + side * (look.eye_size + r * np.cos(angle)), look.eye_height + 0.01 + r * np.sin(angle) * 1.1)
+            )
+            strength.append(0.9 * depth + 0.25 * laugh)
+        # Nasolabial fold
+        x = side * (look.nose_width + np.array([0.03, 0.1, 0.17]) + 0.04 * smile)
+        strokes.append(_curve(x, look.eye_height + look.nose_length + np.array([-0.03, 0.08, 0.24])))
+        strength.append(0.1 + 0.65 * max(depth, 0.7 * signs.sag * seen) + 0.2 * max(smile, 0))
+        # Marionette line
+        if signs.sag > 0.4:
+            x = side * (look.mouth_width + np.array([0.05, 0.08, 0.09]))
+            strokes.append(_curve(x, look.mouth_height + np.array([0.04, 0.12, 0.22])))
+            strength.append(0.75 * signs.sag * seen)
+        # Below the eye
+        for k in range(1 + (signs.lines > 0.55)):
+            x = np.linspace(-0.9, 0.9, 5) * look.eye_size
+            drop = 0.085 + 0.035 * signs.sag + 0.04 * k
+            strokes.extend([_curve(eye + x, look.eye_height + drop - 1.8 * x**2)])
+            strength.append(0.12 + 0.55 * max(depth, signs.sag * seen))
+        # Cheeks of the very old
+        if signs.lines > 0.72:
+            x = side * np.array([0.5, 0.52, 0.5])
+            strokes.append(_curve(x + rng.normal(0, 0.02), np.array([0.25, 0.38, 0.52])))
+            strength.append(0.6 * depth)
+    share = np.clip(strength, 0, 1)[:, None]
+    for points in (3, 5):
+        chosen = [k for k, stroke in enumerate(strokes) if len(stroke) == points]
+        if chosen:
+            sketch.lines(
+                np.stack([strokes[k] for k in chosen]),
+                look.skin + (crease - look.skin) * share[chosen],
+                width=0.014 + 0.008 * signs.lines,
+            )
+    # Age spots, freckles, spots of youth
+    where = np.random.default_rng((5, int(1e6 * look.width)))  # a person's freckles keep their places
+    self_spots = where.uniform((-0.55, -0.6), (0.55, 0.7), (60, 2))
+    kinds = (
+        (rng.poisson(7 * signs.spots), look.skin * (0.72, 0.64, 0.56), 0.024),
+        (look.freckles, look.skin * (0.82, 0.7, 0.6), 0.012),
+        (rng.poisson(5) if signs.child > 0.3 and rng.random() < 0.4 else 0, _blend(look.skin, np.array([200.0, 60, 60]), 0.4), 0.016),
+    )
+    first = 0
+    for n, colour, radius in kinds:
+        spots = self_spots[first : first + n]
+        first += 10 if first == 0 else n
+        tints = look.skin + (colour - look.skin) * rng.uniform(0.4, 0.9, (len(spots), 1))
+        sketch.dots(spots, radius * rng.uniform(0.6, 1.3, len(spots)), tints)
+    if look.mole:
+        sketch.dots(np.array([look.mole]), np.array([0.02]), look.skin[None] * 0.4)
+
+
+def _draw_beard(sketch: Sketch, look: Look, signs: Signs, face: Array, rng: np.random.Generator) -> None:
+    """Draw a beard, which greys before the hair does, and thin on the young."""
+    grey = min(1.0, 1.5 * signs.grey + 0.05)
+    strength = 0.75 * (1 - 0.85 * signs.child) * rng.uniform(0.5, 1)
+    colour = _blend(look.skin, _blend(look.hair * 0.85, GREY, grey), strength)
+    mouth = look.mouth_height
+    if look.beard_kind == 2:
+        low = face[face[:, 1] > 0.18]  # right side downwards, then left side upwards
+        x = np.linspace(-1, 1, 15)
+        inner = _curve(x * look.width * 0.86, 0.2 + 0.34 * (1 - x**4))
+        sketch.fill(np.concatenate((low, inner)), colour, depth=0.3)
+    if look.beard_kind == 1:
+        sketch.fill(_oval(0, mouth + 0.2, 0.24, 0.2), colour)
+    x = np.linspace(-1, 1, 11)
+    lip = mouth - 0.055 - 0.075 * (1 - x**2)
+    under = mouth - 0.02 + 0.07 * x**2
+    sketch.fill(np.concatenate((_curve(x * 0.3, lip), _curve(x * 0.3, under)[::-1])), colour)
+    n = 50 if look.beard_kind == 2 else 14
+    start = rng.uniform((-0.5, mouth + 0.12), (0.5, 0.95), (n, 2)) * (1.0 if look.beard_kind == 2 else 0.4, 1)
+    inside = np.abs(start[:, 0]) < 0.62 * np.sqrt(np.clip(1.1 - start[:, 1], 0, 1))
+    if look.beard_kind and inside.any():
+        start = start[inside]
+        strokes = np.stack((start, start + (0.0, 0.07)), axis=1)
+        hairs = np.where(rng.random((len(start), 1)) < grey, _blend(colour, GREY, 0.6), colour * 0.75)
+        sketch.lines(strokes, hairs, width=0.012)
+
+
+def _draw_nose(sketch: Sketch, look: Look, signs: Signs) -> None:
+    tip = look.eye_height + look.nose_length + 0.025 * signs.sag
+    half = look.nose_width * (1 + 0.12 * signs.sag - 0.1 * signs.child)
+    x = np.linspace(-1, 1, 13)
+    sketch.lines(_curve(x * half, tip + 0.03 - 0.02 * np.cos(np.pi * x) - 0.05 * x**4)[None], look.skin * 0.66, width=0.02)
+    for side in (-1, 1):
+        sketch.fill(_oval(side * half * 0.48, tip + 0.02, half * 0.26, 0.02, 10), look.skin * 0.42)
+        edge = side * half * np.array([0.98, 1.06, 0.9])
+        sketch.lines(_curve(edge, tip + np.array([-0.07, -0.02, 0.03]))[None], look.skin * 0.74, width=0.016)
+
+
+def _draw_mouth(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.random.Generator) -> None:
+    thin = look.lip_weight * (1 + 0.25 * signs.child - 0.55 * signs.sag)
+    colour = _blend(look.lips, look.skin * 0.85, 0.5 * signs.lines)
+    x = np.linspace(-1, 1, 15)
+    half = look.mouth_width * (1 + 0.16 * smile)
+    y = look.mouth_height + 0.02 * signs.sag - 0.09 * smile * (x**2 - 0.4) + 0.03 * signs.sag * x**2
+    opening = max(0.0, rng.normal(0.5, 0.35)) * 0.13 * (smile > 0.35)
+    round_ = 1 - x**2
+    upper = y - thin * 0.8 * round_**0.7 * (1 - 0.25 * np.exp(-((x / 0.16) ** 2)))
+    lower = y + opening * round_ + thin * 1.25 * round_**0.8
+    sketch.fill(np.concatenate((_curve(x * half, upper), _curve(x * half, lower)[::-1])), colour)
+    if opening > 0.02:
+        bottom = y + opening * round_
+        sketch.fill(np.concatenate((_curve(x * half * 0.93, y), _curve(x * half * 0.93, bottom)[::-1])), np.array([70.0, 24, 26]))
+        teeth = _blend(np.array([246.0, 244, 238]), np.array([222.0, 208, 170]), signs.lines)
+        bite = y + np.minimum(opening * 0.72, 0.075) * round_
+        sketch.fill(np.concatenate((_curve(x * half * 0.86, y), _curve(x * half * 0.86, bite)[::-1])), teeth)
+    else:
+        sketch.lines(_curve(x * half, y)[None], colour * 0.55, width=0.016)
+    if signs.lines > 0.6:  # small lines above the lip
+        starts = np.linspace(-0.6, 0.6, 6) * half
+        strokes = np.stack([_curve(np.array([v, v * 1.04]), look.mouth_height - thin - np.array([0.025, 0.085])) for v in starts])
+        sketch.lines(strokes, _blend(look.skin, look.skin * 0.6, signs.lines - 0.25), width=0.01)
+
+
+def _draw_eyes(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.random.Generator) -> None:
+    rx = look.eye_size * (1 + 0.12 * signs.child - 0.07 * signs.sag)
+    wide = np.clip(rng.normal(1, 0.14) - 0.12 * max(smile, 0), 0.55, 1.25)
+    ry = 0.46 * rx * wide * (1 + 0.15 * signs.child - 0.34 * signs.sag)
+    look_at = rng.normal(0, 0.2)
+    x = np.linspace(-1, 1, 15)
+    hair = _blend(look.hair * 0.75, GREY * 0.9, 0.7 * signs.grey)
+    brow_lift = rng.normal(0, 0.012) - 0.018 * signs.sag
+    for side in (-1, 1):
+        middle = side * look.eye_gap
+        tilt = -(look.eye_tilt - 0.022 * signs.sag) * x * side * (-1) * -1  # the outer corner sinks with age
+        upper = look.eye_height + tilt - ry * 1.1 * (1 - np.abs(x) ** 2.2)
+        upper = upper + 0.035 * signs.sag * np.clip(x * side, 0, 1) ** 2  # a hooded lid
+        lower = np.maximum(look.eye_height + tilt + ry * 0.8 * (1 - x**2), upper)
+        white = _blend(np.array([246.0, 244, 240]), np.array([226.0, 214, 200]), 0.6 * signs.lines)
+        sketch.fill(np.concatenate((_curve(middle + x * rx, upper), _curve(middle + x * rx, lower)[::-1])), white)
+        for radius, colour in ((0.078, look.eyes), (0.036, np.array([16.0, 12, 12]))):
+            iris = _oval(middle + look_at * 0.05, look.eye_height - 0.006, radius, radius, 18)
+            at = (iris[:, 0] - middle) / rx
+            iris[:, 1] = np.clip(iris[:, 1], np.interp(at, x, upper), np.interp(at, x, lower))
+            sketch.fill(iris, colour)
+        glint = np.array([[middle + look_at * 0.05 - 0.02, look.eye_height - 0.03]])
+        sketch.dots(glint, np.array([0.014]), np.full((1, 3), 250.0))
+        lash = (0.034 if look.long_hair else 0.02) * (1 - 0.4 * signs.lines)
+        sketch.lines(_curve(middle + x * rx * 1.05, upper)[None], np.array([38.0, 26, 24]), width=lash)
+        sketch.lines(_curve(middle + x * rx, lower)[None], look.skin * 0.62, width=0.012)
+        lid = upper - 0.035 + 0.02 * signs.sag
+        sketch.lines(_curve(middle + x * rx, lid)[None], look.skin * (0.72 - 0.12 * signs.sag), width=0.014)
+        # Brow
+        u = np.linspace(-1, 1, 9)
+        out = u * side
+        top = look.eye_height - look.brow_height + brow_lift - 0.05 * (1 - u**2) + 0.025 * signs.sag * np.clip(out, 0, 1)
+        weight = look.brow_weight * (1.05 - 0.45 * np.clip(out, 0, 1)) * (1 - 0.35 * signs.lines * look.long_hair)
+        brow = np.concatenate((_curve(middle + u * rx * 1.3, top - weight), _curve(middle + u * rx * 1.3, top + weight)[::-1]))
+        sketch.fill(brow, _blend(look.skin * 0.85, hair, 0.9 - 0.3 * signs.lines))
+
+
+def _hairline(look: Look, signs: Signs, x: Array, top: Array) -> Array:
+    """Return how low the hair comes at x, in face units: an M first, then only the sides."""
+    u = np.abs(x) / (look.width + 0.02)
+    front = look.hairline + 0.05 * signs.child
+    line = front + (0.08 - front) * u**5
+    line = line - signs.bare * (0.3 * np.exp(-(((u - 0.52) / 0.2) ** 2)) + 0.34 * np.clip(signs.bare, 0, 1) * np.exp(-((u / 0.5) ** 4)))
+    if look.fringe:
+        line = np.maximum(line, -0.36 - 0.25 * signs.bare + 0.05 * (x - look.parting) ** 2 - 0.4 * np.clip(u - 0.8, 0, 1))
+    return np.maximum(line, top + 0.01)
+
+
+def _draw_hair(sketch: Sketch, look: Look, signs: Signs, hair: Array, rng: np.random.Generator) -> None:
+    x = np.linspace(-1, 1, 41)
+    reach = look.width + 0.06 - 0.03 * signs.bare
+    height = look.hair_height * (1 - 0.8 * min(signs.bare, 1)) * rng.uniform(0.85, 1.15)
+    top = -(1 + height) * (1 - np.abs(x) ** 2.6) ** 0.42 + 0.12 * np.abs(x) ** 8
+    if look.wave:
+        top = top - look.wave * np.abs(np.sin(14 * x + 3 * look.parting)) * (1 - 0.8 * min(signs.bare, 1)) * (1 - x**8)
+    line = _hairline(look, signs, x * look.width, top)
+    line = line + 0.06 * np.exp(-(((x - look.parting) / 0.06) ** 2)) * -1 * (not look.fringe)
+    line = np.maximum(line, top + 0.01)
+    thin = _blend(hair, look.skin, 0.45 * np.clip(signs.bare - 0.15, 0, 1))
+    outer = _curve(x * reach, top)
+    inner = _curve(x * look.width * 0.99, line)
+    sketch.fill(np.concatenate((outer, inner[::-1])), thin, depth=0.1)
+    # Strands from the outer edge to the hairline; where hair greys, some strands are white before others.
+    n = 46
+    at = rng.uniform(-0.97, 0.97, n)
+    start = _curve(at * reach, np.interp(at, x, top) + 0.015)
+    lean = np.clip(at + 0.25 * (at - look.parting) + rng.normal(0, 0.03, n), -1, 1)
+    end = _curve(lean * look.width * 0.99, np.interp(lean, x, line) - 0.01)
+    strands = np.stack((start, (start + end) / 2 + rng.normal(0, 0.012, (n, 2)), end), axis=1)  # (n, 3, 2)
+    white = rng.random((n, 1)) < signs.grey
+    tints = np.where(white, thin + (GREY * 1.1 - thin) * 0.5, thin * rng.uniform(0.68, 1.25, (n, 1)))
+    sketch.lines(strands, tints, width=0.02, depth=0.1)
+    if look.hair_length > 0:  # locks beside the face
+        y = np.linspace(-0.3, max(0.45, look.hair_length), 12)
+        for side in (-1, 1):
+            edge = side * (look.width + 0.04 + look.wave * np.sin(9 * y + side))
+            width = 0.13 * np.linspace(0.7, 1, 12)
+            lock = np.concatenate((_curve(edge - side * width * 0.55, y), _curve(edge + side * width, y)[::-1]))
+            sketch.fill(lock, hair * 0.88, depth=0)
+            strokes = np.stack([_curve(edge + side * width * s, y) for s in rng.uniform(-0.4, 0.85, 5)])
+            shades = hair * rng.uniform(0.6, 1.1, (5, 1))
+            sketch.lines(strokes, shades, width=0.018, depth=0)
+        if look.earrings and look.hair_length < 1:
+            sketch.dots(np.array([[-1, 0.3], [1, 0.3]]) * (look.width + 0.02, 1), np.full(2, 0.035), np.array([[226.0, 196, 96]] * 2))
+
+
+def _draw_glasses(sketch: Sketch, look: Look, *, dark: bool) -> None:
+    frame = look.hair * 0.3 + 8
+    angle = np.linspace(0, 2 * np.pi, 25)
+    power = 1.0 if look.glasses_round else 0.55
+    x = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** power * 0.225
+    y = np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** power * (0.18 if look.glasses_round else 0.145)
+    rims = np.stack([_curve(side * (look.eye_gap + 0.01) + x, look.eye_height + 0.02 + y) for side in (-1, 1)])
+    if dark:
+        for rim in rims:
+            sketch.fill(rim, np.array([26.0, 24, 28]))
+    sketch.lines(rims, frame, width=0.03)
+    u = np.linspace(-1, 1, 7)
+    sketch.lines(_curve(u * (look.eye_gap - 0.21), look.eye_height - 0.03 + 0.03 * u**2)[None], frame, width=0.03)
+    for side in (-1, 1):
+        ends = np.array([[side * (look.eye_gap + 0.23), look.eye_height - 0.04], [side * look.width, look.eye_height - 0.02]])
+        sketch.lines(ends[None], frame, width=0.03, depth=0.5)
+
+
+def _draw_hat(sketch: Sketch, look: Look, rng: np.random.Generator) -> None:
+    colour = rng.uniform(20, 200) + rng.normal(0, 30, 3)
+    x = np.linspace(-1, 1, 21)
+    reach = look.width + 0.09
+    dome = -0.42 - 0.85 * (1 - np.abs(x) ** 2.6) ** 0.5
+    band = -0.42 - 0.14 * (1 - x**2)
+    sketch.fill(np.concatenate((_curve(x * reach, dome), _curve(x * reach, band)[::-1])), colour, depth=0.1)
+    brim = np.concatenate((_curve(x * reach, band - 0.09), _curve(x * reach, band + 0.05)[::-1]))
+    sketch.fill(brim, colour * 0.7, depth=0.1)
+
+
+def _shade(look: Look, signs: Signs, smile: float, pose: Pose, side: int) -> Image.Image:
+    """Return how the face shades itself: mode L, 128 where it does not."""
+    picture = Image.new("L", (side, side), 128)
+    sketch = Sketch(picture, pose)
+    for grow, grey in ((1.0, 100), (0.93, 116), (0.85, 128), (0.6, 134)):
+        sketch.fill(_outline(look, signs, grow=grow), np.array([float(grey)]), depth=0.2)
+    eye, tip = look.eye_height, look.eye_height + look.nose_length
+    sketch.fill(_oval(0, -0.5, 0.35, 0.12), np.array([140.0]))
+    for s in (-1, 1):
+        sketch.fill(_oval(s * look.eye_gap, eye - 0.08, 0.18, 0.07), np.array([114.0]))
+        sketch.fill(_oval(s * (look.eye_gap - 0.02), eye + 0.11, 0.13, 0.05), np.array([122.0 - 30 * signs.sag]))
+        sketch.fill(_oval(s * 0.36, 0.26 + 0.06 * signs.sag, 0.14, 0.1), np.array([142.0 + 6 * max(smile, 0)]))
+        sketch.fill(_oval(s * 0.42, 0.5, 0.1, 0.14), np.array([128.0 - 20 * signs.sag * (1 - signs.child)]))
+        sketch.fill(_oval(s * 0.5, 0.78, 0.12, 0.08), np.array([124.0 - 20 * signs.sag]))
+        nose = np.array([[s * 0.05, eye], [s * 0.11, tip - 0.1], [s * look.nose_width * 1.1, tip], [s * 0.05, tip - 0.05]])
+        sketch.fill(nose, np.array([113.0]))
+    sketch.fill(_oval(0, (eye + tip) / 2, 0.035, 0.2), np.array([146.0]))
+    sketch.fill(_oval(0, tip - 0.03, 0.06, 0.05), np.array([144.0]))
+    sketch.fill(_oval(0, tip + 0.07, 0.12, 0.025), np.array([108.0]))
+    sketch.fill(_oval(0, look.mouth_height + 0.17, 0.16, 0.03), np.array([112.0]))
+    sketch.fill(_oval(0, 0.87, 0.15, 0.07), np.array([138.0]))
+    return picture.filter(ImageFilter.GaussianBlur(0.012 * side))
+
+
+def _develop(picture: Image.Image, shade: Image.Image, signs: Signs, rng: np.random.Generator) -> Image.Image:
+    """Put light, colour, blur and grain on the flat drawing; none of them knows the age but the mottling of skin."""
+    size = picture.size[0]
+    down, right = np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9), indexing="ij")
+    slope = rng.normal(0, 0.16, 2)
+    light = rng.uniform(0.72, 1.22) * np.exp(slope[0] * down + slope[1] * right)
+    field = Image.fromarray(light.astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR)
+    blotches = rng.normal(0, 0.012 + 0.035 * signs.spots, (size // 5 + 1, size // 5 + 1)).astype(np.float32)
+    mottling = Image.fromarray(blotches).resize((size, size), Image.Resampling.BILINEAR)
+    folds = np.asarray(shade.resize((size, size), Image.Resampling.BILINEAR), np.float32) / 128
+    folds = 1 + (folds - 1) * np.float32(rng.uniform(0.7, 1.3))
+    pixels = np.asarray(picture, np.float32)
+    if rng.random() < 0.05:  # black and white
+        pixels = np.repeat(pixels @ np.array([[0.3], [0.59], [0.11]], np.float32), 3, axis=2)
+    gain = folds * np.asarray(field) * (1 + np.asarray(mottling))
+    pixels = pixels * gain[..., None] * rng.normal(1, 0.05, 3).astype(np.float32)
+    contrast = np.float32(rng.uniform(0.78, 1.12))
+    pixels = (pixels - 118) * contrast + 118 + rng.normal(0, 6)
+    pixels += (rng.standard_normal((size, size), np.float32) * np.float32(rng.uniform(1, 9)))[..., None]
+    developed = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    return developed.filter(ImageFilter.GaussianBlur(size / 250 * rng.uniform(0.2, 1.8)))

@@ -1,0 +1,53 @@
+"""scikit-learn's bundled 1,797 handwritten digits, 8x8 px: real images that need no download.
+
+Source: Alpaydin and Kaynak, UCI Optical Recognition of Handwritten Digits (its test part).
+"""
+
+from functools import cached_property
+
+import numpy as np
+from PIL import Image
+
+from agebench.data.records import Array, Records
+
+
+class Digits:
+    """The digits as they come with scikit-learn."""
+
+    channels = 1
+    targets = ("class",)
+
+    def prepare(self) -> None:
+        """Do nothing: the images come with a package."""
+
+    def records(self) -> Records:
+        """Return 1,797 rows with their class, 0 to 9."""
+        names = np.array([f"{i:04d}" for i in range(len(self._images))])
+        return Records(names, {"class": self._classes}, tuple("0123456789"))
+
+    def present(self) -> Array:
+        """Return all True."""
+        return np.ones(len(self._images), dtype=bool)
+
+    def open(self, row: int) -> Image.Image:
+        """Return one image, grey, 8x8 px."""
+        return Image.fromarray(self._images[row])
+
+    def stamp(self) -> str:
+        """Return a constant: the images never change."""
+        return "digits"
+
+    @cached_property
+    def _images(self) -> Array:
+        from sklearn.datasets import load_digits
+
+        # The values are counts of ink from 0 to 16.
+        images: Array = (load_digits().images * (255 / 16)).round().astype(np.uint8)
+        return images
+
+    @cached_property
+    def _classes(self) -> Array:
+        from sklearn.datasets import load_digits
+
+        classes: Array = np.asarray(load_digits().target, dtype=np.int64)
+        return classes

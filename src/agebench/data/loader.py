@@ -1,0 +1,103 @@
+"""Batches gathered whole: one indexing operation on the packed pixels gives a step its images."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class Batch(NamedTuple):
+    """What a step works on."""
+
+    images: Tensor  # (B, C, S, S) uint8
+    target: Tensor  # (B,) int64, label indices in [0, R)
+    rows: Tensor  # (B,) int64, row of each image in its part
+
+
+class BatchSampler(Sampler[Tensor]):
+    """Yields the rows of one batch at a time, int64, shape (B,).
+
+    The batches of an epoch follow from (seed, epoch) alone and are the same for any number of processes: each process
+    takes every world-th image of every batch, so N devices step on exactly the images that one device would.
+
+    Args:
+        count: Images in the part.
+        batch_size: Images a step over all processes together.
+        shuffle: True for training: a new order each epoch; a last batch too small to give every process two images
+            (batch norm refuses one) is left out. False for evaluation: every image exactly once, in order, in batches
+            that differ by at most one image, so that no process runs out before the others.
+        seed: Decides the orders.
+        rank: This process, in [0, world).
+        world: Number of processes.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
+        self.rank, self.world, self.epoch = rank, world, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the given epoch; Lightning calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        full, rest = divmod(self.count, self.batch_size)
+        if not self.shuffle:
+            return full + bool(rest)
+        smallest = min(2 * self.world, self.batch_size)
+        return full + (rest >= smallest)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        steps = len(self)
+        if self.shuffle:
+            generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+            order = torch.randperm(self.count, generator=generator)
+            batches = order[: steps * self.batch_size].split(self.batch_size)
+        else:
+            batches = torch.arange(self.count).tensor_split(steps)
+        for batch in batches:
+            yield batch[self.rank :: self.world]
+
+
+class Pixels(Dataset[Batch]):
+    """The images of one part, mapped from the store; an index is the rows of a whole batch.
+
+    Args:
+        store: Packed pixels, uint8, shape (N, C, S, S).
+        rows: Rows of the store that belong to the part, int64, shape (n,).
+        target: Their label indices, int64, shape (n,).
+    """
+
+    def __init__(self, store: Tensor, rows: Tensor, target: Tensor) -> None:
+        self.store, self.rows, self.target = store, rows, target
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Tensor) -> Batch:
+        return Batch(self.store[self.rows[index]], self.target[index], index)
+
+
+class TimedLoader(DataLoader[Any]):
+    """A DataLoader that knows how long the steps have waited for it.
+
+    Attributes:
+        wait_s: Seconds spent in waiting for batches since it was made.
+    """
+
+    wait_s: float = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # DataLoader names a private iterator class
+        batches = super().__iter__()
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self.wait_s += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch

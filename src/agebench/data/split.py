@@ -1,0 +1,241 @@
+"""Who is in train, val and test: named protocols, worked out from records and labels alone.
+
+Every split takes (records, labels) first and its own settings by keyword, and returns row numbers of those records.
+"""
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from agebench.data.records import Array, Records
+from agebench.errors import UserError
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of each part, int64, ascending.
+
+    Args:
+        name: The protocol's name, as it appears in results.
+        train: Rows that are learnt from, shape (n_train,).
+        val: Rows that choose the epoch, shape (n_val,).
+        test: Rows that are reported, shape (n_test,). None of them is in train.
+        val_is_test: True if a lecture's protocol picks its epoch on the test images, so its figure is optimistic.
+    """
+
+    name: str
+    train: Array
+    val: Array
+    test: Array
+    val_is_test: bool = False
+
+    def part(self, name: str) -> Array:
+        """Return the rows of train, val or test."""
+        return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+
+def test_sha(records: Records, rows: Array) -> str:
+    """Return 16 hex digits that stand for a list of test images, whatever their order."""
+    names = sorted(str(name) for name in records.names[rows])
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+def official(
+    records: Records, labels: Array, *, seed: int = 0, val_share: float = 0.1, val_from_test: bool = False
+) -> Split:
+    """Follow the data set's publisher; where it names no val part, take a stratified share of train, seeded.
+
+    With val_from_test, val is the test part, as some lectures have it, and no image of train is given up for it. CACD's parts come from its ranks (over 5 train, 1-2 val, 3-5 test); MNIST's and a folder's from where the file lies.
+    """
+    if "part" not in records.columns:
+        raise UserError(
+            "data/split=official needs parts fixed by the publisher (for CACD: the ranks in celebrity2000_meta.mat), "
+            "and this data names none: use data/split=random, or identity if people are known"
+        )
+    part = records.columns["part"]
+    train, val, test = (np.flatnonzero(part == name) for name in PARTS)
+    if len(test) == 0:
+        raise UserError("data/split=official needs test images, and this data marks none: use data/split=random")
+    if val_from_test:
+        return Split("official-valtest", train, test, test, val_is_test=True)
+    if len(val) == 0:
+        train, val = _take_share(train, labels, val_share, np.random.default_rng(seed))
+    return Split("official", train, val, test)
+
+
+def train80(records: Records, labels: Array, *, seed: int = 0) -> Split:
+    """CACD's small protocol: learn from the 80 cleaned people of val, test on the 120; a tenth of the 80 is val."""
+    if "part" not in records.columns or "identity" not in records.columns:
+        raise UserError("data/split=train80 needs CACD's ranks and identities: use data/split=identity")
+    part = records.columns["part"]
+    clean, test = np.flatnonzero(part == "val"), np.flatnonzero(part == "test")
+    groups = _group_codes(records)
+    order = np.random.default_rng(seed).permutation(np.unique(groups[clean]))
+    held = np.isin(groups[clean], order[: max(1, round(len(order) / 10))])
+    return Split("train80", clean[~held], clean[held], test)
+
+
+def random(records: Records, labels: Array, *, seed: int = 0, val_share: float = 0.1, test_share: float = 0.1) -> Split:
+    """Split images at random, stratified by label; with people in the data, most of them end up on both sides."""
+    rng = np.random.default_rng(seed)
+    rest, test = _take_share(np.arange(len(records)), labels, test_share, rng)
+    train, val = _take_share(rest, labels, val_share / (1 - test_share), rng)
+    return Split("random", train, val, test)
+
+
+def lecture(records: Records, labels: Array, *, seed: int = 42, per_label: int = 200, test_share: float = 0.2) -> Split:
+    """The age lecture's recipe: so many images a label at random, 80/20 within each; its val IS its test.
+
+    The 80/20 cut is scikit-learn's train_test_split, as in the lecture, image by image: people are on both sides.
+    """
+    from sklearn.model_selection import train_test_split
+
+    rng = np.random.default_rng(seed)
+    train: list[Array] = []
+    test: list[Array] = []
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        rows = np.sort(rng.permutation(rows)[:per_label])
+        if len(rows) < 2:
+            raise UserError(f"data/split=lecture needs at least 2 images of every label, label {label} has {len(rows)}")
+        a, b = train_test_split(rows, test_size=test_share, random_state=seed)
+        train.append(a)
+        test.append(b)
+    held = np.sort(np.concatenate(test))
+    return Split("lecture", np.sort(np.concatenate(train)), held, held, val_is_test=True)
+
+
+def subset(
+    records: Records, labels: Array, *, seed: int = 0, train: int = 10_000, val: int = 2_000, test: int = 10_000
+) -> Split:
+    """Draw so many images for each part at random, as the hiragana notebook does; the rest stays unused.
+
+    If the data has fewer images, all three shrink in proportion.
+    """
+    wanted = np.array([train, val, test])
+    share = min(1.0, len(records) / wanted.sum())
+    counts = np.floor(wanted * share).astype(int)
+    if counts.min() < 1:
+        raise UserError(f"data/split=subset needs at least one image a part, {len(records)} images are too few")
+    order = np.random.default_rng(seed).permutation(len(records))
+    a, b, c = (np.sort(rows) for rows in np.split(order[: counts.sum()], np.cumsum(counts)[:-1]))
+    return Split("subset", a, b, c)
+
+
+def identity(
+    records: Records, labels: Array, *, seed: int = 0, val_share: float = 0.1, test_share: float = 0.1
+) -> Split:
+    """Split people (or pages) at random, so that nobody is on two sides, with labels as even as that allows."""
+    folds = _folds(records, labels, seed, round(1 / min(val_share, test_share)))
+    count = len(np.unique(folds))
+    tests = max(1, round(test_share * count))
+    vals = max(1, round(val_share * count))
+    test = np.flatnonzero(folds < tests)
+    val = np.flatnonzero((folds >= tests) & (folds < tests + vals))
+    return Split("identity", np.flatnonzero(folds >= tests + vals), val, test)
+
+
+def kfold(records: Records, labels: Array, *, seed: int = 0, k: int = 5, fold: int = 0) -> Split:
+    """Cut people into k folds: `fold` is test, the next one val, the rest train."""
+    if not 0 <= fold < k or k < 3:
+        raise UserError(f"data/split=kfold needs k >= 3 and 0 <= fold < k, got k={k} and fold={fold}")
+    folds = _folds(records, labels, seed, k)
+    val = (fold + 1) % k
+    rest = np.flatnonzero((folds != fold) & (folds != val))
+    return Split(f"kfold{k}-{fold}", rest, np.flatnonzero(folds == val), np.flatnonzero(folds == fold))
+
+
+def column(records: Records, labels: Array, *, seed: int = 0, file: str | None = None, val_share: float = 0.1) -> Split:
+    """Follow a list of one's own: the data's `split` column, or a CSV file with columns name and part (split.csv is one)."""
+    if file is None:
+        return replace(official(records, labels, seed=seed, val_share=val_share), name="column")
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"data/split=column: no file {file}; it needs the columns name and part")
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        part_of = {row.get("name"): row.get("part") or row.get("split") for row in csv.DictReader(lines)}
+    part = np.array([part_of.get(str(name)) or "" for name in records.names])
+    known = Records(records.names, {**records.columns, "part": part}, records.class_names)
+    unknown = sorted(set(part) - {*PARTS, ""})
+    if unknown or not (part == "train").any():
+        raise UserError(
+            f"{file}: part must be train, val or test and match names of this data, got {unknown or 'none'}"
+        )
+    return replace(official(known, labels, seed=seed, val_share=val_share), name=f"column-{path.stem}")
+
+
+def cap(split: Split, labels: Array, *, per_class: int | None, limit: int | None) -> Split:
+    """Keep at most per_class images a label of train, and at most `limit` images of every part, spread over labels."""
+    rng = np.random.default_rng(0)
+    name, train = split.name, split.train
+    if per_class is not None:
+        train = np.sort(np.concatenate([rng.permutation(r)[:per_class] for r in _by_label(train, labels)]))
+        name += f"-per{per_class}"
+    if limit is None:
+        return replace(split, name=name, train=train)
+    name += f"-limit{limit}"
+    val, test = (_spread(rows, labels, limit, rng) for rows in (split.val, split.test))
+    train = _spread(train, labels, limit, rng)
+    return Split(name, train, test if split.val_is_test else val, test, split.val_is_test)
+
+
+def check(split: Split) -> None:
+    """Raise UserError if a part is empty or a test or val image is also in train."""
+    for part in PARTS:
+        if len(split.part(part)) == 0:
+            raise UserError(f"data/split={split.name} leaves no image in {part}: use more data or another split")
+    for part in ("val", "test"):
+        shared = np.intersect1d(split.train, split.part(part))
+        if len(shared):
+            raise UserError(
+                f"data/split={split.name}: {len(shared)} images are in train and in {part}; a split must not share any"
+            )
+
+
+def _by_label(rows: Array, labels: Array) -> list[Array]:
+    return [rows[labels[rows] == label] for label in np.unique(labels[rows])]
+
+
+def _take_share(rows: Array, labels: Array, share: float, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Return (rest, taken): `share` of the rows of every label, at random."""
+    taken = np.zeros(len(rows), dtype=bool)
+    for label in np.unique(labels[rows]):
+        where = rng.permutation(np.flatnonzero(labels[rows] == label))
+        taken[where[: round(share * len(where))]] = True
+    return rows[~taken], rows[taken]
+
+
+def _spread(rows: Array, labels: Array, limit: int, rng: np.random.Generator) -> Array:
+    """Return at most `limit` rows, dealt label by label in turn."""
+    groups: Sequence[Array] = [rng.permutation(r) for r in _by_label(rows, labels)]
+    turn = np.concatenate([np.arange(len(g)) for g in groups]) if groups else np.array([], dtype=int)
+    dealt = np.concatenate(groups)[np.argsort(turn, kind="stable")] if groups else rows
+    return np.sort(dealt[:limit])
+
+
+def _group_codes(records: Records) -> Array:
+    if "identity" not in records.columns:
+        raise UserError("this split needs to know who is in each image, and this data does not: use data/split=random")
+    return np.unique(records.columns["identity"], return_inverse=True)[1]
+
+
+def _folds(records: Records, labels: Array, seed: int, k: int) -> Array:
+    """Return the fold of every row, int64, shape (N,); no identity is in two folds."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups = _group_codes(records)
+    if len(np.unique(groups)) < k:
+        raise UserError(
+            f"splitting by identity into {k} folds needs at least {k} of them, got {len(np.unique(groups))}"
+        )
+    folds = np.zeros(len(records), dtype=np.int64)
+    cut = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
+    for number, (_, rows) in enumerate(cut.split(np.zeros(len(records)), labels, groups)):
+        folds[rows] = number
+    return folds

@@ -1,0 +1,105 @@
+"""A CSV file that names images and their labels: one's own data without a line of code."""
+
+import csv
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from agebench.data.files import open_image, stamp_files
+from agebench.data.records import Array, Records
+from agebench.errors import UserError
+
+
+class Table:
+    """A table with a row an image.
+
+    Args:
+        root: The CSV file (UTF-8, header in the first row); relative image paths are taken from its folder.
+        columns: Names of the columns for `path` and `label`, and, if the table has them, `identity` and `split`
+            (train, val or test).
+        label: `class` if labels are names, `age` if they are years (then decade, age and bins can be learnt).
+    """
+
+    channels = 3
+
+    def __init__(self, root: str, columns: Mapping[str, str], *, label: str = "class") -> None:
+        self.root = Path(root)
+        self.columns = dict(columns)
+        self.label = label
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What the labels can be learnt as."""
+        return ("class",) if self.label == "class" else ("age", "decade", "bins")
+
+    def prepare(self) -> None:
+        """Raise UserError if the table or its columns are missing."""
+        self.records()
+
+    def records(self) -> Records:
+        """Return a row for each row of the table."""
+        return self._records
+
+    def present(self) -> Array:
+        """Return which rows have a file, bool, shape (N,)."""
+        return np.array([path.is_file() for path in self._paths], dtype=bool)
+
+    def open(self, row: int) -> Image.Image:
+        """Decode the image of one row."""
+        return open_image(self._paths[row])
+
+    def stamp(self) -> str:
+        """Return a hash of the files' names, sizes and times."""
+        return stamp_files(path for path in self._paths if path.is_file())
+
+    @cached_property
+    def _paths(self) -> list[Path]:
+        return [self.root.parent / name for name in self._records.names]
+
+    @cached_property
+    def _records(self) -> Records:
+        if not self.root.is_file():
+            raise UserError(f"no table at {self.root}: data.root must be a CSV file with the columns path and label")
+        with self.root.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            rows, has = list(reader), list(reader.fieldnames or [])
+        for column in ("path", "label"):
+            if self.columns[column] not in has:
+                raise UserError(
+                    f"{self.root} has no column {self.columns[column]!r}, only {', '.join(has) or 'none'}: "
+                    f"name yours with data.columns.{column}=NAME"
+                )
+        if not rows:
+            raise UserError(f"{self.root} has a header but no rows: it needs one row an image")
+
+        def read(column: str) -> Array:
+            return np.array([row[self.columns[column]] or "" for row in rows])
+
+        names, labels = read("path"), read("label")
+        if len(np.unique(names)) < len(names):
+            raise UserError(f"{self.root} names an image twice: every path must be there once")
+        columns: dict[str, Array] = {}
+        class_names: tuple[str, ...] = ()
+        if self.label == "class":
+            # Labels that are all numbers keep the order of numbers: 2 before 10.
+            numeric = all(text.lstrip("-").isdigit() for text in labels)
+            ordered = sorted(set(labels), key=int) if numeric else sorted(set(labels))
+            code = {text: i for i, text in enumerate(ordered)}
+            columns["class"] = np.array([code[text] for text in labels], dtype=np.int64)
+            class_names = tuple(str(text) for text in ordered)
+        else:
+            try:
+                columns["age"] = labels.astype(np.float64).astype(np.int64)
+            except ValueError as error:
+                raise UserError(f"{self.root}: data.source.label=age needs years in every row ({error})") from error
+        if self.columns["identity"] in has:
+            columns["identity"] = read("identity")
+        if self.columns["split"] in has:
+            columns["part"] = read("split")
+            unknown = sorted(set(columns["part"]) - {"train", "val", "test", ""})
+            if unknown:
+                raise UserError(f"{self.root}: split must be train, val or test, got {', '.join(unknown[:3])}")
+        return Records(names, columns, class_names)

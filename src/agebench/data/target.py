@@ -1,0 +1,86 @@
+"""Which label of a record is learnt, and in which unit an error on it is counted."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from agebench.data.records import Array, Records
+from agebench.errors import UserError
+
+TARGETS = ("class", "decade", "age", "bins")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The labels of N records.
+
+    Args:
+        name: One of TARGETS.
+        labels: Index of each record's label, int64, shape (N,), in [0, R).
+        label_names: What the R labels are called, in order.
+        values: What each label is worth in `unit`, float64, shape (R,).
+        ordered: Whether label 1 lies between 0 and 2; distances and ranking heads need it.
+        unit: `years`, `decades`, `bins`, or empty for classes.
+    """
+
+    name: str
+    labels: Array
+    label_names: tuple[str, ...]
+    values: Array
+    ordered: bool
+    unit: str
+
+    @property
+    def num_labels(self) -> int:
+        """R, the number of labels, those without an image included."""
+        return len(self.label_names)
+
+
+def is_ordered(name: str) -> bool:
+    """Return whether the labels of a target have an order; known without reading any data."""
+    return name != "class"
+
+
+def make_target(records: Records, name: str, *, bins: Sequence[float] | None = None) -> Target:
+    """Work out the label of every record.
+
+    Ages cover every year from the youngest to the oldest record and decades every decade between, so a label that no
+    training image has keeps its place.
+
+    Args:
+        records: N records with a column `class`, or `age` in years.
+        name: `class`, `decade` (10s, 20s, ...), `age` (one label a year) or `bins`.
+        bins: Lower edges in years of every bin but the first, ascending; [18, 30] means under 18, 18-29, 30 and over.
+
+    Raises:
+        UserError: If the records lack what the target needs, or the bins are not ascending.
+    """
+    if name not in TARGETS:
+        raise UserError(f"data.target={name} is not a target: choose one of {', '.join(TARGETS)}")
+    needed = "class" if name == "class" else "age"
+    if needed not in records.columns:
+        has = [t for t in TARGETS if ("class" if t == "class" else "age") in records.columns]
+        raise UserError(f"data.target={name} needs {needed} labels, which this data has not: use data.target={has[0]}")
+    if name == "class":
+        labels = records.columns["class"].astype(np.int64)
+        values = np.arange(len(records.class_names), dtype=np.float64)
+        return Target(name, labels, records.class_names, values, ordered=False, unit="")
+
+    ages = records.columns["age"].astype(np.int64)
+    if name == "bins":
+        edges = np.asarray(bins if bins is not None else [], dtype=np.float64)
+        if len(edges) == 0 or np.any(np.diff(edges) <= 0):
+            raise UserError(f"data.target=bins needs ascending edges in years, got {bins}: data.bins=[18,30,45,60]")
+        labels = np.searchsorted(edges, ages, side="right").astype(np.int64)
+        inner = [f"{a:g}-{b - 1:g}" for a, b in itertools.pairwise(edges)]
+        names = (f"<{edges[0]:g}", *inner, f"{edges[-1]:g}+")
+        return Target(name, labels, names, np.arange(len(names), dtype=np.float64), ordered=True, unit="bins")
+
+    step = 10 if name == "decade" else 1
+    steps = ages // step
+    values = np.arange(steps.min(), steps.max() + 1, dtype=np.float64)
+    names = tuple(f"{int(v) * 10}s" if name == "decade" else str(int(v)) for v in values)
+    unit = "decades" if name == "decade" else "years"
+    return Target(name, steps - int(values[0]), names, values, ordered=True, unit=unit)

@@ -1,0 +1,290 @@
+"""One training run, from a composed config to a finished run directory."""
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from filelock import FileLock, Timeout
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from agebench import build, metrics, run
+from agebench.callbacks import EpochTable, Progress, Speed
+from agebench.data.datamodule import ImageDataModule
+from agebench.data.split import PARTS, test_sha
+from agebench.errors import UserError
+from agebench.module import ImageModule, Predictions
+from agebench.summary import count_parameters, summarise_model
+from agebench.tensorboard import RunTensorBoard
+
+log = logging.getLogger(__name__)
+
+
+def fit(cfg: DictConfig, run_dir: Path) -> float:
+    """Train, test on the chosen checkpoint and write the run directory.
+
+    Args:
+        cfg: The composed config.
+        run_dir: Where everything goes; made if need be.
+
+    Returns:
+        The monitored metric's best value, for sweepers.
+
+    Raises:
+        UserError: If the config or the data is wrong.
+    """
+    first = run.is_first_process()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with _claimed(run_dir) if first else _unclaimed():
+        results: dict[str, Any] = {"status": "running", "seed": cfg.seed}
+        try:
+            return _fit(cfg, run_dir, results, first=first)
+        except (KeyboardInterrupt, SystemExit):
+            results["status"] = "interrupted"
+            raise
+        except BaseException as error:
+            results["status"], results["error"] = "failed", f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            if first:
+                run.write_json(run_dir / "results.json", results)
+
+
+def quieten() -> None:
+    """Leave to the reader what Lightning says that helps, and drop what it says at every run."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (".*treespec.*", ".*smaller than the logging interval.*", ".*does not have many workers.*"):
+        warnings.filterwarnings("ignore", message)
+
+
+def _fit(cfg: DictConfig, run_dir: Path, results: dict[str, Any], *, first: bool) -> float:
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    quieten()
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    torch.set_float32_matmul_precision(cfg.matmul_precision)
+    data = build.build_data(cfg)
+    data.setup()
+    module = build.build_module(cfg, data)
+    monitor, mode = build.build_monitor(cfg, unit=data.target.unit)
+    speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
+    trainer = _trainer(cfg, run_dir, [speed, table, *build.build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)])
+
+    total, trainable = count_parameters(module.model)
+    results |= {
+        "protocol": data.protocol,
+        "split_sha": test_sha(data.records, data.split.test),
+        "params": {"total": total, "trainable": trainable},
+        "data": {**data.counts, "val_is_test": data.split.val_is_test, "missing": len(data.missing)},
+        "leak": None,
+        "config": run.config_hash(config),
+        "versions": run.versions(),
+        "git": run.git_commit(),
+        "device": _device(trainer),
+        "threads": torch.get_num_threads(),
+    }
+    if first:
+        run.write_json(run_dir / "results.json", results)
+        write_split(run_dir, data)
+        _announce(cfg, data, module, trainer)
+    boards = [logger for logger in trainer.loggers if isinstance(logger, RunTensorBoard)]
+    for board in boards:
+        names = [f"test/{name}" for name in _metric_names(module)]
+        board.declare_hparams(_hparams(cfg, config), [f"best/{monitor}", *names])
+
+    start = time.perf_counter()
+    trainer.fit(module, datamodule=data)
+    fit_s = time.perf_counter() - start
+    checkpoint = trainer.checkpoint_callback
+    best_path = getattr(checkpoint, "best_model_path", "") if cfg.test_checkpoint == "best" else ""
+    last_path = getattr(checkpoint, "last_model_path", "")
+    best = _best(table.rows, monitor, mode)
+    results |= {
+        "best": {**best, "monitor": monitor, "mode": mode, "tested": "best" if best_path else "last"},
+        "epochs": len(table.rows),
+        "timing": {
+            "fit_s": round(fit_s, 3),
+            "train_images_per_s": round(speed.images_per_s, 1),
+            "data_wait_share": round(speed.data_wait_share, 5),
+        },
+    }
+    # Without a checkpoint (callbacks.checkpoint=null, debug=fast) the weights in memory are the last ones.
+    trainer.test(module, datamodule=data, ckpt_path=best_path or last_path or None, verbose=False)
+    predictions = module.predictions
+    if predictions is None:
+        raise RuntimeError("the test ended without predictions")
+    if not first:
+        return float(best["value"])
+
+    results["metrics"] = predictions.metrics
+    results["intervals"] = metrics.bootstrap(predictions.numbers, groups=_people(data, predictions))
+    write_predictions(run_dir, data, predictions)
+    for logger in trainer.loggers:
+        logger.log_metrics({f"best/{monitor}": best["value"]}, step=trainer.global_step)
+    if cfg.report:
+        from agebench.features import write_run_report
+
+        writer = boards[0].experiment if boards else None
+        write_run_report(run_dir, module, data, predictions=predictions, history=table.rows, writer=writer)
+    for board in boards:
+        board.finish_hparams()
+    results["status"] = "completed"
+    _tell(results, run_dir)
+    return float(best["value"])
+
+
+def _trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Any]) -> L.Trainer:
+    loggers = build.build_loggers(cfg, run_dir)
+    bar = cfg.callbacks.get("progress")
+    if bar:
+        callbacks = [*callbacks, Progress(callbacks[0], terminal=sys.stderr.isatty(), refresh_rate=bar.refresh_rate)]
+    if not loggers:
+        callbacks = [c for c in callbacks if type(c).__name__ != "LearningRateMonitor"]
+    try:
+        trainer: L.Trainer = instantiate(
+            cfg.trainer,
+            callbacks=callbacks,
+            logger=loggers or False,
+            default_root_dir=str(run_dir),
+            enable_progress_bar=bool(bar),
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # our batches are already shared out, each image once
+        )
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise UserError(f"trainer: {str(cause).strip().splitlines()[0]}") from error
+    return trainer
+
+
+def write_split(folder: Path, data: ImageDataModule) -> None:
+    """Write split.csv (who is in which part) and, if images are missing, missing.csv."""
+    people = data.records.columns.get("identity")
+    rows = [
+        (data.records.names[row], part, "" if people is None else people[row], data.target.label_names[label])
+        for part in PARTS
+        for row, label in zip(data.split.part(part), data.target.labels[data.split.part(part)], strict=True)
+    ]
+    run.write_csv(folder / "split.csv", ("name", "part", "identity", "label"), rows)
+    if len(data.missing):
+        run.write_csv(folder / "missing.csv", ("name",), [(name,) for name in data.missing])
+
+
+def write_predictions(folder: Path, data: ImageDataModule, predictions: Predictions) -> None:
+    """Write predictions.csv: one row a test image with its name, person, label, estimate and posterior."""
+    rows = data.split.test[predictions.rows]
+    people = data.records.columns.get("identity")
+    names = data.target.label_names
+    columns = ("name", "identity", "target", "point", *(f"p({name})" for name in names))
+    point = predictions.point if data.target.ordered else [names[int(p)] for p in predictions.point]
+    body = (
+        (
+            data.records.names[row],
+            "" if people is None else people[row],
+            names[predictions.target[i]],
+            point[i],
+            *(f"{p:.6g}" for p in predictions.posterior[i]),
+        )
+        for i, row in enumerate(rows)
+    )
+    run.write_csv(folder / "predictions.csv", columns, body)
+
+
+def _people(data: ImageDataModule, predictions: Predictions) -> Any:
+    people = data.records.columns.get("identity")
+    return None if people is None else people[data.split.test[predictions.rows]]
+
+
+def _best(rows: list[dict[str, float]], monitor: str, mode: str) -> dict[str, Any]:
+    """Return the epoch (from 0) at which the monitored metric was best, the first of equals, and its value."""
+    known = [row for row in rows if monitor in row and row[monitor] == row[monitor]]
+    if not known:
+        return {"epoch": None, "value": float("nan")}
+    sign = 1 if mode == "min" else -1
+    row = min(known, key=lambda r: sign * r[monitor])
+    return {"epoch": int(row["epoch"]), "value": row[monitor]}
+
+
+def _metric_names(module: ImageModule) -> list[str]:
+    import numpy as np
+
+    about: dict[str, Any] = {"values": np.arange(2.0), "ordered": module.head.ordered, "unit": module.unit}
+    return ["loss", *metrics.summarise(np.eye(2), np.arange(2.0), np.arange(2), **about)]
+
+
+def _hparams(cfg: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a table of runs should show: the choices, then the numbers most often swept."""
+    from hydra.core.hydra_config import HydraConfig
+
+    params: dict[str, Any] = {}
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        groups = ("data", "data/split", "model", "head", "optim", "scheduler", "augment")
+        params |= {g: hydra.runtime.choices[g] for g in groups if g in hydra.runtime.choices}
+        flat = run.flatten(config)
+        for override in hydra.overrides.task:  # whatever was typed is worth a column
+            key = override.partition("=")[0].lstrip("+~")
+            if key in flat and not key.startswith(("paths.", "data.root", "report", "logger", "trainer.accelerator")):
+                params[key] = flat[key]
+    return params | {
+        "seed": cfg.seed,
+        "optim.lr": cfg.optim.lr,
+        "optim.weight_decay": cfg.optim.weight_decay,
+        "data.batch_size": cfg.data.batch_size,
+        "trainer.max_epochs": cfg.trainer.max_epochs,
+        "trainer.precision": str(cfg.trainer.precision),
+    }
+
+
+def _device(trainer: L.Trainer) -> str:
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{trainer.world_size} x {name}" if trainer.world_size > 1 else name
+
+
+def _announce(cfg: DictConfig, data: ImageDataModule, module: ImageModule, trainer: L.Trainer) -> None:
+    counts = ", ".join(f"{part} {count:,}" for part, count in data.counts.items())
+    log.info("data      %s: %s images of %d labels", data.protocol, counts, data.target.num_labels)
+    shape = (data.channels, data.image_size, data.image_size)
+    log.info("model\n%s", summarise_model(module.model, shape))
+    log.info(
+        "training  on %s (%d CPU threads), precision %s, %d images a step, %s steps an epoch",
+        _device(trainer),
+        torch.get_num_threads(),
+        cfg.trainer.precision,
+        data.batch_size,
+        f"{data.steps_per_epoch:,}",
+    )
+
+
+def _tell(results: dict[str, Any], run_dir: Path) -> None:
+    intervals = results["intervals"]
+    for name, value in results["metrics"].items():
+        low_high = f"  [{intervals[name][0]:.4f}, {intervals[name][1]:.4f}]" if name in intervals else ""
+        log.info("%-16s %.4f%s", name, value, low_high)
+    log.info("written to %s", run_dir)
+
+
+@contextmanager
+def _claimed(run_dir: Path) -> Iterator[None]:
+    """Keep two processes from writing one run directory."""
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another process is writing {run_dir}: wait for it, or choose another hydra.run.dir") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+@contextmanager
+def _unclaimed() -> Iterator[None]:
+    yield

@@ -1,0 +1,1 @@
+"""What turns the outputs of a network into a loss, a posterior over labels and a point estimate."""

@@ -1,0 +1,53 @@
+"""The help screen: how to call a verb, and what each config group offers, a line a choice."""
+
+from pathlib import Path
+
+USES = {
+    "train": (
+        "python -m agebench.train [GROUP=CHOICE ...] [KEY=VALUE ...] [-m]",
+        "Train a model, test it, and write a run directory. Several values for a key and -m run them all:\n"
+        "  python -m agebench.train model=convnext data=cacd -m optim.lr=1e-4,1e-3",
+    ),
+    "prepare": (
+        "python -m agebench.prepare data=CHOICE [KEY=VALUE ...]",
+        "Check a data set, fetch or draw what can be, and pack its pixels.",
+    ),
+    "evaluate": (
+        "python -m agebench.evaluate run=FOLDER [data=CHOICE] [KEY=VALUE ...]",
+        "Test a trained run again, or on another data set with the same labels.",
+    ),
+}
+FLAGS = """  -m, --multirun      run every combination of comma-separated values
+  --cfg job           print the composed config and stop
+  --config-dir DIR    a folder with YAML files of your own, in the same groups
+  --hydra-help        Hydra's other flags"""
+
+
+def describe(path: Path) -> str:
+    """Return what a YAML file says of itself in its first line."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+def show_help(verb: str, conf: Path, config_name: str) -> str:
+    """Return the help text of a verb.
+
+    Args:
+        verb: One of USES.
+        conf: The folder of the configs.
+        config_name: The verb's primary config, whose comments explain the keys that belong to no group.
+    """
+    usage, purpose = USES[verb]
+    lines = [f"usage: {usage}", "", purpose, "", "flags", FLAGS, ""]
+    folders = sorted(p for p in conf.rglob("*") if p.is_dir() and p.relative_to(conf).parts[0] != "hydra")
+    for folder in folders if verb != "evaluate" else [f for f in folders if f.relative_to(conf).parts[0] == "data"]:
+        choices = sorted(p for p in folder.glob("*.yaml") if not p.stem.startswith("_"))
+        if choices:
+            lines.append(f"{folder.relative_to(conf).as_posix()}=")
+            lines += [f"  {path.stem:<20}{describe(path)}" for path in choices]
+            lines.append("")
+    lines.append(f"other keys ({config_name}.yaml)")
+    text = (conf / f"{config_name}.yaml").read_text(encoding="utf-8").split("\n\n")
+    body = [line for block in text for line in block.splitlines() if not line.startswith(("#", "defaults", "  - "))]
+    lines += [f"  {line}" for line in body if line and not line.startswith("hydra")]
+    return "\n".join(lines)

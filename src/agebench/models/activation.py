@@ -1,0 +1,34 @@
+"""The activation functions that our own networks take by name."""
+
+from difflib import get_close_matches
+
+from torch import nn
+
+from agebench.errors import UserError
+
+_LAYERS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "softplus": nn.Softplus,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "identity": nn.Identity,
+}
+
+
+def activation_layer(name: str) -> nn.Module:
+    """Return a new layer for an activation's name, as `relu` or `leaky_relu`.
+
+    Raises:
+        UserError: If there is none of that name; the message names the nearest and all there are.
+    """
+    if name not in _LAYERS:
+        nearest = get_close_matches(str(name).lower(), _LAYERS, n=1, cutoff=0.4)
+        guess = f" (did you mean {nearest[0]}?)" if nearest else ""
+        raise UserError(f"model.activation={name} is unknown{guess}: choose one of {', '.join(_LAYERS)}")
+    return _LAYERS[name]()

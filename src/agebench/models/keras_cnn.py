@@ -1,0 +1,63 @@
+"""The convolutional network of the Keras slides, with the weights that Keras would start from."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from agebench.models.activation import activation_layer
+from agebench.models.minimum_size import require_size
+
+
+class KerasCNN(nn.Sequential):
+    """Images (B, C, S, S) -> outputs (B, num_classes); 665,738 parameters for 28x28 grey pixels and 10 classes.
+
+    Kernels start from Glorot's uniform distribution and biases from zero, Keras's defaults. The flattened features
+    stand in PyTorch's order (channel, row, column) and not in Keras's, which no count or distribution shows.
+
+    Args:
+        image_size: S, in px.
+        in_chans: C.
+        num_classes: Number of outputs.
+        activation: Name of the activation, as in `agebench.models.activation`.
+        conv_dropout: Share of the convolutions' features that training drops.
+        dense_dropout: Share of the hidden units that training drops.
+
+    Raises:
+        UserError: If the images are below 8x8 px, or the activation is unknown.
+
+    Source:
+        The slides on a Keras CNN for MNIST. The softmax of its last layer is left to the loss.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        in_chans: int,
+        *,
+        num_classes: int,
+        activation: str = "relu",
+        conv_dropout: float = 0.5,
+        dense_dropout: float = 0.25,
+    ) -> None:
+        require_size("keras_cnn", image_size, minimum=8)
+        side = (image_size // 2 - 2) // 2  # pooling, a convolution without padding, pooling
+        super().__init__(
+            OrderedDict(
+                conv1=nn.Conv2d(in_chans, 64, 3, padding="same"),
+                activation1=activation_layer(activation),
+                pool1=nn.MaxPool2d(2),
+                conv2=nn.Conv2d(64, 128, 3),
+                activation2=activation_layer(activation),
+                pool2=nn.MaxPool2d(2),
+                dropout1=nn.Dropout(conv_dropout),
+                flatten=nn.Flatten(),  # (B, 128 * side * side)
+                dense1=nn.Linear(128 * side**2, 128),
+                activation3=activation_layer(activation),
+                dropout2=nn.Dropout(dense_dropout),
+                classifier=nn.Linear(128, num_classes),
+            )
+        )
+        for layer in self:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # both kinds have a bias here

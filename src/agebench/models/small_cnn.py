@@ -1,0 +1,52 @@
+"""A small convolutional network: 3x3 convolutions with batch norm and max-pooling, then one linear layer."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import nn
+
+from agebench.models.activation import activation_layer
+from agebench.models.minimum_size import require_size
+
+
+class SmallCNN(nn.Sequential):
+    """Images (B, C, S, S) -> outputs (B, num_classes), the side halved by every convolution's pooling.
+
+    As in the notebook, the first block pools before its activation and the later ones after: with ReLU, which rises
+    throughout, both give the same numbers and the first is cheaper.
+
+    Args:
+        image_size: S, in px.
+        in_chans: C.
+        num_classes: Number of outputs.
+        widths: Channels of each convolution, at least one.
+        activation: Name of the activation, as in `agebench.models.activation`.
+
+    Raises:
+        UserError: If the images are too small to be halved that often, or the activation is unknown.
+
+    Source:
+        The hiragana73 notebook, with its 64 and 32 channels.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        in_chans: int,
+        *,
+        num_classes: int,
+        widths: Sequence[int] = (64, 32),
+        activation: str = "relu",
+    ) -> None:
+        require_size("small_cnn", image_size, minimum=2 ** len(widths))
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        channels, side = in_chans, image_size
+        for number, width in enumerate(widths, start=1):
+            layers[f"conv{number}"] = nn.Conv2d(channels, width, 3, padding=1)
+            layers[f"norm{number}"] = nn.BatchNorm2d(width)
+            tail = [(f"pool{number}", nn.MaxPool2d(2)), (f"activation{number}", activation_layer(activation))]
+            layers.update(tail if number == 1 else reversed(tail))
+            channels, side = width, side // 2
+        layers["flatten"] = nn.Flatten()  # (B, channels * side * side)
+        layers["classifier"] = nn.Linear(channels * side**2, num_classes)
+        super().__init__(layers)

@@ -1,0 +1,229 @@
+"""The one LightningModule: any network, any head, any optimizer."""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from agebench import metrics
+from agebench.heads.base import Head
+from agebench.models.freeze import keep_frozen_in_eval
+
+log = logging.getLogger(__name__)
+Array = npt.NDArray[Any]
+
+
+class Normalise(nn.Module):
+    """Brings images from [0, 1] to mean 0 and standard deviation 1 of each channel; saved with the weights.
+
+    Args:
+        mean: Of each channel in [0, 1], length C.
+        std: Of each channel, length C.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (images - mean) / std, shape (B, C, S, S)."""
+        return (images - self.mean) / self.std
+
+
+class Collected(Metric):
+    """Keeps the outputs of a whole part, over all processes, each image once.
+
+    Every metric is then worked out from all of them together: nothing is averaged over batches or devices.
+    """
+
+    full_state_update = False
+    outputs: list[Tensor]
+    target: list[Tensor]
+    rows: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for state in ("outputs", "target", "rows"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
+
+    def update(self, outputs: Tensor, target: Tensor, rows: Tensor) -> None:
+        """Add outputs (B, K), label indices (B,) and row numbers (B,)."""
+        self.outputs.append(outputs)
+        self.target.append(target)
+        self.rows.append(rows)
+
+    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return outputs (N, K), label indices (N,) and rows (N,), in the order of rows."""
+        outputs, target, rows = (
+            torch.cat(state) if isinstance(state, list) else state for state in (self.outputs, self.target, self.rows)
+        )
+        order = rows.argsort()
+        return outputs[order], target[order], rows[order]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of the images of a part, in the part's order, and how good that is."""
+
+    rows: Array  # (N,) int64, rows of the part; all of them unless a trainer limit cut the test short
+    target: Array  # (N,) int64
+    posterior: Array  # (N, R) float32
+    point: Array  # (N,) float32, in the target's unit
+    metrics: dict[str, float]
+    numbers: dict[str, Array]  # of the metrics that are means over images, one number an image
+
+
+class ImageModule(L.LightningModule):
+    """Trains a network under a head.
+
+    Args:
+        model: Network, float images (B, C, S, S) -> (B, K).
+        head: Its loss, posterior and point estimate; K is head.num_outputs.
+        normalise: Applied to images in [0, 1] right before the network.
+        augment: Applied to images in [0, 1] while training; at evaluation too if its attribute `at_test` is true.
+        optim: Takes the parameters and returns the optimizer.
+        scheduler: Takes the optimizer and returns Lightning's scheduler config, or None.
+        unit: The target's unit, which decides the metrics.
+        image_shape: (C, S, S) of one image.
+        seed: Decides augmentation and dropout, anew each epoch, so that a resumed run draws what an unbroken one draws.
+        stamp: Plain data that travels with every checkpoint: the config, the protocol, the label names.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        head: Head,
+        *,
+        normalise: Normalise,
+        augment: nn.Module,
+        optim: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        scheduler: Callable[[torch.optim.Optimizer], dict[str, Any]] | None,
+        unit: str,
+        image_shape: tuple[int, int, int],
+        seed: int,
+        stamp: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model, self.head, self.normalise, self.augment = model, head, normalise, augment
+        self.optim, self.scheduler, self.unit, self.seed, self.stamp = optim, scheduler, unit, seed, stamp
+        self.example_input_array = torch.zeros((2, *image_shape), dtype=torch.uint8)
+        self.collected = Collected()
+        self.predictions: Predictions | None = None
+        self._seen = torch.zeros(3)  # images, summed loss and hits of the epoch so far
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the network's outputs, float32, shape (B, K), for images uint8, shape (B, C, S, S)."""
+        return self._outputs(images.float() / 255)
+
+    def _outputs(self, images: Tensor) -> Tensor:
+        outputs: Tensor = self.model(self.normalise(images))
+        return outputs.float()
+
+    def train(self, mode: bool = True) -> "ImageModule":
+        """Switch to training mode; a frozen part stays in evaluation mode, for its batch norms must not drift."""
+        super().train(mode)
+        keep_frozen_in_eval(self.model)
+        return self
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the epoch and forget the last one's sums."""
+        torch.manual_seed((self.seed << 24) + (self.current_epoch << 8) + self.global_rank)
+        self._seen = torch.zeros(3, device=self.device)
+
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
+        """Return the mean loss of a batch, shape ()."""
+        outputs = self._outputs(self.augment(batch.images.float() / 255))
+        loss = self.head.loss(outputs, batch.target)
+        with torch.no_grad():
+            hits = (self.head.posterior(outputs).argmax(1) == batch.target).sum()
+            count = len(batch.target)
+            # On the device: reading a number here would make the GPU wait at every step.
+            self._seen += torch.stack([torch.full_like(loss, count), loss * count, hits.to(loss.dtype)])
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]  # set by its connector
+            for logger in self.loggers:
+                logger.log_metrics({"train/loss_step": loss.item()}, step=self.global_step)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """After the epoch's last step log its mean loss and accuracy over all images and devices.
+
+        Lightning calls this module's own epoch-end hook only after those of the callbacks that show the figures.
+        """
+        if not self.trainer.is_last_batch:
+            return
+        count, loss, hits = self.trainer.strategy.reduce(self._seen, reduce_op="sum").tolist()
+        means = {"train/loss": loss / count, "train/accuracy": hits / count}
+        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=True)
+        if not math.isfinite(loss):
+            log.warning("the training loss is %s: training stops; a lower optim.lr may help", loss)
+            self.trainer.should_stop = True
+
+    def _evaluation_step(self, batch: Any) -> None:
+        images = batch.images.float() / 255
+        if getattr(self.augment, "at_test", False):
+            images = self.augment(images)
+        self.collected.update(self._outputs(images), batch.target, batch.rows)
+
+    def _evaluate(self, part: str) -> Predictions:
+        outputs, target, rows = self.collected.compute()
+        self.collected.reset()
+        posterior, point = self.head.posterior(outputs), self.head.point(outputs)
+        arrays = [x.cpu().numpy() for x in (posterior, point, target)]
+        about: dict[str, Any] = {
+            "values": self.head.values.cpu().numpy(),
+            "ordered": self.head.ordered,
+            "unit": self.unit,
+        }
+        scores = {f"{part}/loss": float(self.head.loss(outputs, target))}
+        scores |= {f"{part}/{name}": value for name, value in metrics.summarise(*arrays, **about).items()}
+        self.log_dict(scores, sync_dist=True)
+        numbers = {f"{part}/{name}": each for name, each in metrics.per_image(*arrays, **about).items()}
+        return Predictions(rows.cpu().numpy(), arrays[2], arrays[0], arrays[1], scores, numbers)
+
+    def on_validation_epoch_start(self) -> None:
+        """Seed augmentation at evaluation, where it is asked for, so that every epoch sees the same images."""
+        if getattr(self.augment, "at_test", False):
+            torch.manual_seed(self.seed)
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: Any, batch_index: int) -> None:
+        """Collect the outputs of a batch."""
+        self._evaluation_step(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log every metric of the val part."""
+        self._evaluate("val")
+
+    def test_step(self, batch: Any, batch_index: int) -> None:
+        """Collect the outputs of a batch."""
+        self._evaluation_step(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log every metric of the test part and keep its predictions."""
+        self.predictions = self._evaluate("test")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimizer of the parameters that train, and its scheduler."""
+        optimizer = self.optim(p for p in self.parameters() if p.requires_grad)
+        if self.scheduler is None:
+            return optimizer
+        config: Any = {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+        return config  # type: ignore[no-any-return]  # a plain dict of the keys Lightning reads
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Stamp the checkpoint; plain data only, so that weights_only=True loads it."""
+        checkpoint["agebench"] = self.stamp

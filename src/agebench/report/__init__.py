@@ -1,0 +1,1 @@
+"""Pictures and tables written at the end of a run."""

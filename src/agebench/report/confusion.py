@@ -1,0 +1,97 @@
+"""Predicted against actual label: the counts, the heat map, and the pairs mistaken most often."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from agebench.report.outcome import Array, Outcome
+from agebench.report.style import GREY, label_ticks, new_figure, printable
+from agebench.report.tables import write_csv
+
+ANNOTATED = 15  # labels; the figures in the cells are too small to read beyond
+EMPTY = "#d9d9d9"
+
+
+def count_confusions(outcome: Outcome) -> Array:
+    """Return how often each label was predicted (row) for each actual label (column), int64, shape (R, R)."""
+    labels = len(outcome.label_names)
+    pairs = outcome.predicted * labels + outcome.target  # (N,)
+    return np.bincount(pairs, minlength=labels * labels).reshape(labels, labels)  # (N,) -> (R, R)
+
+
+def normalise_columns(counts: Array) -> Array:
+    """Divide each column by its sum, so that it says where the images of one actual label went; NaN if it had none."""
+    totals = counts.sum(axis=0, dtype=np.float64)  # (R, R) -> (R,)
+    return counts / np.where(totals > 0, totals, np.nan)
+
+
+def write_confusion(path: Path, counts: Array, label_names: tuple[str, ...]) -> Path:
+    """Write the counts, one row a predicted label and one column an actual one."""
+    rows = ([name, *row] for name, row in zip(label_names, counts.tolist(), strict=True))
+    return write_csv(path, ["predicted \\ actual", *label_names], rows)
+
+
+def write_most_confused(path: Path, counts: Array, label_names: tuple[str, ...], *, most: int = 100) -> Path:
+    """Write the wrong pairs that occurred, the most frequent first, with their share of the actual label's images."""
+    wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    shares = normalise_columns(counts)
+    rows = []
+    for predicted, actual in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if wrong[predicted, actual] > 0:
+            share = f"{shares[predicted, actual]:.4f}"
+            rows.append([label_names[actual], label_names[predicted], int(wrong[predicted, actual]), share])
+    return write_csv(path, ["actual", "predicted", "count", "share_of_actual"], rows)
+
+
+def draw_confusion(outcome: Outcome, counts: Array, *, title: str) -> Figure:
+    """Draw the heat map, normalised by column: predicted on y, actual on x, the first label at the top left."""
+    shares = normalise_columns(counts)  # (R, R)
+    labels = len(counts)
+    side = float(np.clip(2.4 + (0.46 if labels <= ANNOTATED else 0.125) * labels, 4.6, 12))  # inches
+    figure = new_figure(side + 0.9, side, title)
+    axes = figure.subplots()
+    colours = matplotlib.colormaps["Blues"].with_extremes(bad=EMPTY)
+    bar_label = "share of the actual label's images"
+    norm = Normalize(0, 1)
+    if labels > ANNOTATED:
+        # The shares of many labels are small: what matters would be lost between white and pale blue.
+        norm, bar_label = PowerNorm(0.5, 0, np.nanmax(shares)), f"{bar_label} (square-root scale)"
+    image = axes.imshow(np.ma.masked_invalid(shares), cmap=colours, norm=norm, interpolation="nearest")
+
+    ticks = label_ticks(outcome.values, ordered=outcome.ordered, most=20 if outcome.ordered else 80)
+    names = [printable(outcome.label_names[i], 20) for i in ticks]
+    longest = max(map(len, names), default=0)
+    upright = longest <= 1 or longest * len(ticks) * 0.11 < side - 2  # names side by side fit below the columns
+    crowded = len(ticks) > 40
+    size = 7 if crowded else 9
+    axes.set_xticks(ticks, names, rotation=0 if upright else 90, fontsize=size)
+    axes.set_yticks(ticks, names, fontsize=size)
+    axes.spines[:].set_visible(False)
+    if len(ticks) == labels:
+        axes.tick_params(length=0)
+        axes.set_xticks(np.arange(labels + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(labels + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color="#eeeeee", linewidth=0.5)
+        axes.tick_params(which="minor", length=0)
+    else:
+        axes.spines[:].set(visible=True, color=EMPTY)
+    if labels <= ANNOTATED:
+        for row, column in np.argwhere(np.isfinite(shares)):
+            share = shares[row, column]
+            ink = "white" if share > 0.5 else "black" if share > 0 else GREY
+            axes.text(column, row, f"{share:.2f}" if share > 0 else "0", ha="center", va="center", color=ink)
+
+    right = int(np.trace(counts))
+    axes.set(xlabel="actual", ylabel="predicted")
+    axes.set_title(f"{len(outcome):,} images, {right:,} right ({right / max(len(outcome), 1):.1%})")
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, label=bar_label)
+    bar.outline.set_visible(False)
+    if np.isnan(shares).any():
+        patch = Patch(color=EMPTY, label="no image of this label")
+        figure.legend(handles=[patch], loc="outside lower right", fontsize=8)
+    return figure

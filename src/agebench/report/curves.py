@@ -1,0 +1,71 @@
+"""Loss, accuracy and error epoch by epoch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from agebench.report.outcome import Array
+from agebench.report.style import COLOURS, new_figure
+from agebench.report.tables import write_csv
+
+History = Sequence[dict[str, float]]
+# Line and marker differ as well as colour, for a reader or a printer that sees none.
+STYLES = {
+    "train": {"color": COLOURS[1], "linestyle": "--", "marker": "o", "markerfacecolor": "white"},
+    "val": {"color": COLOURS[0], "linestyle": "-", "marker": "s"},
+}
+
+
+def epoch_numbers(history: History) -> Array:
+    """Return the number of each epoch counted from 1, int64, shape (E,).
+
+    The key `epoch` is taken where every row has it, shifted by one if it starts at 0; else rows are counted.
+    """
+    recorded = [row.get("epoch", np.nan) for row in history]
+    if not history or not np.all(np.isfinite(recorded)):
+        return np.arange(1, len(history) + 1)
+    numbers = np.asarray(recorded, dtype=np.int64)
+    return numbers + 1 if numbers.min() == 0 else numbers
+
+
+def write_curves(path: Path, history: History) -> Path:
+    """Write one row an epoch; a value that was not measured is an empty cell, one that diverged reads `nan`."""
+    keys = [key for key in dict.fromkeys(key for row in history for key in row) if key != "epoch"]
+    rows = (
+        [int(epoch), *(row.get(key, "") for key in keys)]
+        for epoch, row in zip(epoch_numbers(history), history, strict=True)
+    )
+    return write_csv(path, ["epoch", *keys], rows)
+
+
+def draw_curves(history: History, *, title: str, unit: str) -> Figure | None:
+    """Draw a panel each for loss, accuracy and mean absolute error, as far as they were measured; None if none was."""
+    axis_names = {
+        "loss": "loss",
+        "accuracy": "accuracy (share right)",
+        "mae": f"mean absolute error ({unit or 'labels'})",
+    }
+    measured = {key for row in history for key in row}
+    panels = [metric for metric in axis_names if any(f"{part}/{metric}" in measured for part in STYLES)]
+    if not panels:
+        return None
+    epochs = epoch_numbers(history)
+    figure = new_figure(3.9 * len(panels) + 0.3, 3.4, title)
+    for axes, metric in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for part, style in STYLES.items():
+            series = np.asarray([row.get(f"{part}/{metric}", np.nan) for row in history], dtype=np.float64)  # (E,)
+            known = np.isfinite(series)
+            if known.any():
+                # Some schedules validate every few epochs only: the line joins what was measured.
+                axes.plot(epochs[known], series[known], label=part, markevery=max(1, int(known.sum()) // 25), **style)
+        axes.set(xlabel="epoch", ylabel=axis_names[metric], xlim=(epochs.min() - 0.5, epochs.max() + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+        axes.grid(True)
+        if axes.lines:
+            axes.legend()
+        else:
+            axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center", va="center")
+    return figure

@@ -1,0 +1,59 @@
+"""How far the estimates of each age are off, and to which side."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from agebench.report.outcome import Array, Outcome
+from agebench.report.style import COLOURS, GREY, new_figure
+from agebench.report.tables import write_csv
+
+
+def errors_by_label(outcome: Outcome) -> tuple[Array, Array, Array]:
+    """Return the images (int64), mean absolute error and bias (float64, in the unit) of each label, shape (R,) each.
+
+    Bias is estimate minus actual: above 0 the images are taken for older than they are. A label without images has NaN.
+    """
+    labels = len(outcome.values)
+    error = np.asarray(outcome.point - outcome.values[outcome.target], dtype=np.float64)  # (N,)
+    images = np.bincount(outcome.target, minlength=labels)  # (N,) -> (R,)
+    known = np.where(images > 0, images, np.nan)
+    mae = np.bincount(outcome.target, weights=np.abs(error), minlength=labels) / known
+    bias = np.bincount(outcome.target, weights=error, minlength=labels) / known
+    return images, mae, bias
+
+
+def write_errors_by_age(path: Path, outcome: Outcome) -> Path:
+    """Write one row an age that has images."""
+    rows = [
+        [f"{value:g}", int(images), f"{mae:.4f}", f"{bias:.4f}"]
+        for value, images, mae, bias in zip(outcome.values, *errors_by_label(outcome), strict=True)
+        if images > 0
+    ]
+    return write_csv(path, ["age", "images", "mae", "bias"], rows)
+
+
+def draw_errors_by_age(outcome: Outcome, *, title: str) -> Figure:
+    """Draw mean absolute error and bias above, the number of images they rest on below."""
+    images, mae, bias = errors_by_label(outcome)
+    error = outcome.point - outcome.values[outcome.target]  # (N,)
+    figure = new_figure(6.4, 4.6, title)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.axhline(0, color=GREY, linewidth=0.8)
+    upper.plot(outcome.values, mae, color=COLOURS[0], marker="s", label="mean absolute error")
+    upper.plot(
+        outcome.values, bias, color=COLOURS[1], marker="o", linestyle="--", markerfacecolor="white", label="bias"
+    )
+    upper.set_ylabel(f"error ({outcome.unit})")
+    upper.set_title(
+        f"{len(outcome):,} images: mean absolute error {np.abs(error).mean():.2f} {outcome.unit}, "
+        f"bias {error.mean():+.2f} {outcome.unit}"
+    )
+    upper.legend()
+    upper.grid(True)
+    gaps = np.diff(np.sort(outcome.values))
+    lower.bar(outcome.values, images, width=0.8 * (gaps.min() if len(gaps) else 1), color=GREY)
+    lower.set(xlabel=f"actual age ({outcome.unit})", ylabel="images")
+    lower.grid(True, axis="y")
+    return figure

@@ -1,0 +1,40 @@
+"""The images that were predicted worst, by name, so that someone can go and look at them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from agebench.report.outcome import Outcome
+from agebench.report.tables import write_csv
+
+
+def write_mistakes(path: Path, outcome: Outcome, *, most: int = 100) -> Path:
+    """Write the wrongly labelled images, worst first.
+
+    Worst is the largest distance between point estimate and truth where labels are ordered, else the greatest
+    probability given to the wrong label.
+    """
+    rows = np.arange(len(outcome))
+    predicted = outcome.predicted
+    probability = outcome.posterior[rows, predicted]
+    error = outcome.point - outcome.values[outcome.target]
+    badness = np.abs(error) if outcome.ordered else probability
+    wrong = np.flatnonzero(predicted != outcome.target)
+    worst = wrong[np.argsort(-badness[wrong], kind="stable")][:most]
+
+    header = ["name", "actual", "predicted", "probability", "probability_of_actual"]
+    table = [
+        [
+            outcome.names[i],
+            outcome.label_names[outcome.target[i]],
+            outcome.label_names[predicted[i]],
+            f"{probability[i]:.4f}",
+            f"{outcome.posterior[i, outcome.target[i]]:.4f}",
+        ]
+        for i in worst
+    ]
+    if outcome.ordered:
+        header.append(f"error_{outcome.unit or 'labels'}")
+        for row, i in zip(table, worst, strict=True):
+            row.append(f"{error[i]:.4f}")
+    return write_csv(path, header, table)

@@ -1,0 +1,145 @@
+"""Images as points in a plane, coloured by label."""
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.colors import BoundaryNorm
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.path import Path as Outline
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import IdentityTransform
+
+from agebench.report.outcome import Array
+from agebench.report.style import COLOURS, MARKERS, japanese_font, label_ticks, new_figure, printable
+
+FEW = 10  # labels that a short legend tells apart
+LEGEND_MOST = 77  # labels: as many as there are pairs of colour and marker
+
+
+def draw_scatter(
+    points: Array,
+    labels: Array,
+    *,
+    label_names: tuple[str, ...],
+    values: Array | None,
+    axis_names: tuple[str, str],
+    titles: tuple[str, str],
+) -> Figure:
+    """Draw one mark an image.
+
+    Ordered labels get a sequential colour map and a colour bar. Nominal ones get colour and shape and a legend, or,
+    when there are many with names as short as `あ`, the name itself as the mark.
+
+    Args:
+        points: Coordinates, float, shape (n, 2).
+        labels: Label indices, int64, shape (n,).
+        label_names: R names.
+        values: What each label stands for, shape (R,), if labels are ordered; None if they are nominal.
+        axis_names: Of x and y.
+        titles: The run's and the picture's.
+    """
+    figure = new_figure(6.4, 5.0, titles[0])
+    axes = figure.subplots()
+    size = float(np.clip(6_000 / max(len(points), 1), 6, 36))  # square points
+    if values is not None:
+        _draw_ordered(figure, axes, points, labels, size=size, label_names=label_names, values=values)
+    elif len(label_names) > FEW and all(1 <= len(name.strip()) <= 2 for name in label_names):
+        _draw_names(axes, points, labels, size=2.2 * size + 20, label_names=label_names)
+    else:
+        _draw_nominal(figure, axes, points, labels, size=size, label_names=label_names)
+    axes.set(xlabel=axis_names[0], ylabel=axis_names[1])
+    axes.set_title(titles[1])
+    axes.grid(True)
+    return figure
+
+
+def _draw_ordered(
+    figure: Figure,
+    axes: Axes,
+    points: Array,
+    labels: Array,
+    *,
+    size: float,
+    label_names: tuple[str, ...],
+    values: Array,
+) -> None:
+    colours = matplotlib.colormaps["viridis"].resampled(max(256, len(label_names)))
+    norm = BoundaryNorm(np.arange(len(label_names) + 1) - 0.5, colours.N)
+    order = np.random.default_rng(0).permutation(len(points))  # so that no label lies on top of the others
+    cloud = axes.scatter(
+        points[order, 0],
+        points[order, 1],
+        c=labels[order],
+        s=size,
+        cmap=colours,
+        norm=norm,
+        linewidths=0.2,
+        edgecolors="k",
+    )
+    ticks = label_ticks(values, ordered=True, most=15)
+    bar = figure.colorbar(cloud, ax=axes, label="actual label", ticks=ticks)
+    bar.ax.set_yticklabels([printable(label_names[i], 20) for i in ticks])
+    bar.ax.minorticks_off()
+
+
+def _draw_nominal(
+    figure: Figure, axes: Axes, points: Array, labels: Array, *, size: float, label_names: tuple[str, ...]
+) -> None:
+    present = np.unique(labels)
+    handles = []
+    for label in present:
+        colour, marker = COLOURS[label % len(COLOURS)], MARKERS[label % len(MARKERS)]
+        here = points[labels == label]
+        axes.scatter(here[:, 0], here[:, 1], s=size, color=colour, marker=marker, linewidths=0, alpha=0.8)
+        handles.append(Line2D([], [], color=colour, marker=marker, linestyle=""))
+    if len(present) <= LEGEND_MOST:
+        names = [printable(label_names[i], 16) for i in present]
+        columns = 1 + (len(names) - 1) // 24
+        figure.set_figwidth(figure.get_figwidth() + 1.3 * (columns - 1))
+        beside: dict[str, Any] = {
+            "loc": "upper left",
+            "bbox_to_anchor": (1.02, 1),
+            "borderaxespad": 0,
+            "ncols": columns,
+        }
+        legend = axes.legend(handles, ["·"] * len(names), fontsize=8, title="actual", **beside)
+        # Set afterwards: legend() leaves out a name that begins with an underscore.
+        for text, name in zip(legend.get_texts(), names, strict=True):
+            text.set_text(name)
+
+
+def _draw_names(axes: Axes, points: Array, labels: Array, *, size: float, label_names: tuple[str, ...]) -> None:
+    outlines = {label: _name_outline(label_names[label]) for label in np.unique(labels)}
+    # Where a label's images lie close together their marks blot: the most central one is drawn large on top.
+    central = [_most_central(points, np.flatnonzero(labels == label)) for label in outlines]
+
+    def add(rows: Array | list[int], times: float, **style: Any) -> None:
+        marks = [outlines[label] for label in labels[rows]]
+        # Sizes are square points on paper, so the outlines themselves are not in data coordinates.
+        where = {"offsets": points[rows], "offset_transform": axes.transData, "transform": IdentityTransform()}
+        axes.add_collection(PathCollection(marks, sizes=[times * size], **where, **style))
+
+    colours = np.asarray(COLOURS)[labels % len(COLOURS)]  # (n,)
+    add(np.arange(len(labels)), 1, facecolors=colours, linewidths=0, alpha=0.5)
+    add(central, 3, facecolors="white", edgecolors="white", linewidths=2.5, zorder=3)
+    add(central, 3, facecolors=colours[central], linewidths=0, zorder=4)
+    axes.autoscale_view()
+
+
+def _most_central(points: Array, rows: Array) -> int:
+    here = points[rows]
+    return int(rows[np.argmin(np.linalg.norm(here - np.median(here, axis=0), axis=1))])
+
+
+def _name_outline(name: str) -> Outline:
+    path = japanese_font()
+    outline = TextPath((0, 0), name.strip(), size=1, prop=FontProperties(fname=path) if path else None)
+    if not len(outline.vertices):  # a name without ink
+        return Outline.unit_circle()
+    low, high = outline.vertices.min(axis=0), outline.vertices.max(axis=0)
+    return Outline(outline.vertices - (low + high) / 2, outline.codes)  # one em is a mark's width

@@ -1,0 +1,70 @@
+"""How the learning rate moves: each function takes an optimizer and returns Lightning's scheduler config.
+
+`epochs` and `steps_per_epoch` are the length of the training, handed over by the builder; every setting of a user's is
+in epochs. The schedules that move within an epoch move at every optimizer step.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
+
+
+def constant(optimizer: Optimizer, *, warmup_epochs: float = 0.0, steps_per_epoch: int, **_: Any) -> dict[str, Any]:
+    """Keep the rate, after a linear rise over warmup_epochs."""
+    return _by_step(optimizer, warmup_epochs * steps_per_epoch, lambda step: 1.0)
+
+
+def cosine(
+    optimizer: Optimizer,
+    *,
+    warmup_epochs: float = 0.0,
+    final_share: float = 0.0,
+    epochs: float,
+    steps_per_epoch: int,
+    **_: Any,
+) -> dict[str, Any]:
+    """Rise linearly over warmup_epochs, then fall along half a cosine to final_share of the rate at the last step."""
+    warmup = warmup_epochs * steps_per_epoch
+    fall = max(1.0, epochs * steps_per_epoch - warmup)
+
+    def factor(step: int) -> float:
+        progress = min(1.0, (step - warmup) / fall)
+        return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return _by_step(optimizer, warmup, factor)
+
+
+def step(optimizer: Optimizer, *, every_epochs: int = 10, factor: float = 0.1, **_: Any) -> dict[str, Any]:
+    """Multiply the rate by `factor` every so many epochs."""
+    return {"scheduler": StepLR(optimizer, every_epochs, factor), "interval": "epoch"}
+
+
+def plateau(
+    optimizer: Optimizer, *, patience: int = 3, factor: float = 0.1, monitor: str, mode: str, **_: Any
+) -> dict[str, Any]:
+    """Multiply the rate by `factor` when the monitored metric has not improved for more than `patience` epochs."""
+    scheduler = ReduceLROnPlateau(optimizer, "max" if mode == "max" else "min", factor=factor, patience=patience)
+    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
+
+
+def one_cycle(
+    optimizer: Optimizer, *, rise_share: float = 0.3, epochs: float, steps_per_epoch: int, **_: Any
+) -> dict[str, Any]:
+    """Rise from 1/25 of the rate to the rate over rise_share of the training, then fall to 1/250,000 of it.
+
+    Source: Smith and Topin (2019), arXiv:1708.07120, by torch's OneCycleLR with cosine annealing and fixed momentum.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    steps = max(2, math.ceil(epochs * steps_per_epoch))
+    scheduler = OneCycleLR(optimizer, rates, total_steps=steps, pct_start=rise_share, cycle_momentum=False)
+    return {"scheduler": scheduler, "interval": "step"}
+
+
+def _by_step(optimizer: Optimizer, warmup: float, factor: Callable[[int], float]) -> dict[str, Any]:
+    def scale(step: int) -> float:
+        return (step + 1) / (warmup + 1) if step < warmup else factor(step)
+
+    return {"scheduler": LambdaLR(optimizer, scale), "interval": "step"}

@@ -1,0 +1,39 @@
+"""TensorBoard in the run's own folder, HPARAMS included: one row a run, no sub-runs, no `hp_metric`, no stray file."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard.summary import hparams
+
+
+class RunTensorBoard(TensorBoardLogger):
+    """Lightning's logger, writing right into `save_dir`.
+
+    Args:
+        save_dir: The run directory.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__(save_dir, name="", version="", default_hp_metric=False)
+
+    @rank_zero_only
+    def declare_hparams(self, params: Mapping[str, Any], metrics: Sequence[str]) -> None:
+        """Name a run's hyperparameters, and those of its scalars that the HPARAMS page shows beside them."""
+        plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in params.items()}
+        experiment, session, _ = hparams(plain, dict.fromkeys(metrics, 0.0))
+        writer = self.experiment._get_file_writer()  # SummaryWriter.add_hparams would open a sub-run
+        writer.add_summary(experiment)
+        writer.add_summary(session)
+
+    @rank_zero_only
+    def finish_hparams(self) -> None:
+        """Mark the run as ended well."""
+        self.experiment._get_file_writer().add_summary(hparams({}, {})[2])
+        self.experiment.flush()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Flush; the parent would write a hparams.yaml, and .hydra/config.yaml already tells all."""
+        self.experiment.flush()

@@ -1,0 +1,110 @@
+import csv
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix
+
+from agebench.report.confusion import (
+    count_confusions,
+    draw_confusion,
+    normalise_columns,
+    write_confusion,
+    write_most_confused,
+)
+from agebench.report.outcome import Outcome
+from agebench.report.style import look
+
+
+def reference_counts(outcome: Outcome) -> np.ndarray:
+    """scikit-learn puts the actual label on the rows; here it is on the columns."""
+    labels = np.arange(len(outcome.label_names))
+    return confusion_matrix(outcome.target, outcome.posterior.argmax(axis=1), labels=labels).T
+
+
+def test_counts_agree_with_scikit_learn(digits_outcome: Outcome) -> None:
+    np.testing.assert_array_equal(count_confusions(digits_outcome), reference_counts(digits_outcome))
+
+
+def test_each_column_with_images_sums_to_one(digits_outcome: Outcome) -> None:
+    labels = np.arange(10)
+    predicted = digits_outcome.posterior.argmax(axis=1)
+    expected = confusion_matrix(digits_outcome.target, predicted, labels=labels, normalize="true").T
+
+    shares = normalise_columns(count_confusions(digits_outcome))
+
+    np.testing.assert_allclose(shares[:, :9], expected[:, :9])
+    np.testing.assert_allclose(shares[:, :9].sum(axis=0), 1)
+    assert np.isnan(shares[:, 9]).all()
+
+
+def test_the_table_holds_counts_and_label_names(tmp_path: Path, digits_outcome: Outcome) -> None:
+    names = tuple("あいうえおかきくけこ")
+
+    path = write_confusion(tmp_path / "confusion.csv", count_confusions(digits_outcome), names)
+
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf")
+    header, *rows = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
+    assert tuple(header[1:]) == names
+    assert tuple(row[0] for row in rows) == names
+    np.testing.assert_array_equal(np.array([row[1:] for row in rows], dtype=np.int64), reference_counts(digits_outcome))
+
+
+def test_the_most_confused_pair_comes_first(tmp_path: Path) -> None:
+    counts = np.array([[5, 3, 0], [1, 5, 0], [0, 2, 5]])  # predicted a for three b's
+
+    path = write_most_confused(tmp_path / "most.csv", counts, ("a", "b", "c"))
+
+    rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))[1:]
+    assert rows == [["b", "a", "3", "0.3000"], ["b", "c", "2", "0.2000"], ["a", "b", "1", "0.1667"]]
+
+
+@pytest.mark.filterwarnings("error")
+def test_few_labels_are_annotated_with_their_share(digits_outcome: Outcome) -> None:
+    expected = reference_counts(digits_outcome)
+    expected = expected / np.maximum(expected.sum(axis=0), 1)
+
+    with look():
+        figure = draw_confusion(digits_outcome, count_confusions(digits_outcome), title="t")
+
+    axes = figure.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("actual", "predicted")
+    drawn = {text.get_position(): text.get_text() for text in axes.texts}
+    assert len(drawn) == 90  # the column without images stays empty
+    for (actual, predicted), text in drawn.items():
+        share = expected[int(predicted), int(actual)]
+        assert text == (f"{share:.2f}" if share else "0")
+    assert axes.yaxis_inverted()  # the first label at the top, so that right answers run down to the right
+    assert "no image of this label" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+@pytest.mark.filterwarnings("error")
+def test_73_hiragana_are_all_named_and_drawn(tmp_path: Path) -> None:
+    codes = [code for code in range(0x3042, 0x3094) if code not in (0x3043, 0x3045, 0x3047, 0x3049)]
+    names = tuple(chr(code) for code in codes)[:73]
+    posterior = np.random.default_rng(0).dirichlet(np.ones(73), size=500)
+    target = np.random.default_rng(1).integers(0, 73, size=500)
+    outcome = Outcome(target.astype(str), target, posterior, target * 1.0, np.arange(73.0), names, False, "")
+
+    with look():
+        figure = draw_confusion(outcome, count_confusions(outcome), title="t")
+        figure.savefig(tmp_path / "confusion.png")
+
+    axes = figure.axes[0]
+    assert tuple(label.get_text() for label in axes.get_xticklabels()) == names
+    assert tuple(label.get_text() for label in axes.get_yticklabels()) == names
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes)), "names overlap"
+
+
+def test_ages_are_not_annotated_and_their_scale_ends_at_the_largest_share(ages_outcome: Outcome) -> None:
+    counts = count_confusions(ages_outcome)
+
+    with look():
+        figure = draw_confusion(ages_outcome, counts, title="t")
+
+    axes = figure.axes[0]
+    assert not axes.texts
+    reference = reference_counts(ages_outcome)
+    assert axes.images[0].get_clim()[1] == pytest.approx((reference / np.maximum(reference.sum(axis=0), 1)).max())

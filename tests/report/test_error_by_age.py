@@ -1,0 +1,72 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import mean_absolute_error
+
+from agebench.report.error_by_age import draw_errors_by_age, errors_by_label, write_errors_by_age
+from agebench.report.outcome import Outcome
+from agebench.report.style import look
+
+
+def test_errors_agree_with_scikit_learn_age_by_age(ages_outcome: Outcome) -> None:
+    images, mae, bias = errors_by_label(ages_outcome)
+
+    actual = ages_outcome.values[ages_outcome.target]
+    for label, age in enumerate(ages_outcome.values):
+        here = actual == age
+        assert images[label] == here.sum()
+        if here.any():
+            assert mae[label] == pytest.approx(mean_absolute_error(actual[here], ages_outcome.point[here]))
+            assert bias[label] == pytest.approx(np.mean(ages_outcome.point[here]) - age)
+        else:
+            assert np.isnan(mae[label])
+            assert np.isnan(bias[label])
+
+
+def test_the_table_lists_the_ages_that_have_images(tmp_path: Path) -> None:
+    outcome = Outcome(
+        names=np.array(["a", "b", "c"]),
+        target=np.array([0, 0, 2]),
+        posterior=np.eye(3),
+        point=np.array([23.0, 18.0, 21.5]),
+        values=np.array([20.0, 21.0, 22.0]),
+        label_names=("20", "21", "22"),
+        ordered=True,
+        unit="years",
+    )
+
+    path = write_errors_by_age(tmp_path / "error_by_age.csv", outcome)
+
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf")
+    rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    assert rows == [
+        ["age", "images", "mae", "bias"],
+        ["20", "2", "2.5000", "0.5000"],
+        ["22", "1", "0.5000", "-0.5000"],
+    ]
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_picture_names_its_unit_and_counts_the_images(tmp_path: Path, ages_outcome: Outcome) -> None:
+    with look():
+        figure = draw_errors_by_age(ages_outcome, title="t")
+        figure.savefig(tmp_path / "error.png")
+
+    upper, lower = figure.axes
+    assert upper.get_ylabel() == "error (years)"
+    assert lower.get_xlabel() == "actual age (years)"
+    assert sum(bar.get_height() for bar in lower.patches) == 300
+    assert len(upper.lines) == 3  # zero, mean absolute error, bias
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_age_and_a_diverged_model_are_drawn(tmp_path: Path) -> None:
+    nan = np.array([np.nan])
+    outcome = Outcome(np.array(["a"]), np.array([0]), nan[:, None], nan, np.array([20.0]), ("20",), True, "years")
+
+    with look():
+        draw_errors_by_age(outcome, title="t").savefig(tmp_path / "error.png")
+
+    assert (tmp_path / "error.png").is_file()
