@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from agebench.augment.checks import batch_of_images, flag, number, span
 from agebench.augment.colour import jitter
-from agebench.augment.geometry import affine, mirror, paint, random_boxes, uniform, warp, zoom
+from agebench.augment.geometry import affine, compose, mirror, paint, random_boxes, uniform, warp, zoom
 
 
 class Augment(nn.Module):
@@ -72,17 +72,16 @@ class Augment(nn.Module):
         """Return changed copies of images, float32 in [0, 1], shape (B, C, S, S), C 1 or 3, in the same form."""
         batch_of_images(images)
         count, device = len(images), images.device
-        with torch.autocast(device.type, enabled=False):
-            affine_on = self.degrees > 0 or self.translate > 0 or self.scale != (1.0, 1.0)
-            if affine_on or self.crop_scale is not None:
-                # A crop alone uncovers nothing, so nothing of `fill` may bleed into its edges.
-                images = warp(images, self.draw_maps(count, device), self.fill if affine_on else None).clamp_(0, 1)
-            elif self.flip > 0:
-                images = torch.where(self._draw_flips(count, device)[:, None, None, None], images.flip(-1), images)
-            if self.brightness > 0 or self.contrast > 0 or self.saturation > 0:
-                images = jitter(images, **self.draw_factors(count, device))
-            if self.erase > 0:
-                images = paint(images, self.draw_erased(count, device), self.fill)
+        affine_on = self.degrees > 0 or self.translate > 0 or self.scale != (1.0, 1.0)
+        if affine_on or self.crop_scale is not None:
+            # A crop alone uncovers nothing, so nothing of `fill` may bleed into its edges.
+            images = warp(images, self.draw_maps(count, device), self.fill if affine_on else None).clamp_(0, 1)
+        elif self.flip > 0:
+            images = torch.where(self._draw_flips(count, device)[:, None, None, None], images.flip(-1), images)
+        if self.brightness > 0 or self.contrast > 0 or self.saturation > 0:
+            images = jitter(images, **self.draw_factors(count, device))
+        if self.erase > 0:
+            images = paint(images, self.draw_erased(count, device), self.fill)
         return images
 
     def draw_maps(self, count: int, device: torch.device) -> Tensor:
@@ -91,9 +90,9 @@ class Augment(nn.Module):
         shift_x, shift_y = uniform((-self.translate, self.translate), (2, count), device)
         maps = affine(degrees, uniform(self.scale, (count,), device), shift_x, shift_y)
         if self.crop_scale is not None:
-            maps = maps @ zoom(random_boxes(count, self.crop_scale, self.crop_ratio, device))
+            maps = compose(maps, zoom(random_boxes(count, self.crop_scale, self.crop_ratio, device)))
         if self.flip > 0:
-            maps = maps @ mirror(self._draw_flips(count, device))
+            maps = compose(maps, mirror(self._draw_flips(count, device)))
         return maps
 
     def draw_factors(self, count: int, device: torch.device) -> dict[str, Tensor]:

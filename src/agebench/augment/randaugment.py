@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from agebench.augment.checks import batch_of_images, flag, number
 from agebench.augment.colour import autocontrast, equalize, jitter, posterize, sharpen, solarize
-from agebench.augment.geometry import affine, warp
+from agebench.augment.geometry import affine, compose, warp
 from agebench.errors import UserError
 
 OPERATIONS = (
@@ -78,13 +78,12 @@ class RandAugment(nn.Module):
         if not len(draws):
             return images
         strength = self.magnitude / 30
-        with torch.autocast(images.device.type, enabled=False):
-            matrices = torch.eye(3, device=images.device)
-            for draw, sign in zip(draws, signs, strict=True):
-                matrices = matrices @ self._geometry(draw, sign * strength)  # (B, 3, 3)
-            images = warp(images, matrices, self.fill).clamp_(0, 1)
-            for draw, sign in zip(draws, signs, strict=True):
-                images = self._tones(images, draw, sign * strength)
+        matrices = torch.eye(3, device=images.device)[None]
+        for draw, sign in zip(draws, signs, strict=True):
+            matrices = compose(matrices, self._geometry(draw, sign * strength))  # (B, 3, 3)
+        images = warp(images, matrices, self.fill).clamp_(0, 1)
+        for draw, sign in zip(draws, signs, strict=True):
+            images = self._tones(images, draw, sign * strength)
         return images
 
     def _geometry(self, draw: Tensor, amount: Tensor) -> Tensor:

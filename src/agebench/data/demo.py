@@ -2,9 +2,8 @@
 
 import io
 import json
-import os
+import math
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +23,108 @@ DRAWING = 1  # raise when the drawing changes: older sets are then drawn again
 FIRST_YEAR, YEARS = 2004, 10
 YOUNGEST, OLDEST = 14, 53  # age in FIRST_YEAR; ten years later the oldest are 62, as in CACD
 
-GIVEN_LONG_HAIR = ["Ada", "Brynn", "Celeste", "Daria", "Elin", "Fenja", "Greta", "Hedda", "Imogen", "Jolanta", "Kerstin", "Linnéa", "Maëlle", "Nadia", "Ottilie", "Petra", "Renée", "Sølvi", "Tamsin", "Ursula", "Vesna", "Wilma", "Ysolde", "Zoë"]
-GIVEN_SHORT_HAIR = ["Alaric", "Bertil", "Caspian", "Dáire", "Edvin", "Florian", "Gideon", "Håkon", "Ivo", "Jürgen", "Kasimir", "Leopold", "Magnus", "Niño", "Orlando", "Pavel", "Quentin", "Raúl", "Søren", "Tobias", "Ulric", "Viggo", "Wendel", "Zoltán"]
-FAMILY = ["O'Fennimore", "Östervang", "Ashgrove", "Brindlemoor", "Peñalora", "D'Alvarone", "Calderwick", "Dunmarrow", "Åkervind", "Eastermoss", "Fallowmere", "Göllnitz", "O'Hallowby", "Glimmerford", "Hollowell", "Ibáñezar", "Inkpenny", "Jessamoor", "Kühlbrück", "D'Estremont", "Kettlewold", "Larkhollow", "Lindqvär", "Mossington", "Nightlamb", "Oddersby", "Béaulincourt", "O'Quillane", "Plumstone", "Quaverley", "Rådmansö", "Rookhurst", "Sedgewall", "Tørholm", "Thistlewaite", "Umberfield", "L'Orangère", "Velvetine", "Wexcombe", "Çelidor", "Yarrowdale", "Zephyrine", "Marrowick", "Núñelar", "Pebblecroft", "Winterbourn", "O'Tarrowen", "Saltmarshe"]
+GIVEN_LONG_HAIR = [
+    "Ada",
+    "Brynn",
+    "Celeste",
+    "Daria",
+    "Elin",
+    "Fenja",
+    "Greta",
+    "Hedda",
+    "Imogen",
+    "Jolanta",
+    "Kerstin",
+    "Linnéa",
+    "Maëlle",
+    "Nadia",
+    "Ottilie",
+    "Petra",
+    "Renée",
+    "Sølvi",
+    "Tamsin",
+    "Ursula",
+    "Vesna",
+    "Wilma",
+    "Ysolde",
+    "Zoë",
+]
+GIVEN_SHORT_HAIR = [
+    "Alaric",
+    "Bertil",
+    "Caspian",
+    "Dáire",
+    "Edvin",
+    "Florian",
+    "Gideon",
+    "Håkon",
+    "Ivo",
+    "Jürgen",
+    "Kasimir",
+    "Leopold",
+    "Magnus",
+    "Niño",
+    "Orlando",
+    "Pavel",
+    "Quentin",
+    "Raúl",
+    "Søren",
+    "Tobias",
+    "Ulric",
+    "Viggo",
+    "Wendel",
+    "Zoltán",
+]
+FAMILY = [
+    "O'Fennimore",
+    "Östervang",
+    "Ashgrove",
+    "Brindlemoor",
+    "Peñalora",
+    "D'Alvarone",
+    "Calderwick",
+    "Dunmarrow",
+    "Åkervind",
+    "Eastermoss",
+    "Fallowmere",
+    "Göllnitz",
+    "O'Hallowby",
+    "Glimmerford",
+    "Hollowell",
+    "Ibáñezar",
+    "Inkpenny",
+    "Jessamoor",
+    "Kühlbrück",
+    "D'Estremont",
+    "Kettlewold",
+    "Larkhollow",
+    "Lindqvär",
+    "Mossington",
+    "Nightlamb",
+    "Oddersby",
+    "Béaulincourt",
+    "O'Quillane",
+    "Plumstone",
+    "Quaverley",
+    "Rådmansö",
+    "Rookhurst",
+    "Sedgewall",
+    "Tørholm",
+    "Thistlewaite",
+    "Umberfield",
+    "L'Orangère",
+    "Velvetine",
+    "Wexcombe",
+    "Çelidor",
+    "Yarrowdale",
+    "Zephyrine",
+    "Marrowick",
+    "Núñelar",
+    "Pebblecroft",
+    "Winterbourn",
+    "O'Tarrowen",
+    "Saltmarshe",
+]
 LARGEST = len(FAMILY) * len(GIVEN_LONG_HAIR)
 
 
@@ -68,7 +166,10 @@ def write_demo(root: Path, *, people: int = 150, images: int = 3000, seed: int =
     demo = Demo(people, images, seed, size)
     if _is_complete(root, demo):
         return
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the demo needs a folder to write to, got {root} ({error}); set data.root") from error
     with FileLock(root / ".demo.lock"):  # the jobs of a sweep may all ask for it at once
         if _is_complete(root, demo):
             return
@@ -91,7 +192,7 @@ def _refuse_foreign_files(root: Path) -> None:
         if not (name.startswith(("cacd", "celebrity")) or name.endswith((".jpg", ".mat"))):
             continue
         at_our_place = path.name in (META, FOLDER)
-        files = path.iterdir() if path.is_dir() else [path]
+        files = [file for file in path.iterdir() if not file.name.startswith(".")] if path.is_dir() else [path]
         if not (at_our_place and all(_has_mark(file) for file in files)):
             raise UserError(
                 f"the demo needs a folder without CACD files of another origin, and {path} is not its own; "
@@ -113,17 +214,11 @@ def _write(root: Path, demo: Demo) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     (partial / FOLDER).mkdir(parents=True)
     looks = [draw_look(demo.seed, k + 1, long_hair=bool(people["long_hair"][k])) for k in range(demo.people)]
-
-    def save(row: int) -> None:
+    for row in tqdm(range(demo.images), "demo faces", unit="images", disable=None):  # quiet without a terminal
         k = int(rows["identity"][row]) - 1
         rng = np.random.default_rng((3, demo.seed, k + 1, int(rows["index"][row])))
         image = draw_photo(looks[k], int(rows["age"][row]), rng, demo.size)
-        path = partial / FOLDER / rows["name"][row]
-        image.save(path, "JPEG", quality=int(rng.integers(55, 93)), comment=MARK)
-
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for _ in tqdm(pool.map(save, range(demo.images)), "demo faces", demo.images, unit="images", disable=None):
-            pass
+        image.save(partial / FOLDER / rows["name"][row], "JPEG", quality=int(rng.integers(55, 93)), comment=MARK)
     (partial / META).write_bytes(_meta(people, rows))
     (partial / "demo.json").write_text(json.dumps(vars(demo)) + "\n", encoding="utf-8")
     # What says "complete" goes first and comes back last: a kill in between leaves no set that is believed.
@@ -138,8 +233,8 @@ def draw_people(demo: Demo) -> dict[str, Array]:
     """Return one row a person, each array of shape (people,), oldest first: name, birth, rank, lfw, long_hair."""
     rng = np.random.default_rng((1, demo.seed))
     count = demo.people
-    # Evenly spread, with some 7% of the people at either end: the teens and the sixties would else be rare.
-    spread = 1.16 * (np.arange(count) + rng.random(count)) / count - 0.08
+    # Evenly spread, with 10% of the people at either end: the teens and the sixties would else be rare.
+    spread = 1.25 * (np.arange(count) + rng.random(count)) / count - 0.125
     start = np.clip(np.rint(OLDEST - (OLDEST - YOUNGEST) * spread), YOUNGEST, OLDEST)
     # Each part takes people at even steps from the oldest to the youngest, so that it sees every decade.
     rank = np.arange(count) % 45 + 6
@@ -175,8 +270,8 @@ def draw_rows(demo: Demo, people: dict[str, Array]) -> dict[str, Array]:
     photos = least + rng.multinomial(demo.images - least * demo.people, share)
     columns: dict[str, list[int]] = {"identity": [], "year": [], "number": [], "index": []}
     for k, count in enumerate(photos):
-        weight = 1 / seen[ages[k]]  # more photos at the ages that few people reach
-        every = count // (2 * YEARS) if count >= 2 * YEARS else int(count >= YEARS)
+        weight = 1 / seen[ages[k]] ** 2  # more photos at the ages that few people reach
+        every = int(count >= YEARS)
         in_year = every + rng.multinomial(count - every * YEARS, weight / weight.sum())
         for year, n in enumerate(in_year):
             columns["identity"] += [k + 1] * n
@@ -277,6 +372,7 @@ class Look:
     glasses: float  # share of the photos with them
     glasses_round: bool
     earrings: bool
+    marks: Array  # where spots and freckles lie, (60, 2) in face units
     freckles: int
     mole: tuple[float, float] | None
     early: dict[str, float]
@@ -292,7 +388,7 @@ def draw_look(seed: int, identity: int, *, long_hair: bool) -> Look:
     tone = rng.uniform(0, len(SKIN) - 1.001)
     skin = _blend(SKIN[int(tone)], SKIN[int(tone) + 1], tone % 1) + rng.normal(0, 4, 3)
     dark = tone > 3
-    pace = near(0, 2.5)
+    pace = near(0, 2.0)
     return Look(
         long_hair=long_hair,
         skin=skin,
@@ -326,9 +422,10 @@ def draw_look(seed: int, identity: int, *, long_hair: bool) -> Look:
         glasses=rng.uniform(0.4, 1) if rng.random() < 0.22 else 0.03,
         glasses_round=bool(rng.random() < 0.5),
         earrings=bool(long_hair and rng.random() < 0.4),
+        marks=rng.uniform((-0.55, -0.6), (0.55, 0.7), (60, 2)),
         freckles=int(rng.integers(15, 45)) if tone < 2 and rng.random() < 0.2 else 0,
         mole=(rng.uniform(-0.5, 0.5), rng.uniform(0.2, 0.75)) if rng.random() < 0.2 else None,
-        early={sign: pace + near(0, 4.5) for sign in ("lines", "grey", "hairline", "sag", "spots")},
+        early={sign: pace + near(0, 3.2) for sign in ("lines", "grey", "hairline", "sag", "spots")},
     )
 
 
@@ -360,14 +457,17 @@ class Sketch:
         """Return where points, shape (..., 2), lie in px; depth says how much turning the head moves them."""
         pose = self.pose
         x, y = points[..., 0], points[..., 1]
-        bulge = depth * np.clip(1 - (x / 0.85) ** 2, -0.3, 1)
-        x, y = x + 0.17 * pose.yaw * bulge, y + 0.1 * pose.pitch * depth
-        cos, sin = pose.scale * np.cos(pose.roll), pose.scale * np.sin(pose.roll)
-        turned = np.stack((pose.middle[0] + cos * x - sin * y, pose.middle[1] + sin * x + cos * y), axis=-1)
-        return np.asarray(turned * self.side)
+        bulge = np.maximum(1 - (x / 0.85) ** 2, -0.3)
+        x, y = x + (0.17 * pose.yaw * depth) * bulge, y + 0.1 * pose.pitch * depth
+        px = self.side * pose.scale
+        cos, sin = px * math.cos(pose.roll), px * math.sin(pose.roll)
+        placed = np.empty(points.shape)
+        placed[..., 0] = cos * x - sin * y + self.side * pose.middle[0]
+        placed[..., 1] = sin * x + cos * y + self.side * pose.middle[1]
+        return placed
 
     def fill(self, points: Array, colour: Array, *, depth: float = 1.0) -> None:
-        """Fill the polygon of the points, shape (n, 2)."""
+        """Fill the polygon of the points, shape (n, 2), in a colour of shape (3,), or (1,) on a grey picture."""
         self.draw.polygon(self.place(points, depth).ravel().tolist(), fill=_ink(colour))
 
     def lines(self, strokes: Array, colours: Array, *, width: float, depth: float = 1.0) -> None:
@@ -390,7 +490,9 @@ def _ink(colour: Array) -> tuple[int, ...] | int:
 
 
 def _curve(x: Array, y: Array) -> Array:
-    return np.stack(np.broadcast_arrays(x, y), axis=-1)  # (n, 2)
+    points = np.empty((len(x), 2))
+    points[:, 0], points[:, 1] = x, y
+    return points
 
 
 def _oval(x: float, y: float, rx: float, ry: float, n: int = 20) -> Array:
@@ -414,7 +516,7 @@ def read_signs(look: Look, age: float, rng: np.random.Generator) -> Signs:
     """Return the signs of a person's age in one photo: late or early by the person, a little off by the photo."""
 
     def come(sign: str, middle: float, width: float) -> float:
-        return _level(age + look.early[sign] + 2.0 * rng.standard_normal(), middle, width)
+        return _level(age + look.early[sign] + 1.5 * rng.standard_normal(), middle, width)
 
     return Signs(
         child=1 - _level(age + 0.5 * look.early["sag"] + 1.5 * rng.standard_normal(), 19, 2.5),
@@ -449,17 +551,15 @@ def draw_photo(look: Look, age: float, rng: np.random.Generator, size: int) -> I
     """
     signs = read_signs(look, age, rng)
     pose = Pose(
-        middle=(0.5 + rng.normal(0, 0.018), 0.52 + rng.normal(0, 0.018)),
-        scale=0.315 * rng.uniform(0.9, 1.1),
+        middle=(0.5 + rng.normal(0, 0.018), 0.5 + rng.normal(0, 0.018)),
+        scale=0.335 * rng.uniform(0.9, 1.1),
         roll=rng.normal(0, 0.09),
         yaw=float(np.clip(rng.normal(0, 0.5), -1, 1)),
         pitch=float(np.clip(rng.normal(0, 0.4), -1, 1)),
     )
-    smile = float(np.clip(rng.normal(0.35, 0.45), -0.4, 1))
-    grey = signs.grey * 0.92
-    hair = _blend(look.hair, GREY * rng.uniform(0.9, 1.05), grey)
-    # A hat hides hair and forehead; so does a fringe.
-    hat = rng.random() < 0.05
+    smile = float(np.clip(rng.normal(0.42, 0.42), -0.3, 1))
+    hair = _blend(look.hair, GREY * rng.uniform(0.9, 1.05), 0.92 * signs.grey)
+    hat = rng.random() < 0.05  # hides hair and forehead
 
     picture = _backdrop(rng, 2 * size)
     sketch = Sketch(picture, pose)
@@ -478,14 +578,14 @@ def draw_photo(look: Look, age: float, rng: np.random.Generator, size: int) -> I
         _draw_glasses(sketch, look, dark=rng.random() < 0.1)
     if hat:
         _draw_hat(sketch, look, rng)
-    shade = _shade(look, signs, smile, pose, max(8, size // 2))
-    return _develop(picture.resize((size, size), reducing_gap=None, resample=Image.Resampling.BOX), shade, signs, rng)
+    return _develop(picture.reduce(2), _shade(look, signs, smile, pose, max(8, size // 3)), signs, rng)
 
 
 def _backdrop(rng: np.random.Generator, side: int) -> Image.Image:
     base = rng.uniform(30, 225) + rng.normal(0, 22, 3)
     corners = np.clip(base + rng.normal(0, 30, (3, 3, 1)) + rng.normal(0, 8, (3, 3, 3)), 0, 255)
-    picture = Image.fromarray(corners.astype(np.uint8)).resize((side, side), Image.Resampling.BILINEAR)
+    coarse = Image.fromarray(corners.astype(np.uint8)).resize((side // 4, side // 4), Image.Resampling.BILINEAR)
+    picture = coarse.resize((side, side), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(picture)
     for _ in range(int(rng.integers(0, 9))):  # lamps and posters out of focus
         x, y = rng.uniform(0, side, 2)
@@ -520,7 +620,7 @@ def _draw_behind(sketch: Sketch, look: Look, signs: Signs, hair: Array, rng: np.
     wide = 1.5 if look.long_hair else 1.8
     x = np.array([-wide, -wide * 0.93, -0.95 * neck, -0.45, 0.0, 0.45, 0.95 * neck, wide * 0.93, wide])
     v = rng.uniform(0.0, 0.25)
-    top = np.array([3, 1.62, 1.3, 1.36 + 0.4 * v, 1.42 + v, 1.36 + 0.4 * v, 1.3, 1.62, 3])
+    top = np.array([3, 1.5, 1.16, 1.24 + 0.4 * v, 1.3 + v, 1.24 + 0.4 * v, 1.16, 1.5, 3])
     sketch.fill(_curve(x, top), cloth, depth=-0.1)
     sketch.lines(_curve(x, top)[None, 2:7], cloth * 0.75, width=0.04, depth=-0.1)
     if look.hair_length == 0 or look.parting > 0.25:
@@ -543,7 +643,10 @@ def _draw_skin(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.r
         x = np.linspace(-0.4, 0.4, 9)
         heights = np.linspace(-0.36, -0.6, count + 2)[1:-1] if count > 1 else np.array([-0.45])
         strokes = np.stack(
-            [_curve(x * rng.uniform(0.75, 1.1) + rng.normal(0, 0.03), v + 0.14 * x**2 + rng.normal(0, 0.007, 9)) for v in heights]
+            [
+                _curve(x * rng.uniform(0.75, 1.1) + rng.normal(0, 0.03), v + 0.14 * x**2 + rng.normal(0, 0.007, 9))
+                for v in heights
+            ]
         )
         strength = np.clip(depth * rng.uniform(0.6, 1.1, count) + 0.25 * raised, 0, 1)[:, None]
         sketch.lines(strokes, look.skin + (crease - look.skin) * strength, width=0.016 + 0.012 * signs.lines)
@@ -551,7 +654,9 @@ def _draw_skin(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.r
     # Frown lines between the brows
     if signs.lines > 0.3:
         for x0 in (-0.05, 0.05):
-            strokes.append(_curve(x0 + np.array([0, 0.2 * x0, 0.1 * x0]), look.eye_height + np.array([-0.28, -0.2, -0.12])))
+            strokes.append(
+                _curve(x0 + np.array([0, 0.2 * x0, 0.1 * x0]), look.eye_height + np.array([-0.28, -0.2, -0.12]))
+            )
             strength.append(depth * rng.uniform(0.4, 1))
     for side in (-1, 1):
         eye = side * look.eye_gap
@@ -561,7 +666,9 @@ def _draw_skin(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.r
             angle = (k % 4 - 1.5) * 0.42 + rng.normal(0, 0.06)
             r = np.array([0.02, 0.09, 0.15 + 0.08 * signs.lines])
             strokes.append(
-                _curve(eye + side * (look.eye_size + r * np.cos(angle)), look.eye_height + 0.01 + r * np.sin(angle) * 1.1)
+                _curve(
+                    eye + side * (look.eye_size + r * np.cos(angle)), look.eye_height + 0.01 + r * np.sin(angle) * 1.1
+                )
             )
             strength.append(0.9 * depth + 0.25 * laugh)
         # Nasolabial fold
@@ -577,7 +684,7 @@ def _draw_skin(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.r
         for k in range(1 + (signs.lines > 0.55)):
             x = np.linspace(-0.9, 0.9, 5) * look.eye_size
             drop = 0.085 + 0.035 * signs.sag + 0.04 * k
-            strokes.extend([_curve(eye + x, look.eye_height + drop - 1.8 * x**2)])
+            strokes.append(_curve(eye + x, look.eye_height + drop - 1.8 * x**2))
             strength.append(0.12 + 0.55 * max(depth, signs.sag * seen))
         # Cheeks of the very old
         if signs.lines > 0.72:
@@ -593,20 +700,15 @@ def _draw_skin(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.r
                 look.skin + (crease - look.skin) * share[chosen],
                 width=0.014 + 0.008 * signs.lines,
             )
-    # Age spots, freckles, spots of youth
-    where = np.random.default_rng((5, int(1e6 * look.width)))  # a person's freckles keep their places
-    self_spots = where.uniform((-0.55, -0.6), (0.55, 0.7), (60, 2))
-    kinds = (
-        (rng.poisson(7 * signs.spots), look.skin * (0.72, 0.64, 0.56), 0.024),
-        (look.freckles, look.skin * (0.82, 0.7, 0.6), 0.012),
-        (rng.poisson(5) if signs.child > 0.3 and rng.random() < 0.4 else 0, _blend(look.skin, np.array([200.0, 60, 60]), 0.4), 0.016),
-    )
-    first = 0
-    for n, colour, radius in kinds:
-        spots = self_spots[first : first + n]
-        first += 10 if first == 0 else n
-        tints = look.skin + (colour - look.skin) * rng.uniform(0.4, 0.9, (len(spots), 1))
-        sketch.dots(spots, radius * rng.uniform(0.6, 1.3, len(spots)), tints)
+    pimples = rng.poisson(5) if signs.child > 0.3 and rng.random() < 0.4 else 0
+    for first, count, colour, radius in (
+        (0, min(rng.poisson(7 * signs.spots), 15), look.skin * (0.72, 0.64, 0.56), 0.024),
+        (15, look.freckles, look.skin * (0.82, 0.7, 0.6), 0.012),
+        (0, pimples, _blend(look.skin, np.array([200.0, 60, 60]), 0.4), 0.016),
+    ):
+        at = look.marks[first : first + count]
+        tints = look.skin + (colour - look.skin) * rng.uniform(0.4, 0.9, (len(at), 1))
+        sketch.dots(at, radius * rng.uniform(0.6, 1.3, len(at)), tints)
     if look.mole:
         sketch.dots(np.array([look.mole]), np.array([0.02]), look.skin[None] * 0.4)
 
@@ -642,7 +744,9 @@ def _draw_nose(sketch: Sketch, look: Look, signs: Signs) -> None:
     tip = look.eye_height + look.nose_length + 0.025 * signs.sag
     half = look.nose_width * (1 + 0.12 * signs.sag - 0.1 * signs.child)
     x = np.linspace(-1, 1, 13)
-    sketch.lines(_curve(x * half, tip + 0.03 - 0.02 * np.cos(np.pi * x) - 0.05 * x**4)[None], look.skin * 0.66, width=0.02)
+    sketch.lines(
+        _curve(x * half, tip + 0.03 - 0.02 * np.cos(np.pi * x) - 0.05 * x**4)[None], look.skin * 0.66, width=0.02
+    )
     for side in (-1, 1):
         sketch.fill(_oval(side * half * 0.48, tip + 0.02, half * 0.26, 0.02, 10), look.skin * 0.42)
         edge = side * half * np.array([0.98, 1.06, 0.9])
@@ -662,7 +766,10 @@ def _draw_mouth(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.
     sketch.fill(np.concatenate((_curve(x * half, upper), _curve(x * half, lower)[::-1])), colour)
     if opening > 0.02:
         bottom = y + opening * round_
-        sketch.fill(np.concatenate((_curve(x * half * 0.93, y), _curve(x * half * 0.93, bottom)[::-1])), np.array([70.0, 24, 26]))
+        sketch.fill(
+            np.concatenate((_curve(x * half * 0.93, y), _curve(x * half * 0.93, bottom)[::-1])),
+            np.array([70.0, 24, 26]),
+        )
         teeth = _blend(np.array([246.0, 244, 238]), np.array([222.0, 208, 170]), signs.lines)
         bite = y + np.minimum(opening * 0.72, 0.075) * round_
         sketch.fill(np.concatenate((_curve(x * half * 0.86, y), _curve(x * half * 0.86, bite)[::-1])), teeth)
@@ -670,7 +777,9 @@ def _draw_mouth(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.
         sketch.lines(_curve(x * half, y)[None], colour * 0.55, width=0.016)
     if signs.lines > 0.6:  # small lines above the lip
         starts = np.linspace(-0.6, 0.6, 6) * half
-        strokes = np.stack([_curve(np.array([v, v * 1.04]), look.mouth_height - thin - np.array([0.025, 0.085])) for v in starts])
+        strokes = np.stack(
+            [_curve(np.array([v, v * 1.04]), look.mouth_height - thin - np.array([0.025, 0.085])) for v in starts]
+        )
         sketch.lines(strokes, _blend(look.skin, look.skin * 0.6, signs.lines - 0.25), width=0.01)
 
 
@@ -684,7 +793,7 @@ def _draw_eyes(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.r
     brow_lift = rng.normal(0, 0.012) - 0.018 * signs.sag
     for side in (-1, 1):
         middle = side * look.eye_gap
-        tilt = -(look.eye_tilt - 0.022 * signs.sag) * x * side * (-1) * -1  # the outer corner sinks with age
+        tilt = (0.022 * signs.sag - look.eye_tilt) * x * side  # the outer corner sinks with age
         upper = look.eye_height + tilt - ry * 1.1 * (1 - np.abs(x) ** 2.2)
         upper = upper + 0.035 * signs.sag * np.clip(x * side, 0, 1) ** 2  # a hooded lid
         lower = np.maximum(look.eye_height + tilt + ry * 0.8 * (1 - x**2), upper)
@@ -705,9 +814,13 @@ def _draw_eyes(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.r
         # Brow
         u = np.linspace(-1, 1, 9)
         out = u * side
-        top = look.eye_height - look.brow_height + brow_lift - 0.05 * (1 - u**2) + 0.025 * signs.sag * np.clip(out, 0, 1)
+        top = (
+            look.eye_height - look.brow_height + brow_lift - 0.05 * (1 - u**2) + 0.025 * signs.sag * np.clip(out, 0, 1)
+        )
         weight = look.brow_weight * (1.05 - 0.45 * np.clip(out, 0, 1)) * (1 - 0.35 * signs.lines * look.long_hair)
-        brow = np.concatenate((_curve(middle + u * rx * 1.3, top - weight), _curve(middle + u * rx * 1.3, top + weight)[::-1]))
+        brow = np.concatenate(
+            (_curve(middle + u * rx * 1.3, top - weight), _curve(middle + u * rx * 1.3, top + weight)[::-1])
+        )
         sketch.fill(brow, _blend(look.skin * 0.85, hair, 0.9 - 0.3 * signs.lines))
 
 
@@ -716,9 +829,13 @@ def _hairline(look: Look, signs: Signs, x: Array, top: Array) -> Array:
     u = np.abs(x) / (look.width + 0.02)
     front = look.hairline + 0.05 * signs.child
     line = front + (0.08 - front) * u**5
-    line = line - signs.bare * (0.3 * np.exp(-(((u - 0.52) / 0.2) ** 2)) + 0.34 * np.clip(signs.bare, 0, 1) * np.exp(-((u / 0.5) ** 4)))
+    line = line - signs.bare * (
+        0.3 * np.exp(-(((u - 0.52) / 0.2) ** 2)) + 0.34 * np.clip(signs.bare, 0, 1) * np.exp(-((u / 0.5) ** 4))
+    )
     if look.fringe:
-        line = np.maximum(line, -0.36 - 0.25 * signs.bare + 0.05 * (x - look.parting) ** 2 - 0.4 * np.clip(u - 0.8, 0, 1))
+        line = np.maximum(
+            line, -0.36 - 0.25 * signs.bare + 0.05 * (x - look.parting) ** 2 - 0.4 * np.clip(u - 0.8, 0, 1)
+        )
     return np.maximum(line, top + 0.01)
 
 
@@ -726,11 +843,12 @@ def _draw_hair(sketch: Sketch, look: Look, signs: Signs, hair: Array, rng: np.ra
     x = np.linspace(-1, 1, 41)
     reach = look.width + 0.06 - 0.03 * signs.bare
     height = look.hair_height * (1 - 0.8 * min(signs.bare, 1)) * rng.uniform(0.85, 1.15)
-    top = -(1 + height) * (1 - np.abs(x) ** 2.6) ** 0.42 + 0.12 * np.abs(x) ** 8
+    top = 0.1 * np.abs(x) ** 8 - (1 + height) * (1 - np.abs(x) ** 2.2) ** 0.46
     if look.wave:
         top = top - look.wave * np.abs(np.sin(14 * x + 3 * look.parting)) * (1 - 0.8 * min(signs.bare, 1)) * (1 - x**8)
     line = _hairline(look, signs, x * look.width, top)
-    line = line + 0.06 * np.exp(-(((x - look.parting) / 0.06) ** 2)) * -1 * (not look.fringe)
+    if not look.fringe:
+        line = line - 0.06 * np.exp(-(((x - look.parting) / 0.06) ** 2))
     line = np.maximum(line, top + 0.01)
     thin = _blend(hair, look.skin, 0.45 * np.clip(signs.bare - 0.15, 0, 1))
     outer = _curve(x * reach, top)
@@ -757,7 +875,11 @@ def _draw_hair(sketch: Sketch, look: Look, signs: Signs, hair: Array, rng: np.ra
             shades = hair * rng.uniform(0.6, 1.1, (5, 1))
             sketch.lines(strokes, shades, width=0.018, depth=0)
         if look.earrings and look.hair_length < 1:
-            sketch.dots(np.array([[-1, 0.3], [1, 0.3]]) * (look.width + 0.02, 1), np.full(2, 0.035), np.array([[226.0, 196, 96]] * 2))
+            sketch.dots(
+                np.array([[-1, 0.3], [1, 0.3]]) * (look.width + 0.02, 1),
+                np.full(2, 0.035),
+                np.array([[226.0, 196, 96]] * 2),
+            )
 
 
 def _draw_glasses(sketch: Sketch, look: Look, *, dark: bool) -> None:
@@ -774,7 +896,9 @@ def _draw_glasses(sketch: Sketch, look: Look, *, dark: bool) -> None:
     u = np.linspace(-1, 1, 7)
     sketch.lines(_curve(u * (look.eye_gap - 0.21), look.eye_height - 0.03 + 0.03 * u**2)[None], frame, width=0.03)
     for side in (-1, 1):
-        ends = np.array([[side * (look.eye_gap + 0.23), look.eye_height - 0.04], [side * look.width, look.eye_height - 0.02]])
+        ends = np.array(
+            [[side * (look.eye_gap + 0.23), look.eye_height - 0.04], [side * look.width, look.eye_height - 0.02]]
+        )
         sketch.lines(ends[None], frame, width=0.03, depth=0.5)
 
 
@@ -803,7 +927,9 @@ def _shade(look: Look, signs: Signs, smile: float, pose: Pose, side: int) -> Ima
         sketch.fill(_oval(s * 0.36, 0.26 + 0.06 * signs.sag, 0.14, 0.1), np.array([142.0 + 6 * max(smile, 0)]))
         sketch.fill(_oval(s * 0.42, 0.5, 0.1, 0.14), np.array([128.0 - 20 * signs.sag * (1 - signs.child)]))
         sketch.fill(_oval(s * 0.5, 0.78, 0.12, 0.08), np.array([124.0 - 20 * signs.sag]))
-        nose = np.array([[s * 0.05, eye], [s * 0.11, tip - 0.1], [s * look.nose_width * 1.1, tip], [s * 0.05, tip - 0.05]])
+        nose = np.array(
+            [[s * 0.05, eye], [s * 0.11, tip - 0.1], [s * look.nose_width * 1.1, tip], [s * 0.05, tip - 0.05]]
+        )
         sketch.fill(nose, np.array([113.0]))
     sketch.fill(_oval(0, (eye + tip) / 2, 0.035, 0.2), np.array([146.0]))
     sketch.fill(_oval(0, tip - 0.03, 0.06, 0.05), np.array([144.0]))
@@ -814,23 +940,22 @@ def _shade(look: Look, signs: Signs, smile: float, pose: Pose, side: int) -> Ima
 
 
 def _develop(picture: Image.Image, shade: Image.Image, signs: Signs, rng: np.random.Generator) -> Image.Image:
-    """Put light, colour, blur and grain on the flat drawing; none of them knows the age but the mottling of skin."""
-    size = picture.size[0]
-    down, right = np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9), indexing="ij")
+    """Put light, grain, colour and blur on the flat drawing; the mottling of the skin alone knows the age."""
+    size, low = picture.size[0], shade.size[0]
+    folds = 1 + (np.asarray(shade, np.float32) / 128 - 1) * rng.uniform(0.7, 1.3)
+    across = np.linspace(-1, 1, low)
     slope = rng.normal(0, 0.16, 2)
-    light = rng.uniform(0.72, 1.22) * np.exp(slope[0] * down + slope[1] * right)
-    field = Image.fromarray(light.astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR)
-    blotches = rng.normal(0, 0.012 + 0.035 * signs.spots, (size // 5 + 1, size // 5 + 1)).astype(np.float32)
-    mottling = Image.fromarray(blotches).resize((size, size), Image.Resampling.BILINEAR)
-    folds = np.asarray(shade.resize((size, size), Image.Resampling.BILINEAR), np.float32) / 128
-    folds = 1 + (folds - 1) * np.float32(rng.uniform(0.7, 1.3))
-    pixels = np.asarray(picture, np.float32)
+    light = rng.uniform(0.72, 1.22) * np.exp(slope[0] * across)[:, None] * np.exp(slope[1] * across)
+    mottling = rng.normal(1, 0.01 + 0.04 * signs.spots, (low, low))
+    gain = Image.fromarray((folds * light * mottling).astype(np.float32))
+    gain = gain.resize((size, size), Image.Resampling.BILINEAR)
     if rng.random() < 0.05:  # black and white
-        pixels = np.repeat(pixels @ np.array([[0.3], [0.59], [0.11]], np.float32), 3, axis=2)
-    gain = folds * np.asarray(field) * (1 + np.asarray(mottling))
-    pixels = pixels * gain[..., None] * rng.normal(1, 0.05, 3).astype(np.float32)
-    contrast = np.float32(rng.uniform(0.78, 1.12))
-    pixels = (pixels - 118) * contrast + 118 + rng.normal(0, 6)
-    pixels += (rng.standard_normal((size, size), np.float32) * np.float32(rng.uniform(1, 9)))[..., None]
-    developed = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    return developed.filter(ImageFilter.GaussianBlur(size / 250 * rng.uniform(0.2, 1.8)))
+        picture = picture.convert("L").convert("RGB")
+    pixels = np.asarray(picture) * np.asarray(gain)[..., None]  # (size, size, 3)
+    pixels += (rng.random((size, size, 1), np.float32) - 0.5) * np.float32(rng.uniform(2, 30))
+    photo = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    if rng.random() < 0.6:
+        photo = photo.filter(ImageFilter.BoxBlur(size / 250 * rng.uniform(0.4, 2)))
+    cast = rng.uniform(0.78, 1.12) * rng.normal(1, 0.05, (3, 1))
+    curve = np.clip((np.arange(256) - 118) * cast + 118 + rng.normal(0, 6), 0, 255)  # (3, 256)
+    return photo.point(curve.astype(np.uint8).ravel().tolist())
