@@ -130,8 +130,8 @@ def build_normalise(cfg: DictConfig, data: ImageDataModule, model: nn.Module) ->
     return Normalise(mean, std)
 
 
-def build_module(cfg: DictConfig, data: ImageDataModule) -> ImageModule:
-    """Return the LightningModule for data that is set up."""
+def build_module(cfg: DictConfig, data: ImageDataModule, *, normalise: Normalise | None = None) -> ImageModule:
+    """Return the LightningModule for data that is set up; without `normalise` its statistics are worked out."""
     target = data.target
     try:
         head: Head = instantiate(cfg.head, target.num_labels, target.values.tolist(), ordered=target.ordered)
@@ -162,12 +162,13 @@ def build_module(cfg: DictConfig, data: ImageDataModule) -> ImageModule:
     return ImageModule(
         model,
         head,
-        normalise=build_normalise(cfg, data, model),
+        normalise=normalise or build_normalise(cfg, data, model),
         augment=augment,
         optim=partial(_optimizer, instantiate(cfg.optim)),
         scheduler=schedule,
         unit=target.unit,
         image_shape=(data.channels, data.image_size, data.image_size),
+        channels_last=cfg.channels_last,
         seed=cfg.seed,
         stamp=stamp,
     )

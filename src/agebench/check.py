@@ -24,6 +24,7 @@ def _is_number(value: Any, low: float, *, open_end: bool = False) -> bool:
 RULES: tuple[Rule, ...] = (
     ("seed", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
     ("report", lambda v: isinstance(v, bool), "true or false"),
+    ("channels_last", lambda v: isinstance(v, bool), "true or false"),
     ("test_checkpoint", lambda v: v in ("best", "last"), "best or last"),
     ("optim.lr", lambda v: _is_number(v, 0, open_end=True), "a number above 0"),
     ("optim.weight_decay", lambda v: _is_number(v, 0), "a number of 0 or more"),
@@ -84,7 +85,7 @@ def _check_target(cfg: DictConfig) -> None:
 
 
 def _check_precision(cfg: DictConfig) -> None:
-    precision = str(cfg.trainer.precision)
+    precision = str(OmegaConf.select(cfg, "trainer.precision"))
     if not precision.startswith(("16", "bf16")):
         return
     import torch

@@ -123,7 +123,7 @@ def _fit(cfg: DictConfig, run_dir: Path, results: dict[str, Any], *, first: bool
         return float(best["value"])
 
     results["metrics"] = predictions.metrics
-    results["intervals"] = metrics.bootstrap(predictions.numbers, groups=_people(data, predictions))
+    results["intervals"] = metrics.bootstrap(predictions.numbers, groups=who_is_in(data, predictions))
     write_predictions(run_dir, data, predictions)
     for logger in trainer.loggers:
         logger.log_metrics({f"best/{monitor}": best["value"]}, step=trainer.global_step)
@@ -195,7 +195,8 @@ def write_predictions(folder: Path, data: ImageDataModule, predictions: Predicti
     run.write_csv(folder / "predictions.csv", columns, body)
 
 
-def _people(data: ImageDataModule, predictions: Predictions) -> Any:
+def who_is_in(data: ImageDataModule, predictions: Predictions) -> Any:
+    """Return whose each predicted image is, shape (N,), or None if the data does not say."""
     people = data.records.columns.get("identity")
     return None if people is None else people[data.split.test[predictions.rows]]
 

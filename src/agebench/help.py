@@ -24,9 +24,9 @@ FLAGS = """  -m, --multirun      run every combination of comma-separated values
 
 
 def describe(path: Path) -> str:
-    """Return what a YAML file says of itself in its first line."""
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.lstrip("# ").strip() if first.startswith("#") else ""
+    """Return what a YAML file says of itself in its first line (after Hydra's own `# @package`)."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("# @")]
+    return lines[0].lstrip("# ").strip() if lines and lines[0].startswith("#") else ""
 
 
 def show_help(verb: str, conf: Path, config_name: str) -> str:

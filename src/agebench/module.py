@@ -98,6 +98,7 @@ class ImageModule(L.LightningModule):
         scheduler: Takes the optimizer and returns Lightning's scheduler config, or None.
         unit: The target's unit, which decides the metrics.
         image_shape: (C, S, S) of one image.
+        channels_last: Whether the network's convolutions work on NHWC memory, which most devices are faster at.
         seed: Decides augmentation and dropout, anew each epoch, so that a resumed run draws what an unbroken one draws.
         stamp: Plain data that travels with every checkpoint: the config, the protocol, the label names.
     """
@@ -113,6 +114,7 @@ class ImageModule(L.LightningModule):
         scheduler: Callable[[torch.optim.Optimizer], dict[str, Any]] | None,
         unit: str,
         image_shape: tuple[int, int, int],
+        channels_last: bool,
         seed: int,
         stamp: dict[str, Any],
     ) -> None:
@@ -120,6 +122,8 @@ class ImageModule(L.LightningModule):
         self.model, self.head, self.normalise, self.augment = model, head, normalise, augment
         self.optim, self.scheduler, self.unit, self.seed, self.stamp = optim, scheduler, unit, seed, stamp
         self.example_input_array = torch.zeros((2, *image_shape), dtype=torch.uint8)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]  # torch's stub knows tensors only
         self.collected = Collected()
         self.predictions: Predictions | None = None
         self._seen = torch.zeros(3)  # images, summed loss and hits of the epoch so far
@@ -129,7 +133,9 @@ class ImageModule(L.LightningModule):
         return self._outputs(images.float() / 255)
 
     def _outputs(self, images: Tensor) -> Tensor:
-        outputs: Tensor = self.model(self.normalise(images))
+        # After augmentation, whose resampling returns contiguous memory whatever it is given.
+        images = self.normalise(images).contiguous(memory_format=self.memory_format)
+        outputs: Tensor = self.model(images)
         return outputs.float()
 
     def train(self, mode: bool = True) -> "ImageModule":

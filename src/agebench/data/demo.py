@@ -23,109 +23,16 @@ DRAWING = 1  # raise when the drawing changes: older sets are then drawn again
 FIRST_YEAR, YEARS = 2004, 10
 YOUNGEST, OLDEST = 14, 53  # age in FIRST_YEAR; ten years later the oldest are 62, as in CACD
 
-GIVEN_LONG_HAIR = [
-    "Ada",
-    "Brynn",
-    "Celeste",
-    "Daria",
-    "Elin",
-    "Fenja",
-    "Greta",
-    "Hedda",
-    "Imogen",
-    "Jolanta",
-    "Kerstin",
-    "Linnéa",
-    "Maëlle",
-    "Nadia",
-    "Ottilie",
-    "Petra",
-    "Renée",
-    "Sølvi",
-    "Tamsin",
-    "Ursula",
-    "Vesna",
-    "Wilma",
-    "Ysolde",
-    "Zoë",
-]
-GIVEN_SHORT_HAIR = [
-    "Alaric",
-    "Bertil",
-    "Caspian",
-    "Dáire",
-    "Edvin",
-    "Florian",
-    "Gideon",
-    "Håkon",
-    "Ivo",
-    "Jürgen",
-    "Kasimir",
-    "Leopold",
-    "Magnus",
-    "Niño",
-    "Orlando",
-    "Pavel",
-    "Quentin",
-    "Raúl",
-    "Søren",
-    "Tobias",
-    "Ulric",
-    "Viggo",
-    "Wendel",
-    "Zoltán",
-]
-FAMILY = [
-    "O'Fennimore",
-    "Östervang",
-    "Ashgrove",
-    "Brindlemoor",
-    "Peñalora",
-    "D'Alvarone",
-    "Calderwick",
-    "Dunmarrow",
-    "Åkervind",
-    "Eastermoss",
-    "Fallowmere",
-    "Göllnitz",
-    "O'Hallowby",
-    "Glimmerford",
-    "Hollowell",
-    "Ibáñezar",
-    "Inkpenny",
-    "Jessamoor",
-    "Kühlbrück",
-    "D'Estremont",
-    "Kettlewold",
-    "Larkhollow",
-    "Lindqvär",
-    "Mossington",
-    "Nightlamb",
-    "Oddersby",
-    "Béaulincourt",
-    "O'Quillane",
-    "Plumstone",
-    "Quaverley",
-    "Rådmansö",
-    "Rookhurst",
-    "Sedgewall",
-    "Tørholm",
-    "Thistlewaite",
-    "Umberfield",
-    "L'Orangère",
-    "Velvetine",
-    "Wexcombe",
-    "Çelidor",
-    "Yarrowdale",
-    "Zephyrine",
-    "Marrowick",
-    "Núñelar",
-    "Pebblecroft",
-    "Winterbourn",
-    "O'Tarrowen",
-    "Saltmarshe",
-]
-LARGEST = len(FAMILY) * len(GIVEN_LONG_HAIR)
+GIVEN_LONG_HAIR = """Ada Brynn Celeste Daria Elin Fenja Greta Hedda Imogen Jolanta Kerstin Linnéa Maëlle Nadia Ottilie
+Petra Renée Sølvi Tamsin Ursula Vesna Wilma Ysolde Zoë"""
+GIVEN_SHORT_HAIR = """Alaric Bertil Caspian Dáire Edvin Florian Gideon Håkon Ivo Jürgen Kasimir Leopold Magnus Niño
+Orlando Pavel Quentin Raúl Søren Tobias Ulric Viggo Wendel Zoltán"""
+FAMILY = """O'Fennimore Östervang Ashgrove Brindlemoor Peñalora D'Alvarone Calderwick Dunmarrow Åkervind Eastermoss
+Fallowmere Göllnitz O'Hallowby Glimmerford Hollowell Ibáñezar Inkpenny Jessamoor Kühlbrück D'Estremont Kettlewold
+Larkhollow Lindqvär Mossington Nightlamb Oddersby Béaulincourt O'Quillane Plumstone Quaverley Rådmansö Rookhurst
+Sedgewall Tørholm Thistlewaite Umberfield L'Orangère Velvetine Wexcombe Çelidor Yarrowdale Zephyrine Marrowick
+Núñelar Pebblecroft Winterbourn O'Tarrowen Saltmarshe"""
+LARGEST = len(FAMILY.split()) * len(GIVEN_LONG_HAIR.split())
 
 
 @dataclass(frozen=True)
@@ -143,7 +50,7 @@ def write_demo(root: Path, *, people: int = 150, images: int = 3000, seed: int =
     """Write the demo data set into root, once; return at once if it is already there.
 
     The same arguments give the same bytes (with the same releases of NumPy, SciPy and Pillow). A killed run leaves
-    nothing that is taken for a whole set, and the next call starts afresh. An older demo with other arguments is replaced.
+    nothing that is taken for a whole set, and the next call starts afresh. A demo with other arguments is replaced.
 
     Args:
         root: Folder to hold `celebrity2000_meta.mat`, `CACD2000/*.jpg` and `demo.json`; made if missing.
@@ -245,12 +152,13 @@ def draw_people(demo: Demo) -> dict[str, Array]:
         rest = np.delete(rest, chosen)
     order = np.lexsort((rank, -start))  # CACD numbers its people by year of birth, then rank
     long_hair = rng.random(count) < 0.5
-    first = rng.integers(len(GIVEN_LONG_HAIR), size=len(FAMILY))
+    families = FAMILY.split()
+    first = rng.integers(LARGEST, size=len(families))
     names = []
     for k in range(count):
-        given = GIVEN_LONG_HAIR if long_hair[k] else GIVEN_SHORT_HAIR
-        turn, family = divmod(k, len(FAMILY))  # no family meets a given name twice
-        names.append(f"{given[(first[family] + turn) % len(given)]}_{FAMILY[family]}")
+        given = (GIVEN_LONG_HAIR if long_hair[k] else GIVEN_SHORT_HAIR).split()
+        turn, family = divmod(k, len(families))  # no family meets a given name twice
+        names.append(f"{given[(first[family] + turn) % len(given)]}_{families[family]}")
     return {
         "name": np.array(names),
         "birth": (FIRST_YEAR - start[order]).astype(np.int64),
@@ -566,7 +474,10 @@ def draw_photo(look: Look, age: float, rng: np.random.Generator, size: int) -> I
     _draw_behind(sketch, look, signs, hair, rng)
     face = _outline(look, signs)
     sketch.fill(face, look.skin, depth=0.2)
-    _draw_skin(sketch, look, signs, smile, rng)
+    seen = rng.uniform(0.55, 1.15)  # makeup and soft light hide lines, hard light digs them
+    _draw_forehead(sketch, look, signs, seen, rng)
+    _draw_folds(sketch, look, signs, smile, seen, rng)
+    _draw_spots(sketch, look, signs, rng)
     if rng.random() < look.beard:
         _draw_beard(sketch, look, signs, face, rng)
     _draw_nose(sketch, look, signs)
@@ -630,76 +541,59 @@ def _draw_behind(sketch: Sketch, look: Look, signs: Signs, hair: Array, rng: np.
             sketch.fill(_oval(side * (look.width + 0.015), 0.1, 0.045, grown * 0.6), look.skin * 0.74, depth=-0.1)
 
 
-def _draw_skin(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.random.Generator) -> None:
-    """Draw lines, spots and marks. Smiles fold the skin at any age, and makeup or soft light hides the folds."""
-    seen = rng.uniform(0.55, 1.15)
-    crease = look.skin * 0.55
+def _draw_forehead(sketch: Sketch, look: Look, signs: Signs, seen: float, rng: np.random.Generator) -> None:
+    raised = rng.random() < 0.12  # raised brows fold any forehead
+    count = min(max(round(4.6 * signs.lines + 0.6 * rng.standard_normal()), 2 * raised), 6)
+    if count < 1:
+        return
+    x = np.linspace(-0.4, 0.4, 9)
+    reach, shift = rng.uniform(0.75, 1.1, (count, 1)), rng.normal(0, 0.03, (count, 1))
+    strokes = np.empty((count, 9, 2))
+    strokes[..., 0] = x * reach + shift
+    strokes[..., 1] = np.linspace(-0.36, -0.6, count + 2)[1:-1, None] + 0.14 * x**2 + rng.normal(0, 0.007, (count, 9))
+    share = 0.85 * signs.lines * seen * rng.uniform(0.6, 1.1, (count, 1)) + 0.25 * raised
+    sketch.lines(strokes, look.skin * (1 - 0.45 * np.clip(share, 0, 1)), width=0.016 + 0.012 * signs.lines)
+
+
+def _draw_folds(sketch: Sketch, look: Look, signs: Signs, smile: float, seen: float, rng: np.random.Generator) -> None:
+    """Draw the lines about eyes, nose and mouth, each a stroke of five points and how dark it is, 0 to 1."""
+    folds: list[tuple[Array, float]] = []
     depth = 0.85 * signs.lines * seen
-    # Forehead
-    count = int(round(4.6 * signs.lines + 0.6 * rng.standard_normal()))
-    raised = rng.random() < 0.12
-    if count > 0 or raised:
-        count = min(max(count, 2 * raised), 6)
-        x = np.linspace(-0.4, 0.4, 9)
-        heights = np.linspace(-0.36, -0.6, count + 2)[1:-1] if count > 1 else np.array([-0.45])
-        strokes = np.stack(
-            [
-                _curve(x * rng.uniform(0.75, 1.1) + rng.normal(0, 0.03), v + 0.14 * x**2 + rng.normal(0, 0.007, 9))
-                for v in heights
-            ]
-        )
-        strength = np.clip(depth * rng.uniform(0.6, 1.1, count) + 0.25 * raised, 0, 1)[:, None]
-        sketch.lines(strokes, look.skin + (crease - look.skin) * strength, width=0.016 + 0.012 * signs.lines)
-    strokes, strength = [], []
-    # Frown lines between the brows
-    if signs.lines > 0.3:
-        for x0 in (-0.05, 0.05):
-            strokes.append(
-                _curve(x0 + np.array([0, 0.2 * x0, 0.1 * x0]), look.eye_height + np.array([-0.28, -0.2, -0.12]))
-            )
-            strength.append(depth * rng.uniform(0.4, 1))
+    slack = signs.sag * seen
+    laugh = max(smile, 0) * (1 - signs.child)
+    along = np.linspace(0, 1, 5)
+    if signs.lines > 0.3:  # frown lines
+        for side in (-1, 1):
+            x, y = 0.05 * side + 0.02 * side * along, look.eye_height - 0.28 + 0.16 * along
+            folds.append((_curve(x, y), depth * rng.uniform(0.4, 1)))
     for side in (-1, 1):
         eye = side * look.eye_gap
-        # Crow's feet
-        laugh = 0.35 * max(smile, 0) * (1 - signs.child)
-        for k in range(int(round(3.4 * signs.lines + 1.5 * laugh + 0.5 * rng.standard_normal()))):
+        for k in range(round(3.4 * signs.lines + 0.5 * laugh + 0.5 * rng.standard_normal())):  # crow's feet
             angle = (k % 4 - 1.5) * 0.42 + rng.normal(0, 0.06)
-            r = np.array([0.02, 0.09, 0.15 + 0.08 * signs.lines])
-            strokes.append(
-                _curve(
-                    eye + side * (look.eye_size + r * np.cos(angle)), look.eye_height + 0.01 + r * np.sin(angle) * 1.1
-                )
-            )
-            strength.append(0.9 * depth + 0.25 * laugh)
-        # Nasolabial fold
-        x = side * (look.nose_width + np.array([0.03, 0.1, 0.17]) + 0.04 * smile)
-        strokes.append(_curve(x, look.eye_height + look.nose_length + np.array([-0.03, 0.08, 0.24])))
-        strength.append(0.1 + 0.65 * max(depth, 0.7 * signs.sag * seen) + 0.2 * max(smile, 0))
-        # Marionette line
-        if signs.sag > 0.4:
-            x = side * (look.mouth_width + np.array([0.05, 0.08, 0.09]))
-            strokes.append(_curve(x, look.mouth_height + np.array([0.04, 0.12, 0.22])))
-            strength.append(0.75 * signs.sag * seen)
-        # Below the eye
-        for k in range(1 + (signs.lines > 0.55)):
-            x = np.linspace(-0.9, 0.9, 5) * look.eye_size
-            drop = 0.085 + 0.035 * signs.sag + 0.04 * k
-            strokes.append(_curve(eye + x, look.eye_height + drop - 1.8 * x**2))
-            strength.append(0.12 + 0.55 * max(depth, signs.sag * seen))
-        # Cheeks of the very old
-        if signs.lines > 0.72:
-            x = side * np.array([0.5, 0.52, 0.5])
-            strokes.append(_curve(x + rng.normal(0, 0.02), np.array([0.25, 0.38, 0.52])))
-            strength.append(0.6 * depth)
-    share = np.clip(strength, 0, 1)[:, None]
-    for points in (3, 5):
-        chosen = [k for k, stroke in enumerate(strokes) if len(stroke) == points]
-        if chosen:
-            sketch.lines(
-                np.stack([strokes[k] for k in chosen]),
-                look.skin + (crease - look.skin) * share[chosen],
-                width=0.014 + 0.008 * signs.lines,
-            )
+            r = 0.02 + (0.13 + 0.08 * signs.lines) * along
+            x, y = eye + side * (look.eye_size + r * np.cos(angle)), look.eye_height + 0.01 + 1.1 * r * np.sin(angle)
+            folds.append((_curve(x, y), 0.9 * depth + 0.09 * laugh))
+        for k in range(1 + (signs.lines > 0.55)):  # below the eye
+            x = (1.8 * along - 0.9) * look.eye_size
+            y = look.eye_height + 0.085 + 0.035 * signs.sag + 0.04 * k - 1.8 * x**2
+            folds.append((_curve(eye + x, y), 0.12 + 0.55 * max(depth, slack)))
+        # From the nose past the corner of the mouth
+        x = side * (look.nose_width + 0.03 + 0.14 * along + 0.04 * smile)
+        y = look.eye_height + look.nose_length - 0.03 + 0.27 * along**1.3
+        folds.append((_curve(x, y), 0.1 + 0.65 * max(depth, 0.7 * slack) + 0.2 * max(smile, 0)))
+        if signs.sag > 0.4:  # from the corner of the mouth to the chin
+            x = side * (look.mouth_width + 0.05 + 0.04 * along)
+            folds.append((_curve(x, look.mouth_height + 0.04 + 0.18 * along), 0.75 * slack))
+        if signs.lines > 0.72:  # hollow cheeks
+            x = side * (0.5 + 0.08 * along * (1 - along)) + rng.normal(0, 0.02)
+            folds.append((_curve(x, 0.25 + 0.27 * along), 0.6 * depth))
+    share = np.clip([[dark] for _, dark in folds], 0, 1)
+    strokes = np.stack([stroke for stroke, _ in folds])
+    sketch.lines(strokes, look.skin * (1 - 0.45 * share), width=0.014 + 0.008 * signs.lines)
+
+
+def _draw_spots(sketch: Sketch, look: Look, signs: Signs, rng: np.random.Generator) -> None:
+    """Draw age spots, freckles and pimples; a person's freckles and age spots keep their places."""
     pimples = rng.poisson(5) if signs.child > 0.3 and rng.random() < 0.4 else 0
     for first, count, colour, radius in (
         (0, min(rng.poisson(7 * signs.spots), 15), look.skin * (0.72, 0.64, 0.56), 0.024),
@@ -735,7 +629,7 @@ def _draw_beard(sketch: Sketch, look: Look, signs: Signs, face: Array, rng: np.r
     inside = np.abs(start[:, 0]) < 0.62 * np.sqrt(np.clip(1.1 - start[:, 1], 0, 1))
     if look.beard_kind and inside.any():
         start = start[inside]
-        strokes = np.stack((start, start + (0.0, 0.07)), axis=1)
+        strokes = np.stack((start, start + np.array([0.0, 0.07])), axis=1)
         hairs = np.where(rng.random((len(start), 1)) < grey, _blend(colour, GREY, 0.6), colour * 0.75)
         sketch.lines(strokes, hairs, width=0.012)
 
@@ -811,7 +705,6 @@ def _draw_eyes(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.r
         sketch.lines(_curve(middle + x * rx, lower)[None], look.skin * 0.62, width=0.012)
         lid = upper - 0.035 + 0.02 * signs.sag
         sketch.lines(_curve(middle + x * rx, lid)[None], look.skin * (0.72 - 0.12 * signs.sag), width=0.014)
-        # Brow
         u = np.linspace(-1, 1, 9)
         out = u * side
         top = (
@@ -836,7 +729,7 @@ def _hairline(look: Look, signs: Signs, x: Array, top: Array) -> Array:
         line = np.maximum(
             line, -0.36 - 0.25 * signs.bare + 0.05 * (x - look.parting) ** 2 - 0.4 * np.clip(u - 0.8, 0, 1)
         )
-    return np.maximum(line, top + 0.01)
+    return np.asarray(np.maximum(line, top + 0.01))
 
 
 def _draw_hair(sketch: Sketch, look: Look, signs: Signs, hair: Array, rng: np.random.Generator) -> None:
@@ -854,7 +747,7 @@ def _draw_hair(sketch: Sketch, look: Look, signs: Signs, hair: Array, rng: np.ra
     outer = _curve(x * reach, top)
     inner = _curve(x * look.width * 0.99, line)
     sketch.fill(np.concatenate((outer, inner[::-1])), thin, depth=0.1)
-    # Strands from the outer edge to the hairline; where hair greys, some strands are white before others.
+    # Strands from the outer edge to the hairline; some turn white before others.
     n = 46
     at = rng.uniform(-0.97, 0.97, n)
     start = _curve(at * reach, np.interp(at, x, top) + 0.015)

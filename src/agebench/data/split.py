@@ -203,11 +203,16 @@ def _by_label(rows: Array, labels: Array) -> list[Array]:
 
 
 def _take_share(rows: Array, labels: Array, share: float, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Return (rest, taken): `share` of the rows of every label, at random."""
+    """Return (rest, taken): `share` of all rows at random, as evenly over the labels as whole images allow."""
+    found, counts = np.unique(labels[rows], return_counts=True)
+    quota = share * counts
+    take = np.floor(quota).astype(int)
+    # What rounding down left over goes to the labels that lost most by it.
+    left = round(share * len(rows)) - take.sum()
+    take[np.argsort(take - quota, kind="stable")[:left]] += 1
     taken = np.zeros(len(rows), dtype=bool)
-    for label in np.unique(labels[rows]):
-        where = rng.permutation(np.flatnonzero(labels[rows] == label))
-        taken[where[: round(share * len(where))]] = True
+    for label, count in zip(found, take, strict=True):
+        taken[rng.permutation(np.flatnonzero(labels[rows] == label))[:count]] = True
     return rows[~taken], rows[taken]
 
 

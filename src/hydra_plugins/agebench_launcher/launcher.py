@@ -37,8 +37,8 @@ class AgebenchLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the points, report each, and raise SweepError at the end if any failed."""
         setup_globals()
-        configs = [self._compose(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
-        folders = [Path(str(c.hydra.sweep.dir), str(c.hydra.sweep.subdir)) for c in configs]
+        points = [self._compose(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
+        configs, folders = [p[0] for p in points], [p[1] for p in points]
         twice = {folder for folder in folders if folders.count(folder) > 1}
         if twice:
             raise UserError(f"two points of the sweep would write {sorted(twice)[0]}: they are the same run")
@@ -62,16 +62,17 @@ class AgebenchLauncher(Launcher):
             raise SweepError(f"{failed} of {len(returns)} points failed; the others are complete")
         return returns
 
-    def _compose(self, overrides: Sequence[str], index: int) -> DictConfig:
+    def _compose(self, overrides: Sequence[str], index: int) -> tuple[DictConfig, Path]:
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = f"{config.hydra.job.name}_{index}"
             config.hydra.job.num = index
+        HydraConfig.instance().set_config(config)  # names of folders are worked out from it
         plain = config.copy()
         with open_dict(plain):
             del plain["hydra"]
         check_config(plain)
-        return config
+        return config, Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir))
 
     def _run(self, config: DictConfig, folder: Path) -> JobReturn:
         # A DDP rank is started from this process's command line: it must be this point, not the sweep.
@@ -79,7 +80,7 @@ class AgebenchLauncher(Launcher):
             config.hydra.run.dir = str(folder)
         HydraConfig.instance().set_config(config)
         command = sys.argv
-        own = [o for o in config.hydra.overrides.task] + ["hydra.mode=RUN"]
+        own = [*config.hydra.overrides.task, "hydra.mode=RUN"]
         sys.argv = [command[0], *own]
         try:
             return run_job(

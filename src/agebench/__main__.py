@@ -1,0 +1,39 @@
+"""`agebench VERB ...` and `python -m agebench VERB ...`: the same as `python -m agebench.VERB ...`."""
+
+import runpy
+import sys
+
+VERBS = {
+    "train": "train a model, test it, write a run directory; -m runs a sweep",
+    "evaluate": "test a trained run again, or on another data set",
+    "prepare": "check a data set, fetch what can be, pack its pixels",
+}
+
+
+def main() -> None:
+    """Run the verb named first on the command line."""
+    verb = sys.argv[1] if len(sys.argv) > 1 else ""
+    if verb in ("", "-h", "--help"):
+        print("usage: agebench VERB [GROUP=CHOICE ...] [KEY=VALUE ...]\n")
+        print("\n".join(f"  {name:<10}{purpose}" for name, purpose in VERBS.items()))
+        print("\nagebench VERB --help tells more")
+        return
+    if verb == "--version":
+        from agebench import __version__
+
+        print(__version__)
+        return
+    if verb not in VERBS:
+        import difflib
+
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        print(f"agebench: there is no verb {verb!r}{hint} (known: {', '.join(VERBS)})", file=sys.stderr)
+        sys.exit(2)
+    del sys.argv[1]
+    # As a module of its own, so that a DDP rank is started with the same line (python -m agebench.VERB).
+    runpy.run_module(f"agebench.{verb}", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
