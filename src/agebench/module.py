@@ -123,7 +123,7 @@ class ImageModule(L.LightningModule):
         self.optim, self.scheduler, self.unit, self.seed, self.stamp = optim, scheduler, unit, seed, stamp
         self.example_input_array = torch.zeros((2, *image_shape), dtype=torch.uint8)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]  # torch's stub knows tensors only
+        self.model.to(memory_format=self.memory_format)
         self.collected = Collected()
         self.predictions: Predictions | None = None
         self._seen = torch.zeros(3)  # images, summed loss and hits of the epoch so far

@@ -13,7 +13,8 @@ import scipy.io
 from PIL import Image
 
 from agebench.data import demo
-from agebench.data.demo import Demo, draw_look, draw_people, draw_rows, read_signs, write_demo
+from agebench.data.demo import Recipe, draw_people, draw_rows, write_demo
+from agebench.data.faces import draw_look, read_signs
 from agebench.errors import UserError
 
 TINY: dict[str, int] = {"people": 4, "images": 24, "seed": 0, "size": 32}
@@ -117,7 +118,7 @@ def test_the_folder_holds_just_the_listed_photos_as_rgb_jpegs(tiny: Path) -> Non
 
 
 def test_the_full_set_spreads_ages_and_parts_as_the_official_protocol_needs() -> None:
-    whole = Demo(people=150, images=3000, seed=0, size=250)
+    whole = Recipe(people=150, images=3000, seed=0, size=250)
 
     people = draw_people(whole)
     rows = draw_rows(whole, people)
@@ -140,7 +141,7 @@ def test_the_full_set_spreads_ages_and_parts_as_the_official_protocol_needs() ->
 
 
 def test_numbers_rise_within_a_person_and_age_and_leave_gaps() -> None:
-    whole = Demo(people=30, images=1500, seed=3, size=250)
+    whole = Recipe(people=30, images=1500, seed=3, size=250)
 
     rows = draw_rows(whole, draw_people(whole))
 
@@ -153,7 +154,7 @@ def test_numbers_rise_within_a_person_and_age_and_leave_gaps() -> None:
 
 
 def test_names_are_distinct_composed_and_trying_for_a_file_system() -> None:
-    names = draw_people(Demo(people=1152, images=1152, seed=0, size=250))["name"].tolist()
+    names = draw_people(Recipe(people=1152, images=1152, seed=0, size=250))["name"].tolist()
 
     assert len(set(names)) == 1152
     assert all(unicodedata.is_normalized("NFC", name) and " " not in name for name in names)
