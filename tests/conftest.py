@@ -1,7 +1,11 @@
 """What several tests need."""
 
 import os
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,3 +26,31 @@ def test_data() -> Path:
 def conf() -> Path:
     """Return the folder of the configs."""
     return REPOSITORY / "conf"
+
+
+@pytest.fixture(scope="session")
+def compose_config(conf: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Return a function that composes a config in this process as a verb would, its pixels packed in one folder."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, open_dict
+
+    packed = tmp_path_factory.mktemp("cache")
+    OmegaConf.register_new_resolver("agebench.point", lambda differs, *, _root_: "point", replace=True)
+
+    @cache
+    def once(*overrides: str, name: str) -> Any:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            own = [f"paths.cache={packed}", f"hydra.runtime.output_dir={packed}/run"]
+            return compose(name, overrides=[*own, *overrides], return_hydra_config=True)
+
+    def make(*overrides: str, name: str = "config") -> Any:
+        config = deepcopy(once(*overrides, name=name))
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            del config["hydra"]
+        return config
+
+    return make

@@ -82,10 +82,16 @@ class EpochTable(Callback):
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
         self.rows: list[dict[str, float]] = []
+        self._validated = -1
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the epoch: in one without validation the trainer still holds the figures of an older one."""
+        self._validated = trainer.current_epoch
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add the epoch's row."""
-        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("train/", "val/"))}
+        parts = ("train/", "val/") if self._validated == trainer.current_epoch else ("train/",)
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(parts)}
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": rate, **metrics}
         self.rows = [old for old in self.rows if old["epoch"] < row["epoch"]] + [row]

@@ -1,30 +1,38 @@
 """What can be wrong with a composed config, found before any work: each rule is a key, a test and what was needed."""
 
-from collections.abc import Callable, Sequence
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from agebench.errors import UserError
 
+MAX_SEED = 2**32 - 1  # NumPy's
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true", "bf16-true", "16-true", "32", "64")
 Rule = tuple[str, Callable[[Any], bool], str]
 
 
-def _is_int(value: Any, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+def _is_int(value: Any, low: int, high: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_number(value: Any, low: float, *, open_end: bool = False) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         return False
     return value > low if open_end else value >= low
 
 
+def _is_node(value: Any) -> bool:
+    return isinstance(value, Mapping | DictConfig)
+
+
 RULES: tuple[Rule, ...] = (
-    ("seed", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
+    ("seed", lambda v: _is_int(v, 0, MAX_SEED), f"a whole number from 0 to {MAX_SEED}"),
     ("report", lambda v: isinstance(v, bool), "true or false"),
     ("channels_last", lambda v: isinstance(v, bool), "true or false"),
+    ("matmul_precision", lambda v: v in ("highest", "high", "medium"), "one of highest, high, medium"),
     ("test_checkpoint", lambda v: v in ("best", "last"), "best or last"),
     ("optim.lr", lambda v: _is_number(v, 0, open_end=True), "a number above 0"),
     ("optim.weight_decay", lambda v: _is_number(v, 0), "a number of 0 or more"),
@@ -36,10 +44,16 @@ RULES: tuple[Rule, ...] = (
     ("data.per_class", lambda v: v is None or _is_int(v, 1), "a whole number of 1 or more, or null"),
     ("data.limit", lambda v: v is None or _is_int(v, 1), "a whole number of 1 or more, or null"),
     ("data.target", lambda v: v in ("class", "decade", "age", "bins"), "one of class, decade, age, bins"),
-    ("data.split.seed", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
+    ("data.split", _is_node, "chosen as a group: data/split=NAME"),
+    ("data.split.seed", lambda v: _is_int(v, 0, MAX_SEED), f"a whole number from 0 to {MAX_SEED}"),
     ("data.split.fold", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
     ("trainer.max_epochs", lambda v: v is None or _is_int(v, -1), "a whole number of epochs"),
     ("trainer.precision", lambda v: str(v) in PRECISIONS, f"one of {', '.join(PRECISIONS[:3])}"),
+    (
+        "callbacks.early_stopping",
+        lambda v: v is None or _is_node(v),
+        "null or a block of keys, such as callbacks.early_stopping.patience=5",
+    ),
     (
         "callbacks.early_stopping.patience",
         lambda v: v is None or _is_int(v, 0),
@@ -62,6 +76,7 @@ def check_config(cfg: DictConfig, rules: Sequence[Rule] = RULES) -> None:
         if value is not _ABSENT and not holds(value):
             raise UserError(f"{key} must be {needed}, got {value}")
     _check_target(cfg)
+    _check_monitor(cfg)
     _check_precision(cfg)
 
 
@@ -82,6 +97,21 @@ def _check_target(cfg: DictConfig) -> None:
         )
     if cfg.data.target == "bins" and not cfg.data.get("bins"):
         raise UserError("data.target=bins needs the lower edges of the bins in years: data.bins=[18,30,45,60]")
+
+
+def _check_monitor(cfg: DictConfig) -> None:
+    monitor = OmegaConf.select(cfg, "monitor", default="auto")
+    names = ["loss", "accuracy", "macro_f1"]
+    if cfg.data.target != "class":
+        names += ["mae", "bias", "cs5" if cfg.data.target == "age" else "within_1", "qwk"]
+    known = ["train/loss", "train/accuracy", *(f"val/{name}" for name in names)]
+    if monitor not in ("auto", *known):
+        close = difflib.get_close_matches(str(monitor), known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UserError(
+            f"monitor must be auto or a metric of data.target={cfg.data.target}, got {monitor}{hint} "
+            f"(known: {', '.join(known)})"
+        )
 
 
 def _check_precision(cfg: DictConfig) -> None:

@@ -29,14 +29,19 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
     """Move flags before overrides: Hydra's parser does not take up overrides again after a flag."""
     flags: list[str] = []
     overrides: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
         if not argument.startswith("-"):
             overrides.append(argument)
-            continue
-        flags.append(argument)
-        if argument in VALUED:
-            flags.extend([value] if (value := next(rest, None)) is not None else [])
+        elif argument in VALUED:
+            flags += [argument, *rest[:1]]
+            rest = rest[1:]
+        elif argument in ("--info", "-i"):  # its value may be left out, and would then be the first override
+            given = bool(rest) and not rest[0].startswith("-") and "=" not in rest[0]
+            flags.append(f"--info={rest.pop(0) if given else 'all'}")
+        else:
+            flags.append(argument)
     return [*flags, *overrides]
 
 
@@ -78,12 +83,17 @@ def _run_hydra(task: Callable[[Any], Any], config_name: str) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     from agebench.run import point_name
 
     def name_point(differs: str, *, _root_: Any) -> str:
-        keys = [key for key in _root_ if key != "hydra"]
-        return point_name(differs, OmegaConf.to_container(OmegaConf.masked_copy(_root_, keys), resolve=False))  # type: ignore[arg-type]  # a config with string keys
+        config = OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"])
+        try:  # worked out, as the run hashes it
+            plain: Any = OmegaConf.to_container(config, resolve=True)
+        except OmegaConfBaseException:  # what is only known inside a run, or a mistake that is reported later
+            plain = OmegaConf.to_container(config, resolve=False)
+        return point_name(differs, plain)
 
     OmegaConf.register_new_resolver("agebench.point", name_point, replace=True)
     _leave_out_of_names()
@@ -132,7 +142,7 @@ def _leave_out_of_names() -> None:
 
 def explain(error: BaseException, conf: Path) -> str | None:
     """Return one sentence on an error that the user can mend, or None if it is not of that kind."""
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     chain: list[BaseException] = []
@@ -143,22 +153,41 @@ def explain(error: BaseException, conf: Path) -> str | None:
     for found in chain:
         if isinstance(found, UserError | SweepError):
             return str(found)
+    text = " ".join(str(error).split()) if str(error) else str(chain[-1])
+    if "Config group override must be a string" in text:  # a bare ValueError of Hydra's
+        return "a group takes the name of a choice, as in model=mlp: no number, no null, and no spaces around ="
     if not any(isinstance(found, HydraException | OmegaConfBaseException) for found in chain):
         return None
-    text = " ".join(str(error).split()) if str(error) else str(chain[-1])
-    if match := re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text):
-        key = match[1].partition("@")[0]
-        return f"there is no config key or group {key!r}{_nearest(key, known_names(conf))}; --help lists the groups"
+    if isinstance(error, OverrideParseException):
+        reason = text.partition(" See http")[0].removeprefix(f"Error parsing override '{error.override}' ")
+        return (
+            f"cannot read {error.override} ({reason}): give KEY=VALUE without spaces around =, "
+            f"""and quote other values than plain words and numbers twice: 'KEY="VALUE"'"""
+        )
+    if match := re.search(r"Ambiguous value for argument '([^=']+)=([^']*)'", text):
+        return f"{match[1]} has several values: add -m to run them all, or write {match[1]}=[{match[2]}] for one list"
+    if match := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']*)'", text):
+        return _no_key(match[1], conf)
     if match := re.search(r"Key '([^']+)' is not in struct full_key: (\S+)", text):
-        return f"there is no config key {match[2]!r}{_nearest(match[2], known_names(conf))}"
+        return _no_key(match[2], conf)
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, choice = match[1].rpartition("/")
-        choices = [path.stem for path in (conf / group).glob("*.yaml")]
-        listed = f"; choose one of {', '.join(sorted(choices))}" if choices else ""
+        offered = re.search(r"Available options in '[^']+': (.*?)(?: Config search path|$)", text)
+        choices = [name for name in offered[1].split() if not name.startswith("_")] if offered else []
+        listed = f"; choose one of {', '.join(choices)}" if choices else ""
         return f"{group}={choice} does not exist{_nearest(choice, choices)}{listed}"
     if match := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{match[1]} has no default: set {match[1]}=VALUE"
-    return re.sub(r" *(full_key:.*|object_type=\S+|See https?://\S+.*)", "", text)
+    where = re.search(r"full_key: (\S+)", text)
+    text = re.sub(r" *(full_key:.*|object_type=\S+|Config search path:.*|See https?://\S+.*)", "", text)
+    return f"{where[1]}: {text}" if where else text
+
+
+def _no_key(key: str, conf: Path) -> str:
+    known = known_names(conf)
+    if key in known:
+        return f"there is no config key {key!r} here: it belongs to another choice of its group, or to another verb"
+    return f"there is no config key or group {key!r}{_nearest(key, known)}; --help lists the groups"
 
 
 def known_names(conf: Path) -> list[str]:
@@ -180,10 +209,11 @@ def known_names(conf: Path) -> list[str]:
         for key in flatten(tree):
             parts = f"{prefix}{key}".split(".")
             names |= {".".join(parts[: i + 1]) for i in range(len(parts))}
-    return sorted(n for n in names if "_target_" not in n and "_partial_" not in n)
+    return sorted(n for n in names if not re.search(r"_target_|_partial_|^hydra\.sweeper\.params", n))
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    close = [k for k in known if "." not in name and k.rpartition(".")[2] == name][:1]  # `lr` for `optim.lr`
+    ends = [k for k in known if re.split(r"[./]", k)[-1] == name]  # `lr` for `optim.lr`, `split` for `data/split`
+    close = [min(ends, key=lambda k: (len(k), "/" not in k))] if ends else []
     close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -59,7 +59,8 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
 
 def quieten() -> None:
     """Leave to the reader what Lightning says that helps, and drop what it says at every run."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*treespec.*", ".*smaller than the logging interval.*", ".*does not have many workers.*"):
         warnings.filterwarnings("ignore", message)
 
@@ -219,27 +220,24 @@ def _metric_names(module: ImageModule) -> list[str]:
 
 
 def _hparams(cfg: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
-    """Return what a table of runs should show: the choices, then the numbers most often swept."""
+    """Return the columns of a table of runs: the choices that name a run, and whatever was typed.
+
+    Few, for TensorBoard orders them by the alphabet and shows the first five.
+    """
     from hydra.core.hydra_config import HydraConfig
 
-    params: dict[str, Any] = {}
-    if HydraConfig.initialized():
-        hydra = HydraConfig.get()
-        groups = ("data", "data/split", "model", "head", "optim", "scheduler", "augment")
-        params |= {g: hydra.runtime.choices[g] for g in groups if g in hydra.runtime.choices}
-        flat = run.flatten(config)
-        for override in hydra.overrides.task:  # whatever was typed is worth a column
-            key = override.partition("=")[0].lstrip("+~")
-            if key in flat and not key.startswith(("paths.", "data.root", "report", "logger", "trainer.accelerator")):
-                params[key] = flat[key]
-    return params | {
-        "seed": cfg.seed,
-        "optim.lr": cfg.optim.lr,
-        "optim.weight_decay": cfg.optim.weight_decay,
-        "data.batch_size": cfg.data.batch_size,
-        "trainer.max_epochs": cfg.trainer.max_epochs,
-        "trainer.precision": str(cfg.trainer.precision),
-    }
+    params: dict[str, Any] = {"optim.lr": cfg.optim.lr, "seed": cfg.seed}
+    if not HydraConfig.initialized():
+        return params
+    hydra, flat = HydraConfig.get(), run.flatten(config)
+    params |= {group: hydra.runtime.choices[group] for group in ("data", "head", "model", "optim")}
+    for override in hydra.overrides.task:
+        key = override.partition("=")[0].lstrip("+~")
+        if key in hydra.runtime.choices:
+            params[key] = str(hydra.runtime.choices[key])
+        elif key in flat and key not in ("data.root", "report", "sweep") and not key.startswith("paths."):
+            params[key] = flat[key]
+    return params
 
 
 def _device(trainer: L.Trainer) -> str:

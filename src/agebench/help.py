@@ -40,14 +40,16 @@ def show_help(verb: str, conf: Path, config_name: str) -> str:
     usage, purpose = USES[verb]
     lines = [f"usage: {usage}", "", purpose, "", "flags", FLAGS, ""]
     folders = sorted(p for p in conf.rglob("*") if p.is_dir() and p.relative_to(conf).parts[0] != "hydra")
-    for folder in folders if verb != "evaluate" else [f for f in folders if f.relative_to(conf).parts[0] == "data"]:
+    if verb != "train":  # the others take the rest from a run, or need none of it
+        folders = [f for f in folders if f.relative_to(conf).parts[0] == "data"]
+    for folder in folders:
         choices = sorted(p for p in folder.glob("*.yaml") if not p.stem.startswith("_"))
         if choices:
             lines.append(f"{folder.relative_to(conf).as_posix()}=")
-            lines += [f"  {path.stem:<20}{describe(path)}" for path in choices]
+            lines += [f"  {path.stem + '  ':<20}{describe(path)}" for path in choices]
             lines.append("")
     lines.append(f"other keys ({config_name}.yaml)")
-    text = (conf / f"{config_name}.yaml").read_text(encoding="utf-8").split("\n\n")
-    body = [line for block in text for line in block.splitlines() if not line.startswith(("#", "defaults", "  - "))]
-    lines += [f"  {line}" for line in body if line and not line.startswith("hydra")]
+    text = (conf / f"{config_name}.yaml").read_text(encoding="utf-8").partition("\nhydra:")[0]
+    body = [line for line in text.splitlines() if line and not line.startswith(("#", "defaults", "  - "))]
+    lines += [f"  {line}" for line in body]
     return "\n".join(lines)

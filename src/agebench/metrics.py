@@ -49,7 +49,10 @@ def summarise(
 
 def confusion(predicted: Array, target: Array, num_labels: int) -> Array:
     """Count images by (actual, predicted) label, int64, shape (R, R)."""
-    pairs = np.bincount(target * num_labels + predicted, minlength=num_labels * num_labels)
+    # Wide first: 30 * 10 wraps round in uint8.
+    pairs = np.bincount(
+        target.astype(np.int64) * num_labels + predicted.astype(np.int64), minlength=num_labels * num_labels
+    )
     return pairs.reshape(num_labels, num_labels)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
-import numpy as np
 import numpy.typing as npt
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -145,7 +144,8 @@ class ImageModule(L.LightningModule):
         return self
 
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch and forget the last one's sums."""
+        """Seed the epoch, forget the last one's sums, and set every part's mode: Lightning leaves modes as they are."""
+        self.train()
         torch.manual_seed((self.seed << 24) + (self.current_epoch << 8) + self.global_rank)
         self._seen = torch.zeros(3, device=self.device)
 
@@ -158,7 +158,8 @@ class ImageModule(L.LightningModule):
             count = len(batch.target)
             # On the device: reading a number here would make the GPU wait at every step.
             self._seen += torch.stack([torch.full_like(loss, count), loss * count, hits.to(loss.dtype)])
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]  # set by its connector
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its connector
+        if every and self.global_step % every == 0:
             for logger in self.loggers:
                 logger.log_metrics({"train/loss_step": loss.item()}, step=self.global_step)
         return loss
@@ -168,7 +169,8 @@ class ImageModule(L.LightningModule):
 
         Lightning calls this module's own epoch-end hook only after those of the callbacks that show the figures.
         """
-        if not self.trainer.is_last_batch:
+        stops = 0 <= self.trainer.max_steps <= self.trainer.global_step  # within an epoch
+        if not (self.trainer.is_last_batch or stops):
             return
         count, loss, hits = self.trainer.strategy.reduce(self._seen, reduce_op="sum").tolist()
         means = {"train/loss": loss / count, "train/accuracy": hits / count}
@@ -186,6 +188,9 @@ class ImageModule(L.LightningModule):
     def _evaluate(self, part: str) -> Predictions:
         outputs, target, rows = self.collected.compute()
         self.collected.reset()
+        # torchmetrics hands over a tensor of one element without its dimensions.
+        target, rows = target.reshape(-1), rows.reshape(-1)
+        outputs = outputs.reshape(len(rows), -1)
         posterior, point = self.head.posterior(outputs), self.head.point(outputs)
         arrays = [x.cpu().numpy() for x in (posterior, point, target)]
         about: dict[str, Any] = {

@@ -24,9 +24,11 @@ WITHOUT_EFFECT = (
     "data.eval_batch_size",
     "data.cache",
     "data.source.download",
+    "data.source.url",
     "callbacks.progress",
     "callbacks.lr_monitor",
     "callbacks.summary",
+    "callbacks.early_stopping.verbose",
     "trainer.default_root_dir",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
@@ -72,8 +74,8 @@ def point_name(differs: str, config: Mapping[str, Any]) -> str:
     """
     # `optim.lr-0.001` -> `lr-0.001`; then nothing that Hydra's override grammar would trip over.
     short = re.sub(r"(^|_)[+~]*(?:\w+[./@])*(\w+-)", r"\1\2", differs)
-    safe = re.sub(r"[^\w.\-]+", "-", short).strip("-_.")[:100]
-    return f"{safe}-{config_hash(config)[:6]}" if safe else config_hash(config)[:6]
+    safe = re.sub(r"[^\w.\-]+", "-", short, flags=re.ASCII).strip("-_.")[:100]
+    return f"{safe or 'point'}-{config_hash(config)[:6]}"  # 123456 alone would be read as a number
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

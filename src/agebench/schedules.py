@@ -11,6 +11,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
+from agebench.errors import UserError
+
 
 def constant(optimizer: Optimizer, *, warmup_epochs: float = 0.0, steps_per_epoch: int, **_: Any) -> dict[str, Any]:
     """Keep the rate, after a linear rise over warmup_epochs."""
@@ -26,7 +28,12 @@ def cosine(
     steps_per_epoch: int,
     **_: Any,
 ) -> dict[str, Any]:
-    """Rise linearly over warmup_epochs, then fall along half a cosine to final_share of the rate at the last step."""
+    """Rise linearly over warmup_epochs, then fall along half a cosine, to end at final_share of the rate.
+
+    Raises:
+        UserError: If nothing says how long the training is.
+    """
+    _need_length("cosine", epochs)
     warmup = warmup_epochs * steps_per_epoch
     fall = max(1.0, epochs * steps_per_epoch - warmup)
 
@@ -43,11 +50,21 @@ def step(optimizer: Optimizer, *, every_epochs: int = 10, factor: float = 0.1, *
 
 
 def plateau(
-    optimizer: Optimizer, *, patience: int = 3, factor: float = 0.1, monitor: str, mode: str, **_: Any
+    optimizer: Optimizer,
+    *,
+    patience: int = 3,
+    factor: float = 0.1,
+    monitor: str,
+    mode: str,
+    val_every_epochs: int = 1,
+    **_: Any,
 ) -> dict[str, Any]:
-    """Multiply the rate by `factor` when the monitored metric has not improved for more than `patience` epochs."""
+    """Multiply the rate by `factor` when the monitored metric has not improved for more than `patience` validations.
+
+    It looks every val_every_epochs epochs, when there is a new value.
+    """
     scheduler = ReduceLROnPlateau(optimizer, "max" if mode == "max" else "min", factor=factor, patience=patience)
-    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
+    return {"scheduler": scheduler, "interval": "epoch", "frequency": val_every_epochs, "monitor": monitor}
 
 
 def one_cycle(
@@ -55,12 +72,21 @@ def one_cycle(
 ) -> dict[str, Any]:
     """Rise from 1/25 of the rate to the rate over rise_share of the training, then fall to 1/250,000 of it.
 
+    Raises:
+        UserError: If nothing says how long the training is.
+
     Source: Smith and Topin (2019), arXiv:1708.07120, by torch's OneCycleLR with cosine annealing and fixed momentum.
     """
+    _need_length("one_cycle", epochs)
     rates = [group["lr"] for group in optimizer.param_groups]
     steps = max(2, math.ceil(epochs * steps_per_epoch))
     scheduler = OneCycleLR(optimizer, rates, total_steps=steps, pct_start=rise_share, cycle_momentum=False)
     return {"scheduler": scheduler, "interval": "step"}
+
+
+def _need_length(name: str, epochs: float) -> None:
+    if not 0 < epochs < math.inf:
+        raise UserError(f"scheduler={name} must know how long the training is: set trainer.max_epochs to 1 or more")
 
 
 def _by_step(optimizer: Optimizer, warmup: float, factor: Callable[[int], float]) -> dict[str, Any]:

@@ -25,13 +25,13 @@ def summarise_model(model: nn.Module, image_shape: tuple[int, int, int]) -> str:
     def remember(name: str) -> Any:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
             if isinstance(output, Tensor):
-                shapes[name] = str(tuple(["B", *output.shape[1:]])).replace("'", "")
+                shapes[name] = str(("B", *output.shape[1:])).replace("'", "")
 
         return hook
 
     named = [(name, module) for name, module in model.named_modules() if name]
     hooks = [module.register_forward_hook(remember(name)) for name, module in named]
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     parameter = next(model.parameters())
     try:
         with torch.no_grad():
@@ -39,7 +39,8 @@ def summarise_model(model: nn.Module, image_shape: tuple[int, int, int]) -> str:
     finally:
         for hook in hooks:
             hook.remove()
-        model.train(training)
+        for module, training in modes:  # each its own: a frozen part stays in evaluation mode
+            module.training = training
 
     rows = _rows(model, shapes)
     table = [("layer (type)", "output shape", "parameters"), *rows]

@@ -21,7 +21,8 @@ class RunTensorBoard(TensorBoardLogger):
     @rank_zero_only
     def declare_hparams(self, params: Mapping[str, Any], metrics: Sequence[str]) -> None:
         """Name a run's hyperparameters, and those of its scalars that the HPARAMS page shows beside them."""
-        plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in params.items()}
+        # torch would write true as the number 1.
+        plain = {k: v if isinstance(v, int | float) and not isinstance(v, bool) else str(v) for k, v in params.items()}
         experiment, session, _ = hparams(plain, dict.fromkeys(metrics, 0.0))
         writer = self.experiment._get_file_writer()  # SummaryWriter.add_hparams would open a sub-run
         writer.add_summary(experiment)

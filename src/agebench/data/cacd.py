@@ -34,7 +34,7 @@ class CACD:
     targets = ("decade", "age", "bins")
 
     def __init__(self, root: str) -> None:
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
 
     def prepare(self) -> None:
         """Raise UserError if there is no image: nobody may download CACD for you."""
@@ -70,10 +70,17 @@ class CACD:
             if (self.root / file).is_file():
                 fields = read_metadata(self.root / file)
                 names = fields.pop("name")
-                # The authors' protocol: rank 3-5 is the cleaned test part, 1-2 the cleaned val part (README of the data).
+                # The authors' protocol: ranks 1-2 and 3-5, the people whose labels were cleaned, are val and test.
                 fields["part"] = np.select([fields["rank"] > 5, fields["rank"] > 2], ["train", "test"], "val")
                 return Records(names, fields)
-        matches = [m for m in (NAME.match(path.name) for path in self._paths.values()) if m]
+        # In one Unicode form, so that nobody is two people and a list of names is the same on every machine.
+        spelled = sorted(unicodedata.normalize("NFC", path.name) for path in self._paths.values())
+        matches = [m for m in map(NAME.match, spelled) if m]
+        if not matches:
+            raise UserError(
+                f"no image under {self.root} is named as CACD's are (53_Robin_Williams_0001.jpg), and without "
+                f"{METADATA[0]} ages are read off the names: put that file there, or use data=folder or data=table"
+            )
         people = [m[2] for m in matches]
         ages = np.array([int(m[1]) for m in matches], dtype=np.int64)
         return Records(np.array([m[0] for m in matches]), {"age": ages, "identity": np.array(people)})
@@ -122,7 +129,7 @@ def read_metadata(path: Path) -> dict[str, Array]:
             data = scipy.io.loadmat(path, variable_names=["celebrityImageData"])["celebrityImageData"][0, 0]
             fields = {field: data[field].ravel().astype(np.int64) for field in FIELDS}
             fields["name"] = np.array([str(cell[0]) for cell in data["name"].ravel()])
-    except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, scipy.io.matlab.MatReadError) as error:
+    except Exception as error:  # a damaged file makes the two parsers raise nearly anything
         raise UserError(
             f"cannot read {path} as CACD's metadata ({error}): download it again, see docs/data.md"
         ) from error

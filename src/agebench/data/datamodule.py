@@ -10,6 +10,7 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from agebench.data import split as splits
@@ -72,7 +73,7 @@ class ImageDataModule(L.LightningDataModule):
         self.image_size, self.channels = image_size, channels
         self._batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.per_class, self.limit, self.num_workers = per_class, limit, num_workers
-        self.cache, self.seed = Path(cache), seed
+        self.cache, self.seed = Path(cache).expanduser(), seed
         self._store: torch.Tensor | None = None
         self._parts: dict[str, Pixels] = {}
 
@@ -115,13 +116,21 @@ class ImageDataModule(L.LightningDataModule):
             rows,
             size=self.image_size,
             channels=self.channels,
-            key=f"{self.name}|{self.source.stamp()}",
+            key=self._pixels_key(rows),
         )
         self._store = torch.from_numpy(store)
         for part in PARTS:
             chosen = self.split.part(part)
             where = torch.from_numpy(np.searchsorted(rows, chosen))
             self._parts[part] = Pixels(self._store, where, torch.from_numpy(self.target.labels[chosen]))
+
+    def _pixels_key(self, rows: Array) -> str:
+        """Return what decides the pixels of some rows: the files, and which image each row stands for.
+
+        The same files give other rows once a metadata file lies beside them.
+        """
+        names = hashlib.sha256("\n".join(self.records.names[rows].tolist()).encode()).hexdigest()
+        return f"{self.name}|{self.source.stamp()}|{names}"
 
     def plan(self) -> None:
         """Work out records, labels and split without opening an image."""
@@ -167,25 +176,28 @@ class ImageDataModule(L.LightningDataModule):
         """Return mean and standard deviation of each channel over the train part, in [0, 1], worked out once."""
         self.setup()
         rows = self._parts["train"].rows
-        key = hashlib.sha256(f"{self.name}|{self.source.stamp()}|{self.image_size}|{self.channels}".encode())
-        key.update(np.ascontiguousarray(self.split.train).tobytes())
-        file = self.cache / f"{key.hexdigest()[:20]}-statistics.json"
-        if not file.exists():
-            counts = np.zeros((self.channels, 256), dtype=np.int64)
-            for chunk in rows.split(4096):
-                images = self.pixels[chunk]
-                for channel in range(self.channels):
-                    counts[channel] += np.bincount(images[:, channel].numpy().ravel(), minlength=256)
-            levels = np.arange(256) / 255
-            mean = counts @ levels / counts.sum(1)
-            std = np.sqrt(counts @ levels**2 / counts.sum(1) - mean**2)
-            # A constant image would divide by zero.
-            text = json.dumps({"mean": mean.tolist(), "std": np.maximum(std, 1e-3).tolist()})
-            partial_file = file.with_suffix(".part")
-            partial_file.write_text(text)
-            partial_file.replace(file)
-        known = json.loads(file.read_text())
+        key = f"{self._pixels_key(self.split.train)}|{self.image_size}|{self.channels}"
+        file = self.cache / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}-statistics.json"
+        with FileLock(f"{file}.lock"):
+            if not file.exists():
+                self._write_statistics(file, rows)
+            known = json.loads(file.read_text())
         return known["mean"], known["std"]
+
+    def _write_statistics(self, file: Path, rows: torch.Tensor) -> None:
+        counts = np.zeros((self.channels, 256), dtype=np.int64)
+        for chunk in rows.split(4096):
+            images = self.pixels[chunk]
+            for channel in range(self.channels):
+                counts[channel] += np.bincount(images[:, channel].numpy().ravel(), minlength=256)
+        levels = np.arange(256) / 255
+        mean = counts @ levels / counts.sum(1)
+        std = np.sqrt((counts * (levels - mean[:, None]) ** 2).sum(1) / counts.sum(1))
+        # A constant image would divide by zero.
+        text = json.dumps({"mean": mean.tolist(), "std": np.maximum(std, 1e-3).tolist()})
+        partial_file = file.with_suffix(".part")
+        partial_file.write_text(text)
+        partial_file.replace(file)
 
     @property
     def pixels(self) -> torch.Tensor:
@@ -217,11 +229,19 @@ class ImageDataModule(L.LightningDataModule):
     def _loader(self, part: str, batch_size: int, *, shuffle: bool) -> TimedLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         count = len(self._parts[part])
-        if world > min(batch_size, count):
-            raise UserError(f"{world} devices cannot share a batch of {min(batch_size, count)}: raise data.batch_size")
         sampler = BatchSampler(count, batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world=world)
+        # Batch norm refuses to learn from one image; an evaluation batch must leave none of the devices without any.
+        smallest, each = (min(batch_size, count), 2) if shuffle else (count // len(sampler), 1)
+        if world > 1 and smallest < each * world:
+            key = "data.batch_size" if shuffle else "data.eval_batch_size"
+            raise UserError(
+                f"{world} devices cannot share a {part} batch of {smallest}, for each needs {each} of its images: "
+                f"raise {key}, or use more data or fewer devices"
+            )
         # A sampler of whole batches with batch_size=None: the data set gathers each of them in one go.
-        make = partial(TimedLoader, self._parts[part], sampler=sampler, batch_size=None)
+        # A generator of its own: otherwise every loader draws from the one that augmentation and dropout follow.
+        generator = torch.Generator().manual_seed(self.seed)
+        make = partial(TimedLoader, self._parts[part], sampler=sampler, batch_size=None, generator=generator)
         pin = torch.cuda.is_available()
         if self.num_workers == 0:
             return make(pin_memory=pin)

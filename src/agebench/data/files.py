@@ -13,12 +13,19 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def find_images(folder: Path) -> Iterator[Path]:
-    """Yield every image file below a folder, at any depth, in a fixed order; hidden files and folders are skipped."""
-    for here, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
+    """Yield every image file below a folder, at any depth, in a fixed order; hidden files and folders are skipped.
+
+    Links to folders are followed, unless they lead back to a folder that they lie in.
+    """
+    for here, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and not _leads_back(Path(here, f)))
         for file in sorted(files):
             if file.lower().endswith(EXTENSIONS) and not file.startswith("."):
                 yield Path(here, file)
+
+
+def _leads_back(folder: Path) -> bool:
+    return folder.is_symlink() and folder.resolve() in {parent.resolve() for parent in folder.absolute().parents}
 
 
 def open_image(path: Path) -> Image.Image:

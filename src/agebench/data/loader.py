@@ -57,7 +57,7 @@ class BatchSampler(Sampler[Tensor]):
         if self.shuffle:
             generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
             order = torch.randperm(self.count, generator=generator)
-            batches = order[: steps * self.batch_size].split(self.batch_size)
+            batches = order.split(self.batch_size)[:steps]
         else:
             batches = torch.arange(self.count).tensor_split(steps)
         for batch in batches:

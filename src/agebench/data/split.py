@@ -5,6 +5,7 @@ Every split takes (records, labels) first and its own settings by keyword, and r
 
 import csv
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ import numpy as np
 
 from agebench.data.records import Array, Records
 from agebench.errors import UserError
+
+log = logging.getLogger(__name__)
 
 PARTS = ("train", "val", "test")
 
@@ -51,7 +54,8 @@ def official(
 ) -> Split:
     """Follow the data set's publisher; where it names no val part, take a stratified share of train, seeded.
 
-    With val_from_test, val is the test part, as some lectures have it, and no image of train is given up for it. CACD's parts come from its ranks (over 5 train, 1-2 val, 3-5 test); MNIST's and a folder's from where the file lies.
+    With val_from_test, val is the test part, as some lectures have it, and no image of train is given up for it. CACD's
+    parts come from its ranks (over 5 train, 1-2 val, 3-5 test); MNIST's and a folder's from where the file lies.
     """
     if "part" not in records.columns:
         raise UserError(
@@ -65,6 +69,7 @@ def official(
     if val_from_test:
         return Split("official-valtest", train, test, test, val_is_test=True)
     if len(val) == 0:
+        _check_shares("official", val_share=val_share)
         train, val = _take_share(train, labels, val_share, np.random.default_rng(seed))
     return Split("official", train, val, test)
 
@@ -83,6 +88,7 @@ def train80(records: Records, labels: Array, *, seed: int = 0) -> Split:
 
 def random(records: Records, labels: Array, *, seed: int = 0, val_share: float = 0.1, test_share: float = 0.1) -> Split:
     """Split images at random, stratified by label; with people in the data, most of them end up on both sides."""
+    _check_shares("random", val_share=val_share, test_share=test_share)
     rng = np.random.default_rng(seed)
     rest, test = _take_share(np.arange(len(records)), labels, test_share, rng)
     train, val = _take_share(rest, labels, val_share / (1 - test_share), rng)
@@ -96,6 +102,7 @@ def lecture(records: Records, labels: Array, *, seed: int = 42, per_label: int =
     """
     from sklearn.model_selection import train_test_split
 
+    _check_shares("lecture", test_share=test_share)
     rng = np.random.default_rng(seed)
     train: list[Array] = []
     test: list[Array] = []
@@ -123,6 +130,13 @@ def subset(
     counts = np.floor(wanted * share).astype(int)
     if counts.min() < 1:
         raise UserError(f"data/split=subset needs at least one image a part, {len(records)} images are too few")
+    if share < 1:
+        log.warning(
+            "data/split=subset: %s images are fewer than the %s it wants; train, val and test shrink to %s",
+            f"{len(records):,}",
+            f"{wanted.sum():,}",
+            " / ".join(f"{count:,}" for count in counts),
+        )
     order = np.random.default_rng(seed).permutation(len(records))
     a, b, c = (np.sort(rows) for rows in np.split(order[: counts.sum()], np.cumsum(counts)[:-1]))
     return Split("subset", a, b, c)
@@ -132,7 +146,8 @@ def identity(
     records: Records, labels: Array, *, seed: int = 0, val_share: float = 0.1, test_share: float = 0.1
 ) -> Split:
     """Split people (or pages) at random, so that nobody is on two sides, with labels as even as that allows."""
-    folds = _folds(records, labels, seed, round(1 / min(val_share, test_share)))
+    _check_shares("identity", val_share=val_share, test_share=test_share)
+    folds = _folds(records, labels, seed, max(3, round(1 / min(val_share, test_share))))
     count = len(np.unique(folds))
     tests = max(1, round(test_share * count))
     vals = max(1, round(val_share * count))
@@ -152,22 +167,37 @@ def kfold(records: Records, labels: Array, *, seed: int = 0, k: int = 5, fold: i
 
 
 def column(records: Records, labels: Array, *, seed: int = 0, file: str | None = None, val_share: float = 0.1) -> Split:
-    """Follow a list of one's own: the data's `split` column, or a CSV file with columns name and part (split.csv is one)."""
+    """Follow a list of one's own: the data's `split` column, or a CSV file with the columns name and part.
+
+    The split.csv of a run is such a file; images that it lists both in val and in test, as some lectures' runs do, are
+    in both again.
+    """
     if file is None:
         return replace(official(records, labels, seed=seed, val_share=val_share), name="column")
     path = Path(file)
     if not path.is_file():
         raise UserError(f"data/split=column: no file {file}; it needs the columns name and part")
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        part_of = {row.get("name"): row.get("part") or row.get("split") for row in csv.DictReader(lines)}
-    part = np.array([part_of.get(str(name)) or "" for name in records.names])
-    known = Records(records.names, {**records.columns, "part": part}, records.class_names)
-    unknown = sorted(set(part) - {*PARTS, ""})
-    if unknown or not (part == "train").any():
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            listed = {(row.get("name"), row.get("part") or row.get("split") or "") for row in csv.DictReader(lines)}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {file} as a CSV file in UTF-8 ({error}): save it as CSV UTF-8") from error
+    unknown = sorted({part for _, part in listed} - {*PARTS, ""})
+    if unknown:
+        raise UserError(f"{file}: part must be train, val or test, got {', '.join(unknown[:3])}")
+    train, val, test = (np.flatnonzero([(str(name), part) in listed for name in records.names]) for part in PARTS)
+    if len(train) == 0 or len(test) == 0:
         raise UserError(
-            f"{file}: part must be train, val or test and match names of this data, got {unknown or 'none'}"
+            f"{file} must list train and test images of this data in its columns name and part, and matches "
+            f"{len(train)} and {len(test)}: names look like {records.names[0]}"
         )
-    return replace(official(known, labels, seed=seed, val_share=val_share), name=f"column-{path.stem}")
+    lost = sorted({str(name) for name, part in listed if part} - set(records.names.tolist()))
+    if lost:
+        log.warning("%s images that %s lists are not in this data, such as %s", f"{len(lost):,}", file, lost[0])
+    if len(val) == 0:
+        _check_shares("column", val_share=val_share)
+        train, val = _take_share(train, labels, val_share, np.random.default_rng(seed))
+    return Split(f"column-{path.stem}", train, val, test, val_is_test=np.array_equal(val, test))
 
 
 def cap(split: Split, labels: Array, *, per_class: int | None, limit: int | None) -> Split:
@@ -209,11 +239,19 @@ def _take_share(rows: Array, labels: Array, share: float, rng: np.random.Generat
     take = np.floor(quota).astype(int)
     # What rounding down left over goes to the labels that lost most by it.
     left = round(share * len(rows)) - take.sum()
-    take[np.argsort(take - quota, kind="stable")[:left]] += 1
+    # Ties are drawn, for labels in their order would always favour the young.
+    ties = np.random.default_rng(0).permutation(len(found))
+    take[np.lexsort((ties, (take - quota).round(9)))[:left]] += 1
     taken = np.zeros(len(rows), dtype=bool)
     for label, count in zip(found, take, strict=True):
         taken[rng.permutation(np.flatnonzero(labels[rows] == label))[:count]] = True
     return rows[~taken], rows[taken]
+
+
+def _check_shares(name: str, **shares: float) -> None:
+    if min(shares.values()) <= 0 or sum(shares.values()) >= 1:
+        got = ", ".join(f"{share}={value}" for share, value in shares.items())
+        raise UserError(f"data/split={name} needs shares above 0 that leave something to train on, got {got}")
 
 
 def _spread(rows: Array, labels: Array, limit: int, rng: np.random.Generator) -> Array:
@@ -241,6 +279,12 @@ def _folds(records: Records, labels: Array, seed: int, k: int) -> Array:
         )
     folds = np.zeros(len(records), dtype=np.int64)
     cut = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
-    for number, (_, rows) in enumerate(cut.split(np.zeros(len(records)), labels, groups)):
-        folds[rows] = number
+    try:
+        for number, (_, rows) in enumerate(cut.split(np.zeros(len(records)), labels, groups)):
+            folds[rows] = number
+    except ValueError as error:
+        raise UserError(
+            f"splitting by identity into {k} folds needs a label with at least {k} images, to spread it over them "
+            f"({error}): use coarser labels (data.target=decade) or fewer folds"
+        ) from error
     return folds

@@ -6,6 +6,7 @@ decides its bytes, so a change of any of it is another store.
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,17 +17,19 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from agebench.data.records import Array
+from agebench.errors import UserError
 
 
 def fit(image: Image.Image, size: int, channels: int) -> Array:
     """Bring an image to size x size pixels, uint8, shape (C, S, S): squashed, bilinear with antialiasing.
 
-    EXIF rotation is applied, 16-bit grey is scaled rather than clipped, transparency is laid on black.
+    EXIF rotation is applied, 16-bit grey is scaled rather than clipped, transparency is dropped.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         grey = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if grey.max() > 255 else 255.0
+        # Modes I and F do not say what white is; those of 16 bits do.
+        top = 65535.0 if image.mode.startswith("I;16") or grey.max() > 255 else 255.0
         image = Image.fromarray((grey * (255.0 / top)).round().clip(0, 255).astype(np.uint8))
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
@@ -40,7 +43,9 @@ def fit(image: Image.Image, size: int, channels: int) -> Array:
 def packed(
     cache: Path, open_image: Callable[[int], Image.Image], rows: Array, *, size: int, channels: int, key: str
 ) -> Array:
-    """Return the pixels of the given rows, uint8, shape (n, C, S, S), mapped from the cache (private: writes stay in memory).
+    """Return the pixels of the given rows, uint8, shape (n, C, S, S), mapped from the cache.
+
+    The mapping is private: writes stay in memory.
 
     Args:
         cache: Folder of the packed stores.
@@ -49,6 +54,9 @@ def packed(
         size: Side in px.
         channels: 1 or 3.
         key: Whatever else decides the pixels: where they come from, and a stamp of the files.
+
+    Raises:
+        UserError: If the disk of the cache is too full.
     """
     digest = hashlib.sha256(f"{key}|{size}|{channels}|squash-bilinear|".encode())
     digest.update(np.ascontiguousarray(rows).tobytes())
@@ -62,6 +70,14 @@ def packed(
 
 def _pack(path: Path, read: Callable[[int], Array], rows: Array, shape: tuple[int, int, int]) -> None:
     half = path.with_suffix(".part")
+    half.unlink(missing_ok=True)  # of a run that was killed
+    needed, free = len(rows) * int(np.prod(shape)), shutil.disk_usage(path.parent).free
+    if needed > free:
+        # Writing to a mapped file on a full disk kills the process without a word.
+        raise UserError(
+            f"packing the images takes {needed / 2**30:,.1f} GiB in {path.parent}, and {free / 2**30:,.1f} GiB are "
+            "free: set paths.cache to another disk, or a smaller data.image_size"
+        )
     store = np.lib.format.open_memmap(half, mode="w+", dtype=np.uint8, shape=(len(rows), *shape))
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -1,6 +1,7 @@
 """A CSV file that names images and their labels: one's own data without a line of code."""
 
 import csv
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,8 @@ from PIL import Image
 from agebench.data.files import open_image, stamp_files
 from agebench.data.records import Array, Records
 from agebench.errors import UserError
+
+NUMBER = re.compile(r"-?[0-9]+")
 
 
 class Table:
@@ -26,7 +29,7 @@ class Table:
     channels = 3
 
     def __init__(self, root: str, columns: Mapping[str, str], *, label: str = "class") -> None:
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.columns = dict(columns)
         self.label = label
 
@@ -63,13 +66,18 @@ class Table:
     def _records(self) -> Records:
         if not self.root.is_file():
             raise UserError(f"no table at {self.root}: data.root must be a CSV file with the columns path and label")
-        with self.root.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            rows, has = list(reader), list(reader.fieldnames or [])
+        try:
+            with self.root.open(newline="", encoding="utf-8-sig") as lines:
+                reader = csv.DictReader(lines)
+                rows, has = list(reader), list(reader.fieldnames or [])
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(
+                f"cannot read {self.root} as a CSV file in UTF-8 ({error}): save it as CSV UTF-8"
+            ) from error
         for column in ("path", "label"):
-            if self.columns[column] not in has:
+            if self.columns.get(column) not in has:
                 raise UserError(
-                    f"{self.root} has no column {self.columns[column]!r}, only {', '.join(has) or 'none'}: "
+                    f"{self.root} has no column {self.columns.get(column)!r}, only {', '.join(has) or 'none'}: "
                     f"name yours with data.columns.{column}=NAME"
                 )
         if not rows:
@@ -81,23 +89,31 @@ class Table:
         names, labels = read("path"), read("label")
         if len(np.unique(names)) < len(names):
             raise UserError(f"{self.root} names an image twice: every path must be there once")
+        if (labels == "").any():
+            raise UserError(
+                f"{self.root} gives no label for {names[labels == ''][0]!r}: fill it in or take the row out"
+            )
         columns: dict[str, Array] = {}
         class_names: tuple[str, ...] = ()
         if self.label == "class":
             # Labels that are all numbers keep the order of numbers: 2 before 10.
-            numeric = all(text.lstrip("-").isdigit() for text in labels)
-            ordered = sorted(set(labels), key=int) if numeric else sorted(set(labels))
-            code = {text: i for i, text in enumerate(ordered)}
-            columns["class"] = np.array([code[text] for text in labels], dtype=np.int64)
-            class_names = tuple(str(text) for text in ordered)
+            found = {str(text) for text in labels}
+            numeric = all(NUMBER.fullmatch(text) for text in found)
+            class_names = tuple(sorted(found, key=lambda text: (int(text) if numeric else 0, text)))
+            code = {text: i for i, text in enumerate(class_names)}
+            columns["class"] = np.array([code[str(text)] for text in labels], dtype=np.int64)
         else:
             try:
-                columns["age"] = labels.astype(np.float64).astype(np.int64)
+                years = labels.astype(np.float64)
             except ValueError as error:
                 raise UserError(f"{self.root}: data.source.label=age needs years in every row ({error})") from error
-        if self.columns["identity"] in has:
+            if not np.all((years >= 0) & (years <= 200)):
+                odd = labels[~((years >= 0) & (years <= 200))][0]
+                raise UserError(f"{self.root}: data.source.label=age needs ages of 0 to 200 years, got {odd}")
+            columns["age"] = years.astype(np.int64)
+        if self.columns.get("identity") in has:
             columns["identity"] = read("identity")
-        if self.columns["split"] in has:
+        if self.columns.get("split") in has:
             columns["part"] = read("split")
             unknown = sorted(set(columns["part"]) - {"train", "val", "test", ""})
             if unknown:

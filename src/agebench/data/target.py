@@ -61,8 +61,8 @@ def make_target(records: Records, name: str, *, bins: Sequence[float] | None = N
         raise UserError(f"data.target={name} is not a target: choose one of {', '.join(TARGETS)}")
     needed = "class" if name == "class" else "age"
     if needed not in records.columns:
-        has = [t for t in TARGETS if ("class" if t == "class" else "age") in records.columns]
-        raise UserError(f"data.target={name} needs {needed} labels, which this data has not: use data.target={has[0]}")
+        other = "class" if "class" in records.columns else "decade"
+        raise UserError(f"data.target={name} needs {needed} labels, which this data has not: use data.target={other}")
     if name == "class":
         labels = records.columns["class"].astype(np.int64)
         values = np.arange(len(records.class_names), dtype=np.float64)
@@ -70,11 +70,11 @@ def make_target(records: Records, name: str, *, bins: Sequence[float] | None = N
 
     ages = records.columns["age"].astype(np.int64)
     if name == "bins":
-        edges = np.asarray(bins if bins is not None else [], dtype=np.float64)
-        if len(edges) == 0 or np.any(np.diff(edges) <= 0):
+        edges = _edges(bins)
+        if len(edges) == 0 or not np.all(np.isfinite(edges)) or np.any(np.diff(edges) <= 0):
             raise UserError(f"data.target=bins needs ascending edges in years, got {bins}: data.bins=[18,30,45,60]")
         labels = np.searchsorted(edges, ages, side="right").astype(np.int64)
-        inner = [f"{a:g}-{b - 1:g}" for a, b in itertools.pairwise(edges)]
+        inner = [f"{a:g}" if b - a == 1 else f"{a:g}-{b - 1:g}" for a, b in itertools.pairwise(edges)]
         names = (f"<{edges[0]:g}", *inner, f"{edges[-1]:g}+")
         return Target(name, labels, names, np.arange(len(names), dtype=np.float64), ordered=True, unit="bins")
 
@@ -84,3 +84,12 @@ def make_target(records: Records, name: str, *, bins: Sequence[float] | None = N
     names = tuple(f"{int(v) * 10}s" if name == "decade" else str(int(v)) for v in values)
     unit = "decades" if name == "decade" else "years"
     return Target(name, steps - int(values[0]), names, values, ordered=True, unit=unit)
+
+
+def _edges(bins: Sequence[float] | None) -> Array:
+    """Return the edges as float64, shape (n,), or none if they are not numbers in a list."""
+    try:
+        edges = np.asarray(bins if bins is not None else [], dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.array([])
+    return edges if edges.ndim == 1 else np.array([])

@@ -18,7 +18,7 @@ from hydra.core.utils import (
 )
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, open_dict, read_write
 
 from agebench.check import check_config
 from agebench.cli import SweepError
@@ -76,7 +76,7 @@ class AgebenchLauncher(Launcher):
 
     def _run(self, config: DictConfig, folder: Path) -> JobReturn:
         # A DDP rank is started from this process's command line: it must be this point, not the sweep.
-        with open_dict(config):
+        with read_write(config.hydra.run), open_dict(config.hydra.run):
             config.hydra.run.dir = str(folder)
         HydraConfig.instance().set_config(config)
         command = sys.argv

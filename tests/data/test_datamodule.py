@@ -1,0 +1,381 @@
+"""Source, target, split and store put together."""
+
+import logging
+import threading
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from PIL import Image
+
+from agebench.data import split as splits
+from agebench.data.cacd import CACD
+from agebench.data.datamodule import ImageDataModule
+from agebench.data.digits import Digits
+from agebench.data.folder import Folder
+from agebench.data.records import Records
+from agebench.data.split import PARTS
+from agebench.data.table import Table
+from agebench.errors import UserError
+
+COLUMNS = {"path": "path", "label": "label", "identity": "identity", "split": "split"}
+
+
+class Memory:
+    """Images from memory: 60 of two classes and of ages 10 to 69, and a count of how often they are opened."""
+
+    channels = 3
+    targets = ("class", "age", "decade", "bins")
+
+    def __init__(self, images: np.ndarray | None = None, *, gone: tuple[int, ...] = ()) -> None:
+        rng = np.random.default_rng(0)
+        self.images = rng.integers(0, 256, (60, 9, 7, 3), dtype=np.uint8) if images is None else images
+        self.gone, self.opened = gone, 0
+
+    def prepare(self) -> None: ...
+
+    def records(self) -> Records:
+        count = len(self.images)
+        columns = {"class": np.arange(count) % 2, "age": np.arange(count) + 10}
+        return Records(np.array([f"{i:02d}.png" for i in range(count)]), columns, ("even", "odd"))
+
+    def present(self) -> np.ndarray:
+        return ~np.isin(np.arange(len(self.images)), self.gone)
+
+    def open(self, row: int) -> Image.Image:
+        self.opened += 1
+        return Image.fromarray(self.images[row])
+
+    def stamp(self) -> str:
+        return "memory"
+
+
+def module(cache: Path, source: Any = None, split: Any = splits.random, **changes: Any) -> ImageDataModule:
+    settings = {"name": "mine", "target": "class", "image_size": 5, "channels": 3, "batch_size": 8, "seed": 0}
+    return ImageDataModule(source or Memory(), split, cache=str(cache), **settings | changes)
+
+
+def test_every_part_holds_the_pixels_and_labels_of_its_rows(tmp_path: Path) -> None:
+    source = Memory(gone=(0, 17))
+    data = module(tmp_path, source)
+
+    data.setup()
+
+    left = [i for i in range(60) if i not in (0, 17)]
+    for name in PARTS:
+        part = data.part(name)
+        batch = part[torch.arange(len(part))]
+        for row, pixels, label in zip(data.split.part(name), batch.images, batch.target, strict=True):
+            original = left[row]
+            small = Image.fromarray(source.images[original]).resize((5, 5), Image.Resampling.BILINEAR)
+            np.testing.assert_array_equal(pixels.numpy(), np.asarray(small).transpose(2, 0, 1))
+            assert int(label) == original % 2
+            assert data.records.names[row] == f"{original:02d}.png"
+    assert data.counts == {"train": 46, "val": 6, "test": 6}  # of 58; a tenth is 5.8
+
+
+def test_the_protocol_names_data_split_and_target(tmp_path: Path) -> None:
+    kfold = partial(splits.kfold, k=3, fold=1)
+    cases = [
+        (module(tmp_path), "mine/random/class"),
+        (module(tmp_path, target="age", limit=5, name="faces"), "faces/random-limit5/age"),
+        (module(tmp_path, target="bins", bins=[18, 30.5], per_class=3), "mine/random-per3/bins-18-30.5"),
+        (module(tmp_path, Memory(), partial(splits.lecture, per_label=10)), "mine/lecture/class"),
+    ]
+
+    for data, _ in cases:
+        data.plan()
+
+    assert [data.protocol for data, _ in cases] == [expected for _, expected in cases]
+    with pytest.raises(UserError, match="who is in each image"):
+        module(tmp_path, Memory(), kfold).plan()
+
+
+def test_planning_opens_no_image_and_leaves_no_file(tmp_path: Path) -> None:
+    source = Memory()
+    data = module(tmp_path / "cache", source)
+
+    data.plan()
+
+    assert data.counts == {"train": 48, "val": 6, "test": 6}
+    assert source.opened == 0
+    assert not (tmp_path / "cache").exists()
+
+
+def test_images_are_packed_once_however_often_it_is_set_up(tmp_path: Path) -> None:
+    source, again = Memory(), Memory()
+    data, later = module(tmp_path, source), module(tmp_path, again, partial(splits.random, seed=5))
+
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    later.setup()  # another split of the same images
+
+    assert source.opened == 60
+    assert again.opened == 0
+
+
+def test_images_that_a_limit_leaves_out_are_never_opened(tmp_path: Path) -> None:
+    source = Memory()
+    data = module(tmp_path, source, limit=4)
+
+    data.setup()
+
+    assert data.counts == {"train": 4, "val": 4, "test": 4}
+    assert source.opened == 12
+    assert tuple(data.pixels.shape) == (12, 3, 5, 5)
+
+
+def test_full_is_the_whole_train_part(tmp_path: Path) -> None:
+    data = module(tmp_path, batch_size="full")
+    data.setup()
+
+    batches = list(data.train_dataloader())
+
+    assert (data.batch_size, data.steps_per_epoch) == (48, 1)
+    assert [sorted(batch.rows.tolist()) for batch in batches] == [list(range(48))]
+
+
+def test_training_steps_shuffle_and_evaluation_does_not(tmp_path: Path) -> None:
+    data = module(tmp_path, batch_size=10, eval_batch_size=4)
+    data.setup()
+
+    train = [batch.rows.tolist() for batch in data.train_dataloader()]
+    tests = [batch.rows.tolist() for batch in data.test_dataloader()]
+    vals = [batch.rows.tolist() for batch in data.val_dataloader()]
+
+    assert [len(rows) for rows in train] == [10, 10, 10, 10, 8]
+    assert data.steps_per_epoch == 5
+    order = [row for rows in train for row in rows]
+    assert sorted(order) == list(range(48))
+    assert order != list(range(48))
+    assert tests == vals == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_the_seed_decides_the_order_and_not_who_is_in_train(tmp_path: Path) -> None:
+    first, other = module(tmp_path, seed=0), module(tmp_path, seed=1)
+    first.setup()
+    other.setup()
+
+    assert first.split.train.tolist() == other.split.train.tolist()
+    assert next(iter(first.train_dataloader())).rows.tolist() != next(iter(other.train_dataloader())).rows.tolist()
+
+
+def test_workers_give_the_batches_that_the_process_itself_would(tmp_path: Path) -> None:
+    alone, helped = module(tmp_path, batch_size=20), module(tmp_path, batch_size=20, num_workers=2)
+    alone.setup()
+    helped.setup()
+    one, two = alone.train_dataloader(), helped.train_dataloader()
+
+    for epoch in (0, 1):
+        for loader in (one, two):
+            loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]  # Lightning does this
+        for a, b in zip(one, two, strict=True):
+            for x, y in zip(a, b, strict=True):
+                assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_statistics_are_numpys_over_the_train_part(tmp_path: Path, channels: int) -> None:
+    source = Memory()
+    data = module(tmp_path, source, channels=channels, image_size=6)
+
+    mean, std = data.statistics()
+    data.setup()
+
+    def shrink(row: int) -> np.ndarray:
+        image = Image.fromarray(source.images[row]).convert("L" if channels == 1 else "RGB")
+        return np.asarray(image.resize((6, 6), Image.Resampling.BILINEAR)).reshape(36, channels)
+
+    train = np.concatenate([shrink(row) for row in data.split.train]).astype(np.float64) / 255
+    np.testing.assert_allclose(mean, train.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(std, train.std(0), rtol=1e-12)
+
+
+def test_statistics_are_worked_out_once_and_anew_for_another_train_part(tmp_path: Path) -> None:
+    first = module(tmp_path).statistics()
+    file = next(tmp_path.glob("*-statistics.json"))
+    file.write_text('{"mean": [0.1, 0.2, 0.3], "std": [1.0, 1.0, 1.0]}')
+
+    again = module(tmp_path).statistics()
+    other = module(tmp_path, per_class=5).statistics()
+
+    assert again == ([0.1, 0.2, 0.3], [1.0, 1.0, 1.0])
+    assert other != again
+    assert other != first
+
+
+def test_images_of_one_shade_have_a_deviation_that_one_can_divide_by(tmp_path: Path) -> None:
+    for shade in (0, 59, 118, 125, 169, 223, 255):  # E[x²] - E[x]² is below 0 in float64 for five of them
+        data = module(tmp_path, Memory(np.full((30, 5, 5, 3), shade, dtype=np.uint8)), name=f"flat{shade}")
+
+        mean, std = data.statistics()
+
+        np.testing.assert_allclose(mean, [shade / 255] * 3, atol=1e-12)
+        assert std == [1e-3] * 3
+
+
+def test_statistics_asked_for_by_several_at_once_are_the_same(tmp_path: Path) -> None:
+    modules, answers = [module(tmp_path) for _ in range(6)], []
+    for data in modules:
+        data.setup()
+    together = threading.Barrier(6)
+
+    def ask(data: ImageDataModule) -> None:
+        together.wait()
+        answers.append(data.statistics())
+
+    threads = [threading.Thread(target=ask, args=(data,)) for data in modules]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(answers) == 6
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_missing_images_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = module(tmp_path, Memory(gone=(3, 8, 20, 21)))
+
+    with caplog.at_level(logging.WARNING):
+        data.setup()
+
+    assert data.missing.tolist() == ["03.png", "08.png", "20.png", "21.png"]
+    assert len(data.records) == 56
+    assert "56 of the 60 images" in caplog.text
+    assert "03.png, 08.png, 20.png" in caplog.text
+
+
+def test_a_label_whose_images_are_missing_keeps_its_place(tmp_path: Path) -> None:
+    data = module(tmp_path, Memory(gone=tuple(range(10))), target="decade")
+
+    data.plan()
+
+    assert data.target.label_names[0] == "10s"
+    assert data.target.num_labels == 6
+    assert data.target.labels.min() == 1
+
+
+def test_a_data_set_without_any_image_says_where_to_look(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("path,label\n" + "".join(f"{i}.png,cat\n" for i in range(1200)))
+    data = module(tmp_path, Table(str(tmp_path / "mine.csv"), COLUMNS))
+
+    with pytest.raises(UserError, match=r"lists 1,200 images and none of them is there .*0\.png.*check data\.root"):
+        data.plan()
+
+
+def test_a_broken_image_is_named_in_one_sentence(tmp_path: Path) -> None:
+    for name in "abcdefghijkl":
+        for kind in ("cat", "dog"):
+            (tmp_path / "pets" / kind).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / "pets" / kind / f"{name}.png")
+    (tmp_path / "pets" / "dog" / "f.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
+    data = module(tmp_path / "cache", Folder(str(tmp_path / "pets")))
+
+    with pytest.raises(UserError, match=r"cannot read the image .*pets/dog/f\.png") as caught:
+        data.setup()
+
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "cache").glob("*.npy"))
+
+
+def test_the_original_of_a_row_is_shown_and_not_the_packed_one(tmp_path: Path) -> None:
+    source = Memory(gone=(0, 1))
+    data = module(tmp_path, source)
+    data.setup()
+
+    image = data.image("test", 2)
+
+    original = data.split.test[2] + 2
+    assert image.size == (7, 9)
+    np.testing.assert_array_equal(np.asarray(image), source.images[original])
+
+
+def test_pixels_before_setup_are_a_mistake_of_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="setup"):
+        _ = module(tmp_path).pixels
+
+
+def test_metadata_that_comes_later_does_not_get_the_pixels_of_another_order(tmp_path: Path) -> None:
+    root = tmp_path / "cacd"
+    root.mkdir()
+    names = [f"{age}_Person_{age % 7}_0001.jpg" for age in range(20, 60)]
+    for name in names:
+        Image.new("L", (6, 6), int(name[:2])).save(root / name, "PNG")
+    flat: Any = partial(module, tmp_path / "cache", split=splits.random, target="age", name="cacd", channels=1)
+    flat(CACD(str(root)), limit=None, target="bins", bins=[40]).setup()
+    cells = np.empty((40, 1), dtype=object)
+    cells[:, 0] = names[::-1]
+    fields = {field: np.ones((40, 1)) for field in ("identity", "year", "rank", "lfw", "birth")}
+    fields |= {"age": np.array([[int(name[:2])] for name in names[::-1]]), "name": cells}
+    scipy.io.savemat(root / "celebrity2000_meta.mat", {"celebrityImageData": fields})
+
+    data = flat(CACD(str(root)), target="bins", bins=[40])
+    data.setup()
+
+    assert data.records.names.tolist() == names[::-1]
+    for name in PARTS:
+        rows = data.split.part(name)
+        batch = data.part(name)[torch.arange(len(rows))]
+        assert batch.images[:, 0, 0, 0].tolist() == data.records.columns["age"][rows].tolist()
+
+
+def test_a_split_that_picks_its_epoch_on_test_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = module(tmp_path, Memory(), splits.lecture)
+
+    with caplog.at_level(logging.WARNING):
+        data.plan()
+
+    assert "the test figure is optimistic" in caplog.text
+
+
+def test_a_split_that_leaves_a_part_empty_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="leaves no image in val"):
+        module(tmp_path, Memory(np.zeros((4, 5, 5, 3), dtype=np.uint8))).plan()
+
+
+def on(devices: int, data: ImageDataModule, rank: int = 0) -> ImageDataModule:
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=devices)  # type: ignore[assignment]
+    return data
+
+
+def test_two_devices_see_the_images_of_one_step_between_them(tmp_path: Path) -> None:
+    alone = module(tmp_path, batch_size=10)
+    alone.setup()
+    shares = [on(2, module(tmp_path, batch_size=10), rank) for rank in (0, 1)]
+    for data in shares:
+        data.setup()
+
+    steps = zip(alone.train_dataloader(), *(data.train_dataloader() for data in shares), strict=True)
+
+    for whole, first, second in steps:
+        assert whole.rows[0::2].tolist() == first.rows.tolist()
+        assert whole.rows[1::2].tolist() == second.rows.tolist()
+
+
+def test_devices_that_would_get_one_image_or_none_are_refused(tmp_path: Path) -> None:
+    data = module(tmp_path, batch_size=5, eval_batch_size=5)  # six of val and test: two batches of three
+    data.setup()
+
+    with pytest.raises(UserError, match=r"3 devices cannot share a train batch of 5.* 2 .*raise data\.batch_size"):
+        on(3, data).train_dataloader()
+    with pytest.raises(UserError, match=r"4 devices cannot share a val batch of 3.*raise data\.eval_batch_size"):
+        on(4, data).val_dataloader()
+    assert len(on(2, data).train_dataloader()) == 9  # of 48: nine fives, and three are too few for two devices
+    assert len(on(3, data).test_dataloader()) == 2
+
+
+def test_grey_digits_go_through_as_they_are(tmp_path: Path) -> None:
+    data = module(tmp_path, Digits(), channels=1, image_size=8)
+
+    data.setup()
+
+    raw = np.stack([np.asarray(Digits().open(row)) for row in range(3)])
+    np.testing.assert_array_equal(data.pixels[:3, 0].numpy(), raw)
+    assert data.counts == {"train": 1437, "val": 180, "test": 180}

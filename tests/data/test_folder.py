@@ -1,0 +1,126 @@
+"""Images sorted into one folder a class."""
+
+import logging
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from agebench.data import split as splits
+from agebench.data.folder import Folder
+from agebench.data.records import Source
+from agebench.errors import UserError
+
+
+def fill(root: Path, *names: str) -> Source:
+    for shade, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4), shade).save(path)
+    return Folder(str(root))
+
+
+def shade(source: Source, row: int) -> int:
+    return int(np.asarray(source.open(row))[0, 0])
+
+
+def test_a_folder_a_class_gives_classes_in_alphabetical_order_and_no_part(tmp_path: Path) -> None:
+    source = fill(tmp_path, "dog/1.png", "cat/2.png", "cat/1.png", "dog/old/3.png")
+
+    source.prepare()
+    records = source.records()
+
+    assert records.names.tolist() == ["cat/1.png", "cat/2.png", "dog/1.png", "dog/old/3.png"]
+    assert records.class_names == ("cat", "dog")
+    assert records.columns["class"].tolist() == [0, 0, 1, 1]
+    assert "part" not in records.columns
+    assert source.present().tolist() == [True] * 4
+    assert [shade(source, row) for row in range(4)] == [2, 1, 0, 3]
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
+def test_train_val_and_test_folders_are_the_publishers_parts(tmp_path: Path, val: str) -> None:
+    source = fill(tmp_path, "train/cat/1.png", "train/dog/1.png", f"{val}/cat/1.png", "test/dog/1.png")
+
+    records = source.records()
+
+    part = dict(zip(records.names.tolist(), records.columns["part"].tolist(), strict=True))
+    assert part == {
+        "train/cat/1.png": "train",
+        "train/dog/1.png": "train",
+        f"{val}/cat/1.png": "val",
+        "test/dog/1.png": "test",
+    }
+    assert records.class_names == ("cat", "dog")
+
+
+def test_without_a_test_folder_val_is_tested(tmp_path: Path) -> None:
+    source = fill(tmp_path, *[f"train/cat/{i}.png" for i in range(20)], "val/cat/1.png")
+
+    records = source.records()
+    split = splits.official(records, records.columns["class"])
+
+    assert records.names[split.test].tolist() == ["val/cat/1.png"]
+    assert [len(split.train), len(split.val)] == [18, 2]
+
+
+def test_train_and_test_alone_leave_val_to_be_cut_from_train(tmp_path: Path) -> None:
+    source = fill(tmp_path, "train/cat/1.png", "test/cat/1.png")
+
+    assert sorted(source.records().columns["part"]) == ["test", "train"]
+
+
+def test_a_class_called_test_is_a_class_when_there_is_no_train(tmp_path: Path) -> None:
+    source = fill(tmp_path, "test/round/1.png", "exam/1.png")
+
+    records = source.records()
+
+    assert records.class_names == ("exam", "test")
+    assert "part" not in records.columns
+
+
+def test_images_beside_the_parts_are_no_class_of_their_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = fill(tmp_path, "train/cat/1.png", "val/cat/1.png", "test/1.png", "extra/cat/1.png", "logo.png")
+
+    with caplog.at_level(logging.WARNING):
+        records = source.records()
+
+    assert records.class_names == ("cat",)
+    assert records.names.tolist() == ["train/cat/1.png", "val/cat/1.png"]
+    assert [shade(source, row) for row in (0, 1)] == [0, 1]
+    assert "2 images" in caplog.text
+
+
+def test_kana_that_macos_spelled_apart_are_one_class_name(tmp_path: Path) -> None:
+    source = fill(tmp_path, unicodedata.normalize("NFD", "ぷ/1.png"))
+
+    records = source.records()
+
+    assert records.class_names == ("ぷ",)
+    assert records.names.tolist() == ["ぷ/1.png"]
+    assert shade(source, 0) == 0
+
+
+@pytest.mark.parametrize("names", [(), ("1.png", "2.png")])
+def test_a_folder_without_class_folders_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    source = fill(tmp_path, *names)
+
+    with pytest.raises(UserError, match=r"expected .*/<class>/\*\.jpg"):
+        source.prepare()
+
+
+def test_a_home_folder_may_be_written_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fill(tmp_path / "pets", "cat/1.png")
+
+    assert len(Folder("~/pets").records()) == 1
+
+
+def test_another_image_is_another_stamp(tmp_path: Path) -> None:
+    before = fill(tmp_path, "cat/1.png").stamp()
+
+    after = fill(tmp_path, "cat/1.png", "cat/2.png").stamp()
+
+    assert before != after

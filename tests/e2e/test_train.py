@@ -1,0 +1,237 @@
+"""Whole trainings: what a run leaves behind, twice the same, and what goes wrong."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+QUICK = ("data=digits", "trainer.max_epochs=2", "report=false")
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_a_run_leaves_every_promised_file_and_key(command, tmp_path):
+    command("train", "data=digits", "trainer.max_epochs=2", "hydra.run.dir=out")
+
+    out = tmp_path / "out"
+    found = results(out)
+    assert found["status"] == "completed"
+    assert found["protocol"] == "digits/random/class"
+    assert found["params"] == {"total": 6762, "trainable": 6762}  # 64*64+64 + 2*64 + 64*32+32 + 2*32 + 32*10+10
+    assert found["data"] == {"train": 1437, "val": 180, "test": 180, "val_is_test": False, "missing": 0}
+    assert found["best"]["monitor"] == "val/accuracy"
+    assert found["best"]["mode"] == "max"
+    assert set(found["metrics"]) == {"test/accuracy", "test/macro_f1", "test/loss"}
+    low, high = found["intervals"]["test/accuracy"]
+    assert low <= found["metrics"]["test/accuracy"] <= high
+    assert set(found["timing"]) == {"fit_s", "train_images_per_s", "data_wait_share"}
+    assert {"split_sha", "seed", "leak", "config", "versions", "git"} <= set(found)
+    for name in (".hydra/config.yaml", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "train.log"):
+        assert (out / name).is_file(), name
+    assert list(out.glob("events.out.tfevents*"))
+    assert (out / "report" / "confusion.png").stat().st_size > 10_000
+    assert not (out / "hparams.yaml").exists()
+
+
+def test_predictions_and_split_list_every_test_image_once_and_agree_with_the_accuracy(command, tmp_path):
+    command("train", *QUICK, "hydra.run.dir=out")
+
+    with (tmp_path / "out" / "predictions.csv").open() as lines:
+        predictions = list(csv.DictReader(lines))
+    with (tmp_path / "out" / "split.csv").open() as lines:
+        tested = {row["name"] for row in csv.DictReader(lines) if row["part"] == "test"}
+    assert {row["name"] for row in predictions} == tested
+    assert len(predictions) == len(tested) == 180
+    right = sum(row["target"] == row["point"] for row in predictions) / len(predictions)
+    assert right == pytest.approx(results(tmp_path / "out")["metrics"]["test/accuracy"], abs=1e-12)
+    row = predictions[0]
+    assert sum(float(row[f"p({digit})"]) for digit in range(10)) == pytest.approx(1, abs=1e-4)
+
+
+def test_metrics_csv_has_one_row_an_epoch(command, tmp_path):
+    command("train", *QUICK, "hydra.run.dir=out")
+
+    with (tmp_path / "out" / "metrics.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert all(0 < float(row["train/loss"]) < 5 and 0 < float(row["val/accuracy"]) <= 1 for row in rows)
+
+
+def test_the_same_command_twice_gives_the_same_bits_and_another_seed_does_not(command, tmp_path):
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        command("train", *QUICK, "model=small_cnn", "augment=digits", f"seed={seed}", f"hydra.run.dir={folder}")
+
+    a, b, c = (results(tmp_path / folder)["metrics"] for folder in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_workers_change_nothing(command, tmp_path):
+    command("train", *QUICK, "augment=digits", "hydra.run.dir=a")
+    command("train", *QUICK, "augment=digits", "data.num_workers=1", "hydra.run.dir=b")
+
+    a, b = results(tmp_path / "a"), results(tmp_path / "b")
+    assert a["metrics"] == b["metrics"]
+    assert a["config"] == b["config"]
+
+
+def test_evaluate_repeats_the_runs_figures_exactly(command, tmp_path):
+    command("train", *QUICK, "model=small_cnn", "hydra.run.dir=out")
+    command("evaluate", "run=out", "hydra.run.dir=again")
+
+    assert results(tmp_path / "again")["metrics"] == results(tmp_path / "out")["metrics"]
+
+
+def test_evaluate_takes_another_data_set_with_the_same_labels_and_the_trained_statistics(command, tmp_path):
+    command("train", *QUICK, "hydra.run.dir=out")
+    command("evaluate", "run=out", "data=digits", "data/split=subset", "data.name=again", "hydra.run.dir=again")
+
+    found = results(tmp_path / "again")
+    assert found["protocol"] == "again/subset/class"
+    assert found["trained_protocol"] == "digits/random/class"
+    assert found["metrics"]["test/accuracy"] > 0.5
+
+
+def test_a_sweep_with_its_flag_in_the_middle_runs_every_point_in_a_folder_of_its_own(command, tmp_path):
+    command("train", "data=digits", "-m", "optim.lr=1e-2,1e-3", "trainer.max_epochs=1", "report=false", "sweep=lr")
+
+    folders = sorted(p.parent.name for p in tmp_path.glob("outputs/sweeps/lr/*/results.json"))
+    assert [name.rpartition("-")[0] for name in folders] == ["lr-0.001", "lr-0.01"]
+    assert all(results(tmp_path / "outputs/sweeps/lr" / name)["status"] == "completed" for name in folders)
+
+
+def test_a_failing_point_stops_no_other_and_the_sweep_ends_with_1(command, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        command("train", *QUICK, "-m", "head=binary,softmax", "sweep=heads")
+
+    folders = {p.parent.name.partition("-")[2].partition("-")[0]: p.parent for p in tmp_path.glob("**/results.json")}
+    assert end.value.code == 1
+    assert results(folders["softmax"])["status"] == "completed"
+    assert results(folders["binary"])["status"] == "failed"
+    assert "two labels" in results(folders["binary"])["error"]
+    assert "1 of 2 points failed" in capsys.readouterr().err
+
+
+def test_a_wrong_value_in_any_point_stops_the_sweep_before_the_first(command, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        command("train", *QUICK, "-m", "optim.lr=1e-3,-1")
+
+    assert end.value.code == 2
+    assert "optim.lr must be a number above 0, got -1" in capsys.readouterr().err
+    assert not list(tmp_path.glob("**/results.json"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("optim.lrr=1",), "did you mean 'optim.lr'?"),
+        (("model=convnxt",), "did you mean 'convnext'?"),
+        (("data=cacd",), "no CACD images under"),
+        (("data=digits", "data.target=age"), "set data.target=class"),
+        (("data=digits", "head=binary"), "two labels"),
+        (("data=digits", "model=alexnet"), "set data.image_size=63"),
+        (("data=digits", "data.batch_size=1"), "batch norm"),
+        (("data=digits", "trainer.precision=16-mixed", "trainer.accelerator=cpu"), "bf16-mixed"),
+        (("data=table",), "data.root"),
+        (("data=digits", "model=mlp", "model.pretrained=true"), "no published weights"),
+        (("data=digits", "data/split=identity"), "who is in each image"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence_with_exit_code_2(command, capsys, arguments, sentence):
+    with pytest.raises(SystemExit) as end:
+        command("train", "report=false", *arguments)
+
+    told = capsys.readouterr().err
+    assert end.value.code == 2
+    assert sentence in told
+    assert "Traceback" not in told
+    assert "Error executing job" not in told
+
+
+def test_full_batch_and_online_training_work(command, tmp_path):
+    command("train", *QUICK, "model.batch_norm=false", "data.batch_size=full", "hydra.run.dir=full")
+    command("train", *QUICK, "model.batch_norm=false", "data.batch_size=1", "data.limit=40", "hydra.run.dir=online")
+
+    with (tmp_path / "full" / "metrics.csv").open() as lines:
+        assert [int(row["step"]) for row in csv.DictReader(lines)] == [1, 2]
+    with (tmp_path / "online" / "metrics.csv").open() as lines:
+        assert [int(row["step"]) for row in csv.DictReader(lines)] == [40, 80]
+
+
+def test_overfit_learns_a_handful_of_images_by_heart(command, tmp_path):
+    command("train", "debug=overfit", "report=false", "hydra.run.dir=out")
+
+    with (tmp_path / "out" / "metrics.csv").open() as lines:
+        last = list(csv.DictReader(lines))[-1]
+    assert float(last["train/loss"]) < 0.05
+    assert float(last["train/accuracy"]) == 1
+
+
+def test_early_stopping_stops(command, tmp_path):
+    command(
+        "train", "data=digits", "model.batch_norm=false", "optim=sgd", "optim.lr=1e-12", "trainer.max_epochs=30",
+        "report=false", "callbacks.early_stopping.patience=2", "hydra.run.dir=out",
+    )  # fmt: skip
+
+    assert results(tmp_path / "out")["epochs"] == 3
+
+
+def test_a_backbone_of_ones_own_trains_without_touching_agebench(command, tmp_path, monkeypatch):
+    (tmp_path / "mynets.py").write_text(
+        "from torch import nn\n"
+        "class TinyNet(nn.Sequential):\n"
+        "    def __init__(self, *, in_chans, num_classes, width=16):\n"
+        "        super().__init__(nn.Conv2d(in_chans, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, num_classes))\n"
+    )
+    (tmp_path / "myconf" / "model").mkdir(parents=True)
+    (tmp_path / "myconf" / "model" / "tinynet.yaml").write_text("# mine\n_target_: mynets.TinyNet\nwidth: 4\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    command("train", *QUICK, "--config-dir", str(tmp_path / "myconf"), "model=tinynet", "hydra.run.dir=yaml")
+    command("train", *QUICK, "model._target_=mynets.TinyNet", "~model.image_size", "~model.hidden", "~model.batch_norm",
+            "~model.activation", "+model.width=4", "hydra.run.dir=target")  # fmt: skip
+
+    parameters = 1 * 4 * 9 + 4 + 36 * 4 * 10 + 10
+    assert results(tmp_path / "yaml")["params"]["total"] == parameters
+    assert results(tmp_path / "target")["params"]["total"] == parameters
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_test_every_image_once(tmp_path):
+    train = [sys.executable, "-m", "agebench.train", *QUICK, "hydra.run.dir=out", "trainer.accelerator=cpu"]
+    subprocess.run([*train, "trainer.devices=2", "trainer.strategy=ddp"], cwd=tmp_path, check=True)
+    for devices in ("1", "2"):
+        evaluate = [sys.executable, "-m", "agebench.evaluate", "run=out", f"devices={devices}", "accelerator=cpu"]
+        subprocess.run([*evaluate, f"hydra.run.dir=on{devices}"], cwd=tmp_path, check=True)
+
+    trained, one, two = (results(tmp_path / name)["metrics"] for name in ("out", "on1", "on2"))
+    for name, value in one.items():
+        assert two[name] == pytest.approx(value, abs=1e-6)
+        assert trained[name] == pytest.approx(value, abs=1e-6)
+    with (tmp_path / "on2" / "predictions.csv").open() as lines:
+        names = [row["name"] for row in csv.DictReader(lines)]
+    assert len(names) == len(set(names)) == 180
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_an_interrupted_run_with_its_last_checkpoint(tmp_path):
+    import signal
+    import time
+
+    line = [sys.executable, "-m", "agebench.train", "data=digits", "trainer.max_epochs=5000", "hydra.run.dir=out"]
+    process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)[1]
+
+    assert process.returncode == 1
+    assert results(tmp_path / "out")["status"] == "interrupted"
+    assert (tmp_path / "out" / "checkpoints" / "last.ckpt").exists()
+    assert "Traceback" not in told

@@ -1,0 +1,118 @@
+"""The softmax head against float64 NumPy and figures worked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from agebench.errors import UserError
+from agebench.heads.softmax import SoftmaxHead
+
+
+def head_of(num_labels: int, **settings) -> SoftmaxHead:
+    return SoftmaxHead(num_labels, list(range(num_labels)), ordered=False, **settings)
+
+
+def softmax(outputs: np.ndarray) -> np.ndarray:
+    powers = np.exp(outputs - outputs.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+@pytest.fixture
+def drawn() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(32, 5)) * 3, rng.integers(0, 5, size=32)
+
+
+def test_two_labels_worked_by_hand() -> None:
+    # softmax of (ln 3, 0) is (3/4, 1/4)
+    outputs = torch.tensor([[math.log(3), 0.0]])
+
+    assert head_of(2).posterior(outputs).tolist()[0] == pytest.approx([0.75, 0.25])
+    assert head_of(2).loss(outputs, torch.tensor([0])).item() == pytest.approx(math.log(4 / 3))
+    # (1/4 squared + 1/4 squared) / 2
+    assert head_of(2, loss="squared_error").loss(outputs, torch.tensor([0])).item() == pytest.approx(0.0625)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_losses_are_numpys(drawn, smoothing) -> None:
+    outputs, target = drawn
+    probabilities, wanted = softmax(outputs), np.full((32, 5), smoothing / 5)
+    wanted[np.arange(32), target] += 1 - smoothing
+    expected = {
+        "cross_entropy": -(wanted * np.log(probabilities)).sum(1).mean(),
+        "squared_error": 0.5 * ((probabilities - wanted) ** 2).sum(1).mean(),
+    }
+
+    for loss, value in expected.items():
+        head = head_of(5, loss=loss, label_smoothing=smoothing)
+
+        found = head.loss(torch.from_numpy(outputs), torch.from_numpy(target))
+
+        assert found.shape == ()
+        assert found.item() == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_the_gradient_is_that_of_the_loss(drawn, loss) -> None:
+    outputs = torch.from_numpy(drawn[0][:4]).requires_grad_()
+    target = torch.from_numpy(drawn[1][:4])
+    head = head_of(5, loss=loss, label_smoothing=0.1)
+
+    assert torch.autograd.gradcheck(lambda x: head.loss(x, target), outputs)
+
+
+def test_the_posterior_sums_to_one_and_is_numpys(drawn) -> None:
+    posterior = head_of(5).posterior(torch.from_numpy(drawn[0])).numpy()
+
+    np.testing.assert_allclose(posterior, softmax(drawn[0]), rtol=1e-12)
+    np.testing.assert_allclose(posterior.sum(1), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_a_perfect_prediction_has_the_lowest_loss(loss) -> None:
+    head, target = head_of(4, loss=loss), torch.tensor([2])
+    perfect = torch.tensor([[0.0, 0.0, 50.0, 0.0]])
+    others = [torch.tensor([row]) for row in ([0.0, 0, 0, 0], [0.0, 0, 2, 0], [50.0, 0, 0, 0], [0.0, 0, 50, 50])]
+
+    best = head.loss(perfect, target)
+
+    assert best.item() == pytest.approx(0, abs=1e-6)
+    assert all(head.loss(other, target) > best + 1e-3 for other in others)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_extreme_outputs_stay_finite(loss) -> None:
+    head = head_of(3, loss=loss)
+    outputs = torch.tensor([[1e4, -1e4, 0.0], [-1e30, 1e30, 0.0]], requires_grad=True)
+
+    value = head.loss(outputs, torch.tensor([1, 1]))
+    value.backward()
+
+    assert torch.isfinite(value)
+    assert torch.isfinite(outputs.grad).all()
+    assert torch.isfinite(head.posterior(outputs)).all()
+
+
+def test_ordered_labels_are_estimated_by_the_median_and_others_by_the_likeliest() -> None:
+    outputs = torch.tensor([[0.4, 0.15, 0.05, 0.4 + 1e-3]]).log()  # a softmax undoes the logarithm
+    values = [10.0, 20.0, 30.0, 40.0]
+
+    assert SoftmaxHead(4, values, ordered=True).point(outputs).tolist() == [20.0]
+    assert SoftmaxHead(4, values, ordered=False).point(outputs).tolist() == [40.0]
+
+
+def test_it_takes_one_output_a_label() -> None:
+    assert head_of(7).num_outputs == 7
+
+
+def test_an_unknown_loss_names_those_there_are() -> None:
+    with pytest.raises(UserError, match=r"head\.loss=hinge .*cross_entropy, squared_error"):
+        head_of(3, loss="hinge")
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_smoothing_outside_its_range_is_refused(smoothing) -> None:
+    with pytest.raises(UserError, match=rf"head\.label_smoothing must be in \[0, 1\), got {smoothing}"):
+        head_of(3, label_smoothing=smoothing)

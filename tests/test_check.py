@@ -1,0 +1,110 @@
+"""Each rule of the config check, broken by one value."""
+
+import pytest
+
+from agebench.check import RULES, check_config
+from agebench.errors import UserError
+
+BROKEN = [
+    ("seed=-1", "seed must be a whole number from 0 to 4294967295, got -1"),
+    ("seed=4294967296", "seed must be a whole number from 0 to 4294967295, got 4294967296"),
+    ("seed=0.5", "seed must be a whole number"),
+    ("seed=true", "seed must be a whole number"),
+    ("seed=null", "seed must be a whole number"),
+    ("report=1", "report must be true or false, got 1"),
+    ("channels_last=1", "channels_last must be true or false, got 1"),
+    ("matmul_precision=higher", "matmul_precision must be one of highest, high, medium, got higher"),
+    ("test_checkpoint=first", "test_checkpoint must be best or last, got first"),
+    ("optim.lr=0", "optim.lr must be a number above 0, got 0"),
+    ("optim.lr=-1e-3", "optim.lr must be a number above 0, got -0.001"),
+    ("optim.lr=inf", "optim.lr must be a number above 0, got inf"),
+    ("optim.lr=nan", "optim.lr must be a number above 0, got nan"),
+    ("optim.lr=fast", "optim.lr must be a number above 0, got fast"),
+    ("optim.weight_decay=-1", "optim.weight_decay must be a number of 0 or more, got -1"),
+    ("data.batch_size=0", "data.batch_size must be a whole number of 1 or more, or full, got 0"),
+    ("data.batch_size=half", "data.batch_size must be"),
+    ("data.batch_size=2.5", "data.batch_size must be"),
+    ("data.eval_batch_size=full", "data.eval_batch_size must be"),
+    ("data.image_size=0", "data.image_size must be a side in px of 1 or more, got 0"),
+    ("data.image_size=[8,8]", "data.image_size must be"),
+    ("data.channels=2", "data.channels must be 1 (grey) or 3 (colour), got 2"),
+    ("data.channels=true", "data.channels must be"),
+    ("data.num_workers=-1", "data.num_workers must be"),
+    ("data.per_class=0", "data.per_class must be a whole number of 1 or more, or null, got 0"),
+    ("data.limit=0", "data.limit must be a whole number of 1 or more, or null, got 0"),
+    ("data.target=ages", "data.target must be one of class, decade, age, bins, got ages"),
+    ("data.target=age", "data=digits has no target age: set data.target=class"),
+    ("data=cacd data.target=class", "data=cacd has no target class: set data.target=decade (or age, bins)"),
+    ("data=cacd data.target=bins", "data.target=bins needs the lower edges of the bins in years: data.bins=[18,30"),
+    ("data.split=random", "data.split must be chosen as a group: data/split=NAME, got random"),
+    ("data.split.seed=-1", "data.split.seed must be a whole number from 0"),
+    ("data/split=kfold data.split.fold=-1", "data.split.fold must be a whole number of 0 or more, got -1"),
+    ("trainer.max_epochs=ten", "trainer.max_epochs must be a whole number of epochs, got ten"),
+    ("trainer.max_epochs=-2", "trainer.max_epochs must be"),
+    ("trainer.precision=8", "trainer.precision must be one of 32-true, 16-mixed, bf16-mixed, got 8"),
+    ("callbacks.early_stopping=5", "callbacks.early_stopping must be null or a block of keys, such as"),
+    ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience must be a number of epochs, or null"),
+    ("monitor=val/acuracy", "monitor must be auto or a metric of data.target=class, got val/acuracy; did you mean "),
+    ("monitor=val/mae", "monitor must be auto or a metric of data.target=class, got val/mae"),
+    ("monitor=test/accuracy", "monitor must be auto or a metric of data.target=class, got test/accuracy"),
+    ("model=timm", "model.model_name has no default: set model.model_name=VALUE"),
+]
+
+
+@pytest.mark.parametrize(("line", "sentence"), BROKEN, ids=[line for line, _ in BROKEN])
+def test_one_bad_value_is_answered_by_one_sentence(compose_config, line, sentence) -> None:
+    config = compose_config(*line.split())
+
+    with pytest.raises(UserError) as raised:
+        check_config(config)
+
+    assert str(raised.value).startswith(sentence)
+
+
+def test_every_rule_is_broken_above() -> None:
+    broken = {line.split()[-1].partition("=")[0] for line, _ in BROKEN}
+
+    assert {key for key, _, _ in RULES} <= broken
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "seed=0",
+        "seed=4294967295",
+        "data.batch_size=full",
+        "data.batch_size=1",
+        "trainer.precision=64-true",
+        "callbacks.early_stopping=null",
+        "callbacks.early_stopping.patience=0",
+        "monitor=train/loss",
+        "monitor=val/macro_f1",
+        "data=cacd monitor=val/within_1",
+        "data=cacd data.target=age monitor=val/cs5",
+        "data=cacd data.target=bins data.bins=[18,30]",
+        "trainer.max_epochs=null",
+        "trainer.max_epochs=-1",
+        "optim.lr=1",
+        "trainer.precision=bf16-mixed trainer.accelerator=cpu",
+    ],
+)
+def test_what_works_passes(compose_config, line) -> None:
+    check_config(compose_config(*line.split()))
+
+
+def test_half_precision_on_a_cpu_names_what_a_cpu_can_do(compose_config) -> None:
+    config = compose_config("trainer.precision=16-mixed", "trainer.accelerator=cpu")
+
+    with pytest.raises(UserError, match=r"needs a GPU.*use trainer\.precision=bf16-mixed"):
+        check_config(config)
+
+
+def test_an_interpolation_that_leads_nowhere_is_found_before_any_work(compose_config) -> None:
+    config = compose_config("data.image_size=${nowhere}")
+
+    with pytest.raises(Exception, match="Interpolation key 'nowhere' not found"):
+        check_config(config)
+
+
+def test_the_other_verbs_configs_pass(compose_config) -> None:
+    check_config(compose_config("data=digits", name="prepare"))
