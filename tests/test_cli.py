@@ -231,6 +231,19 @@ def test_the_users_own_line_runs_two_points(run_line, tmp_path) -> None:
     assert sorted(p.name for p in (tmp_path / "points").iterdir() if p.is_dir()) == sorted(expected)
 
 
+def test_a_points_name_ends_in_the_hash_of_its_config_worked_out(run_line, tmp_path) -> None:
+    seen = []
+
+    run_line(
+        "-m model=mlp data.image_size=8,16 hydra.sweep.dir=points debug=profile", lambda cfg: seen.append(cfg) or 0.0
+    )
+
+    assert all("${" in str(OmegaConf.to_container(config, resolve=False)["model"]) for config in seen)
+    hashes = [config_hash(OmegaConf.to_container(config, resolve=True))[:6] for config in seen]
+    expected = [f"image_size-{size}-{six}" for size, six in zip((8, 16), hashes, strict=True)]
+    assert sorted(p.name for p in (tmp_path / "points").iterdir() if p.is_dir()) == sorted(expected)
+
+
 def test_a_failed_point_stops_no_other_and_exits_with_1(run_line, capsys, tmp_path) -> None:
     seen = []
 

@@ -66,7 +66,7 @@ def loader(data: Pixels, batch_size: int, *, shuffle: bool = False) -> TimedLoad
 
 def in_batches(data: Pixels, sizes: list[int]) -> TimedLoader:
     """Batches of just these sizes, in order."""
-    sampler = [rows for rows in torch.arange(len(data)).split(sizes)]
+    sampler = list(torch.arange(len(data)).split(sizes))
     return TimedLoader(data, sampler=sampler, batch_size=None)
 
 

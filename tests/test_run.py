@@ -143,6 +143,14 @@ def test_a_points_name_says_what_differs_without_the_groups() -> None:
     assert run.point_name("data.split.seed-1_data.per_class-5", config) == f"seed-1_per_class-5-{six}"
 
 
+def test_a_name_that_is_all_digits_is_no_number() -> None:
+    config = next({"seed": i} for i in range(1_000) if run.config_hash({"seed": i})[:6].isdigit())
+
+    name = run.point_name("", config)
+
+    assert OverridesParser.create().parse_override(f"run={name}").value() == name
+
+
 def test_points_that_differ_have_names_that_differ() -> None:
     # Cut to the same visible part, and still apart.
     values = ["[64,32]", "[64;32]", "a/b", "a,b", "顔", "猫"]

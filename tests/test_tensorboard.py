@@ -89,4 +89,5 @@ def test_figures_and_hyperparameters_of_lightnings_leave_nothing_beside(board, t
     board.experiment.add_image("picture", torch.zeros(3, 4, 4))
     board.save()
 
+    assert "hp_metric" not in read(tmp_path).Tags()["scalars"]
     assert all(path.name.startswith("events.out.tfevents.") for path in tmp_path.rglob("*"))

@@ -113,7 +113,7 @@ def _size_error(
 
 
 def build_normalise(cfg: DictConfig, data: ImageDataModule, model: nn.Module) -> Normalise:
-    """Return the statistics to normalise with: data.normalise, where `auto` asks the pretrained model, then the data."""
+    """Return the statistics that data.normalise names; `auto` asks the pretrained model, then the data."""
     choice = cfg.data.normalise
     if choice not in (*STATISTICS, "dataset", "auto"):
         raise UserError(f"data.normalise={choice} is not known: use auto, dataset, {', '.join(STATISTICS)}")
@@ -141,18 +141,23 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, normalise: Normalise
     torch.manual_seed(cfg.seed)  # the weights do not depend on what happened before
     model = build_model(cfg, channels=data.channels, num_outputs=head.num_outputs, image_size=data.image_size)
     monitor, mode = build_monitor(cfg, unit=target.unit)
-    steps = math.ceil(data.steps_per_epoch / cfg.trainer.get("accumulate_grad_batches", 1))
     if data.steps_per_epoch == 0:
         raise UserError("no training batch has two images: give more data, or a smaller data.batch_size")
+    batches = _limited(data.steps_per_epoch, cfg.trainer.limit_train_batches)
+    steps = math.ceil(batches / cfg.trainer.accumulate_grad_batches)
     epochs = cfg.trainer.max_epochs if (cfg.trainer.max_epochs or -1) > 0 else cfg.trainer.get("max_steps", -1) / steps
     schedule = instantiate(
-        cfg.scheduler, _partial_=True, epochs=epochs, steps_per_epoch=steps, monitor=monitor, mode=mode
+        cfg.scheduler,
+        _partial_=True,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        monitor=monitor,
+        mode=mode,
+        val_every_epochs=cfg.trainer.check_val_every_n_epoch,
     )
     norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     if norms and data.batch_size == 1:
-        raise UserError(
-            "this network has batch norm, which needs two images a step: data.batch_size=2 or more, or model.batch_norm=false"
-        )
+        raise UserError("this network has batch norm, which needs two images a step: set data.batch_size=2 or more")
     stamp = {
         "config": OmegaConf.to_container(cfg, resolve=True),
         "protocol": data.protocol,
@@ -172,6 +177,13 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, normalise: Normalise
         seed=cfg.seed,
         stamp=stamp,
     )
+
+
+def _limited(batches: int, limit: float | None) -> int:
+    """Return the batches of an epoch under Lightning's limit: a count if whole, a share if a fraction."""
+    if limit is None:
+        return batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
 def _optimizer(make: Callable[[Any], torch.optim.Optimizer], parameters: Any) -> torch.optim.Optimizer:

@@ -105,10 +105,11 @@ def _fit(cfg: DictConfig, run_dir: Path, results: dict[str, Any], *, first: bool
     checkpoint = trainer.checkpoint_callback
     best_path = getattr(checkpoint, "best_model_path", "") if cfg.test_checkpoint == "best" else ""
     last_path = getattr(checkpoint, "last_model_path", "")
-    best = _best(table.rows, monitor, mode)
+    history = list(table.rows)  # before testing, which takes the callbacks back to where they were at the best epoch
+    best = _best(history, monitor, mode)
     results |= {
         "best": {**best, "monitor": monitor, "mode": mode, "tested": "best" if best_path else "last"},
-        "epochs": len(table.rows),
+        "epochs": len(history),
         "timing": {
             "fit_s": round(fit_s, 3),
             "train_images_per_s": round(speed.images_per_s, 1),
@@ -132,7 +133,7 @@ def _fit(cfg: DictConfig, run_dir: Path, results: dict[str, Any], *, first: bool
         from agebench.features import write_run_report
 
         writer = boards[0].experiment if boards else None
-        write_run_report(run_dir, module, data, predictions=predictions, history=table.rows, writer=writer)
+        write_run_report(run_dir, module, data, predictions=predictions, history=history, writer=writer)
     for board in boards:
         board.finish_hparams()
     results["status"] = "completed"

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from agebench import build, metrics, run
 from agebench.data.split import test_sha
 from agebench.errors import UserError
-from agebench.fit import who_is_in, quieten, write_predictions, write_split
+from agebench.fit import quieten, who_is_in, write_predictions, write_split
 from agebench.module import Normalise
 
 log = logging.getLogger(__name__)

@@ -38,6 +38,15 @@ def test_a_run_leaves_every_promised_file_and_key(command, tmp_path):
     assert not (out / "hparams.yaml").exists()
 
 
+def test_the_report_shows_every_epoch_though_an_early_one_was_the_best(command, tmp_path):
+    command("train", "data=digits", "optim=sgd", "optim.lr=1e-12", "model.batch_norm=false", "trainer.max_epochs=4",
+            "hydra.run.dir=out")  # fmt: skip
+
+    curves = (tmp_path / "out" / "report" / "curves.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert results(tmp_path / "out")["best"]["epoch"] == 0
+    assert len(curves) == 1 + 4
+
+
 def test_predictions_and_split_list_every_test_image_once_and_agree_with_the_accuracy(command, tmp_path):
     command("train", *QUICK, "hydra.run.dir=out")
 
@@ -186,7 +195,8 @@ def test_a_backbone_of_ones_own_trains_without_touching_agebench(command, tmp_pa
         "from torch import nn\n"
         "class TinyNet(nn.Sequential):\n"
         "    def __init__(self, *, in_chans, num_classes, width=16):\n"
-        "        super().__init__(nn.Conv2d(in_chans, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, num_classes))\n"
+        "        layers = nn.Conv2d(in_chans, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, num_classes)\n"
+        "        super().__init__(*layers)\n"
     )
     (tmp_path / "myconf" / "model").mkdir(parents=True)
     (tmp_path / "myconf" / "model" / "tinynet.yaml").write_text("# mine\n_target_: mynets.TinyNet\nwidth: 4\n")

@@ -55,7 +55,10 @@ class AgebenchLauncher(Launcher):
         for folder, done in zip(folders, returns, strict=True):
             ok = done.status == JobStatus.COMPLETED
             log.info(
-                "%-10s %s  %s", "completed" if ok else "failed", f"{done.return_value:.4f}" if ok else "      ", folder
+                "%-10s %s  %s",
+                "completed" if ok else "failed",
+                f"{done.return_value:.4f}" if ok and done.return_value is not None else "      ",
+                folder,
             )
         failed = sum(done.status == JobStatus.FAILED for done in returns)
         if failed:
