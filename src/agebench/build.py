@@ -36,7 +36,7 @@ LOWER_IS_BETTER = ("loss", "loss_step", "mae", "rmse", "nll")
 def build_data(cfg: DictConfig) -> ImageDataModule:
     """Return the data module, before any file is read."""
     node = _plain(cfg.data, without=("normalise", "root", "columns"))
-    data: ImageDataModule = instantiate(node, seed=cfg.seed, cache=cfg.paths.cache)
+    data: ImageDataModule = instantiate(node, seed=cfg.seed, cache=cfg.paths.cache, _convert_="all")
     return data
 
 
@@ -62,7 +62,7 @@ def build_model(cfg: DictConfig, *, channels: int, num_outputs: int, image_size:
         raise UserError(f"there are no published weights of {name}: set model.pretrained=false")
 
     def create(**changes: Any) -> nn.Module:
-        model: nn.Module = instantiate(node, in_chans=channels, num_classes=num_outputs, **changes)
+        model: nn.Module = instantiate(node, in_chans=channels, num_classes=num_outputs, _convert_="all", **changes)
         return model
 
     try:
@@ -134,8 +134,10 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, normalise: Normalise
     """Return the LightningModule for data that is set up; without `normalise` its statistics are worked out."""
     target = data.target
     try:
-        head: Head = instantiate(cfg.head, target.num_labels, target.values.tolist(), ordered=target.ordered)
-        augment: nn.Module = instantiate(cfg.augment)
+        head: Head = instantiate(
+            cfg.head, target.num_labels, target.values.tolist(), ordered=target.ordered, _convert_="all"
+        )
+        augment: nn.Module = instantiate(cfg.augment, _convert_="all")
     except TypeError as error:
         raise UserError(f"head or augment: {error}") from error
     torch.manual_seed(cfg.seed)  # the weights do not depend on what happened before
@@ -169,7 +171,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, normalise: Normalise
         head,
         normalise=normalise or build_normalise(cfg, data, model),
         augment=augment,
-        optim=partial(_optimizer, instantiate(cfg.optim)),
+        optim=partial(_optimizer, instantiate(cfg.optim, _convert_="all")),
         scheduler=schedule,
         unit=target.unit,
         image_shape=(data.channels, data.image_size, data.image_size),
@@ -211,7 +213,7 @@ def build_callbacks(cfg: DictConfig, run_dir: Path, *, monitor: str, mode: str) 
             changes = {"monitor": monitor, "mode": mode}
         if name == "checkpoint":
             changes["dirpath"] = str(run_dir / "checkpoints")
-        made.append(instantiate(node, **changes))
+        made.append(instantiate(node, _convert_="all", **changes))
     return made
 
 
