@@ -5,7 +5,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
     """
     first = run.is_first_process()
     run_dir.mkdir(parents=True, exist_ok=True)
-    with _claimed(run_dir) if first else _unclaimed():
+    with _claimed(run_dir) if first else nullcontext():
+        if first and (finished := _finished(run_dir, OmegaConf.to_container(cfg, resolve=True))) is not None:
+            return finished
         results: dict[str, Any] = {"status": "running", "seed": cfg.seed}
         try:
             return _fit(cfg, run_dir, results, first=first)
@@ -55,6 +57,25 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
         finally:
             if first:
                 run.write_json(run_dir / "results.json", results)
+
+
+def _finished(run_dir: Path, config: Any) -> float | None:
+    """Return the best value of a run that is complete in this folder already, or clear what an unfinished one left.
+
+    Raises:
+        UserError: If the folder holds a complete run of another config, which must not be lost.
+    """
+    if not (run_dir / "results.json").exists():
+        return None
+    before = run.read_results(run_dir)
+    if before.get("status") == "completed":
+        if before.get("config") != run.config_hash(config):
+            raise UserError(f"{run_dir} holds a finished run of another config: choose another hydra.run.dir or sweep")
+        log.info("%s is complete with this very config: nothing to do", run_dir)
+        return float(before["best"]["value"] if before["best"]["value"] is not None else "nan")
+    for old in (*run_dir.glob("events.out.tfevents*"), *run_dir.glob("checkpoints/*.ckpt")):
+        old.unlink()
+    return None
 
 
 def quieten() -> None:
@@ -133,7 +154,10 @@ def _fit(cfg: DictConfig, run_dir: Path, results: dict[str, Any], *, first: bool
         from agebench.features import write_run_report
 
         writer = boards[0].experiment if boards else None
-        write_run_report(run_dir, module, data, predictions=predictions, history=history, writer=writer)
+        try:
+            write_run_report(run_dir, module, data, predictions=predictions, history=history, writer=writer)
+        except Exception:  # a picture that cannot be drawn must not cost the training
+            log.exception("the report could not be finished; the results are complete without it")
     for board in boards:
         board.finish_hparams()
     results["status"] = "completed"
@@ -283,8 +307,3 @@ def _claimed(run_dir: Path) -> Iterator[None]:
     finally:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
-
-
-@contextmanager
-def _unclaimed() -> Iterator[None]:
-    yield

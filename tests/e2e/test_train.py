@@ -80,6 +80,18 @@ def test_the_same_command_twice_gives_the_same_bits_and_another_seed_does_not(co
     assert a != c
 
 
+def test_a_finished_run_is_neither_repeated_nor_overwritten(command, tmp_path, capsys):
+    command("train", *QUICK, "hydra.run.dir=out")
+    before = (tmp_path / "out" / "results.json").read_bytes()
+    command("train", *QUICK, "data.num_workers=1", "hydra.run.dir=out")
+    with pytest.raises(SystemExit) as end:
+        command("train", *QUICK, "seed=7", "hydra.run.dir=out")
+
+    assert end.value.code == 2
+    assert "finished run of another config" in capsys.readouterr().err
+    assert (tmp_path / "out" / "results.json").read_bytes() == before
+
+
 def test_workers_change_nothing(command, tmp_path):
     command("train", *QUICK, "augment=digits", "hydra.run.dir=a")
     command("train", *QUICK, "augment=digits", "data.num_workers=1", "hydra.run.dir=b")
