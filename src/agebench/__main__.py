@@ -31,6 +31,7 @@ def main() -> None:
         print(f"agebench: there is no verb {verb!r}{hint} (known: {', '.join(VERBS)})", file=sys.stderr)
         sys.exit(2)
     del sys.argv[1]
+    sys.path.insert(0, "")  # as `python -m` does: a network of one's own is found in the folder one starts from
     # As a module of its own, so that a DDP rank is started with the same line (python -m agebench.VERB).
     runpy.run_module(f"agebench.{verb}", run_name="__main__", alter_sys=True)
 

@@ -56,7 +56,14 @@ def build_model(cfg: DictConfig, *, channels: int, num_outputs: int, image_size:
     name = str(cfg.model.get("model_name") or cfg.model._target_.rpartition(".")[2])
     path = cfg.model.checkpoint_path
     pretrained = cfg.model.pretrained and not path  # the file's weights take the place of the published ones
-    if "pretrained" in inspect.signature(get_object(cfg.model._target_)).parameters:
+    try:
+        target = get_object(cfg.model._target_)
+    except Exception as error:  # importing runs the user's own code, which may raise anything
+        raise UserError(
+            f"model._target_={cfg.model._target_} cannot be imported ({error}): start from the folder that holds it, "
+            "or put that folder on PYTHONPATH"
+        ) from error
+    if "pretrained" in inspect.signature(target).parameters:
         node["pretrained"] = pretrained
     elif pretrained:
         raise UserError(f"there are no published weights of {name}: set model.pretrained=false")
@@ -117,7 +124,10 @@ def build_normalise(cfg: DictConfig, data: ImageDataModule, model: nn.Module) ->
     choice = cfg.data.normalise
     if choice not in (*STATISTICS, "dataset", "auto"):
         raise UserError(f"data.normalise={choice} is not known: use auto, dataset, {', '.join(STATISTICS)}")
-    weights = cfg.model.get("pretrained") or cfg.model.get("checkpoint_path")
+    path = cfg.model.checkpoint_path
+    if path and choice == "auto" and (stored := _stored_statistics(path, data.channels)):
+        return stored
+    weights = cfg.model.pretrained or path
     known = getattr(model, "pretrained_cfg", None) if weights and choice == "auto" else None
     if known and "mean" in known:
         mean, std = list(known["mean"]), list(known["std"])
@@ -128,6 +138,17 @@ def build_normalise(cfg: DictConfig, data: ImageDataModule, model: nn.Module) ->
     if data.channels == 1:  # a grey image of a colour statistic: the channels' average
         mean, std = [sum(mean) / 3], [sum(std) / 3]
     return Normalise(mean, std)
+
+
+def _stored_statistics(path: str, channels: int) -> Normalise | None:
+    """Return the statistics in a checkpoint of our own, or None if the file is another's or of other channels."""
+    if not str(path).endswith(".ckpt"):
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("state_dict", {})
+    mean, std = (state.get(f"normalise.{name}") for name in ("mean", "std"))
+    if mean is None or std is None or mean.numel() != channels:
+        return None
+    return Normalise(mean.flatten().tolist(), std.flatten().tolist())
 
 
 def build_module(cfg: DictConfig, data: ImageDataModule, *, normalise: Normalise | None = None) -> ImageModule:
@@ -146,8 +167,13 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, normalise: Normalise
     if data.steps_per_epoch == 0:
         raise UserError("no training batch has two images: give more data, or a smaller data.batch_size")
     batches = _limited(data.steps_per_epoch, cfg.trainer.limit_train_batches)
+    if batches == 0:
+        raise UserError(
+            f"trainer.limit_train_batches={cfg.trainer.limit_train_batches} leaves no batch to train on: raise it"
+        )
     steps = math.ceil(batches / cfg.trainer.accumulate_grad_batches)
-    epochs = cfg.trainer.max_epochs if (cfg.trainer.max_epochs or -1) > 0 else cfg.trainer.get("max_steps", -1) / steps
+    limits = (cfg.trainer.max_epochs or -1, cfg.trainer.max_steps / steps)
+    epochs = min((limit for limit in limits if limit > 0), default=-1)
     schedule = instantiate(
         cfg.scheduler,
         _partial_=True,
@@ -161,6 +187,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, normalise: Normalise
     if norms and data.batch_size == 1:
         raise UserError("this network has batch norm, which needs two images a step: set data.batch_size=2 or more")
     stamp = {
+        "started_in": str(Path.cwd()),
         "config": OmegaConf.to_container(cfg, resolve=True),
         "protocol": data.protocol,
         "label_names": list(target.label_names),
@@ -189,7 +216,10 @@ def _limited(batches: int, limit: float | None) -> int:
 
 
 def _optimizer(make: Callable[[Any], torch.optim.Optimizer], parameters: Any) -> torch.optim.Optimizer:
-    return make(list(parameters))
+    try:
+        return make(list(parameters))
+    except (ValueError, TypeError, AssertionError, RuntimeError, KeyError) as error:
+        raise UserError(f"optim: {error}") from error
 
 
 def build_monitor(cfg: DictConfig, *, unit: str) -> tuple[str, str]:

@@ -80,6 +80,16 @@ def check_config(cfg: DictConfig, rules: Sequence[Rule] = RULES) -> None:
     _check_precision(cfg)
 
 
+def check_sources(configs: Sequence[DictConfig]) -> None:
+    """Make every data set of a sweep ready, each once, or raise UserError for the first that cannot be."""
+    from hydra.utils import instantiate
+
+    sources = [OmegaConf.to_container(cfg.data.source, resolve=True) for cfg in configs]
+    for i, source in enumerate(sources):
+        if source not in sources[:i]:
+            instantiate(source, _convert_="all").prepare()
+
+
 _ABSENT = object()
 
 
@@ -100,18 +110,19 @@ def _check_target(cfg: DictConfig) -> None:
 
 
 def _check_monitor(cfg: DictConfig) -> None:
-    monitor = OmegaConf.select(cfg, "monitor", default="auto")
     names = ["loss", "accuracy", "macro_f1"]
     if cfg.data.target != "class":
         names += ["mae", "bias", "cs5" if cfg.data.target == "age" else "within_1", "qwk"]
     known = ["train/loss", "train/accuracy", *(f"val/{name}" for name in names)]
-    if monitor not in ("auto", *known):
-        close = difflib.get_close_matches(str(monitor), known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise UserError(
-            f"monitor must be auto or a metric of data.target={cfg.data.target}, got {monitor}{hint} "
-            f"(known: {', '.join(known)})"
-        )
+    for key in ("monitor", "callbacks.checkpoint.monitor", "callbacks.early_stopping.monitor"):
+        monitor = OmegaConf.select(cfg, key, default="auto")
+        if monitor is not None and monitor not in ("auto", *known):
+            close = difflib.get_close_matches(str(monitor), known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise UserError(
+                f"{key} must be auto or a metric of data.target={cfg.data.target}, got {monitor}{hint} "
+                f"(known: {', '.join(known)})"
+            )
 
 
 def _check_precision(cfg: DictConfig) -> None:

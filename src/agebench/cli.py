@@ -5,6 +5,7 @@ Nothing heavy is imported here: help and mistakes answer before torch would have
 
 import contextlib
 import difflib
+import errno
 import os
 import re
 import sys
@@ -17,6 +18,9 @@ from agebench.errors import UserError
 # Hydra's flags that take a value of their own, after a space.
 VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
 VALUED |= {"--experimental-rerun"}
+
+
+UNWRITABLE = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOENT)
 
 
 def config_folder() -> Path:
@@ -153,6 +157,8 @@ def explain(error: BaseException, conf: Path) -> str | None:
     for found in chain:
         if isinstance(found, UserError | SweepError):
             return str(found)
+    if isinstance(error, OSError) and error.filename and error.errno in UNWRITABLE:
+        return f"cannot write {error.filename}: {error.strerror}; choose another hydra.run.dir or paths.output"
     text = " ".join(str(error).split()) if str(error) else str(chain[-1])
     if "Config group override must be a string" in text:  # a bare ValueError of Hydra's
         return "a group takes the name of a choice, as in model=mlp: no number, no null, and no spaces around ="

@@ -45,12 +45,15 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
     with _claimed(run_dir) if first else nullcontext():
         if first and (finished := _finished(run_dir, OmegaConf.to_container(cfg, resolve=True))) is not None:
             return finished
+        if first:
+            run.write_config(run_dir, cfg)
         results: dict[str, Any] = {"status": "running", "seed": cfg.seed}
         try:
             return _fit(cfg, run_dir, results, first=first)
         except (KeyboardInterrupt, SystemExit):
             results["status"] = "interrupted"
-            raise
+            log.warning("interrupted: what was finished is kept in %s", run_dir)
+            sys.exit(1)  # also after SIGTERM, at which Lightning would end with 0
         except BaseException as error:
             results["status"], results["error"] = "failed", f"{type(error).__name__}: {error}"
             raise
@@ -127,7 +130,7 @@ def _fit(cfg: DictConfig, run_dir: Path, results: dict[str, Any], *, first: bool
     best_path = getattr(checkpoint, "best_model_path", "") if cfg.test_checkpoint == "best" else ""
     last_path = getattr(checkpoint, "last_model_path", "")
     history = list(table.rows)  # before testing, which takes the callbacks back to where they were at the best epoch
-    best = _best(history, monitor, mode)
+    best = _best(history, monitor, mode, checkpoint)
     results |= {
         "best": {**best, "monitor": monitor, "mode": mode, "tested": "best" if best_path else "last"},
         "epochs": len(history),
@@ -145,6 +148,7 @@ def _fit(cfg: DictConfig, run_dir: Path, results: dict[str, Any], *, first: bool
     if not first:
         return float(best["value"])
 
+    results |= tested(data, predictions)
     results["metrics"] = predictions.metrics
     results["intervals"] = metrics.bootstrap(predictions.numbers, groups=who_is_in(data, predictions))
     write_predictions(run_dir, data, predictions)
@@ -221,14 +225,30 @@ def write_predictions(folder: Path, data: ImageDataModule, predictions: Predicti
     run.write_csv(folder / "predictions.csv", columns, body)
 
 
+def tested(data: ImageDataModule, predictions: Predictions) -> dict[str, Any]:
+    """Return what results.json says of the images that were really tested: a trainer limit leaves some out."""
+    counts = {**data.counts, "test": len(predictions.rows)}
+    return {
+        "data": {**counts, "val_is_test": data.split.val_is_test, "missing": len(data.missing)},
+        "split_sha": test_sha(data.records, data.split.test[predictions.rows]),
+    }
+
+
 def who_is_in(data: ImageDataModule, predictions: Predictions) -> Any:
     """Return whose each predicted image is, shape (N,), or None if the data does not say."""
     people = data.records.columns.get("identity")
     return None if people is None else people[data.split.test[predictions.rows]]
 
 
-def _best(rows: list[dict[str, float]], monitor: str, mode: str) -> dict[str, Any]:
-    """Return the epoch (from 0) at which the monitored metric was best, the first of equals, and its value."""
+def _best(rows: list[dict[str, float]], monitor: str, mode: str, checkpoint: Any) -> dict[str, Any]:
+    """Return the epoch (from 0) at which the monitored metric was best, the first of equals, and its value.
+
+    The checkpoint knows best, for validation may come several times an epoch; without one the table of epochs does.
+    """
+    path, score = getattr(checkpoint, "best_model_path", ""), getattr(checkpoint, "best_model_score", None)
+    if path and score is not None and checkpoint.monitor == monitor:
+        epoch = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"]
+        return {"epoch": int(epoch), "value": float(score)}
     known = [row for row in rows if monitor in row and row[monitor] == row[monitor]]
     if not known:
         return {"epoch": None, "value": float("nan")}

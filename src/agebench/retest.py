@@ -1,6 +1,7 @@
 """A finished run tested once more: on its own test images or on those of another data set."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agebench import build, metrics, run
-from agebench.data.split import test_sha
 from agebench.errors import UserError
-from agebench.fit import quieten, who_is_in, write_predictions, write_split
+from agebench.fit import quieten, tested, who_is_in, write_predictions, write_split
 from agebench.module import Normalise
 
 log = logging.getLogger(__name__)
@@ -32,16 +32,23 @@ def retest(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     run_dir = Path(cfg.run)
     trained = run.read_results(run_dir)
-    config = trained_config(run_dir)
+    if trained.get("status") != "completed":
+        log.warning(
+            "%s is %s, not completed: these are the figures of an unfinished run", run_dir, trained.get("status")
+        )
     other = cfg.get("data") is not None
-    _take_over(config, cfg)
     path = _checkpoint(cfg.checkpoint, run_dir, trained)
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    if "agebench" not in stored:
+        raise UserError(f"{path} is no checkpoint of agebench's: give one of a run's checkpoints/")
+    stamp = stored["agebench"]
+    config = _trained_config(stamp)
+    _take_over(config, cfg)
     quieten()
     L.seed_everything(config.seed, workers=True, verbose=False)
+    torch.set_float32_matmul_precision(config.matmul_precision)
     data = build.build_data(config)
     data.setup()
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    stamp = stored["agebench"]
     if list(data.target.label_names) != stamp["label_names"]:
         raise UserError(
             f"{run_dir} was trained for the labels {_few(stamp['label_names'])}, and data={data.name} has "
@@ -63,6 +70,7 @@ def retest(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         enable_progress_bar=False,
         use_distributed_sampler=False,
         default_root_dir=str(folder),
+        limit_test_batches=None if other else config.trainer.limit_test_batches,
     )
     trainer.test(module, datamodule=data, verbose=False)
     predictions = module.predictions
@@ -74,8 +82,7 @@ def retest(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "checkpoint": path.name,
         "protocol": data.protocol,
         "trained_protocol": stamp["protocol"],
-        "split_sha": test_sha(data.records, data.split.test),
-        "data": {**data.counts, "missing": len(data.missing)},
+        **tested(data, predictions),
         "metrics": predictions.metrics,
         "intervals": metrics.bootstrap(predictions.numbers, groups=who_is_in(data, predictions)),
         "versions": run.versions(),
@@ -88,26 +95,27 @@ def retest(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         before = {} if other else trained.get("metrics", {})
         for name, value in predictions.metrics.items():
             log.info("%-16s %.6f%s", name, value, f"  (train reported {before[name]:.6f})" if name in before else "")
+        off = [
+            name
+            for name, value in before.items()
+            if value is not None and abs(predictions.metrics[name] - value) > 1e-4
+        ]
+        if off and cfg.checkpoint == "tested":
+            log.warning(
+                "%s differ from what train reported: the data or the versions have changed since", ", ".join(off)
+            )
         log.info("written to %s", folder)
     return results
 
 
-def trained_config(run_dir: Path) -> DictConfig:
-    """Return the config that a run was trained by; relative paths in it are taken from where it was started.
-
-    Raises:
-        UserError: If the folder holds no such config.
-    """
-    try:
-        config = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
-        started = Path(OmegaConf.load(run_dir / ".hydra" / "hydra.yaml").hydra.runtime.cwd)
-    except (OSError, AttributeError) as error:
-        raise UserError(f"{run_dir} is not a run: it has no readable .hydra/config.yaml") from error
-    if not isinstance(config, DictConfig):
-        raise UserError(f"{run_dir}/.hydra/config.yaml is not a config")
-    for key in ("data.root", "paths.data", "paths.cache"):
+def _trained_config(stamp: dict[str, Any]) -> DictConfig:
+    """Return the config that a checkpoint was trained by; relative paths in it are taken from where it was started."""
+    config: DictConfig = OmegaConf.create(stamp["config"])
+    started = Path(stamp["started_in"])
+    sys.path.append(stamp["started_in"])  # where a network of the user's own was found
+    for key in ("data.root", "data.source.root", "data.split.file", "paths.data", "paths.cache"):
         value = OmegaConf.select(config, key)
-        if value is not None and not Path(value).is_absolute() and not Path(value).exists():
+        if value is not None and (started / value).exists():
             OmegaConf.update(config, key, str(started / value))
     return config
 

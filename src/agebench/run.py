@@ -104,6 +104,19 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     part.replace(path)
 
 
+def write_config(folder: Path, config: Any) -> None:
+    """Write .hydra/ as Hydra does: the composed config, Hydra's own part of it, and what was typed."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    (folder / ".hydra").mkdir(exist_ok=True)
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        OmegaConf.save(OmegaConf.create({"hydra": hydra}), folder / ".hydra" / "hydra.yaml")
+        OmegaConf.save(OmegaConf.create(list(hydra.overrides.task)), folder / ".hydra" / "overrides.yaml")
+
+
 def read_results(folder: Path) -> dict[str, Any]:
     """Return a run's results.json.
 

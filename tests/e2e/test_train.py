@@ -159,6 +159,11 @@ def test_a_wrong_value_in_any_point_stops_the_sweep_before_the_first(command, tm
         (("data=digits", "data.batch_size=1"), "batch norm"),
         (("data=digits", "trainer.precision=16-mixed", "trainer.accelerator=cpu"), "bf16-mixed"),
         (("data=table",), "data.root"),
+        (("optim=timm", "optim.opt=lionx"), "lionx"),
+        (("trainer.limit_train_batches=0.001",), "leaves no batch"),
+        (("callbacks.checkpoint.monitor=val/foo",), "callbacks.checkpoint.monitor must be"),
+        (("model._target_=nowhere.Net",), "cannot be imported"),
+        (("-m", "data=cacd,digits"), "no CACD images under"),
         (("data=digits", "model=mlp", "model.pretrained=true"), "no published weights"),
         (("data=digits", "data/split=identity"), "who is in each image"),
     ],
@@ -257,3 +262,73 @@ def test_ctrl_c_leaves_an_interrupted_run_with_its_last_checkpoint(tmp_path):
     assert results(tmp_path / "out")["status"] == "interrupted"
     assert (tmp_path / "out" / "checkpoints" / "last.ckpt").exists()
     assert "Traceback" not in told
+
+
+def test_a_refused_command_leaves_a_finished_run_as_it_is(command, tmp_path):
+    command("train", *QUICK, "hydra.run.dir=out")
+    before = (tmp_path / "out" / ".hydra" / "config.yaml").read_bytes()
+    with pytest.raises(SystemExit):
+        command("train", *QUICK, "hydra.run.dir=out", "data.split.seed=5", "monitor=val/acuracy")
+    command("evaluate", "run=out", "hydra.run.dir=again")
+
+    assert (tmp_path / "out" / ".hydra" / "config.yaml").read_bytes() == before
+    assert results(tmp_path / "again")["metrics"] == results(tmp_path / "out")["metrics"]
+
+
+def test_evaluate_reads_the_data_of_the_run_wherever_it_is_started(command, tmp_path, monkeypatch):
+    import numpy as np
+    from PIL import Image
+
+    for place, shade in (("here", 0), ("there", 255)):
+        for name in ("cat", "dog"):
+            for number in range(20):
+                folder = tmp_path / place / "pets" / name
+                folder.mkdir(parents=True, exist_ok=True)
+                value = shade if name == "cat" else 255 - shade
+                Image.fromarray(np.full((8, 8), value, np.uint8)).save(folder / f"{number}.png")
+    monkeypatch.chdir(tmp_path / "here")
+    command("train", "data=folder", "data.root=pets", "data.image_size=8", "optim.lr=0.02", "trainer.max_epochs=8",
+            "report=false", "hydra.run.dir=run")  # fmt: skip
+    monkeypatch.chdir(tmp_path / "there")
+    command("evaluate", "run=../here/run", "hydra.run.dir=again")
+
+    assert results(tmp_path / "here" / "run")["metrics"]["test/accuracy"] == 1
+    assert results(tmp_path / "there" / "again")["metrics"]["test/accuracy"] == 1
+
+
+def test_the_best_value_is_the_tested_checkpoints_though_validation_comes_within_epochs(command, tmp_path):
+    import torch
+
+    command("train", *QUICK, "optim.lr=0.05", "trainer.val_check_interval=5", "hydra.run.dir=out")
+
+    saved = torch.load(tmp_path / "out" / "checkpoints" / "best.ckpt", weights_only=True)
+    score = next(v["best_model_score"] for k, v in saved["callbacks"].items() if k.startswith("ModelCheckpoint"))
+    assert results(tmp_path / "out")["best"]["value"] == pytest.approx(float(score))
+
+
+def test_a_checkpoint_of_a_run_brings_its_statistics_along(command, tmp_path):
+    line = ("data=digits", "report=false", "model=timm", "model.model_name=test_resnet", "data.image_size=32")
+    command("train", *line, "trainer.max_epochs=1", "data.limit=60", "hydra.run.dir=first")
+    path = "model.checkpoint_path=first/checkpoints/best.ckpt"
+    command("train", *line, path, "trainer.max_epochs=1", "data.limit=60", "optim=sgd", "optim.lr=1e-12",
+            "hydra.run.dir=second")  # fmt: skip
+
+    import torch
+
+    first, second = (
+        torch.load(tmp_path / name / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        for name in ("first", "second")
+    )
+    assert torch.equal(first["normalise.mean"], second["normalise.mean"])
+    assert torch.equal(first["normalise.std"], second["normalise.std"])
+
+
+def test_a_test_cut_short_is_not_taken_for_the_whole(command, tmp_path):
+    command("train", *QUICK, "hydra.run.dir=whole")
+    command("train", *QUICK, "trainer.limit_test_batches=1", "data.eval_batch_size=50", "hydra.run.dir=part")
+    command("evaluate", "run=part", "hydra.run.dir=again")
+
+    whole, part, again = (results(tmp_path / name) for name in ("whole", "part", "again"))
+    assert part["data"]["test"] == 45  # 180 images in 4 even batches, the first of them
+    assert part["split_sha"] != whole["split_sha"]
+    assert again["metrics"] == part["metrics"]

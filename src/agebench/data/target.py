@@ -61,7 +61,7 @@ def make_target(records: Records, name: str, *, bins: Sequence[float] | None = N
         raise UserError(f"data.target={name} is not a target: choose one of {', '.join(TARGETS)}")
     needed = "class" if name == "class" else "age"
     if needed not in records.columns:
-        other = "class" if "class" in records.columns else "decade"
+        other = "class, or data.source.label=age for a table of ages" if "class" in records.columns else "decade"
         raise UserError(f"data.target={name} needs {needed} labels, which this data has not: use data.target={other}")
     if name == "class":
         labels = records.columns["class"].astype(np.int64)

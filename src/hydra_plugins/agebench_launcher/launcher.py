@@ -20,7 +20,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from agebench.check import check_config
+from agebench.check import check_config, check_sources
 from agebench.cli import SweepError
 from agebench.errors import UserError
 
@@ -39,6 +39,7 @@ class AgebenchLauncher(Launcher):
         setup_globals()
         points = [self._compose(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
         configs, folders = [p[0] for p in points], [p[1] for p in points]
+        check_sources(configs)
         twice = {folder for folder in folders if folders.count(folder) > 1}
         if twice:
             raise UserError(f"two points of the sweep would write {sorted(twice)[0]}: they are the same run")
