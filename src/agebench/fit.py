@@ -18,9 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from agebench import build, metrics, run
 from agebench.callbacks import EpochTable, Progress, Speed
 from agebench.data.datamodule import ImageDataModule
-from agebench.data.split import PARTS, test_sha
+from agebench.data.split import test_sha
 from agebench.errors import UserError
-from agebench.module import ImageModule, Predictions
+from agebench.module import ImageModule
+from agebench.outputs import tested, who_is_in, write_predictions, write_split
 from agebench.summary import count_parameters, summarise_model
 from agebench.tensorboard import RunTensorBoard
 
@@ -190,54 +191,6 @@ def _trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Any]) -> L.Trainer:
         cause = error.__cause__ or error
         raise UserError(f"trainer: {str(cause).strip().splitlines()[0]}") from error
     return trainer
-
-
-def write_split(folder: Path, data: ImageDataModule) -> None:
-    """Write split.csv (who is in which part) and, if images are missing, missing.csv."""
-    people = data.records.columns.get("identity")
-    rows = [
-        (data.records.names[row], part, "" if people is None else people[row], data.target.label_names[label])
-        for part in PARTS
-        for row, label in zip(data.split.part(part), data.target.labels[data.split.part(part)], strict=True)
-    ]
-    run.write_csv(folder / "split.csv", ("name", "part", "identity", "label"), rows)
-    if len(data.missing):
-        run.write_csv(folder / "missing.csv", ("name",), [(name,) for name in data.missing])
-
-
-def write_predictions(folder: Path, data: ImageDataModule, predictions: Predictions) -> None:
-    """Write predictions.csv: one row a test image with its name, person, label, estimate and posterior."""
-    rows = data.split.test[predictions.rows]
-    people = data.records.columns.get("identity")
-    names = data.target.label_names
-    columns = ("name", "identity", "target", "point", *(f"p({name})" for name in names))
-    point = predictions.point if data.target.ordered else [names[int(p)] for p in predictions.point]
-    body = (
-        (
-            data.records.names[row],
-            "" if people is None else people[row],
-            names[predictions.target[i]],
-            point[i],
-            *(f"{p:.6g}" for p in predictions.posterior[i]),
-        )
-        for i, row in enumerate(rows)
-    )
-    run.write_csv(folder / "predictions.csv", columns, body)
-
-
-def tested(data: ImageDataModule, predictions: Predictions) -> dict[str, Any]:
-    """Return what results.json says of the images that were really tested: a trainer limit leaves some out."""
-    counts = {**data.counts, "test": len(predictions.rows)}
-    return {
-        "data": {**counts, "val_is_test": data.split.val_is_test, "missing": len(data.missing)},
-        "split_sha": test_sha(data.records, data.split.test[predictions.rows]),
-    }
-
-
-def who_is_in(data: ImageDataModule, predictions: Predictions) -> Any:
-    """Return whose each predicted image is, shape (N,), or None if the data does not say."""
-    people = data.records.columns.get("identity")
-    return None if people is None else people[data.split.test[predictions.rows]]
 
 
 def _best(rows: list[dict[str, float]], monitor: str, mode: str, checkpoint: Any) -> dict[str, Any]:

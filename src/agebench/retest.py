@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agebench import build, metrics, run
 from agebench.errors import UserError
-from agebench.fit import quieten, tested, who_is_in, write_predictions, write_split
+from agebench.fit import quieten
 from agebench.module import Normalise
+from agebench.outputs import tested, who_is_in, write_predictions, write_split
 
 log = logging.getLogger(__name__)
 

@@ -371,7 +371,7 @@ def test_column_refuses_what_is_not_a_file_in_utf8(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", [splits.random, splits.identity, splits.lecture, splits.kfold])
 def test_the_split_that_a_run_wrote_is_read_back_as_it_was(tmp_path: Path, protocol: Any) -> None:
-    from agebench.fit import write_split
+    from agebench.outputs import write_split
 
     records, labels = crowd()
     split = protocol(records, labels, seed=7)
