@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from PIL import Image
 
 from agebench.cli import config_folder, explain, flags_first, main
 from agebench.errors import UserError
@@ -214,6 +215,8 @@ def test_the_environment_is_left_as_it_was(run_line) -> None:
 
 
 def test_the_users_own_line_runs_two_points(run_line, tmp_path) -> None:
+    (tmp_path / "data" / "cacd").mkdir(parents=True)  # a sweep looks for its data before its first point
+    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "cacd" / "53_Robin_Williams_0001.jpg")
     seen = []
 
     def task(cfg):
