@@ -167,8 +167,8 @@ class ImageDataModule(L.LightningDataModule):
         splits.check(self.split)
         if self.split.val_is_test:
             log.warning(
-                "data/split=%s picks the best epoch on the images it tests on, as its lecture does: "
-                "the test figure is optimistic",
+                "data/split=%s validates on the images it tests on, as its lecture does: "
+                "an epoch or a setting chosen by val makes the test figure optimistic",
                 split.name,
             )
 
