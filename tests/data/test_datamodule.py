@@ -326,13 +326,13 @@ def test_metadata_that_comes_later_does_not_get_the_pixels_of_another_order(tmp_
         assert batch.images[:, 0, 0, 0].tolist() == data.records.columns["age"][rows].tolist()
 
 
-def test_a_split_that_picks_its_epoch_on_test_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_split_that_validates_on_its_test_part_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = module(tmp_path, Memory(), splits.lecture)
 
     with caplog.at_level(logging.WARNING):
         data.plan()
 
-    assert "the test figure is optimistic" in caplog.text
+    assert "validates on the images it tests on" in caplog.text
 
 
 def test_a_split_that_leaves_a_part_empty_is_refused(tmp_path: Path) -> None:
