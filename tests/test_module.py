@@ -44,7 +44,6 @@ def make_module(model: nn.Module | None = None, **changes) -> ImageModule:
         "optim": lambda parameters: torch.optim.SGD(list(parameters), lr=0.1),
         "scheduler": None,
         "unit": "",
-        "image_shape": (1, SIDE, SIDE),
         "channels_last": False,
         "seed": 0,
         "stamp": {"protocol": "drawn/random/class", "label_names": ["a", "b", "c"]},
@@ -220,7 +219,7 @@ def test_a_frozen_backbone_keeps_its_weights_and_the_statistics_of_its_batch_nor
     torch.manual_seed(0)
     model, data = SmallCNN(8, 1, num_classes=LABELS), pixels(12, side=8)
     freeze_backbone(model)
-    module = make_module(model, image_shape=(1, 8, 8))
+    module = make_module(model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
     make_trainer(2).fit(module, loader(data, 4), loader(data, 4))
@@ -383,7 +382,7 @@ def test_memory_is_nhwc_where_it_is_asked_for_and_figures_stay_the_same() -> Non
     data, outputs = pixels(4, side=8), []
     for channels_last in (False, True):
         torch.manual_seed(0)
-        module = make_module(SmallCNN(8, 1, num_classes=LABELS), image_shape=(1, 8, 8), channels_last=channels_last)
+        module = make_module(SmallCNN(8, 1, num_classes=LABELS), channels_last=channels_last)
         weight = next(p for p in module.model.parameters() if p.dim() == 4 and p.shape[1] > 1)
         assert weight.is_contiguous(memory_format=torch.channels_last) is channels_last
         outputs.append(module.eval()(data.store).detach())

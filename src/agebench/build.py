@@ -201,7 +201,6 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, normalise: Normalise
         optim=partial(_optimizer, instantiate(cfg.optim, _convert_="all")),
         scheduler=schedule,
         unit=target.unit,
-        image_shape=(data.channels, data.image_size, data.image_size),
         channels_last=cfg.channels_last,
         seed=cfg.seed,
         stamp=stamp,

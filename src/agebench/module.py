@@ -96,7 +96,6 @@ class ImageModule(L.LightningModule):
         optim: Takes the parameters and returns the optimizer.
         scheduler: Takes the optimizer and returns Lightning's scheduler config, or None.
         unit: The target's unit, which decides the metrics.
-        image_shape: (C, S, S) of one image.
         channels_last: Whether the network's convolutions work on NHWC memory, which most devices are faster at.
         seed: Decides augmentation and dropout, anew each epoch, so that a resumed run draws what an unbroken one draws.
         stamp: Plain data that travels with every checkpoint: the config, the protocol, the label names.
@@ -112,7 +111,6 @@ class ImageModule(L.LightningModule):
         optim: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer], dict[str, Any]] | None,
         unit: str,
-        image_shape: tuple[int, int, int],
         channels_last: bool,
         seed: int,
         stamp: dict[str, Any],
@@ -120,7 +118,6 @@ class ImageModule(L.LightningModule):
         super().__init__()
         self.model, self.head, self.normalise, self.augment = model, head, normalise, augment
         self.optim, self.scheduler, self.unit, self.seed, self.stamp = optim, scheduler, unit, seed, stamp
-        self.example_input_array = torch.zeros((2, *image_shape), dtype=torch.uint8)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self.memory_format)
         self.collected = Collected()

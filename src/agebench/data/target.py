@@ -38,11 +38,6 @@ class Target:
         return len(self.label_names)
 
 
-def is_ordered(name: str) -> bool:
-    """Return whether the labels of a target have an order; known without reading any data."""
-    return name != "class"
-
-
 def make_target(records: Records, name: str, *, bins: Sequence[float] | None = None) -> Target:
     """Work out the label of every record.
 
