@@ -20,7 +20,7 @@ from PIL import Image
 from agebench.data import hiragana73 as module
 from agebench.data.hiragana73 import Hiragana73
 from agebench.data.records import Source
-from agebench.errors import UserError
+from agebench.errors import BrokenImageError, UserError
 
 NAMES = [  # sorted; the same file name occurs in two classes, being the same page
     "U3042/1901_846066_0055.png",
@@ -173,16 +173,19 @@ def test_an_unsafe_member_is_refused(tmp_path: Path, name: str) -> None:
         Hiragana73(str(tmp_path)).records()
 
 
-def test_a_zip_that_is_none_is_named(tmp_path: Path) -> None:
-    (tmp_path / "hiragana73.zip").write_bytes(b"<html>not found</html>")
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"<html>not found</html>", "is a web page"), (b"PK\3\4 and no more", "is no readable zip")]
+)
+def test_a_zip_that_is_none_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "hiragana73.zip").write_bytes(content)
 
-    with pytest.raises(UserError, match=r"hiragana73\.zip is no readable zip"):
+    with pytest.raises(UserError, match=rf"hiragana73\.zip {words}"):
         Hiragana73(str(tmp_path)).prepare()
 
 
 @pytest.mark.parametrize("content", [b"", b"no png", png(0)[:300], png(0)[:200] + b"\0" + png(0)[201:]])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_broken_image_is_named(tmp_path: Path, content: bytes, zipped: bool) -> None:
+def test_a_broken_image_is_told_from_the_others(tmp_path: Path, content: bytes, zipped: bool) -> None:
     if zipped:
         write_zip(tmp_path / "hiragana73.zip", extra={"hiragana73/U3094/broken.png": content})
     else:
@@ -191,7 +194,7 @@ def test_a_broken_image_is_named(tmp_path: Path, content: bytes, zipped: bool) -
         (tmp_path / "U3094" / "broken.png").write_bytes(content)
     source = Hiragana73(str(tmp_path))
 
-    with pytest.raises(UserError, match=r"U3094/broken\.png"):
+    with pytest.raises(BrokenImageError):
         source.open(4)
 
     assert source.open(0).size == (48, 48)
@@ -204,24 +207,43 @@ def damage_zip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_zip_damaged_on_disk_names_the_image(tmp_path: Path) -> None:
+def test_an_image_damaged_on_disk_contradicts_the_crc_of_the_zip(tmp_path: Path) -> None:
     write_zip(tmp_path / "hiragana73.zip")
     damage_zip(tmp_path / "hiragana73.zip")
 
-    with pytest.raises(UserError, match=r"U3093/1926_978234_0084\.png.*CRC"):
+    with pytest.raises(BrokenImageError, match=r"Bad CRC.*U3093/1926_978234_0084\.png"):
         Hiragana73(str(tmp_path)).open(3)
 
 
 @pytest.mark.parametrize("layout", ["zip", "hiragana73"])
-def test_the_stamp_changes_with_a_file(tmp_path: Path, layout: str) -> None:
+def test_the_stamp_of_a_changed_file_changes_and_no_other(tmp_path: Path, layout: str) -> None:
     write_layout(tmp_path, layout)
-    file = tmp_path / ("hiragana73.zip" if layout == "zip" else f"hiragana73/{NAMES[2]}")
-    os.utime(file, ns=(1, 1))
-    before, again = (Hiragana73(str(tmp_path)).stamp() for _ in range(2))
-    os.utime(file, ns=(2, 2))
-    after = Hiragana73(str(tmp_path)).stamp()
+    rows = np.arange(4)
+    before, again = (Hiragana73(str(tmp_path)).stamps(rows) for _ in range(2))
+    if layout == "zip":
+        contents = {f"hiragana73/{name}": png(9 if index == 2 else index) for index, name in enumerate(NAMES)}
+        with zipfile.ZipFile(tmp_path / "hiragana73.zip", "w") as archive:
+            for name, content in contents.items():
+                archive.writestr(name, content)
+    else:
+        os.utime(tmp_path / "hiragana73" / NAMES[2], ns=(2, 2))
+    after = Hiragana73(str(tmp_path)).stamps(rows)
 
-    assert before == again != after
+    assert before.tolist() == again.tolist()
+    assert (before == after).tolist() == [True, True, False, True]
+
+
+def test_images_are_read_in_the_order_in_which_the_zip_holds_them(tmp_path: Path) -> None:
+    write_zip(tmp_path / "hiragana73.zip")  # the last name first
+
+    assert Hiragana73(str(tmp_path)).reading_order(np.array([0, 2, 3])).tolist() == [3, 2, 0]
+
+
+def test_a_copy_deeper_than_the_folders_is_not_read(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    write_folders(tmp_path / "U3042" / "copy")
+
+    assert Hiragana73(str(tmp_path)).records().names.tolist() == NAMES
 
 
 @pytest.mark.parametrize("layout", ["zip", "hiragana73"])

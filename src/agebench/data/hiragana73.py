@@ -1,56 +1,33 @@
 """hiragana73: 80,000 hiragana of 73 kinds, 48x48, cut from pages that the National Diet Library scanned."""
 
-import hashlib
-import io
 import logging
 import os
 import re
-import struct
-import threading
 import zipfile
-import zlib
+from collections.abc import Sequence
+from contextlib import closing
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
+from agebench.data.archives import ZipFiles, open_archive
 from agebench.data.download import download as fetch
-from agebench.data.records import Array, Records
-from agebench.errors import UserError
+from agebench.data.files import Files, FileSource, FolderFiles
+from agebench.data.records import Records
+from agebench.errors import BrokenImageError, UserError
 
 IMAGES, CLASSES = 80_000, 73  # as published
 ARCHIVE = "hiragana73.zip"
 
 _FOLDER = re.compile(r"U[0-9A-F]{4}")
-_FILE = re.compile(r"[^./][^/]*\.png")  # not the ._name.png that macOS leaves beside it
+_IMAGE = re.compile(r"(?:.*/)?(U[0-9A-F]{4}/[^./][^/]*\.png)")
 _ORIGIN = re.compile(r"(?P<year>\d{4})_(?P<page>\d+_\d+)")
-_BROKEN = (  # what zipfile and Pillow raise for files that are damaged
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    Image.DecompressionBombError,
-    OSError,
-    EOFError,
-    RuntimeError,
-    SyntaxError,
-    ValueError,
-)
 
 _log = logging.getLogger(__name__)
 
 
-class _Files(Protocol):
-    """What the zip and the unpacked folders both can do; names are `U3042/1901_846066_0055.png`."""
-
-    def names(self) -> list[str]: ...
-
-    def read(self, name: str) -> bytes: ...
-
-    def stamp(self) -> str: ...
-
-
-class Hiragana73:
+class Hiragana73(FileSource):
     """One class a character; every scanned page gives many of the images, of many classes.
 
     Args:
@@ -72,8 +49,6 @@ class Hiragana73:
         self.root = Path(root).expanduser()
         self.download = download
         self.url = url
-        self._lock = threading.Lock()
-        self._loaded: tuple[_Files, Records] | None = None
 
     def prepare(self) -> None:
         """Download the zip if nothing is there, and check all of it; raise UserError if there is no image then."""
@@ -87,38 +62,21 @@ class Hiragana73:
         Columns: `class` (int64, in code-point order), `identity` (the page, `846066_0055`), `year` (int64, 0 where the
         file name gives none).
         """
-        return self._load()[1]
+        return self._loaded[2]
 
-    def present(self) -> Array:
-        """Return that every row has its image, bool, shape (N,)."""
-        return np.ones(len(self.records()), dtype=bool)
+    @property
+    def _files(self) -> Files:
+        return self._loaded[0]
 
-    def open(self, row: int) -> Image.Image:
-        """Decode one image as it is: some files are mode L, some RGB; raise UserError naming a broken one."""
-        files, records = self._load()
-        name = str(records.names[row])
-        try:
-            image = Image.open(io.BytesIO(files.read(name)))
-            image.load()
-        except _BROKEN as error:
-            raise UserError(
-                f"cannot read {name} of hiragana73 in {self.root} ({error}); delete it, or fetch the data set again"
-            ) from error
-        return image
+    @property
+    def _file_names(self) -> Sequence[str | None]:
+        return self._loaded[1]
 
-    def stamp(self) -> str:
-        """Return size and time of the zip, or a digest of every file's name, size and time."""
-        return self._load()[0].stamp()
-
-    def _load(self) -> tuple[_Files, Records]:
-        with self._lock:
-            if self._loaded is None:
-                self._loaded = self._read()
-            return self._loaded
-
-    def _read(self) -> tuple[_Files, Records]:
+    @cached_property
+    def _loaded(self) -> tuple[Files, list[str], Records]:
         files = _locate(self.root)
-        names = sorted(files.names()) if files else []
+        images = _images(files, self.root) if files else {}
+        names = sorted(images)
         if files is None or not names:
             raise UserError(
                 f"no hiragana73 under {self.root}: expected {ARCHIVE} or folders such as U3042 with PNG files; set "
@@ -143,108 +101,53 @@ class Hiragana73:
             len(present),
             CLASSES,
         )
-        return files, Records(np.array(names), columns, tuple(chr(int(folder[1:], 16)) for folder in present))
+        class_names = tuple(chr(int(folder[1:], 16)) for folder in present)
+        return files, [images[name] for name in names], Records(np.array(names), columns, class_names)
 
 
 def check_archive(path: Path) -> None:
     """Raise UserError unless the zip is whole: every CRC right, 80,000 PNG files in 73 folders."""
     if not zipfile.is_zipfile(path):
         raise UserError("it is no zip file")
-    archive = _Archive(path)
-    names = archive.names()
-    folders = {name[:5] for name in names}
-    broken = archive.first_broken()
-    archive.close()  # Windows renames no open file
+    with closing(ZipFiles(path)) as archive:  # Windows renames no open file
+        images = _images(archive, path)
+        broken = next((name for name, member in images.items() if not _is_whole(archive, member)), None)
     if broken is not None:
         raise UserError(f"the zip is damaged at {broken}")
-    if (len(names), len(folders)) != (IMAGES, CLASSES):
+    folders = {name[:5] for name in images}
+    if (len(images), len(folders)) != (IMAGES, CLASSES):
         raise UserError(
-            f"the zip has {len(names):,} images in {len(folders)} folders, expected {IMAGES:,} in {CLASSES}"
+            f"the zip has {len(images):,} images in {len(folders)} folders, expected {IMAGES:,} in {CLASSES}"
         )
 
 
-class _Archive:
-    """The zip as published, read without unpacking it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._process = os.getpid()
-        self._zip = self._open()
-        self._members = self._images()
-
-    def names(self) -> list[str]:
-        return list(self._members)
-
-    def read(self, name: str) -> bytes:
-        with self._lock:
-            if self._process != os.getpid():  # a forked child would move the file position under its parent
-                self._zip, self._process = self._open(), os.getpid()
-            return self._zip.read(self._members[name])
-
-    def stamp(self) -> str:
-        stat = self._path.stat()
-        return f"{self._path.name}:{stat.st_size}:{stat.st_mtime_ns}"
-
-    def first_broken(self) -> str | None:
-        for name in self._members:
-            try:
-                self.read(name)  # compares the CRC
-            except _BROKEN:
-                return name
-        return None
-
-    def close(self) -> None:
-        self._zip.close()
-
-    def _open(self) -> zipfile.ZipFile:
-        try:
-            return zipfile.ZipFile(self._path)
-        except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-            raise UserError(f"{self._path} is no readable zip ({error}); delete it and fetch it again") from error
-
-    def _images(self) -> dict[str, zipfile.ZipInfo]:
-        members: dict[str, zipfile.ZipInfo] = {}
-        for info in self._zip.infolist():
-            *above, folder, file = ["", *info.filename.replace("\\", "/").split("/")]
-            if info.filename[:1] in ("/", "\\") or info.filename[1:2] == ":" or ".." in (*above, folder, file):
-                raise UserError(f"{self._path} holds the unsafe name {info.filename!r}; use the zip as published")
-            if "__MACOSX" in above or not (_FOLDER.fullmatch(folder) and _FILE.fullmatch(file)):
-                continue
-            name = f"{folder}/{file}"
-            if name in members:
-                raise UserError(f"{self._path} holds {name} more than once; keep one copy of the data set in it")
-            members[name] = info
-        return members
+def _is_whole(archive: ZipFiles, member: str) -> bool:
+    try:
+        archive.read(member)  # compares the CRC
+    except BrokenImageError:
+        return False
+    return True
 
 
-class _Folders:
-    """The unpacked folders `U3042` and so on."""
-
-    def __init__(self, base: Path) -> None:
-        self._base = base
-
-    def names(self) -> list[str]:
-        return [f"{entry.name}/{file.name}" for entry in _class_folders(self._base) for file in _images(entry.path)]
-
-    def read(self, name: str) -> bytes:
-        return (self._base / name).read_bytes()
-
-    def stamp(self) -> str:
-        lines = []
-        for entry in _class_folders(self._base):
-            for file in _images(entry.path):
-                stat = file.stat()
-                lines.append(f"{entry.name}/{file.name}:{stat.st_size}:{stat.st_mtime_ns}")
-        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+def _images(files: Files, where: Path) -> dict[str, str]:
+    """Return the files by their name as published, `U3042/1901_846066_0055.png`, whatever lies above."""
+    images: dict[str, str] = {}
+    for file in files.names():
+        match = _IMAGE.fullmatch(file)
+        if match is None or (isinstance(files, FolderFiles) and match[1] != file):
+            continue
+        if match[1] in images:
+            raise UserError(f"{where} holds {match[1]} more than once; keep one copy of the data set in it")
+        images[match[1]] = file
+    return images
 
 
-def _locate(root: Path) -> _Files | None:
+def _locate(root: Path) -> Files | None:
     """Return the zip, else the folders nearest to the root; raise UserError where two copies are equally near."""
     if root.is_file():
-        return _Archive(root)
+        return open_archive(root)
     if (root / ARCHIVE).is_file():
-        return _Archive(root / ARCHIVE)
+        return open_archive(root / ARCHIVE)
     level = [root] if root.is_dir() else []
     for _ in range(2):
         bases = [folder for folder in level if _class_folders(folder)]
@@ -255,7 +158,7 @@ def _locate(root: Path) -> _Files | None:
                 f"hiragana73 was found more than once under {root}: {', '.join(map(str, bases))}; set data.root= to one"
             )
         if bases:
-            return _Folders(bases[0])
+            return FolderFiles(bases[0])
         level = [path for folder in level for path in sorted(folder.iterdir()) if path.is_dir()]
     return None
 
@@ -266,8 +169,3 @@ def _class_folders(base: Path) -> list[os.DirEntry[str]]:
             return [entry for entry in entries if _FOLDER.fullmatch(entry.name) and entry.is_dir()]
     except PermissionError:  # lost+found and the like
         return []
-
-
-def _images(folder: str) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return [entry for entry in entries if _FILE.fullmatch(entry.name) and entry.is_file()]
