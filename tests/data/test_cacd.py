@@ -1,92 +1,72 @@
-"""CACD: its metadata in both MATLAB formats, and its images however they were unpacked."""
+"""CACD: the same records from each metadata file and from the names alone, its images unpacked or not."""
 
+import io
+import sys
+import tarfile
 import unicodedata
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
-import scipy.io
 from PIL import Image
+from test_cacd_metadata import FIELDS, NAMES, ROWS, write_v5, write_v73
 
-from agebench.data.cacd import CACD, _key, read_metadata
-from agebench.data.records import Source
+from agebench.data.cacd import CACD
+from agebench.data.cacd_metadata import read_metadata
+from agebench.data.records import Records, Source
+from agebench.data.split import official
 from agebench.data.target import make_target
 from agebench.errors import UserError
 
-# name, age, identity, year, rank, lfw, birth: not in alphabetical order.
-ROWS = [
-    ("53_Robin_Williams_0001.jpg", 53, 1, 2004, 1, 1, 1951),
-    ("14_Chloë_Moretz_0001.jpg", 14, 2, 2011, 3, 0, 1997),
-    ("15_Chloë_Moretz_0002.jpg", 15, 2, 2012, 3, 0, 1997),
-    ("42_Conan_O'Brien_0007.jpg", 42, 3, 2005, 5, 0, 1963),
-    ("40_Aaron_Eckhart_0011.jpg", 40, 4, 2008, 6, 0, 1968),
-    ("23_Zoë_Saldana_0003.jpg", 23, 5, 2001, 50, 1, 1978),
-    ("31_Aidan_Turner_0001.jpg", 31, 6, 2013, 2, 0, 1982),
-]
-NAMES = [row[0] for row in ROWS]
-FIELDS = ("age", "identity", "year", "rank", "lfw", "birth")
-KINDS = (np.uint8, np.uint16, np.float64, np.uint8, np.float64, np.float64)
+BY_NAME = sorted(ROWS)
 
 
-def write_v5(path: Path, *, compressed: bool = True, without: str = "") -> Path:
-    fields: dict[str, Any] = {
-        field: np.array([[row[i + 1]] for row in ROWS], dtype=kind)
-        for i, (field, kind) in enumerate(zip(FIELDS, KINDS, strict=True))
-    }
-    names = np.empty((len(ROWS), 1), dtype=object)
-    names[:, 0] = NAMES
-    fields |= {"feature": np.empty((0, 0)), "name": names}
-    fields.pop(without, None)
-    scipy.io.savemat(path, {"celebrityImageData": fields}, do_compression=compressed)
-    return path
-
-
-def write_v73(path: Path) -> Path:
-    """Write what MATLAB's save -v7.3 does: columns as (1, N) float64, cells as references to (L, 1) UTF-16 arrays."""
-    with h5py.File(path, "w", userblock_size=512) as file:
-        data, refs = file.create_group("celebrityImageData"), file.create_group("#refs#")
-        for i, field in enumerate(FIELDS):
-            data[field] = np.array([[row[i + 1] for row in ROWS]], dtype=np.float64)
-        data["feature"] = np.zeros((75, len(ROWS)))
-        cells = np.empty((1, len(ROWS)), dtype=h5py.ref_dtype)
-        for i, name in enumerate(NAMES):
-            letters = np.array([[ord(letter)] for letter in name], dtype=np.uint16)
-            cells[0, i] = refs.create_dataset(f"c{i}", data=letters).ref
-        data.create_dataset("name", data=cells, dtype=h5py.ref_dtype)
-    raw = bytearray(path.read_bytes())
-    header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64"
-    raw[:128] = header.ljust(124) + b"\x00\x02IM"
-    path.write_bytes(raw)
-    return path
+def image(name: str) -> bytes:
+    """Return an image whose grey value is the age in its name."""
+    file = io.BytesIO()
+    Image.new("L", (6, 6), int(name[:2])).save(file, "PNG")
+    return file.getvalue()
 
 
 def draw(folder: Path, *names: str) -> None:
-    """Write images whose grey value is the age in their name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        Image.new("L", (6, 6), int(name[:2])).save(folder / name, "PNG")
+        (folder / name).write_bytes(image(name))
+
+
+def pack(path: Path, *names: str) -> Path:
+    """Pack images into a tar or zip, by the ending of its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as packed:
+            for name in names:
+                packed.writestr(f"CACD2000/{name}", image(name))
+        return path
+    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as tar:
+        for name in names:
+            member = tarfile.TarInfo(f"CACD2000/{name}")
+            member.size = len(image(name))
+            tar.addfile(member, io.BytesIO(image(name)))
+    return path
 
 
 def shades(source: Source) -> list[int]:
     return [int(np.asarray(source.open(int(row)))[0, 0]) for row in np.flatnonzero(source.present())]
 
 
-@pytest.mark.parametrize("write", [write_v5, write_v73], ids=["v5", "v7.3"])
-def test_both_matlab_formats_give_every_field_of_every_row(tmp_path: Path, write: Any) -> None:
-    fields = read_metadata(write(tmp_path / "meta.mat"))
-
-    assert fields.keys() == {"name", *FIELDS}
-    assert fields["name"].tolist() == NAMES
-    for i, field in enumerate(FIELDS):
-        assert fields[field].tolist() == [row[i + 1] for row in ROWS]
-        assert fields[field].dtype == np.int64
+def assert_same(records: Records, others: Records, *columns: str) -> None:
+    assert records.names.tolist() == others.names.tolist()
+    for column in columns:
+        assert records.columns[column].tolist() == others.columns[column].tolist()
+        assert records.columns[column].dtype.kind == others.columns[column].dtype.kind
 
 
 @pytest.mark.parametrize("file", ["celebrity2000_meta.mat", "celebrity2000.mat"])
 @pytest.mark.parametrize("write", [write_v5, write_v73], ids=["v5", "v7.3"])
-def test_records_follow_the_metadata_and_its_ranks(tmp_path: Path, file: str, write: Any) -> None:
+def test_records_follow_the_metadata_by_name(tmp_path: Path, file: str, write: Any) -> None:
     write(tmp_path / file)
     draw(tmp_path / "CACD2000", *NAMES)
     source: Source = CACD(str(tmp_path))
@@ -94,58 +74,107 @@ def test_records_follow_the_metadata_and_its_ranks(tmp_path: Path, file: str, wr
     source.prepare()
     records = source.records()
 
-    assert records.names.tolist() == NAMES
-    assert records.columns["part"].tolist() == ["val", "test", "test", "test", "train", "train", "val"]
-    assert records.columns["identity"].tolist() == [1, 2, 2, 3, 4, 5, 6]
-    assert source.present().all()
-    assert shades(source) == [53, 14, 15, 42, 40, 23, 31]
+    assert records.names.tolist() == [row[0] for row in BY_NAME]
+    for i, field in enumerate(FIELDS):
+        if field != "identity":
+            assert records.columns[field].tolist() == [row[i + 1] for row in BY_NAME]
+    people = "Chloë_Moretz Chloë_Moretz Zoë_Saldana Aidan_Turner Aaron_Eckhart Conan_O'Brien Robin_Williams"
+    assert records.columns["identity"].tolist() == people.split()
+    assert records.columns["part"].tolist() == ["test", "test", "train", "val", "train", "test", "val"]
+    assert shades(source) == [14, 15, 23, 31, 40, 42, 53]
     assert make_target(records, "decade").label_names == ("10s", "20s", "30s", "40s", "50s")
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.6, 0.9, 0.99])
-@pytest.mark.parametrize("kind", ["v5", "v5-plain", "v7.3"])
-def test_metadata_cut_short_is_a_download_to_repeat(tmp_path: Path, kind: str, share: float) -> None:
-    path = tmp_path / "meta.mat"
-    if kind == "v7.3":
-        write_v73(path)
-    else:
-        write_v5(path, compressed=kind == "v5")
-    raw = path.read_bytes()
-    path.write_bytes(raw[: int(len(raw) * share)])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_both_formats_and_the_names_alone_give_the_same_records(tmp_path: Path, form: Any) -> None:
+    for way in ("v5", "v7.3", "names"):
+        draw(tmp_path / way / "CACD2000", *(unicodedata.normalize(form, name) for name in NAMES))
+    write_v5(tmp_path / "v5" / "celebrity2000_meta.mat")
+    write_v73(tmp_path / "v7.3" / "celebrity2000.mat")
 
-    with pytest.raises(UserError, match=r"cannot read .*meta\.mat.*download it again"):
-        read_metadata(path)
+    v5, v73, names = (CACD(str(tmp_path / way)).records() for way in ("v5", "v7.3", "names"))
 
-
-def test_metadata_damaged_inside_is_a_download_to_repeat(tmp_path: Path) -> None:
-    path = write_v5(tmp_path / "meta.mat")
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 0xFF
-    path.write_bytes(raw)
-
-    with pytest.raises(UserError, match="download it again"):
-        read_metadata(path)
+    assert_same(v5, v73, *v5.columns)
+    assert_same(v5, names, "age", "identity")
+    assert v5.columns.keys() == v73.columns.keys() == {*FIELDS, "part"}
+    assert names.columns.keys() == {"age", "identity"}
 
 
-def test_files_of_other_kinds_are_not_metadata(tmp_path: Path) -> None:
-    page, other, lacking, tree = (tmp_path / name for name in ("page.mat", "other.mat", "lacking.mat", "tree.mat"))
-    page.write_text("<html>" + "not found " * 100)
-    scipy.io.savemat(other, {"x": np.eye(3)})
-    write_v5(lacking, without="rank")
-    with h5py.File(tree, "w") as file:
-        file["x"] = np.eye(3)
+def test_without_ranks_the_official_split_says_where_they_are(tmp_path: Path) -> None:
+    draw(tmp_path, *NAMES)
+    records = CACD(str(tmp_path)).records()
 
-    for path in (page, other, lacking, tree):
-        with pytest.raises(UserError, match=rf"cannot read .*{path.name} as CACD's metadata"):
-            read_metadata(path)
+    with pytest.raises(UserError, match=r"official needs parts .* the ranks in celebrity2000_meta\.mat"):
+        official(records, make_target(records, "decade").labels)
 
 
-def test_columns_of_unequal_length_are_refused(tmp_path: Path) -> None:
-    fields = {field: np.ones((3, 1)) for field in FIELDS} | {"name": np.array([["a"], ["b"]], dtype=object)}
-    scipy.io.savemat(tmp_path / "meta.mat", {"celebrityImageData": fields})
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(name, age, 1, *rest) for name, age, _, *rest in ROWS],
+        [(name, age, row, *rest) for row, (name, age, _, *rest) in enumerate(ROWS)],
+    ],
+    ids=["many names to a number", "many numbers to a name"],
+)
+def test_people_who_are_numbered_otherwise_than_named_are_numbers(
+    tmp_path: Path, rows: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_v5(tmp_path / "celebrity2000_meta.mat", rows=rows)
 
-    with pytest.raises(UserError, match=r"differ in length \(\[2, 3\]\)"):
-        read_metadata(tmp_path / "meta.mat")
+    records = CACD(str(tmp_path)).records()
+
+    assert records.columns["identity"].tolist() == [str(row[2]) for row in sorted(rows)]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "the numbers hold" in caplog.text
+
+
+def test_an_age_that_the_name_contradicts_is_the_metadatas(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [(name, age + (age > 40), *rest) for name, age, *rest in ROWS]
+    write_v5(tmp_path / "celebrity2000_meta.mat", rows=rows)
+
+    records = CACD(str(tmp_path)).records()
+
+    assert records.columns["age"].tolist() == [14, 15, 23, 31, 40, 43, 54]
+    assert len(caplog.records) == 1
+    assert "2 images have another age" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["data", "data/metadata", "."])
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+def test_metadata_may_lie_beside_in_a_folder_or_around(tmp_path: Path, place: str, packed: bool) -> None:
+    root = tmp_path / "data"
+    draw(root / "CACD2000", *NAMES)
+    archive = pack(tmp_path / place / "faces.zip", *NAMES)
+    write_v5(archive.with_name("celebrity2000_meta.mat"))
+    source = CACD(str(archive if packed else root))
+
+    source.prepare()
+
+    assert "rank" in source.records().columns
+    assert shades(source) == [14, 15, 23, 31, 40, 42, 53]
+
+
+def test_the_nearest_metadata_holds_and_hidden_folders_are_skipped(tmp_path: Path) -> None:
+    draw(tmp_path / "data", *NAMES)
+    write_v5(tmp_path / "celebrity2000_meta.mat")
+    (tmp_path / "data" / ".partial").mkdir()
+    write_v5(tmp_path / "data" / ".partial" / "celebrity2000_meta.mat", rows=ROWS[:1])
+    around = CACD(str(tmp_path / "data")).records()
+    (tmp_path / "data" / "b").mkdir()
+    write_v5(tmp_path / "data" / "b" / "celebrity2000_meta.mat", rows=ROWS[:2])
+    within = CACD(str(tmp_path / "data")).records()
+    write_v73(tmp_path / "data" / "celebrity2000.mat", rows=ROWS[:3])
+    beside = CACD(str(tmp_path / "data")).records()
+
+    assert [len(records) for records in (around, within, beside)] == [7, 2, 3]
+
+
+def test_metadata_alone_gives_records_and_no_image(tmp_path: Path) -> None:
+    write_v5(tmp_path / "celebrity2000_meta.mat")
+    (tmp_path / "CACD2000.tar.gz").write_bytes(b"damaged, but nobody looks")
+    source = CACD(str(tmp_path))
+
+    assert len(source.records()) == 7
 
 
 @pytest.mark.parametrize("folder", ["", "CACD2000", "CACD2000/CACD2000", "images/part1"])
@@ -153,7 +182,53 @@ def test_images_are_found_wherever_the_archive_was_unpacked(tmp_path: Path, fold
     write_v5(tmp_path / "celebrity2000_meta.mat")
     draw(tmp_path / folder, *NAMES)
 
-    assert shades(CACD(str(tmp_path))) == [53, 14, 15, 42, 40, 23, 31]
+    assert shades(CACD(str(tmp_path))) == [14, 15, 23, 31, 40, 42, 53]
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["with metadata", "without"])
+@pytest.mark.parametrize("file", ["CACD2000.tar.gz", "CACD2000.tgz", "cacd.tar", "faces.ZIP"])
+@pytest.mark.parametrize("direct", [True, False], ids=["as the root", "in the root"])
+def test_images_are_read_out_of_an_archive(tmp_path: Path, file: str, listed: bool, direct: bool) -> None:
+    archive = pack(tmp_path / "data" / file.lower(), *(unicodedata.normalize("NFD", name) for name in NAMES))
+    archive = archive.rename(archive.with_name(file))
+    if listed:
+        write_v5(archive.with_name("celebrity2000_meta.mat"))
+    source: Source = CACD(str(archive if direct else archive.parent), cache=str(tmp_path / "cache"))
+
+    source.prepare()
+
+    assert source.records().names.tolist() == [row[0] for row in BY_NAME]
+    assert ("rank" in source.records().columns) == listed
+    assert shades(source) == [14, 15, 23, 31, 40, 42, 53]
+    assert len(set(source.stamps(np.arange(7)).tolist())) == 7
+    assert sorted(source.reading_order(np.arange(7)).tolist()) == list(range(7))
+
+
+def test_unpacked_images_go_before_an_archive_and_other_pictures_do_not(tmp_path: Path) -> None:
+    pack(tmp_path / "CACD2000.zip", *NAMES[:3])
+    draw(tmp_path / "docs", "10.png")
+
+    packed = CACD(str(tmp_path)).records()
+    draw(tmp_path / "CACD2000", *NAMES)
+    unpacked = CACD(str(tmp_path)).records()
+
+    assert (len(packed), len(unpacked)) == (3, 7)
+
+
+def test_of_several_archives_the_one_named_as_published_is_taken(tmp_path: Path) -> None:
+    pack(tmp_path / "CACD_VS.zip", *NAMES[:3])
+    pack(tmp_path / "CACD2000.tar.gz", *NAMES)
+    (tmp_path / "._CACD2000.tar.gz").write_bytes(b"left by macOS")
+
+    assert len(CACD(str(tmp_path)).records()) == 7
+
+
+def test_of_several_archives_one_is_to_be_left(tmp_path: Path) -> None:
+    pack(tmp_path / "CACD2000.zip", *NAMES)
+    pack(tmp_path / "CACD2000 (1).tar", *NAMES)
+
+    with pytest.raises(UserError, match=r"2 archives, CACD2000 \(1\)\.tar and CACD2000\.zip: leave the one"):
+        CACD(str(tmp_path)).prepare()
 
 
 @pytest.mark.parametrize("listed", [True, False], ids=["with metadata", "without"])
@@ -167,11 +242,21 @@ def test_names_unpacked_on_macos_or_written_in_capitals_are_recognised(tmp_path:
     records = source.records()
 
     assert decomposed != NAMES
-    assert source.present().all()
-    assert {unicodedata.normalize("NFC", name) for name in records.names} == set(records.names)
-    ages = [int(name[:2]) for name in records.names]
-    assert shades(source) == ages
-    assert records.columns["age"].tolist() == ages
+    assert records.names.tolist() == [row[0] for row in BY_NAME]
+    assert records.columns["age"].tolist() == shades(source) == [14, 15, 23, 31, 40, 42, 53]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode elsewhere")
+def test_names_in_bytes_that_are_not_utf8_can_be_written_in_a_list(tmp_path: Path) -> None:
+    draw(tmp_path, "14_Chlo\udceb_Moretz_0001.jpg")
+
+    unlisted = CACD(str(tmp_path)).records()
+    write_v5(tmp_path / "celebrity2000_meta.mat")
+    listed = CACD(str(tmp_path))
+
+    assert unlisted.names.tolist() == ["14_Chloë_Moretz_0001.jpg"]
+    assert listed.present().tolist() == [True, False, False, False, False, False, False]
+    assert shades(listed) == [14]
 
 
 def test_some_of_the_images_are_enough(tmp_path: Path) -> None:
@@ -181,24 +266,19 @@ def test_some_of_the_images_are_enough(tmp_path: Path) -> None:
 
     source.prepare()
 
-    assert source.present().tolist() == [False, True, False, False, False, True, False]
+    assert source.present().tolist() == [True, False, True, False, False, False, False]
     assert shades(source) == [14, 23]
 
 
-def test_without_metadata_age_and_person_are_read_off_the_names(tmp_path: Path) -> None:
+def test_without_metadata_each_image_found_is_a_row_once(tmp_path: Path) -> None:
     draw(tmp_path / "CACD2000", *NAMES, "99_notes.jpg")
+    draw(tmp_path / "copy", NAMES[1], unicodedata.normalize("NFD", NAMES[2]))
     source = CACD(str(tmp_path))
 
     source.prepare()
-    records = source.records()
 
-    known = dict(zip(records.names.tolist(), records.columns["age"].tolist(), strict=True))
-    assert known == {row[0]: row[1] for row in ROWS}
-    people = dict(zip(records.names.tolist(), records.columns["identity"].tolist(), strict=True))
-    assert people["14_Chloë_Moretz_0001.jpg"] == people["15_Chloë_Moretz_0002.jpg"] == "Chloë_Moretz"
-    assert len(set(people.values())) == 6
-    assert "part" not in records.columns
-    assert shades(source) == records.columns["age"].tolist()
+    assert source.records().names.tolist() == [row[0] for row in BY_NAME]
+    assert shades(source) == [14, 15, 23, 31, 40, 42, 53]
 
 
 def test_one_person_spelled_in_two_unicode_forms_is_one_person(tmp_path: Path) -> None:
@@ -209,58 +289,69 @@ def test_one_person_spelled_in_two_unicode_forms_is_one_person(tmp_path: Path) -
     assert people.tolist() == ["Chloë_Moretz"] * 2
 
 
+def refusal(ask: Callable[[], Any]) -> str:
+    with pytest.raises(UserError) as caught:
+        ask()
+    return str(caught.value)
+
+
 def test_no_image_is_answered_with_what_was_expected_where(tmp_path: Path) -> None:
     write_v5(tmp_path / "celebrity2000_meta.mat")
+    nowhere = CACD(str(tmp_path / "nowhere"))
 
-    with pytest.raises(UserError, match=rf"no CACD images under {tmp_path}: expected .*CACD2000/\*\.jpg.*data=demo"):
-        CACD(str(tmp_path)).prepare()
-    with pytest.raises(UserError, match="no CACD images"):
-        CACD(str(tmp_path / "nowhere")).prepare()
+    message = refusal(CACD(str(tmp_path)).prepare)
+
+    assert message.startswith(f"no CACD images under {tmp_path}: expected {tmp_path}/CACD2000/*.jpg or ")
+    for part in ("CACD2000.tar.gz", ".zip", "celebrity2000_meta.mat", "docs/data.md", "data.root=", "data=demo"):
+        assert part in message
+    assert refusal(nowhere.prepare) == refusal(nowhere.records) == message.replace(str(tmp_path), str(nowhere.root))
 
 
 def test_images_of_other_names_without_metadata_are_refused(tmp_path: Path) -> None:
     draw(tmp_path, "10.png", "11.png")
 
-    with pytest.raises(UserError, match="is named as CACD's are"):
-        CACD(str(tmp_path)).records()
+    assert "is named as CACD's are" in refusal(CACD(str(tmp_path)).records)
+
+
+def test_images_none_of_which_is_listed_are_refused(tmp_path: Path) -> None:
+    write_v5(tmp_path / "celebrity2000_meta.mat")
+    draw(tmp_path, "10.png", "11.png")
+
+    message = refusal(CACD(str(tmp_path)).prepare)
+
+    assert "lists none of the 2 images" in message
+    assert "named as '10.png' and not as 14_Chloë_Moretz_0001.jpg" in message
 
 
 def test_another_image_file_is_another_stamp(tmp_path: Path) -> None:
-    draw(tmp_path, NAMES[0])
-    before = CACD(str(tmp_path)).stamp()
+    draw(tmp_path, *NAMES)
+    rows = np.arange(len(NAMES))
+    before = CACD(str(tmp_path)).stamps(rows)
 
-    draw(tmp_path, NAMES[1])
+    (tmp_path / NAMES[1]).write_bytes(image("99"))  # 14_Chloë_Moretz_0001.jpg, the first by name
 
-    assert CACD(str(tmp_path)).stamp() != before
+    after = CACD(str(tmp_path)).stamps(rows)
+    assert (before != after).tolist() == [True, False, False, False, False, False, False]
 
 
 @pytest.mark.data
-def test_the_real_metadata_holds_what_its_readme_says(test_data: Path) -> None:
-    fields = read_metadata(test_data / "cacd" / "celebrity2000_meta.mat")
+def test_the_real_parts_are_the_published_ones(test_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    records = CACD(str(test_data / "cacd")).records()
 
-    ages, names = fields["age"], fields["name"]
-    assert {len(column) for column in fields.values()} == {163_446}
-    assert (ages.min(), ages.max()) == (14, 62)
-    assert (fields["identity"].min(), fields["identity"].max()) == (1, 2000)
-    assert len(np.unique(fields["identity"])) == 2000
-    assert (np.diff(fields["identity"]) >= 0).all()
-    assert (fields["year"].min(), fields["year"].max()) == (2004, 2013)
-    assert (fields["rank"].min(), fields["rank"].max()) == (1, 50)
-    assert set(fields["lfw"].tolist()) == {0, 1}
-    assert (fields["birth"].min(), fields["birth"].max()) == (1951, 1990)
-    assert (ages == fields["year"] - fields["birth"]).all()
-    assert ages.tolist() == [int(name.partition("_")[0]) for name in names]
-    assert sum(not name.isascii() for name in names) == 2_071
-    assert sum(name.count("'") for name in names) == 1_908  # in 1,736 names
-    assert len({_key(name) for name in names}) == 163_446
-    assert "53_Robin_Williams_0001.jpg" in set(names)
+    part, people = records.columns["part"], records.columns["identity"]
+    assert np.unique(part, return_counts=True)[1].tolist() == [10_571, 145_275, 7_600]
+    assert [len(np.unique(people[part == name])) for name in ("train", "val", "test")] == [1_800, 80, 120]
+    assert len(np.unique(people)) == 2_000
+    assert "Robin_Williams" in people
+    assert records.names.tolist() == sorted(records.names.tolist())
+    assert not caplog.records
 
 
 @pytest.mark.data
 def test_the_real_decades_are_as_counted(test_data: Path) -> None:
-    source = CACD(str(test_data / "cacd"))
+    records = CACD(str(test_data / "cacd")).records()
 
-    target = make_target(source.records(), "decade")
+    target = make_target(records, "decade")
 
     assert dict(zip(target.label_names, np.bincount(target.labels).tolist(), strict=True)) == {
         "10s": 7_057,
@@ -270,5 +361,27 @@ def test_the_real_decades_are_as_counted(test_data: Path) -> None:
         "50s": 30_960,
         "60s": 2_912,
     }
-    assert make_target(source.records(), "age").num_labels == 49
-    assert np.unique(source.records().columns["part"], return_counts=True)[1].tolist() == [10_571, 145_275, 7_600]
+    assert make_target(records, "age").num_labels == 49
+
+
+@pytest.mark.data
+def test_the_three_ways_agree_on_the_real_names(test_data: Path, tmp_path: Path) -> None:
+    fields = read_metadata(test_data / "cacd" / "celebrity2000_meta.mat")
+    odd = [i for i, name in enumerate(fields["name"].tolist()) if not name.isascii()]
+    some = np.union1d(np.arange(0, 163_446, 163), odd[::2])
+    rows = list(zip(*(fields[key][some].tolist() for key in ("name", *FIELDS)), strict=True))
+    for way in ("v5", "v7.3", "names"):
+        (tmp_path / way).mkdir()
+    write_v5(tmp_path / "v5" / "celebrity2000_meta.mat", rows=rows)
+    write_v73(tmp_path / "v7.3" / "celebrity2000.mat", rows=rows)
+    for row in rows:
+        (tmp_path / "names" / row[0]).touch()
+
+    v5, v73, names = (CACD(str(tmp_path / way)).records() for way in ("v5", "v7.3", "names"))
+
+    everything = CACD(str(test_data / "cacd")).records()
+    real = everything.take(np.flatnonzero(np.isin(everything.names, fields["name"][some])))
+    assert len(real) == len(some) > 2_000
+    assert_same(real, v5, *real.columns)
+    assert_same(real, v73, *real.columns)
+    assert_same(real, names, "age", "identity")

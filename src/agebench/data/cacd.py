@@ -3,87 +3,119 @@
 Source: Chen, Chen, Hsu (2014), https://bcsiriuschen.github.io/CARC/. The files are fetched by hand: see docs/data.md.
 """
 
-import re
-import unicodedata
+import logging
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from agebench.data.archives import ARCHIVE_SUFFIXES, open_archive
+from agebench.data.cacd_metadata import METADATA, NAME, read_metadata
 from agebench.data.demo import write_demo
-from agebench.data.files import find_images, open_image, stamp_files
+from agebench.data.files import Files, FileSource, FolderFiles, find_images, nfc
+from agebench.data.names import match_names
 from agebench.data.records import Array, Records
 from agebench.errors import UserError
 
-METADATA = ("celebrity2000_meta.mat", "celebrity2000.mat")
-FIELDS = ("age", "identity", "year", "rank", "lfw", "birth")
-NAME = re.compile(r"^(\d+)_(.+)_(\d+)\.jpe?g$", re.IGNORECASE)
+log = logging.getLogger(__name__)
 
 
-class CACD:
-    """The metadata file and the images beside it.
+class CACD(FileSource):
+    """The metadata file and the images beside it, unpacked or not.
 
     Args:
-        root: Folder holding `celebrity2000_meta.mat` (MATLAB 5) or `celebrity2000.mat` (MATLAB 7.3), and the images in
-            `CACD2000/`, deeper, or right there. Without a metadata file, age and person are read off the file names.
+        root: Folder holding the images in `CACD2000/`, deeper, right there, or still in `CACD2000.tar.gz`; or that
+            archive. `celebrity2000_meta.mat` (MATLAB 5) or `celebrity2000.mat` (MATLAB 7.3) lies in the same folder, in
+            one within it, or in the one around it; without either, age and person are read off the file names.
+        cache: Folder for what is learnt of a large archive, so that it is listed once.
     """
 
     channels = 3
     targets = ("decade", "age", "bins")
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, cache: str | None = None) -> None:
         self.root = Path(root).expanduser()
+        self.cache = None if cache is None else Path(cache).expanduser()
 
     def prepare(self) -> None:
         """Raise UserError if there is no image: nobody may download CACD for you."""
-        if not self._paths:
+        if not self._found:
+            raise self._nothing()
+        if not self.present().any():
             raise UserError(
-                f"no CACD images under {self.root}: expected {self.root}/CACD2000/*.jpg and {self.root}/{METADATA[0]}; "
-                "see docs/data.md for where to get them, set data.root=FOLDER, or try data=demo"
+                f"{self._metadata} lists none of the {len(self._found):,} images under {self.root}: they are named as "
+                f"{self._found[0]!r} and not as {self._records.names[0]}; set data.root to CACD's own images"
             )
 
     def records(self) -> Records:
-        """Return a row for each image that the metadata lists, in its order."""
+        """Return a row for each image that the metadata lists, or that is there if there is none, by name."""
         return self._records
-
-    def present(self) -> Array:
-        """Return which rows have a file, bool, shape (N,); spelling may differ in Unicode form and case of .jpg."""
-        return np.array([_key(str(name)) in self._paths for name in self._records.names], dtype=bool)
-
-    def open(self, row: int) -> Image.Image:
-        """Decode the image of one row."""
-        return open_image(self._paths[_key(str(self._records.names[row]))])
-
-    def stamp(self) -> str:
-        """Return a hash of the image files' names, sizes and times."""
-        return stamp_files(self._paths.values())
-
-    @cached_property
-    def _paths(self) -> dict[str, Path]:
-        return {_key(path.name): path for path in find_images(self.root)}
 
     @cached_property
     def _records(self) -> Records:
-        for file in METADATA:
-            if (self.root / file).is_file():
-                fields = read_metadata(self.root / file)
-                names = fields.pop("name")
-                # The authors' protocol: ranks 1-2 and 3-5, the people whose labels were cleaned, are val and test.
-                fields["part"] = np.select([fields["rank"] > 5, fields["rank"] > 2], ["train", "test"], "val")
-                return Records(names, fields)
-        # In one Unicode form, so that nobody is two people and a list of names is the same on every machine.
-        spelled = sorted(unicodedata.normalize("NFC", path.name) for path in self._paths.values())
-        matches = [m for m in map(NAME.match, spelled) if m]
-        if not matches:
+        if self._metadata is None:
+            return self._read_off_names()
+        fields = read_metadata(self._metadata)
+        order = np.argsort(fields["name"])
+        fields = {field: values[order] for field, values in fields.items()}
+        names = fields.pop("name")
+        ages, people = _ages_and_people(names)
+        differ = int((ages != fields["age"]).sum())
+        if differ:
+            log.warning("%s images have another age in %s than in their names: it holds", f"{differ:,}", self._metadata)
+        if _group_alike(people, fields["identity"]):
+            fields["identity"] = people
+        else:
+            log.warning("%s numbers people otherwise than the images' names do: the numbers hold", self._metadata)
+            fields["identity"] = fields["identity"].astype(str)
+        # The authors' protocol: ranks 1-2 and 3-5, the people whose labels were cleaned, are val and test.
+        fields["part"] = np.select([fields["rank"] > 5, fields["rank"] > 2], ["train", "test"], "val")
+        return Records(names, fields)
+
+    def _read_off_names(self) -> Records:
+        spelled = {_as_listed(path) for path in self._found}
+        names = np.array(sorted(name for name in spelled if NAME.fullmatch(name)))
+        if not self._found:
+            raise self._nothing()
+        if len(names) == 0:
             raise UserError(
                 f"no image under {self.root} is named as CACD's are (53_Robin_Williams_0001.jpg), and without "
                 f"{METADATA[0]} ages are read off the names: put that file there, or use data=folder or data=table"
             )
-        people = [m[2] for m in matches]
-        ages = np.array([int(m[1]) for m in matches], dtype=np.int64)
-        return Records(np.array([m[0] for m in matches]), {"age": ages, "identity": np.array(people)})
+        ages, people = _ages_and_people(names)
+        return Records(names, {"age": ages, "identity": people})
+
+    def _nothing(self) -> UserError:
+        return UserError(
+            f"no CACD images under {self.root}: expected {self.root}/CACD2000/*.jpg or {self.root}/CACD2000.tar.gz "
+            f"(or .tgz, .tar, .zip), with {METADATA[0]} beside it; see docs/data.md for where to get them, set "
+            "data.root=FOLDER, or try data=demo"
+        )
+
+    @cached_property
+    def _metadata(self) -> Path | None:
+        """The metadata file in the data's own folder, in one within it, or in the one around it."""
+        if not self.root.exists():
+            return None
+        own = self.root if self.root.is_dir() else self.root.parent
+        folders = [own, *sorted(folder for folder in own.glob("*/") if not folder.name.startswith("."))]
+        if own == self.root:
+            folders.append(self.root.absolute().parent)
+        candidates = (folder / file for folder in folders for file in METADATA)
+        return next((path for path in candidates if path.is_file()), None)
+
+    @cached_property
+    def _files(self) -> Files:
+        archive = self.root if self.root.is_file() else _find_archive(self.root)
+        return FolderFiles(self.root) if archive is None else open_archive(archive, cache=self.cache)
+
+    @cached_property
+    def _found(self) -> list[str]:
+        return self._files.names()
+
+    @cached_property
+    def _file_names(self) -> list[str | None]:
+        return match_names(self._records.names.tolist(), self._found)
 
 
 class Demo(CACD):
@@ -105,40 +137,42 @@ class Demo(CACD):
         write_demo(self.root, people=self.people, images=self.images, seed=self.seed)
 
 
-def read_metadata(path: Path) -> dict[str, Array]:
-    """Read CACD's metadata, MATLAB 5 by scipy or MATLAB 7.3 by h5py; its feature array is never touched.
-
-    Returns:
-        `name`, str, and the FIELDS, int64, each of shape (N,).
-
-    Raises:
-        UserError: If the file is neither, or is cut short.
-    """
-    import h5py
-    import scipy.io
-
-    try:
-        if h5py.is_hdf5(path):
-            with h5py.File(path) as file:
-                data: Any = file["celebrityImageData"]
-                fields = {field: data[field][()].ravel().astype(np.int64) for field in FIELDS}
-                fields["name"] = np.array(
-                    [file[ref][()].tobytes().decode("utf-16-le") for ref in data["name"][()].flat]
-                )
-        else:
-            data = scipy.io.loadmat(path, variable_names=["celebrityImageData"])["celebrityImageData"][0, 0]
-            fields = {field: data[field].ravel().astype(np.int64) for field in FIELDS}
-            fields["name"] = np.array([str(cell[0]) for cell in data["name"].ravel()])
-    except Exception as error:  # a damaged file makes the two parsers raise nearly anything
+def _find_archive(folder: Path) -> Path | None:
+    """Return the archive in a folder that holds no unpacked image."""
+    if not folder.is_dir() or any(NAME.fullmatch(name.rpartition("/")[2]) for name in find_images(folder)):
+        return None
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name.lower().endswith(ARCHIVE_SUFFIXES) and not path.name.startswith(".") and path.is_file()
+    ]
+    named = [path for path in found if path.name.lower().startswith("cacd2000")] or found
+    if len(named) > 1:
         raise UserError(
-            f"cannot read {path} as CACD's metadata ({error}): download it again, see docs/data.md"
-        ) from error
-    sizes = {len(column) for column in fields.values()}
-    if len(sizes) != 1:
-        raise UserError(f"{path}: its fields differ in length ({sorted(sizes)}): download it again, see docs/data.md")
-    return fields
+            f"{folder} holds no CACD image and {len(named)} archives, {' and '.join(path.name for path in named)}: "
+            "leave the one that has the images there, or set data.root to it"
+        )
+    return named[0] if named else None
 
 
-def _key(name: str) -> str:
-    """Spell a file name the one way both sides are compared in: macOS unpacks archives to NFD."""
-    return unicodedata.normalize("NFC", name).casefold()
+def _as_listed(path: str) -> str:
+    """Return an image's name as the metadata has it: without folders, in NFC, the ending in small letters."""
+    name = path.rpartition("/")[2]
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are not UTF-8, with which no list of names could be written
+        name = name.encode("utf-8", "surrogateescape").decode("latin-1")
+    stem, dot, ending = nfc(name).rpartition(".")
+    return stem + dot + ending.lower()
+
+
+def _ages_and_people(names: Array) -> tuple[Array, Array]:
+    """Return what names say, each a full match of NAME: years, int64, and people, str, each of shape (N,)."""
+    found = [match for match in map(NAME.fullmatch, names.tolist()) if match]
+    ages = np.array([int(match[1]) for match in found], dtype=np.int64)
+    return ages, np.array([match[2] for match in found])
+
+
+def _group_alike(people: Array, numbers: Array) -> bool:
+    pairs = set(zip(people.tolist(), numbers.tolist(), strict=True))
+    return len(pairs) == len(set(people.tolist())) == len(set(numbers.tolist()))
