@@ -2,7 +2,8 @@
 
 import pytest
 
-from agebench.check import RULES, check_config
+from agebench.check import CROP_MODES, FILTERS, RESIDENCIES, RULES, check_config
+from agebench.data import residency, resize
 from agebench.errors import UserError
 
 BROKEN = [
@@ -29,6 +30,12 @@ BROKEN = [
     ("data.image_size=[8,8]", "data.image_size must be"),
     ("data.channels=2", "data.channels must be 1 (grey) or 3 (colour), got 2"),
     ("data.channels=true", "data.channels must be"),
+    ("data.crop_mode=crop", "data.crop_mode must be one of squash, center, border, got crop"),
+    ("data.crop_pct=1.5", "data.crop_pct must be a share above 0 and at most 1, got 1.5"),
+    ("data.crop_pct=0", "data.crop_pct must be a share above 0"),
+    ("data.interpolation=linear", "data.interpolation must be one of nearest, lanczos, bilinear"),
+    ("data.require_all=1", "data.require_all must be true or false, got 1"),
+    ("data.residency=cpu", "data.residency must be one of auto, gpu, ram, mapped, got cpu"),
     ("data.num_workers=-1", "data.num_workers must be"),
     ("data.per_class=0", "data.per_class must be a whole number of 1 or more, or null, got 0"),
     ("data.limit=0", "data.limit must be a whole number of 1 or more, or null, got 0"),
@@ -108,3 +115,9 @@ def test_an_interpolation_that_leads_nowhere_is_found_before_any_work(compose_co
 
 def test_the_other_verbs_configs_pass(compose_config) -> None:
     check_config(compose_config("data=digits", name="prepare"))
+
+
+def test_the_choices_are_those_of_the_code_that_takes_them() -> None:
+    assert CROP_MODES == resize.CROP_MODES
+    assert FILTERS == resize.FILTERS
+    assert RESIDENCIES == residency.RESIDENCIES

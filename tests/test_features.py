@@ -21,7 +21,7 @@ def module(compose_config):
 
 def test_features_are_what_the_classifier_is_given(module) -> None:
     trained, data = module
-    images = data.pixels[:30]
+    images = data.part("train")[torch.arange(30)].images
     layers = list(trained.model.children())
     head_of_layers = nn.Sequential(*layers[:-1]).eval()
     assert isinstance(layers[-1], nn.Linear)
@@ -38,7 +38,7 @@ def test_features_are_what_the_classifier_is_given(module) -> None:
 def test_extracting_leaves_no_hook_behind(module) -> None:
     trained, data = module
 
-    extract_features(trained, data.pixels[:3])
+    extract_features(trained, data.part("train")[torch.arange(3)].images)
 
     assert not any(layer._forward_pre_hooks for layer in trained.modules())
 
@@ -64,7 +64,7 @@ def test_a_report_gets_features_with_the_labels_of_their_images(module, monkeypa
     assert set(given["features"]) == {"train", "val", "test"}
     for part, (numbers, labels) in given["features"].items():
         assert len(numbers) == len(labels) == min(25, data.counts[part])
-        everything = extract_features(trained, data.pixels[data.part(part).rows])
+        everything = extract_features(trained, data.part(part)[torch.arange(data.counts[part])].images)
         for number, label in zip(numbers, labels, strict=True):
             same = np.flatnonzero(np.isclose(everything, number, atol=1e-6).all(1))
             assert label in data.part(part).target.numpy()[same]

@@ -11,6 +11,9 @@ from agebench.errors import UserError
 
 MAX_SEED = 2**32 - 1  # NumPy's
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true", "bf16-true", "16-true", "32", "64")
+CROP_MODES = ("squash", "center", "border")
+FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+RESIDENCIES = ("auto", "gpu", "ram", "mapped")
 Rule = tuple[str, Callable[[Any], bool], str]
 
 
@@ -40,6 +43,11 @@ RULES: tuple[Rule, ...] = (
     ("data.eval_batch_size", lambda v: _is_int(v, 1), "a whole number of 1 or more"),
     ("data.image_size", lambda v: _is_int(v, 1), "a side in px of 1 or more"),
     ("data.channels", lambda v: v in (1, 3) and _is_int(v, 1), "1 (grey) or 3 (colour)"),
+    ("data.crop_mode", lambda v: v in CROP_MODES, f"one of {', '.join(CROP_MODES)}"),
+    ("data.crop_pct", lambda v: _is_number(v, 0, open_end=True) and v <= 1, "a share above 0 and at most 1"),
+    ("data.interpolation", lambda v: v in FILTERS, f"one of {', '.join(FILTERS)}"),
+    ("data.require_all", lambda v: isinstance(v, bool), "true or false"),
+    ("data.residency", lambda v: v in RESIDENCIES, f"one of {', '.join(RESIDENCIES)}"),
     ("data.num_workers", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
     ("data.per_class", lambda v: v is None or _is_int(v, 1), "a whole number of 1 or more, or null"),
     ("data.limit", lambda v: v is None or _is_int(v, 1), "a whole number of 1 or more, or null"),

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.split import PARTS
+from agebench.leaks import tell_leak
 from agebench.models.classifier import classifier_layers
 from agebench.module import ImageModule, Predictions
+from agebench.outputs import describe_data
 from agebench.report.outcome import Outcome
 from agebench.report.write import write_report
 
@@ -57,10 +59,9 @@ def write_run_report(
         pixels = data.part(part)
         chosen = np.sort(np.random.default_rng(0).permutation(len(pixels))[:MOST])
         rows = torch.from_numpy(chosen)
-        features[part] = (
-            extract_features(module, data.pixels[pixels.rows[rows]]),
-            pixels.target[rows].numpy(),
-        )
+        batch = pixels[rows]
+        features[part] = extract_features(module, batch.images), batch.target.cpu().numpy()
+    leak = describe_data(data, predictions)["leak"]
     outcome = Outcome(
         names=data.records.names[data.split.test[predictions.rows]],
         target=predictions.target,
@@ -70,6 +71,8 @@ def write_run_report(
         label_names=data.target.label_names,
         ordered=data.target.ordered,
         unit=data.target.unit,
+        note=tell_leak(leak) if leak else "",
+        lookup_mae=leak["lookup_mae"] if leak else None,
     )
     title = f"{data.protocol} · {type(module.model).__name__}"
     write_report(run_dir / "report", history=history, outcome=outcome, features=features, title=title, writer=writer)

@@ -8,18 +8,21 @@ from agebench.cli import main as run_verb
 def prepare(cfg: Any) -> None:
     """Set a data set up by a composed config and say what is there."""
     import logging
+    from pathlib import Path
 
     from agebench.check import check_config
 
     check_config(cfg)
     from agebench.build import build_data
     from agebench.data.split import PARTS
+    from agebench.outputs import write_losses
 
     log = logging.getLogger("agebench.prepare")
     data = build_data(cfg)
     data.setup()
     listed = len(data.records) + len(data.missing)
-    log.info("%s: %s of %s images are there", data.name, f"{len(data.records):,}", f"{listed:,}")
+    there = len(data.records) - len(data.broken)
+    log.info("%s: %s of %s images are there", data.name, f"{there:,}", f"{listed:,}")
     log.info("protocol %s, %d labels: %s", data.protocol, data.target.num_labels, " ".join(data.target.label_names))
     people = data.records.columns.get("identity")
     for part in PARTS:
@@ -27,8 +30,16 @@ def prepare(cfg: Any) -> None:
         labels = len(set(data.target.labels[rows].tolist()))
         who = "" if people is None else f", {len(set(people[rows].tolist())):,} identities"
         log.info("  %-5s %9s images, %3d labels%s", part, f"{len(rows):,}", labels, who)
-    store = data.pixels
-    log.info("packed %s of uint8 in %s", f"{store.numel() / 2**20:,.1f} MiB {tuple(store.shape)}", data.cache)
+    side = f"{data.channels} x {data.image_size} x {data.image_size}"
+    log.info("packed as uint8 %s, %s, in %s", side, f"{data.packed_bytes / 2**20:,.1f} MiB", data.store.folder)
+    if data.missing.size or data.broken:
+        write_losses(Path(), data)
+        log.info("what is missing or broken is listed in missing.csv and broken.csv here")
+    if cfg.export is not None:
+        from agebench.data.export import export_tree
+
+        count = export_tree(data, Path(str(cfg.export)).expanduser())
+        log.info("exported %s images to %s, a folder a part and label", f"{count:,}", cfg.export)
 
 
 def main() -> None:

@@ -23,7 +23,10 @@ WITHOUT_EFFECT = (
     "resume",
     "data.num_workers",
     "data.eval_batch_size",
+    "data.residency",
+    "data.require_all",
     "data.cache",
+    "data.source.cache",
     "data.source.download",
     "data.source.url",
     "callbacks.progress",
@@ -52,6 +55,9 @@ def config_hash(config: Mapping[str, Any]) -> str:
         path = kept.pop(key, None)
         if own and path is not None:
             kept[key] = str(Path(str(path)).absolute())
+    for key in (f"data.split.{name}" for name in ("file", "train", "val", "test")):  # so are lists of one's own
+        if isinstance(kept.get(key), str):
+            kept[key] = str(Path(kept[key]).absolute())
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

@@ -51,8 +51,11 @@ class Memory:
         self.opened += 1
         return Image.fromarray(self.images[row])
 
-    def stamp(self) -> str:
-        return "memory"
+    def stamps(self, rows: np.ndarray) -> np.ndarray:
+        return np.full(len(rows), 7, dtype=np.uint64)
+
+    def reading_order(self, rows: np.ndarray) -> np.ndarray:
+        return rows
 
 
 def module(cache: Path, source: Any = None, split: Any = splits.random, **changes: Any) -> ImageDataModule:
@@ -128,7 +131,7 @@ def test_images_that_a_limit_leaves_out_are_never_opened(tmp_path: Path) -> None
 
     assert data.counts == {"train": 4, "val": 4, "test": 4}
     assert source.opened == 12
-    assert tuple(data.pixels.shape) == (12, 3, 5, 5)
+    assert data.packed_bytes == 12 * 3 * 5 * 5
 
 
 def test_full_is_the_whole_train_part(tmp_path: Path) -> None:
@@ -199,7 +202,7 @@ def test_statistics_are_numpys_over_the_train_part(tmp_path: Path, channels: int
 
 def test_statistics_are_worked_out_once_and_anew_for_another_train_part(tmp_path: Path) -> None:
     first = module(tmp_path).statistics()
-    file = next(tmp_path.glob("*-statistics.json"))
+    file = next(tmp_path.glob("*/statistics-*.json"))
     file.write_text('{"mean": [0.1, 0.2, 0.3], "std": [1.0, 1.0, 1.0]}')
 
     again = module(tmp_path).statistics()
@@ -248,8 +251,8 @@ def test_missing_images_are_counted_and_named(tmp_path: Path, caplog: pytest.Log
 
     assert data.missing.tolist() == ["03.png", "08.png", "20.png", "21.png"]
     assert len(data.records) == 56
-    assert "56 of the 60 images" in caplog.text
-    assert "03.png, 08.png, 20.png" in caplog.text
+    assert "4 of the 60 images that data=mine lists are not there, such as 03.png, 08.png, 20.png" in caplog.text
+    assert "in use are train 44, val 6, test 6" in caplog.text
 
 
 def test_a_label_whose_images_are_missing_keeps_its_place(tmp_path: Path) -> None:
@@ -270,36 +273,75 @@ def test_a_data_set_without_any_image_says_where_to_look(tmp_path: Path) -> None
         data.plan()
 
 
-def test_a_broken_image_is_named_in_one_sentence(tmp_path: Path) -> None:
+def pets(root: Path) -> Folder:
+    """Write 24 pets, of which one is no image and another is cut short."""
+    rng = np.random.default_rng(0)
     for name in "abcdefghijkl":
         for kind in ("cat", "dog"):
-            (tmp_path / "pets" / kind).mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (8, 8)).save(tmp_path / "pets" / kind / f"{name}.png")
-    (tmp_path / "pets" / "dog" / "f.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
-    data = module(tmp_path / "cache", Folder(str(tmp_path / "pets")))
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(root / kind / f"{name}.png")
+    (root / "dog" / "f.png").write_text("<html>")
+    (root / "cat" / "b.png").write_bytes((root / "cat" / "b.png").read_bytes()[:-60])
+    return Folder(str(root))
 
-    with pytest.raises(UserError, match=r"cannot read the image .*pets/dog/f\.png") as caught:
+
+def test_broken_images_are_listed_and_left_out_the_first_time_and_every_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = pets(tmp_path / "pets")
+
+    for _ in range(2):
+        data = module(tmp_path / "cache", source, image_size=8)
+        with caplog.at_level(logging.WARNING):
+            caplog.clear()
+            data.setup()
+
+        assert sorted(data.broken) == ["cat/b.png", "dog/f.png"]
+        assert data.broken["dog/f.png"].startswith("it is no image of a kind that is read")
+        assert "2 of the images in use cannot be decoded" in caplog.text
+        assert "dog/f.png" in caplog.text
+        assert sum(data.counts.values()) == 22
+        for name in PARTS:
+            rows = data.split.part(name)
+            files = [np.asarray(Image.open(tmp_path / "pets" / n)) for n in data.records.names[rows]]
+            images = data.part(name)[torch.arange(len(rows))].images
+            np.testing.assert_array_equal(images.numpy().transpose(0, 2, 3, 1), np.stack(files))
+
+
+@pytest.mark.parametrize("loss", ["missing", "broken"])
+def test_whoever_wants_every_image_is_told_of_any_loss(tmp_path: Path, loss: str) -> None:
+    source = Memory(gone=(3,)) if loss == "missing" else pets(tmp_path / "pets")
+    data = module(tmp_path / "cache", source, require_all=True)
+
+    with pytest.raises(UserError, match=r"data\.require_all=true wants every image") as caught:
         data.setup()
 
     assert "\n" not in str(caught.value)
-    assert not list((tmp_path / "cache").glob("*.npy"))
 
 
-def test_the_original_of_a_row_is_shown_and_not_the_packed_one(tmp_path: Path) -> None:
-    source = Memory(gone=(0, 1))
-    data = module(tmp_path, source)
-    data.setup()
+def test_images_that_are_all_broken_are_an_error(tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        (tmp_path / "pets" / kind).mkdir(parents=True)
+        for i in range(9):
+            (tmp_path / "pets" / kind / f"{i}.png").touch()
+    data = module(tmp_path / "cache", Folder(str(tmp_path / "pets")))
 
-    image = data.image("test", 2)
+    with pytest.raises(UserError, match=r"leaves no image in train"):
+        data.setup()
 
-    original = data.split.test[2] + 2
-    assert image.size == (7, 9)
-    np.testing.assert_array_equal(np.asarray(image), source.images[original])
+
+def test_a_plan_of_all_that_is_listed_needs_no_file(tmp_path: Path) -> None:
+    data = module(tmp_path, Memory(gone=tuple(range(60))))
+
+    data.plan(listed=True)
+
+    assert sum(data.counts.values()) == 60
+    assert len(data.missing) == 0
 
 
 def test_pixels_before_setup_are_a_mistake_of_the_caller(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="setup"):
-        _ = module(tmp_path).pixels
+        _ = module(tmp_path).store
 
 
 def test_metadata_that_comes_later_does_not_get_the_pixels_of_another_order(tmp_path: Path) -> None:
@@ -319,7 +361,7 @@ def test_metadata_that_comes_later_does_not_get_the_pixels_of_another_order(tmp_
     data = flat(CACD(str(root)), target="bins", bins=[40])
     data.setup()
 
-    assert data.records.names.tolist() == names[::-1]
+    assert data.records.names.tolist() == names
     for name in PARTS:
         rows = data.split.part(name)
         batch = data.part(name)[torch.arange(len(rows))]
@@ -341,7 +383,8 @@ def test_a_split_that_leaves_a_part_empty_is_refused(tmp_path: Path) -> None:
 
 
 def on(devices: int, data: ImageDataModule, rank: int = 0) -> ImageDataModule:
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=devices)  # type: ignore[assignment]
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=devices, strategy=strategy)  # type: ignore[assignment]
     return data
 
 
@@ -376,6 +419,7 @@ def test_grey_digits_go_through_as_they_are(tmp_path: Path) -> None:
 
     data.setup()
 
-    raw = np.stack([np.asarray(Digits().open(row)) for row in range(3)])
-    np.testing.assert_array_equal(data.pixels[:3, 0].numpy(), raw)
+    raw = np.stack([np.asarray(Digits().open(row)) for row in data.split.train[:3].tolist()])
+    first = data.part("train")[torch.arange(3)].images
+    np.testing.assert_array_equal(first[:, 0].numpy(), raw)
     assert data.counts == {"train": 1437, "val": 180, "test": 180}

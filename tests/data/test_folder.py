@@ -1,7 +1,9 @@
 """Images sorted into one folder a class."""
 
 import logging
+import os
 import unicodedata
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -118,9 +120,29 @@ def test_a_home_folder_may_be_written_with_a_tilde(tmp_path: Path, monkeypatch: 
     assert len(Folder("~/pets").records()) == 1
 
 
-def test_another_image_is_another_stamp(tmp_path: Path) -> None:
-    before = fill(tmp_path, "cat/1.png").stamp()
+def test_a_file_that_changes_gets_another_stamp_and_its_neighbour_keeps_its_own(tmp_path: Path) -> None:
+    source = fill(tmp_path, "cat/1.png", "cat/2.png")
+    rows = np.arange(2)
+    before = source.stamps(rows)
 
-    after = fill(tmp_path, "cat/1.png", "cat/2.png").stamp()
+    os.utime(tmp_path / "cat" / "2.png", ns=(1, 1))
+    after = source.stamps(rows)
 
-    assert before != after
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+
+
+def test_a_zip_is_read_as_it_is_with_or_without_a_folder_around_the_classes(tmp_path: Path) -> None:
+    fill(tmp_path / "pets", "train/cat/1.png", "train/dog/2.png", "test/cat/3.png")
+    flat, wrapped = tmp_path / "flat.zip", tmp_path / "wrapped.zip"
+    for path, top in ((flat, ""), (wrapped, "pets/")):
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in (tmp_path / "pets").rglob("*.png"):
+                archive.write(file, top + file.relative_to(tmp_path / "pets").as_posix())
+
+    for path in (flat, wrapped):
+        source, folder = Folder(str(path)), Folder(str(tmp_path / "pets"))
+        assert source.records().names.tolist() == folder.records().names.tolist()
+        assert source.records().class_names == ("cat", "dog")
+        assert source.records().columns["part"].tolist() == folder.records().columns["part"].tolist()
+        assert source.open(1).tobytes() == folder.open(1).tobytes()

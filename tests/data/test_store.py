@@ -1,11 +1,14 @@
-"""Pixels decoded once: against Pillow itself, and under failures."""
+"""Pixels decoded once: filled by need, shared, and under failures."""
 
-import io
+import errno
+import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,189 +16,190 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agebench.data.store import fit, packed
-from agebench.errors import UserError
-
-NOISE = np.random.default_rng(0).integers(0, 256, (40, 30, 4), dtype=np.uint8)
-DEEP = np.random.default_rng(1).integers(0, 65536, (40, 30), dtype=np.uint16)
-
-
-def through_file(image: Image.Image, kind: str, **options: object) -> Image.Image:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return Image.open(io.BytesIO(file.getvalue()))
+from agebench.data import store as store_module
+from agebench.data.records import Array
+from agebench.data.resize import Resize
+from agebench.data.store import Store
+from agebench.errors import BrokenImageError, UserError
 
 
-def drawn(mode: str) -> Image.Image:
-    rgb = Image.fromarray(NOISE[..., :3])
-    if mode == "P-transparent":
-        return through_file(rgb.quantize(16), "PNG", transparency=3)
-    if mode == "RGBA":
-        return through_file(Image.fromarray(NOISE), "PNG")
-    if mode == "CMYK":
-        return through_file(rgb.convert("CMYK"), "JPEG")
-    return through_file(rgb.quantize(16) if mode == "P" else rgb.convert(mode), "PNG")
+class Shades:
+    """A source of 5x5 images that show their row number, and a list of what was opened."""
 
-
-def as_chw(image: Image.Image) -> np.ndarray:
-    pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P", "P-transparent", "CMYK"])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [8, 64])
-def test_pixels_are_what_pillow_makes_of_them_to_the_bit(mode: str, channels: int, size: int) -> None:
-    pixels = fit(drawn(mode), size, channels)
-
-    plain = drawn(mode).convert("L" if channels == 1 else "RGB")
-    expected = as_chw(plain.resize((size, size), Image.Resampling.BILINEAR))
-    assert pixels.dtype == np.uint8
-    np.testing.assert_array_equal(pixels, expected)
-
-
-def test_an_image_of_the_right_size_keeps_every_pixel() -> None:
-    pixels = fit(Image.fromarray(NOISE[:30, :30, :3]), 30, 3)
-
-    np.testing.assert_array_equal(pixels, NOISE[:30, :30, :3].transpose(2, 0, 1))
-
-
-def test_grey_from_colour_is_luma() -> None:
-    image = Image.fromarray(np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 9, 9]]], dtype=np.uint8))
-
-    pixels = fit(image, 2, 1)
-
-    assert pixels.tolist() == [[[76, 150], [29, 9]]]  # ITU-R 601: 0.299, 0.587, 0.114
-
-
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_sixteen_bits_of_grey_are_divided_by_257(kind: str, channels: int) -> None:
-    image = through_file(Image.fromarray(DEEP), kind)
-
-    pixels = fit(image, 10, channels)
-
-    eight = Image.fromarray(np.round(DEEP.astype(np.float64) / 257).astype(np.uint8))
-    expected = np.asarray(eight.resize((10, 10), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(pixels, np.stack([expected] * channels))
-
-
-def test_a_nearly_black_image_of_sixteen_bits_stays_nearly_black() -> None:
-    image = through_file(Image.fromarray(np.full((4, 4), 200, dtype=np.uint16)), "PNG")
-
-    assert fit(image, 4, 1).max() == 1  # 200 / 257
-
-
-def test_numbers_of_eight_bits_in_a_wider_mode_keep_their_value() -> None:
-    image = Image.fromarray(np.full((4, 4), 200, dtype=np.int32))
-
-    assert fit(image, 4, 1).tolist() == [[[200] * 4] * 4]
-
-
-@pytest.mark.parametrize(
-    ("orientation", "turn"),
-    [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_270), (8, Image.Transpose.ROTATE_90)],
-)
-def test_a_photo_taken_sideways_is_turned(orientation: int, turn: Image.Transpose) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    photo = through_file(Image.fromarray(NOISE[..., :3]), "JPEG", exif=exif)
-    flat = through_file(Image.fromarray(NOISE[..., :3]), "JPEG")
-
-    pixels = fit(photo, 16, 3)
-
-    expected = flat.transpose(turn).resize((16, 16), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(pixels, as_chw(expected))
-
-
-class Opener:
-    """Opens images that show their row number, and counts."""
-
-    def __init__(self, failing: int = -1, error: BaseException | None = None) -> None:
+    def __init__(self, *, failing: int = -1, error: BaseException | None = None) -> None:
         self.opened: list[int] = []
         self.failing, self.error = failing, error
+        self.version = np.full(5000, 7, dtype=np.uint64)
+        self.plus = 0
 
-    def __call__(self, row: int) -> Image.Image:
+    def open(self, row: int) -> Image.Image:
         self.opened.append(row)
         if row == self.failing and self.error:
             raise self.error
-        return Image.new("L", (5, 5), row)
+        return Image.new("L", (5, 5), (row + self.plus) % 256)
+
+    def stamps(self, rows: Array) -> Array:
+        return self.version[rows]
+
+    def reading_order(self, rows: Array) -> Array:
+        return rows[::-1]
 
 
-def pack(cache: Path, open_image: Callable[[int], Image.Image], count: int = 20, **changes: object) -> np.ndarray:
-    settings = {"size": 4, "channels": 1, "key": "k"} | changes
-    return packed(cache, open_image, np.arange(count), **settings)  # type: ignore[arg-type]
+def make(cache: Path, *, key: str = "k", count: int = 20, size: int = 4, channels: int = 1) -> Store:
+    return Store(cache, "shades", key=key, count=count, resize=Resize(size, channels))
 
 
-def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
-    pixels = packed(tmp_path, Opener(), np.array([7, 3, 9]), size=4, channels=3, key="k")
+def fill(cache: Path, source: Shades, rows: Array | None = None, **changes: object) -> list[int]:
+    """Fill rows of a store and return the shade of each of them as packed."""
+    store = make(cache, **changes)  # type: ignore[arg-type]
+    rows = np.arange(store.shape[0]) if rows is None else rows
+    store.fill(source, rows)  # type: ignore[arg-type]
+    return store.pixels()[rows, 0, 0, 0].tolist()
 
-    assert pixels.shape == (3, 3, 4, 4)
-    assert pixels.dtype == np.uint8
-    assert pixels[:, 0, 0, 0].tolist() == [7, 3, 9]
+
+def test_only_the_rows_asked_for_are_decoded_and_the_next_split_adds_what_it_lacks(tmp_path: Path) -> None:
+    source = Shades()
+
+    first = fill(tmp_path, source, np.array([3, 7, 9]))
+    second = fill(tmp_path, source, np.array([1, 7, 9, 11]))
+
+    assert (first, second) == ([3, 7, 9], [1, 7, 9, 11])
+    assert sorted(source.opened) == [1, 3, 7, 9, 11]
 
 
-def test_a_second_call_decodes_nothing(tmp_path: Path) -> None:
-    first, second = Opener(), Opener()
+def test_rows_are_read_in_the_order_that_the_source_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_cores", lambda: 1)
+    source = Shades()
 
-    before, after = pack(tmp_path, first), pack(tmp_path, second)
+    fill(tmp_path, source)
 
-    assert sorted(first.opened) == list(range(20))
-    assert second.opened == []
-    np.testing.assert_array_equal(before, after)
+    assert source.opened == list(range(20))[::-1]
+
+
+def test_a_file_that_nothing_fills_takes_no_disk(tmp_path: Path) -> None:
+    store = make(tmp_path, count=5000, size=64)
+
+    store.fill(Shades(), np.array([4000]))  # type: ignore[arg-type]
+
+    pixels = store.folder / "pixels.u8"
+    assert pixels.stat().st_size == 5000 * 64 * 64
+    if sys.platform == "linux":
+        assert pixels.stat().st_blocks * 512 <= 4 * 4096
 
 
 @pytest.mark.parametrize("changes", [{"size": 5}, {"channels": 3}, {"key": "l"}, {"count": 19}])
-def test_whatever_decides_the_pixels_makes_another_file(tmp_path: Path, changes: dict[str, int]) -> None:
-    pack(tmp_path, Opener())
-    again = Opener()
+def test_whatever_decides_the_pixels_makes_another_store(tmp_path: Path, changes: dict[str, int]) -> None:
+    fill(tmp_path, Shades())
+    again = Shades()
 
-    pack(tmp_path, again, **changes)
+    fill(tmp_path, again, **changes)
 
     assert len(again.opened) == changes.get("count", 20)
-    assert len(list(tmp_path.glob("*.npy"))) == 2
+    assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_writing_to_the_pixels_leaves_the_file_alone(tmp_path: Path) -> None:
-    pixels = pack(tmp_path, Opener())
+@pytest.mark.parametrize("option", [{"crop_mode": "center"}, {"crop_pct": 0.9}, {"interpolation": "box"}])
+def test_so_do_the_options_of_resizing(tmp_path: Path, option: dict[str, object]) -> None:
+    plain = Store(tmp_path, "s", key="k", count=9, resize=Resize(4, 3))
 
-    pixels[:] = 255
+    other = Store(tmp_path, "s", key="k", count=9, resize=Resize(4, 3, **option))  # type: ignore[arg-type]
 
-    assert pack(tmp_path, Opener())[:, 0, 0, 0].tolist() == list(range(20))
+    assert other.folder != plain.folder
 
 
-@pytest.mark.parametrize("error", [UserError("cannot read the image 7.jpg"), KeyboardInterrupt()])
-def test_a_failure_comes_out_as_it_is_and_leaves_nothing_behind(tmp_path: Path, error: BaseException) -> None:
-    broken, mended = Opener(failing=7, error=error), Opener()
+def test_a_file_that_changed_is_decoded_again_and_whoever_has_the_old_pixels_keeps_them(tmp_path: Path) -> None:
+    source = Shades()
+    store = make(tmp_path)
+    store.fill(source, np.arange(20))  # type: ignore[arg-type]
+    old, before = store.pixels(), store.state(np.arange(20))
+    source.opened.clear()
+    source.version[[4, 5]] += 1
+    source.plus = 100
+
+    now = fill(tmp_path, source, np.arange(10))
+
+    assert sorted(source.opened) == [4, 5]
+    assert now == [0, 1, 2, 3, 104, 105, 6, 7, 8, 9]
+    assert fill(tmp_path, source)[10:] == list(range(10, 20))
+    assert old[:, 0, 0, 0].tolist() == list(range(20))
+    assert make(tmp_path).state(np.arange(20)) != before
+
+
+def test_broken_images_are_told_remembered_and_tried_again_once_their_file_changes(tmp_path: Path) -> None:
+    source = Shades(failing=7, error=BrokenImageError("cut short"))
+    store = make(tmp_path)
+    rows = np.arange(20)
+
+    first = store.fill(source, rows)  # type: ignore[arg-type]
+    opened = len(source.opened)
+    second = make(tmp_path).fill(source, rows)  # type: ignore[arg-type]
+    reopened = len(source.opened) - opened
+    elsewhere = make(tmp_path).fill(source, np.array([3, 4]))  # type: ignore[arg-type]
+    source.error, source.version[7] = None, 8
+    mended = make(tmp_path).fill(source, rows)  # type: ignore[arg-type]
+
+    assert first == second == {7: "cut short"}
+    assert (opened, reopened) == (20, 0)
+    assert elsewhere == mended == {}
+    assert store.pixels()[7, 0, 0, 0] == 7
+
+
+def test_an_image_that_could_not_be_read_is_tried_again_next_time(tmp_path: Path) -> None:
+    source = Shades(failing=7, error=BrokenImageError("Input/output error", lasting=False))
+
+    first = make(tmp_path).fill(source, np.arange(20))  # type: ignore[arg-type]
+    source.error = None
+    second = make(tmp_path).fill(source, np.arange(20))  # type: ignore[arg-type]
+
+    assert (first, second) == ({7: "Input/output error"}, {})
+    assert sorted(source.opened) == sorted([*range(20), 7])
+
+
+@pytest.mark.parametrize("error", [UserError("the disk is gone"), KeyboardInterrupt()])
+def test_a_failure_comes_out_as_it_is_and_what_was_decoded_is_kept(tmp_path: Path, error: BaseException) -> None:
+    source = Shades(failing=1000, error=error)
 
     with pytest.raises(type(error)) as caught:
-        pack(tmp_path, broken, count=5000)
-    left = [path.suffix for path in tmp_path.iterdir()]
-    pack(tmp_path, mended, count=5000)
+        fill(tmp_path, source, count=5000)
+    opened = len(source.opened)
+    mended = Shades()
+    shades = fill(tmp_path, mended, count=5000)
 
     assert caught.value is error
-    assert set(left) <= {".lock"}
-    assert len(broken.opened) < 4900  # the others were called off
-    assert len(mended.opened) == 5000
+    assert 3900 < opened < 4900  # from the end down to 1000; those after it were called off
+    assert len(mended.opened) <= 5000 - 3900
+    assert shades == [row % 256 for row in range(5000)]
 
 
 def test_a_disk_too_small_is_said_before_a_byte_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=319))  # 20 x 4 x 4 is 320
-    opener = Opener()
+    source = Shades()
 
     with pytest.raises(UserError, match=r"GiB are free: set paths\.cache"):
-        pack(tmp_path, opener)
+        fill(tmp_path, source)
 
-    assert opener.opened == []
+    assert source.opened == []
+
+
+def test_a_disk_that_fills_up_meanwhile_is_said_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store_module, "_sync", full)
+
+    with pytest.raises(UserError, match=r"pixels\.u8: No space left on device; set paths\.cache"):
+        fill(tmp_path, Shades())
 
 
 def test_threads_that_ask_at_once_pack_once(tmp_path: Path) -> None:
-    opener, results = Opener(), []
+    source, results = Shades(), []
     together = threading.Barrier(4)
 
     def ask() -> None:
         together.wait()
-        results.append(pack(tmp_path, opener))
+        results.append(fill(tmp_path, source))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
@@ -203,52 +207,93 @@ def test_threads_that_ask_at_once_pack_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
 
-    assert sorted(opener.opened) == list(range(20))
-    assert [pixels[:, 0, 0, 0].tolist() for pixels in results] == [list(range(20))] * 4
+    assert sorted(source.opened) == list(range(20))
+    assert results == [list(range(20))] * 4
+
+
+@pytest.mark.parametrize("lost", ["pixels.u8", "done.u64"])
+def test_a_store_that_lost_a_file_is_packed_again(tmp_path: Path, lost: str) -> None:
+    fill(tmp_path, Shades())
+    next(tmp_path.glob(f"*/{lost}")).unlink()
+    again = Shades()
+
+    shades = fill(tmp_path, again)
+
+    assert shades == list(range(20))
+    assert len(again.opened) == 20
+
+
+def test_warming_reads_the_rows_and_nothing_is_changed(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    rows = np.array([1, 2, 5, 19])
+    store.fill(Shades(), rows)  # type: ignore[arg-type]
+
+    store._read_through(rows)
+
+    assert store.pixels()[rows, 0, 0, 0].tolist() == [1, 2, 5, 19]
 
 
 PROGRAM = """
-import os, signal, sys, time
+import os, sys, time
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from agebench.data.store import packed
+from agebench.data import store
+from agebench.data.resize import Resize
 
-cache, killed = Path(sys.argv[1]), sys.argv[2] == "killed"
+cache, marks, pause = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+store.COMMIT_S = 0.01
 
-def open_image(row):
-    (cache / f"{row}-{os.getpid()}.opened").touch()
-    if killed and row == 15:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.02)
-    return Image.new("L", (5, 5), row)
+class Source:
+    def open(self, row):
+        (marks / f"{row}-{os.getpid()}.opened").touch()
+        time.sleep(pause)
+        return Image.new("L", (5, 5), row)
+    def stamps(self, rows):
+        return np.full(len(rows), 7, dtype=np.uint64)
+    def reading_order(self, rows):
+        return rows
 
-pixels = packed(cache, open_image, np.arange(20), size=4, channels=1, key="k")
-assert pixels[:, 0, 0, 0].tolist() == list(range(20))
+print("ready", flush=True)
+packed = store.Store(cache, "shades", key="k", count=200, resize=Resize(4, 1))
+packed.fill(Source(), np.arange(200))
+assert packed.pixels()[:, 0, 0, 0].tolist() == list(range(200))
 """
 
 
-def run(cache: Path, how: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(cache), how], stderr=subprocess.PIPE)
+def start(cache: Path, marks: Path, pause: float) -> subprocess.Popen[str]:
+    marks.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", PROGRAM, str(cache), str(marks), str(pause)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_processes_that_ask_at_once_pack_once(tmp_path: Path) -> None:
-    processes = [run(tmp_path, "whole"), run(tmp_path, "whole")]
+    processes = [start(tmp_path / "cache", tmp_path / "marks", 0.01) for _ in range(2)]
 
-    errors = [process.communicate(timeout=60)[1] for process in processes]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0], errors
-    assert len(list(tmp_path.glob("*.opened"))) == 20
+    assert len(list((tmp_path / "marks").iterdir())) == 200
 
 
-def test_what_a_killed_process_left_is_not_believed(tmp_path: Path) -> None:
-    process = run(tmp_path, "killed")
-    process.communicate(timeout=60)
-    opener = Opener()
+@pytest.mark.slow
+def test_packing_that_is_killed_again_and_again_ends_with_the_bytes_of_an_unbroken_one(tmp_path: Path) -> None:
+    whole, killed, marks = tmp_path / "whole", tmp_path / "killed", tmp_path / "marks"
+    assert start(whole, marks, 0).wait(timeout=120) == 0
+    pause, codes = random.Random(0), []
 
-    pixels = pack(tmp_path, opener)
+    for _ in range(5):
+        process = start(killed, marks, 0.02)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(pause.uniform(0.05, 0.5))
+        os.kill(process.pid, signal.SIGKILL)
+        codes.append(process.wait())
+    left = len(list(marks.iterdir()))
+    assert start(killed, marks, 0).wait(timeout=120) == 0
 
-    assert process.returncode == -9
-    assert len(opener.opened) == 20
-    assert pixels[:, 0, 0, 0].tolist() == list(range(20))
-    assert not list(tmp_path.glob("*.part"))
+    assert -9 in codes
+    assert len(list(marks.iterdir())) - left < 200  # the last one went on where the others had come to
+    for file in ("pixels.u8", "done.u64"):
+        assert next(killed.glob(f"*/{file}")).read_bytes() == next(whole.glob(f"*/{file}")).read_bytes()

@@ -1,5 +1,6 @@
 """A CSV file of one's own."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -129,13 +130,28 @@ def test_paths_are_taken_from_the_folder_of_the_table_unless_absolute(tmp_path: 
     assert [int(np.asarray(source.open(row))[0, 0]) for row in (0, 1)] == [7, 9]
 
 
-def test_the_stamp_is_of_the_images_and_not_of_the_labels(tmp_path: Path) -> None:
-    for name in ("a.png", "b.png"):
-        Image.new("L", (3, 3)).save(tmp_path / name)
-    first = table(tmp_path, "path,label", "a.png,x", "b.png,x").stamp()
+def test_stamps_are_of_the_files_and_not_of_the_labels(tmp_path: Path) -> None:
+    far = tmp_path / "far" / "b.png"
+    far.parent.mkdir()
+    for path in (tmp_path / "a.png", far):
+        Image.new("L", (3, 3)).save(path)
+    rows = np.arange(2)
+    first = table(tmp_path, "path,label", "a.png,x", f"{far},x").stamps(rows).tolist()
 
-    relabelled = table(tmp_path, "path,label", "a.png,y", "b.png,x").stamp()
-    reordered = table(tmp_path, "path,label", "b.png,x", "a.png,x").stamp()
+    relabelled = table(tmp_path, "path,label", "a.png,y", f"{far},x").stamps(rows).tolist()
+    os.utime(far, ns=(1, 1))
+    touched = table(tmp_path, "path,label", "a.png,x", f"{far},x").stamps(rows).tolist()
 
     assert first == relabelled
-    assert first != reordered
+    assert first[0] == touched[0]
+    assert first[1] != touched[1]
+
+
+def test_identities_are_known_of_all_images_or_of_none(tmp_path: Path) -> None:
+    rows = ("path,label,identity", "a.png,x,anna", "b.png,y,")
+
+    with pytest.raises(UserError, match=r"says of b.png not who it is.*data\.columns\.identity=null"):
+        table(tmp_path, *rows).records()
+    source = Table(str(tmp_path / "mine.csv"), {"path": "path", "label": "label", "identity": None})
+
+    assert "identity" not in source.records().columns

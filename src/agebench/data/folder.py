@@ -1,15 +1,15 @@
 """Images sorted into one folder a class, as torchvision's ImageFolder and the age lecture have them."""
 
 import logging
-import unicodedata
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from agebench.data.files import find_images, open_image, stamp_files
-from agebench.data.records import Array, Records
+from agebench.data.archives import open_archive
+from agebench.data.files import Files, FileSource, FolderFiles, nfc
+from agebench.data.records import Records
 from agebench.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -17,24 +17,26 @@ log = logging.getLogger(__name__)
 PART_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-class Folder:
+class Folder(FileSource):
     """`root/<class>/*.jpg`, or `root/{train,val,test}/<class>/*.jpg` (val may be missing; then it is cut from train).
 
     With train and val folders but no test, as the age lecture leaves them, val is the test part.
 
     Args:
-        root: The folder.
+        root: The folder, or a zip or tar of it that stays packed.
+        cache: Folder for what is learnt of a large archive, so that it is listed once.
     """
 
     channels = 3
     targets = ("class",)
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, cache: str | None = None) -> None:
         self.root = Path(root).expanduser()
+        self.cache = None if cache is None else Path(cache).expanduser()
 
     def prepare(self) -> None:
         """Raise UserError if there is no image in a class folder."""
-        if not self._paths:
+        if not self._file_names:
             raise UserError(
                 f"no images under {self.root}: expected {self.root}/<class>/*.jpg or {self.root}/train/<class>/*.jpg; "
                 "set data.root=FOLDER"
@@ -42,40 +44,38 @@ class Folder:
 
     def records(self) -> Records:
         """Return a row for each image, with its class and, if the folders tell, its part."""
-        below = [path.relative_to(self.root).parts for path in self._paths]
+        below = [name.split("/")[self._wrapped :] for name in self._file_names]
         parts = [_part(p) for p in below]
         if "train" not in parts:
             parts = [None] * len(parts)
         classes = [p[1] if part else p[0] for p, part in zip(below, parts, strict=True)]
         # Archives unpacked on macOS spell accents and dakuten apart.
-        names, codes = np.unique([unicodedata.normalize("NFC", c) for c in classes], return_inverse=True)
+        names, codes = np.unique([nfc(c) for c in classes], return_inverse=True)
         columns = {"class": codes.astype(np.int64)}
         if any(parts):
             if "test" not in parts:
                 parts = ["test" if part == "val" else part for part in parts]
             columns["part"] = np.array(parts)
-        listed = np.array([unicodedata.normalize("NFC", "/".join(p)) for p in below])
-        return Records(listed, columns, tuple(str(n) for n in names))
-
-    def present(self) -> Array:
-        """Return all True: only files that exist are listed."""
-        return np.ones(len(self._paths), dtype=bool)
-
-    def open(self, row: int) -> Image.Image:
-        """Decode the image of one row."""
-        return open_image(self._paths[row])
-
-    def stamp(self) -> str:
-        """Return a hash of the files' names, sizes and times."""
-        return stamp_files(self._paths)
+        return Records(np.array(["/".join(map(nfc, p)) for p in below]), columns, tuple(str(n) for n in names))
 
     @cached_property
-    def _paths(self) -> list[Path]:
-        found = [path for path in find_images(self.root) if path.parent != self.root]
-        parts = [_part(path.relative_to(self.root).parts) for path in found]
+    def _files(self) -> Files:
+        return open_archive(self.root, cache=self.cache) if self.root.is_file() else FolderFiles(self.root)
+
+    @cached_property
+    def _wrapped(self) -> int:
+        """How many folders an archive has around the class folders: `pets.zip` holds `pets/cat/1.jpg`."""
+        names = self._files.names() if self.root.is_file() else []
+        tops = {name.partition("/")[0] for name in names}
+        return int(len(tops) == 1 and all(name.count("/") > 1 for name in names))
+
+    @cached_property
+    def _file_names(self) -> list[str]:
+        found = [name for name in self._files.names() if name.count("/") > self._wrapped]
+        parts = [_part(name.split("/")[self._wrapped :]) for name in found]
         if "train" not in parts:
             return found
-        inside = [path for path, part in zip(found, parts, strict=True) if part]
+        inside = [name for name, part in zip(found, parts, strict=True) if part]
         if len(inside) < len(found):
             log.warning(
                 "%s images under %s are in no class folder of train, val or test and are left out",
@@ -85,6 +85,6 @@ class Folder:
         return inside
 
 
-def _part(below: tuple[str, ...]) -> str | None:
+def _part(below: Sequence[str]) -> str | None:
     """Return the part that `train/cat/1.jpg`, cut at its slashes, lies in; None for `cat/1.jpg`."""
     return PART_FOLDERS.get(below[0].lower()) if len(below) > 2 else None

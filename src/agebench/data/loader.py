@@ -65,12 +65,12 @@ class BatchSampler(Sampler[Tensor]):
 
 
 class Pixels(Dataset[Batch]):
-    """The images of one part, mapped from the store; an index is the rows of a whole batch.
+    """The images of one part, mapped from the store or resident on a device; an index is the rows of a whole batch.
 
     Args:
-        store: Packed pixels, uint8, shape (N, C, S, S).
-        rows: Rows of the store that belong to the part, int64, shape (n,).
-        target: Their label indices, int64, shape (n,).
+        store: Packed pixels, uint8, shape (N, C, S, S), on any device.
+        rows: Rows of the store that belong to the part, int64, shape (n,), on the same device.
+        target: Their label indices, int64, shape (n,), there too.
     """
 
     def __init__(self, store: Tensor, rows: Tensor, target: Tensor) -> None:
@@ -80,6 +80,7 @@ class Pixels(Dataset[Batch]):
         return len(self.rows)
 
     def __getitem__(self, index: Tensor) -> Batch:
+        index = index.to(self.store.device, non_blocking=True)
         return Batch(self.store[self.rows[index]], self.target[index], index)
 
 

@@ -49,7 +49,10 @@ class Source(Protocol):
         """Return which rows have an image to open, bool, shape (N,)."""
 
     def open(self, row: int) -> Image.Image:
-        """Decode the image of one row; safe to call from several threads."""
+        """Decode the image of one row; safe to call from several threads. Raises BrokenImageError."""
 
-    def stamp(self) -> str:
-        """Return a text that changes whenever the pixels may have changed (sizes and times of the files)."""
+    def stamps(self, rows: Array) -> Array:
+        """Return a number for each row that changes whenever its pixels may have changed, uint64, shape (n,)."""
+
+    def reading_order(self, rows: Array) -> Array:
+        """Return the same rows in the order in which reading them is fastest."""

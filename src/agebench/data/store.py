@@ -1,91 +1,276 @@
-"""Pixels decoded once: a memory-mapped uint8 file in the cache, shared by every later run.
+"""Pixels decoded once: a sparse file in the cache, filled by need and mapped by every later run.
 
-A store holds the images of one list of names at one size and number of channels. Its name is a hash of all that
-decides its bytes, so a change of any of it is another store.
+A store has a row for every image that a data set lists, at one size, and a map of which rows are done. A run fills the
+rows that its split uses. A row that is done never changes; when the file behind it did, the store is made anew from
+what is still valid, and whoever has mapped the old one keeps it.
 """
 
 import hashlib
+import json
+import logging
 import os
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from filelock import FileLock
-from PIL import Image, ImageOps
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
 from tqdm import tqdm
 
-from agebench.data.records import Array
-from agebench.errors import UserError
+from agebench.data.records import Array, Source
+from agebench.data.resize import Resize
+from agebench.errors import BrokenImageError, UserError
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # raise it when the same files would give other bytes
+COMMIT_S = 2.0  # decoding of so many seconds is lost at most when the process is killed
+PAGE = 4096  # bytes that a sparse file grows by
 
 
-def fit(image: Image.Image, size: int, channels: int) -> Array:
-    """Bring an image to size x size pixels, uint8, shape (C, S, S): squashed, bilinear with antialiasing.
-
-    EXIF rotation is applied, 16-bit grey is scaled rather than clipped, transparency is dropped.
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        grey = np.asarray(image, dtype=np.float64)
-        # Modes I and F do not say what white is; those of 16 bits do.
-        top = 65535.0 if image.mode.startswith("I;16") or grey.max() > 255 else 255.0
-        image = Image.fromarray((grey * (255.0 / top)).round().clip(0, 255).astype(np.uint8))
-    mode = "L" if channels == 1 else "RGB"
-    if image.mode != mode:
-        image = image.convert(mode)
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image, dtype=np.uint8)
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def packed(
-    cache: Path, open_image: Callable[[int], Image.Image], rows: Array, *, size: int, channels: int, key: str
-) -> Array:
-    """Return the pixels of the given rows, uint8, shape (n, C, S, S), mapped from the cache.
-
-    The mapping is private: writes stay in memory.
+class Store:
+    """The packed pixels of one source at one size.
 
     Args:
-        cache: Folder of the packed stores.
-        open_image: Decodes one row; called from several threads.
-        rows: Rows to decode, int64, shape (n,); row i of the result is rows[i].
-        size: Side in px.
-        channels: 1 or 3.
-        key: Whatever else decides the pixels: where they come from, and a stamp of the files.
-
-    Raises:
-        UserError: If the disk of the cache is too full.
+        cache: Folder of all stores.
+        name: The data set's, for people who look into the cache.
+        key: What else decides which pixels are in which row: the source, and the names of its rows.
+        count: N, the rows that the source lists.
+        resize: How an image is brought to size.
     """
-    digest = hashlib.sha256(f"{key}|{size}|{channels}|squash-bilinear|".encode())
-    digest.update(np.ascontiguousarray(rows).tobytes())
-    path = cache / f"{digest.hexdigest()[:20]}-{size}x{size}x{channels}.npy"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            _pack(path, lambda row: fit(open_image(row), size, channels), rows, (channels, size, size))
-    return np.asarray(np.load(path, mmap_mode="c"))
 
-
-def _pack(path: Path, read: Callable[[int], Array], rows: Array, shape: tuple[int, int, int]) -> None:
-    half = path.with_suffix(".part")
-    half.unlink(missing_ok=True)  # of a run that was killed
-    needed, free = len(rows) * int(np.prod(shape)), shutil.disk_usage(path.parent).free
-    if needed > free:
-        # Writing to a mapped file on a full disk kills the process without a word.
-        raise UserError(
-            f"packing the images takes {needed / 2**30:,.1f} GiB in {path.parent}, and {free / 2**30:,.1f} GiB are "
-            "free: set paths.cache to another disk, or a smaller data.image_size"
+    def __init__(self, cache: Path, name: str, *, key: str, count: int, resize: Resize) -> None:
+        digest = hashlib.sha256(f"{VERSION}|{key}|{count}|{resize}".encode()).hexdigest()[:12]
+        side = resize.size
+        self.folder = cache / f"{name}-{side}x{side}x{resize.channels}-{digest}"
+        self.resize = resize
+        self.shape = (count, resize.channels, side, side)
+        self.row_bytes = resize.channels * side * side
+        self._pixels, self._done, self._broken = (
+            self.folder / file for file in ("pixels.u8", "done.u64", "broken.json")
         )
-    store = np.lib.format.open_memmap(half, mode="w+", dtype=np.uint8, shape=(len(rows), *shape))
-    try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            done = pool.map(lambda item: store.__setitem__(item[0], read(int(item[1]))), enumerate(rows))
-            for _ in tqdm(done, total=len(rows), desc="packing images", unit="img", disable=None, leave=False):
-                pass
-        store.flush()
-    except BaseException:
-        half.unlink(missing_ok=True)
-        raise
-    half.replace(path)
+
+    def fill(self, source: Source, rows: Array) -> dict[int, str]:
+        """Decode those of the rows that are not there yet, on all cores.
+
+        Args:
+            source: Opens a row, and knows when one has changed.
+            rows: Rows that will be read, int64, shape (n,).
+
+        Returns:
+            The rows that cannot be decoded, with the reason.
+
+        Raises:
+            UserError: If the disk is too full.
+        """
+        stamps = np.maximum(source.stamps(rows), 1)  # 0 is what an empty row says
+        if len(self._lacking(rows, stamps)):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._locked():  # another process may have filled them while we waited
+                self._create()
+                self._forget_changed(rows, stamps)
+                lacking = self._lacking(rows, stamps)
+                if len(lacking):
+                    self._check_space(len(lacking))
+                    try:
+                        self._decode(source, rows[lacking], stamps[lacking])
+                    except OSError as error:  # of writing, for reading raises BrokenImageError
+                        raise UserError(
+                            f"cannot write {self._pixels}: {error.strerror}; set paths.cache to another disk"
+                        ) from error
+        broken = self._read_broken()
+        return {row: broken[row][1] for row in rows.tolist() if row in broken}
+
+    def pixels(self) -> Tensor:
+        """Map the pixels, uint8, shape (N, C, S, S); only rows that were filled hold an image, and none may be written.
+
+        The pages are shared with every other process that maps the store.
+        """
+        mapped = np.memmap(self._pixels, dtype=np.uint8, mode="r", shape=self.shape)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable.*")  # nobody writes
+            return torch.from_numpy(mapped)
+
+    def state(self, rows: Array) -> str:
+        """Return a hash that changes whenever the pixels of the rows do."""
+        return hashlib.sha256(rows.tobytes() + self._read_done()[rows].tobytes()).hexdigest()[:16]
+
+    def warm(self, rows: Array) -> None:
+        """Start to read the rows, ascending int64, into the page cache, in one sweep over the disk."""
+        threading.Thread(target=self._read_through, args=(rows,), daemon=True).start()
+
+    def _read_through(self, rows: Array) -> None:
+        runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+        buffer = memoryview(bytearray(16 * 2**20))
+        with self._pixels.open("rb", buffering=0) as file:
+            for run in runs:
+                file.seek(int(run[0]) * self.row_bytes)
+                left = len(run) * self.row_bytes
+                while left > 0 and (read := file.readinto(buffer[: min(left, len(buffer))])):
+                    left -= read
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            log.info("another process is packing %s: waiting for it", self.folder)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _create(self) -> None:
+        """Make the files, sparse, unless they are there."""
+        size = self.shape[0] * self.row_bytes
+        if not self._pixels.exists() or self._pixels.stat().st_size != size:
+            self._done.unlink(missing_ok=True)
+            self._broken.unlink(missing_ok=True)
+            with self._pixels.open("wb") as file:
+                file.truncate(size)
+        if not self._done.exists() or self._done.stat().st_size != 8 * self.shape[0]:
+            write_whole(self._done, bytes(8 * self.shape[0]))
+
+    def _read_done(self) -> Array:
+        """Return the stamp of each row's file when it was packed, 0 where it was not, uint64, shape (N,)."""
+        try:
+            done = np.fromfile(self._done, dtype=np.uint64)
+            whole = len(done) == self.shape[0] and self._pixels.stat().st_size == self.shape[0] * self.row_bytes
+        except FileNotFoundError:
+            whole = False
+        return done if whole else np.zeros(self.shape[0], dtype=np.uint64)
+
+    def _read_broken(self) -> dict[int, tuple[int, str]]:
+        try:
+            return {int(row): (stamp, why) for row, (stamp, why) in json.loads(self._broken.read_text("utf-8")).items()}
+        except FileNotFoundError:
+            return {}
+
+    def _lacking(self, rows: Array, stamps: Array) -> Array:
+        """Return which of the rows, as positions, are neither packed nor known to be broken."""
+        broken = self._read_broken()
+        known = np.array([broken.get(row, (0, ""))[0] for row in rows.tolist()], dtype=np.uint64) if broken else 0
+        return np.flatnonzero((self._read_done()[rows] != stamps) & (known != stamps))
+
+    def _forget_changed(self, rows: Array, stamps: Array) -> None:
+        """Give up rows whose files have changed: in a new file, for somebody may be reading the old one."""
+        done = self._read_done()
+        changed = rows[(done[rows] != 0) & (done[rows] != stamps)]
+        if not len(changed):
+            return
+        log.info("%s images have changed since they were packed", f"{len(changed):,}")
+        done[changed] = 0
+        part = self._pixels.with_suffix(".part")
+        with self._pixels.open("rb") as old, part.open("wb") as new:
+            new.truncate(self.shape[0] * self.row_bytes)
+            for row in np.flatnonzero(done).tolist():
+                old.seek(row * self.row_bytes)
+                new.seek(row * self.row_bytes)
+                new.write(old.read(self.row_bytes))
+            _sync(new)
+        # In this order a kill in between leaves old pixels with a map that is true of them as well.
+        write_whole(self._done, done.tobytes())
+        part.replace(self._pixels)
+
+    def _check_space(self, count: int) -> None:
+        pages = -(-self.row_bytes // PAGE) + (self.row_bytes % PAGE > 0)
+        needed = min(count * pages * PAGE, self.shape[0] * self.row_bytes)
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise UserError(
+                f"packing the images takes {needed / 2**30:,.1f} GiB in {self.folder.parent}, and {free / 2**30:,.1f} "
+                "GiB are free: set paths.cache to another disk, or a smaller data.image_size"
+            )
+
+    def _decode(self, source: Source, rows: Array, stamps: Array) -> None:
+        """Decode rows on all cores, in the order that suits the disk, and write them from this thread."""
+
+        def read(row: int) -> Array | BrokenImageError:
+            try:
+                return self.resize(source.open(row))
+            except BrokenImageError as error:
+                return error
+
+        stamp_of = dict(zip(rows.tolist(), stamps.tolist(), strict=True))
+        fresh: dict[int, BrokenImageError | None] = {}
+        progress = tqdm(total=len(rows), desc="packing images", unit="img", disable=None, leave=False)
+        workers, committing = ThreadPoolExecutor(_cores()), ThreadPoolExecutor(1)
+        pending: Future[None] | None = None
+        with self._pixels.open("r+b") as file, progress, workers, committing:
+            last = time.monotonic()
+            try:
+                for row, result in _ahead(workers, read, source.reading_order(rows).tolist()):
+                    if isinstance(result, BrokenImageError):
+                        fresh[row] = result
+                    else:
+                        file.seek(row * self.row_bytes)
+                        file.write(result.data)
+                        fresh[row] = None
+                    progress.update()
+                    if time.monotonic() - last > COMMIT_S and (pending is None or pending.done()):
+                        if pending is not None:
+                            pending.result()  # raises what went wrong
+                        pending = committing.submit(self._commit, file, fresh, stamp_of)
+                        fresh, last = {}, time.monotonic()
+            finally:  # also after Ctrl-C: what is decoded is kept
+                workers.shutdown(cancel_futures=True)
+                if pending is not None:
+                    pending.result()
+                self._commit(file, fresh, stamp_of)
+
+    def _commit(self, file: BinaryIO, fresh: dict[int, BrokenImageError | None], stamp_of: dict[int, int]) -> None:
+        """Note rows as done, once their pixels are safe on the disk."""
+        _sync(file)
+        packed = [row for row, error in fresh.items() if error is None]
+        done = np.memmap(self._done, dtype=np.uint64, mode="r+")
+        done[packed] = [stamp_of[row] for row in packed]
+        done.flush()
+        # The stamp 0 fits no file: an image that could not be read, rather than decoded, is tried again next time.
+        failed = {row: (stamp_of[row] * error.lasting, str(error)) for row, error in fresh.items() if error is not None}
+        known = self._read_broken()
+        broken = {row: why for row, why in known.items() if row not in fresh} | failed
+        if broken != known:
+            write_whole(self._broken, json.dumps(dict(sorted(broken.items())), indent=0).encode())
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, task: Callable[[int], Array | BrokenImageError], rows: Iterable[int]
+) -> Iterator[tuple[int, Array | BrokenImageError]]:
+    """Yield (row, result) in order, with a few tasks under way; not all of them, for their results would pile up."""
+    waiting: deque[tuple[int, Future[Array | BrokenImageError]]] = deque()
+    for row in rows:
+        waiting.append((row, pool.submit(task, row)))
+        if len(waiting) > 16 * _cores():
+            first, future = waiting.popleft()
+            yield first, future.result()
+    while waiting:
+        first, future = waiting.popleft()
+        yield first, future.result()
+
+
+def _cores() -> int:
+    """Return the cores that this process may use, which a batch system may have limited."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    getattr(os, "fdatasync", os.fsync)(file.fileno())

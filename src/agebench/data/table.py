@@ -7,16 +7,15 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from agebench.data.files import open_image, stamp_files
+from agebench.data.files import FileSource, FolderFiles
 from agebench.data.records import Array, Records
 from agebench.errors import UserError
 
 NUMBER = re.compile(r"-?[0-9]+")
 
 
-class Table:
+class Table(FileSource):
     """A table with a row an image.
 
     Args:
@@ -28,7 +27,7 @@ class Table:
 
     channels = 3
 
-    def __init__(self, root: str, columns: Mapping[str, str], *, label: str = "class") -> None:
+    def __init__(self, root: str, columns: Mapping[str, str | None], *, label: str = "class") -> None:
         self.root = Path(root).expanduser()
         self.columns = dict(columns)
         self.label = label
@@ -46,21 +45,14 @@ class Table:
         """Return a row for each row of the table."""
         return self._records
 
-    def present(self) -> Array:
-        """Return which rows have a file, bool, shape (N,)."""
-        return np.array([path.is_file() for path in self._paths], dtype=bool)
-
-    def open(self, row: int) -> Image.Image:
-        """Decode the image of one row."""
-        return open_image(self._paths[row])
-
-    def stamp(self) -> str:
-        """Return a hash of the files' names, sizes and times."""
-        return stamp_files(path for path in self._paths if path.is_file())
+    @cached_property
+    def _files(self) -> FolderFiles:
+        return FolderFiles(self.root.parent)
 
     @cached_property
-    def _paths(self) -> list[Path]:
-        return [self.root.parent / name for name in self._records.names]
+    def _file_names(self) -> list[str | None]:
+        there = ((self.root.parent / name).is_file() for name in self._records.names)
+        return [str(name) if is_there else None for name, is_there in zip(self._records.names, there, strict=True)]
 
     @cached_property
     def _records(self) -> Records:
@@ -90,9 +82,7 @@ class Table:
         if len(np.unique(names)) < len(names):
             raise UserError(f"{self.root} names an image twice: every path must be there once")
         if (labels == "").any():
-            raise UserError(
-                f"{self.root} gives no label for {names[labels == ''][0]!r}: fill it in or take the row out"
-            )
+            raise UserError(f"{self.root} gives no label for {names[labels == ''][0]}: fill it in or take the row out")
         columns: dict[str, Array] = {}
         class_names: tuple[str, ...] = ()
         if self.label == "class":
@@ -113,6 +103,11 @@ class Table:
             columns["age"] = years.astype(np.int64)
         if self.columns.get("identity") in has:
             columns["identity"] = read("identity")
+            if (columns["identity"] == "").any():
+                raise UserError(
+                    f"{self.root} says of {names[columns['identity'] == ''][0]} not who it is, and of others it does: "
+                    "fill it in, or take the column away with data.columns.identity=null"
+                )
         if self.columns.get("split") in has:
             columns["part"] = read("split")
             unknown = sorted(set(columns["part"]) - {"train", "val", "test", ""})

@@ -1,0 +1,54 @@
+"""The images themselves, sorted into folders as other tools want them."""
+
+import re
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from agebench.data.datamodule import ImageDataModule
+from agebench.errors import UserError
+
+
+def export_tree(data: ImageDataModule, folder: Path) -> int:
+    """Write `folder/<part>/<label>/<name>` for every image of the split: `train/10s/...`, as torchvision's ImageFolder.
+
+    Files are copied byte for byte; images that are in no file of their own (MNIST's) become PNG. Where val is the test
+    part, as in some lectures, there is `train` and `val` and no `test`.
+
+    Args:
+        data: The data set, set up, so that broken images are known and left out.
+        folder: Where to; must be empty or not exist.
+
+    Returns:
+        How many images were written.
+
+    Raises:
+        UserError: If the folder has something in it already.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"cannot export to {folder}: it is not an empty folder; choose another export=FOLDER")
+    parts = ("train", "val") if data.split.val_is_test else ("train", "val", "test")
+    jobs = [(part, row) for part in parts for row in data.split.part(part).tolist()]
+    for part, row in tqdm(jobs, desc="exporting", unit="img", disable=None, leave=False):
+        label = data.target.label_names[data.target.labels[row]]
+        path = folder / part / _safe(label) / _below(str(data.records.names[row]))
+        if path.exists():
+            raise UserError(f"cannot export {data.records.names[row]}: another image was written to {path} before")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = data.file(row)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            content.save(path.with_name(f"{path.name}.png"))
+    return len(jobs)
+
+
+def _below(name: str) -> PurePosixPath:
+    """Return a name as a path that stays below the folder it is put in; a table's may be absolute."""
+    parts = [_safe(part) for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
+    return PurePosixPath(*parts)
+
+
+def _safe(name: str) -> str:
+    """Replace what Windows allows in no file name."""
+    return re.sub(r'[<>:"|?*/\\\x00-\x1f]', "_", name)

@@ -1,0 +1,76 @@
+"""From a decoded image to the square of uint8 pixels that is packed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from agebench.data.records import Array
+from agebench.errors import UserError
+
+CROP_MODES = ("squash", "center", "border")  # timm's words
+FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Brings an image to (C, S, S), uint8. All that it does decides the pixels, so all of it is part of a store's key.
+
+    Args:
+        size: S, the side in px.
+        channels: C, 1 (grey) or 3 (colour).
+        crop_mode: `squash` changes the aspect ratio, `center` cuts the longer side, `border` adds black beside it.
+        crop_pct: The share of each side that is kept, from the middle, before resizing; 1 keeps all.
+        interpolation: Pillow's filter; all but nearest are antialiased.
+    """
+
+    size: int
+    channels: int
+    crop_mode: str = "squash"
+    crop_pct: float = 1.0
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.crop_mode not in CROP_MODES:
+            raise UserError(f"data.crop_mode must be one of {', '.join(CROP_MODES)}, got {self.crop_mode}")
+        if self.interpolation not in FILTERS:
+            raise UserError(f"data.interpolation must be one of {', '.join(FILTERS)}, got {self.interpolation}")
+        if not 0 < self.crop_pct <= 1:
+            raise UserError(f"data.crop_pct must be a share of the side above 0 and at most 1, got {self.crop_pct}")
+
+    def __call__(self, image: Image.Image) -> Array:
+        """Return the pixels, uint8, shape (C, S, S).
+
+        EXIF rotation is applied, 16-bit grey is scaled rather than clipped, transparency is dropped.
+        """
+        image = _eight_bits(ImageOps.exif_transpose(image))
+        mode = "L" if self.channels == 1 else "RGB"
+        if image.mode != mode:
+            image = image.convert(mode)
+        square = (self.size, self.size)
+        box = self._box(*image.size)
+        if self.crop_mode == "border":
+            image = ImageOps.pad(image.crop(box), square, Image.Resampling[self.interpolation.upper()])
+        elif image.size != square or box != (0, 0, *square):
+            image = image.resize(square, Image.Resampling[self.interpolation.upper()], box=box)
+        pixels = np.asarray(image, dtype=np.uint8)
+        return pixels[None] if self.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def _box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return the part of the image that is used: left, top, right, bottom in px."""
+        if self.crop_mode == "center":
+            kept_width = kept_height = min(width, height) * self.crop_pct
+        else:
+            kept_width, kept_height = width * self.crop_pct, height * self.crop_pct
+        left, top = (width - kept_width) / 2, (height - kept_height) / 2
+        return left, top, left + kept_width, top + kept_height
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale grey of 16 bits and more to 8, which Pillow's own conversion would clip to white."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    grey = np.asarray(image, dtype=np.float64)
+    # Modes I and F do not say what white is; those of 16 bits do.
+    top = 65535.0 if image.mode.startswith("I;16") or grey.max() > 255 else 255.0
+    return Image.fromarray((grey * (255.0 / top)).round().clip(0, 255).astype(np.uint8))
