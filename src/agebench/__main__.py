@@ -7,6 +7,7 @@ VERBS = {
     "train": "train a model, test it, write a run directory; -m runs a sweep",
     "evaluate": "test a trained run again, or on another data set",
     "prepare": "check a data set, fetch what can be, pack its pixels",
+    "audit": "say what a split leaks, without opening an image",
 }
 
 

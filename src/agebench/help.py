@@ -16,6 +16,10 @@ USES = {
         "python -m agebench.evaluate run=FOLDER [data=CHOICE] [KEY=VALUE ...]",
         "Test a trained run again, or on another data set with the same labels.",
     ),
+    "audit": (
+        "python -m agebench.audit data=CHOICE [data/split=CHOICE] [KEY=VALUE ...]",
+        "Say what a split leaks: who is in train and in test, and how far that gets one without seeing a pixel.",
+    ),
 }
 FLAGS = """  -m, --multirun      run every combination of comma-separated values
   --cfg job           print the composed config and stop

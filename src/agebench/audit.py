@@ -1,0 +1,102 @@
+"""`python -m agebench.audit`: what a split leaks, told without opening an image."""
+
+from typing import Any
+
+from agebench.cli import main as run_verb
+
+
+def audit(cfg: Any) -> dict[str, Any]:
+    """Audit the split of a composed config; write audit.json, audit.png and split.csv, and return the former."""
+    import logging
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from agebench.check import RULES, check_config
+
+    check_config(cfg, [*RULES, ("listed", lambda value: isinstance(value, bool), "true or false")])
+    import numpy as np
+
+    from agebench.build import build_data
+    from agebench.data import audit as audits
+    from agebench.data.split import PARTS, test_sha
+    from agebench.outputs import write_split
+    from agebench.report.leak import draw_leak
+    from agebench.report.style import look
+    from agebench.run import write_json
+
+    log = logging.getLogger("agebench.audit")
+    data = build_data(cfg)
+    empty = not cfg.listed and _has_no_image(data.source, log)
+    data.plan(listed=cfg.listed or empty)
+    if empty:
+        log.info("no image of data=%s is there: all %s that it lists are audited", data.name, f"{len(data.records):,}")
+    found = audits.audit(data.records, data.target, data.split)
+    head = {"protocol": data.protocol, "split_sha": test_sha(data.records, data.split.test)}
+    found = {**head, "listed": bool(cfg.listed or empty), **found, "verdict": audits.verdict(found)}
+
+    log.info("protocol %s", data.protocol)
+    for line in table(found):
+        log.info(line)
+    log.info("%s", found["verdict"])
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "audit.json", found)
+    write_split(folder, data)
+    target = data.target
+    counts = {part: np.bincount(target.labels[data.split.part(part)], minlength=target.num_labels) for part in PARTS}
+    with look():
+        figure = draw_leak(found, counts, label_names=target.label_names, values=target.values, title=data.protocol)
+        figure.savefig(folder / "audit.png")
+    log.info("written to %s", folder)
+    return found
+
+
+def _has_no_image(source: Any, log: Any) -> bool:
+    """Make a source ready and return whether it lists images without having a single one: a table is then enough."""
+    from agebench.errors import UserError
+
+    try:
+        source.prepare()
+    except UserError as refusal:
+        try:
+            source.records()
+        except UserError as error:
+            if str(error) != str(refusal):
+                log.warning("%s", refusal)
+            raise
+        return True
+    return not source.present().any()
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """Return what was found as aligned lines of text."""
+    parts = [["part", "images", "identities", "labels", "identity in train", "with the same label"]]
+    for part, has in found["splits"].items():
+        people = "-" if has["identities"] is None else f"{has['identities']:,}"
+        shares = [found.get(f"{part}_{name}_in_train") for name in ("identity", "identity_and_label")]
+        told = ["-" if share is None else f"{share:.1%}" for share in shares]
+        parts.append([part, f"{has['images']:,}", people, str(has["labels"]), *told])
+    metrics = {f"MAE in {found['unit']}": "mae", "accuracy": "accuracy"} if found["unit"] else {"accuracy": "accuracy"}
+    blind = [["on test, without seeing a pixel", *metrics]]
+    middle = "always the median or most common label" if found["unit"] else "always the most common label"
+    for words, ways in (("identity looked up", ("lookup",)), (middle, ("median", "majority"))):
+        figures = [
+            found[f"{way}_{metric}"] for metric in metrics.values() for way in ways if f"{way}_{metric}" in found
+        ]
+        blind.append([words, *("-" if figure is None else f"{figure:.3f}" for figure in figures)])
+    return [*_align(parts), "", *_align(blind)]
+
+
+def _align(lines: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["   ".join([f"  {first:<{widths[0]}}", *map(str.rjust, rest, widths[1:])]) for first, *rest in lines]
+
+
+def main() -> None:
+    """Run the verb."""
+    run_verb("audit", audit, config_name="audit")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The verb: from a composed config to audit.json, audit.png and split.csv, without an image."""
+
+import csv
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from agebench.audit import audit
+from agebench.errors import UserError
+
+Verb = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def verb(compose_config, tmp_path, caplog) -> Verb:
+    """Return a function that audits by overrides, into tmp_path/out."""
+    caplog.set_level(logging.INFO)
+
+    def run(*overrides: str) -> dict[str, Any]:
+        return audit(compose_config(f"hydra.runtime.output_dir={tmp_path}/out", *overrides, name="audit"))
+
+    return run
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    """Return the override of a table of 200 ages of 20 people, of whom no image exists; people are a year wide."""
+    path = tmp_path / "faces.csv"
+    rows = [f"{i}.png,{20 + i % 20 + i // 20 % 2},p{i % 20}" for i in range(200)]
+    path.write_text("\n".join(["path,label,identity", *rows]))
+    return f"data=table data.root={path} data.source.label=age data.target=age"
+
+
+def test_a_table_alone_is_enough(verb, table, tmp_path, caplog) -> None:
+    found = verb(*table.split())
+
+    written = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert written == found
+    assert found["protocol"] == "table/random/age"
+    assert found["listed"]
+    assert len(found["split_sha"]) == 16
+    assert [found["splits"][part]["images"] for part in ("train", "val", "test")] == [160, 20, 20]
+    assert found["test_identity_in_train"] == 1
+    assert found["lookup_mae"] <= 0.7 < found["median_mae"]
+    assert "no image of data=table is there: all 200 that it lists are audited" in caplog.text
+    with Image.open(tmp_path / "out" / "audit.png") as picture:
+        assert picture.width > 1000
+    with (tmp_path / "out" / "split.csv").open(newline="", encoding="utf-8-sig") as lines:
+        parts = [row["part"] for row in csv.DictReader(lines)]
+    assert {part: parts.count(part) for part in set(parts)} == {"train": 160, "val": 20, "test": 20}
+
+
+def test_the_console_has_an_aligned_table_and_the_verdict(verb, table, caplog) -> None:
+    found = verb(*table.split())
+
+    lines = [record.message for record in caplog.records if record.name == "agebench.audit"]
+    start = next(i for i, line in enumerate(lines) if line.startswith("  part"))
+    assert [line.split()[0] for line in lines[start : start + 4]] == ["part", "train", "val", "test"]
+    assert len({len(line) for line in lines[start : start + 4]}) == 1
+    assert lines[start + 3].split()[1:3] == ["20", str(found["splits"]["test"]["identities"])]
+    assert any(line.split()[-2:] == [f"{found['lookup_mae']:.3f}", f"{found['lookup_accuracy']:.3f}"] for line in lines)
+    assert found["verdict"] in lines
+
+
+def test_a_split_by_identity_is_clean(verb, table) -> None:
+    found = verb(*table.split(), "data/split=identity", "data.target=decade")
+
+    assert found["protocol"] == "table/identity/decade"
+    assert found["test_identity_in_train"] == 0
+    assert found["verdict"].startswith("clean: ")
+
+
+def test_images_that_are_there_are_audited_alone_unless_all_are_asked_for(verb, table, tmp_path) -> None:
+    for i in range(100):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
+
+    some, every = verb(*table.split()), verb(*table.split(), "listed=true")
+
+    assert (some["listed"], sum(has["images"] for has in some["splits"].values())) == (False, 100)
+    assert (every["listed"], sum(has["images"] for has in every["splits"].values())) == (True, 200)
+    assert some["split_sha"] != every["split_sha"]
+
+
+def test_images_are_never_opened(verb, table, tmp_path) -> None:
+    for i in range(200):
+        (tmp_path / f"{i}.png").write_bytes(b"no image at all")
+
+    found = verb(*table.split())
+
+    assert not found["listed"]
+    assert sum(has["images"] for has in found["splits"].values()) == 200
+
+
+def test_data_that_knows_nobody_says_so(verb) -> None:
+    found = verb("data=digits")
+
+    assert found["test_identity_in_train"] is None
+    assert found["lookup_accuracy"] is None
+    assert 0.05 < found["majority_accuracy"] < 0.2
+    assert found["verdict"].startswith("cannot tell: ")
+
+
+@pytest.mark.parametrize("value", ["1", "null", "yes-please"])
+def test_listed_is_true_or_false(verb, value) -> None:
+    with pytest.raises(UserError, match="listed must be true or false"):
+        verb(f"listed={value}")
+
+
+def test_a_table_that_is_not_there_is_one_sentence(verb, tmp_path) -> None:
+    with pytest.raises(UserError, match=r"no table at .*nothing\.csv"):
+        verb("data=table", f"data.root={tmp_path}/nothing.csv")
+
+
+def test_cacd_without_anything_says_what_it_needs(verb, tmp_path) -> None:
+    with pytest.raises(UserError, match=r"celebrity2000_meta\.mat"):
+        verb("data=cacd", f"data.root={tmp_path}")
+
+
+@pytest.mark.data
+def test_cacds_metadata_alone_is_enough(verb, test_data, caplog) -> None:
+    found = verb("data=cacd", f"data.root={test_data}/cacd")
+
+    assert found["protocol"] == "cacd/official/decade"
+    assert [found["splits"][part]["images"] for part in ("train", "val", "test")] == [145_275, 7_600, 10_571]
+    assert found["verdict"] == "clean: none of the 120 identities of test is in train"
+    assert "no image of data=cacd is there: all 163,446 that it lists are audited" in caplog.text
