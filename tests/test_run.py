@@ -101,6 +101,19 @@ def test_data_of_ones_own_is_what_its_path_says(hash_of, data, monkeypatch, tmp_
     assert hash_of(f"data={data}", f"data.root={tmp_path}/here") == here
 
 
+@pytest.mark.parametrize("key", ["file", "train", "val", "test"])
+def test_a_list_of_ones_own_is_what_its_path_says_from_where_it_is_named(hash_of, key, monkeypatch, tmp_path) -> None:
+    line = ("data=mnist", "data/split=column")
+
+    monkeypatch.chdir(tmp_path)
+    here, again = hash_of(*line, f"data.split.{key}=a.csv"), hash_of(*line, f"data.split.{key}={tmp_path}/a.csv")
+    monkeypatch.chdir(tmp_path.parent)
+    there = hash_of(*line, f"data.split.{key}=a.csv")
+
+    assert here == again
+    assert here != there
+
+
 def test_flatten_joins_keys_and_leaves_lists() -> None:
     tree = {"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": None, "g": {}}
 

@@ -17,12 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from agebench import build, metrics, run
 from agebench.callbacks import EpochTable, Progress, Speed
-from agebench.data.datamodule import ImageDataModule
-from agebench.data.split import test_sha
+from agebench.console import announce, device_name, tell
 from agebench.errors import UserError
-from agebench.module import ImageModule
-from agebench.outputs import tested, who_is_in, write_predictions, write_split
-from agebench.summary import count_parameters, summarise_model
+from agebench.hparams import hparams, test_metrics
+from agebench.outputs import describe_data, who_is_in, write_predictions, write_split
+from agebench.summary import count_parameters
 from agebench.tensorboard import RunTensorBoard
 
 log = logging.getLogger(__name__)
@@ -105,24 +104,22 @@ def _fit(cfg: DictConfig, run_dir: Path, results: dict[str, Any], *, first: bool
     total, trainable = count_parameters(module.model)
     results |= {
         "protocol": data.protocol,
-        "split_sha": test_sha(data.records, data.split.test),
+        **describe_data(data),
         "params": {"total": total, "trainable": trainable},
-        "data": {**data.counts, "val_is_test": data.split.val_is_test, "missing": len(data.missing)},
-        "leak": None,
         "config": run.config_hash(config),
         "versions": run.versions(),
         "git": run.git_commit(),
-        "device": _device(trainer),
+        "device": device_name(trainer),
         "threads": torch.get_num_threads(),
     }
     if first:
         run.write_json(run_dir / "results.json", results)
         write_split(run_dir, data)
-        _announce(cfg, data, module, trainer)
+        announce(cfg, data, module, trainer)
     boards = [logger for logger in trainer.loggers if isinstance(logger, RunTensorBoard)]
     for board in boards:
-        names = [f"test/{name}" for name in _metric_names(module)]
-        board.declare_hparams(_hparams(cfg, config), [f"best/{monitor}", *names])
+        names = [f"test/{name}" for name in test_metrics(module)]
+        board.declare_hparams(hparams(cfg, config, data.protocol), [f"best/{monitor}", *names])
 
     start = time.perf_counter()
     trainer.fit(module, datamodule=data)
@@ -149,7 +146,7 @@ def _fit(cfg: DictConfig, run_dir: Path, results: dict[str, Any], *, first: bool
     if not first:
         return float(best["value"])
 
-    results |= tested(data, predictions)
+    results |= describe_data(data, predictions)
     results["metrics"] = predictions.metrics
     results["intervals"] = metrics.bootstrap(predictions.numbers, groups=who_is_in(data, predictions))
     write_predictions(run_dir, data, predictions)
@@ -166,7 +163,7 @@ def _fit(cfg: DictConfig, run_dir: Path, results: dict[str, Any], *, first: bool
     for board in boards:
         board.finish_hparams()
     results["status"] = "completed"
-    _tell(results, run_dir)
+    tell(results, run_dir)
     return float(best["value"])
 
 
@@ -208,63 +205,6 @@ def _best(rows: list[dict[str, float]], monitor: str, mode: str, checkpoint: Any
     sign = 1 if mode == "min" else -1
     row = min(known, key=lambda r: sign * r[monitor])
     return {"epoch": int(row["epoch"]), "value": row[monitor]}
-
-
-def _metric_names(module: ImageModule) -> list[str]:
-    import numpy as np
-
-    about: dict[str, Any] = {"values": np.arange(2.0), "ordered": module.head.ordered, "unit": module.unit}
-    return ["loss", *metrics.summarise(np.eye(2), np.arange(2.0), np.arange(2), **about)]
-
-
-def _hparams(cfg: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns of a table of runs: the choices that name a run, and whatever was typed.
-
-    Few, for TensorBoard orders them by the alphabet and shows the first five.
-    """
-    from hydra.core.hydra_config import HydraConfig
-
-    params: dict[str, Any] = {"optim.lr": cfg.optim.lr, "seed": cfg.seed}
-    if not HydraConfig.initialized():
-        return params
-    hydra, flat = HydraConfig.get(), run.flatten(config)
-    params |= {group: hydra.runtime.choices[group] for group in ("data", "head", "model", "optim")}
-    for override in hydra.overrides.task:
-        key = override.partition("=")[0].lstrip("+~")
-        if key in hydra.runtime.choices:
-            params[key] = str(hydra.runtime.choices[key])
-        elif key in flat and key not in ("data.root", "report", "sweep") and not key.startswith("paths."):
-            params[key] = flat[key]
-    return params
-
-
-def _device(trainer: L.Trainer) -> str:
-    device = trainer.strategy.root_device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return f"{trainer.world_size} x {name}" if trainer.world_size > 1 else name
-
-
-def _announce(cfg: DictConfig, data: ImageDataModule, module: ImageModule, trainer: L.Trainer) -> None:
-    counts = ", ".join(f"{part} {count:,}" for part, count in data.counts.items())
-    log.info("data      %s: %s images of %d labels", data.protocol, counts, data.target.num_labels)
-    shape = (data.channels, data.image_size, data.image_size)
-    log.info("model\n%s", summarise_model(module.model, shape))
-    log.info(
-        "training  on %s (%d CPU threads), precision %s, %d images a step, %s steps an epoch",
-        _device(trainer),
-        torch.get_num_threads(),
-        cfg.trainer.precision,
-        data.batch_size,
-        f"{data.steps_per_epoch:,}",
-    )
-
-
-def _tell(results: dict[str, Any], run_dir: Path) -> None:
-    intervals = results["intervals"]
-    for name, value in results["metrics"].items():
-        low_high = f"  [{intervals[name][0]:.4f}, {intervals[name][1]:.4f}]" if name in intervals else ""
-        log.info("%-16s %.4f%s", name, value, low_high)
-    log.info("written to %s", run_dir)
 
 
 @contextmanager

@@ -10,27 +10,36 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agebench import build, metrics, run
+from agebench.data.datamodule import ImageDataModule
 from agebench.errors import UserError
 from agebench.fit import quieten
+from agebench.leaks import check_people, is_own_test, own_leak, read_split, tell_leak
 from agebench.module import Normalise
-from agebench.outputs import tested, who_is_in, write_predictions, write_split
+from agebench.outputs import describe_data, who_is_in, write_predictions, write_split
 
 log = logging.getLogger(__name__)
+
+# What a model's own data and another test set must agree in.
+TRAINED_FOR = ("image_size", "channels", "crop_mode", "crop_pct", "interpolation", "target", "bins")
 
 
 def retest(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Test a run's weights and write results.json, predictions.csv and split.csv into a folder.
 
     Args:
-        cfg: The composed config of the verb: `run`, `checkpoint`, `devices`, and `data` if it is to be another.
+        cfg: The composed config of the verb: `run`, `checkpoint`, `devices`, `allow_leak`, and `data` if it is to be
+            another.
         folder: Where to write; made if need be.
 
     Returns:
         What results.json holds.
 
     Raises:
-        UserError: If the folder is not a finished run, or the labels are not those it was trained for.
+        UserError: If the folder is not a finished run, the labels are not those it was trained for, or another test set
+            shows whom it was trained on and `allow_leak` is false.
     """
+    if not isinstance(cfg.allow_leak, bool):
+        raise UserError(f"allow_leak must be true or false, got {cfg.allow_leak}")
     run_dir = Path(cfg.run)
     trained = run.read_results(run_dir)
     if trained.get("status") != "completed":
@@ -44,17 +53,20 @@ def retest(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is no checkpoint of agebench's: give one of a run's checkpoints/")
     stamp = stored["agebench"]
     config = _trained_config(stamp)
+    same_data = _is_same_data(config, cfg)
     _take_over(config, cfg)
     quieten()
     L.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(config.matmul_precision)
     data = build.build_data(config)
-    data.setup()
+    data.plan()
     if list(data.target.label_names) != stamp["label_names"]:
         raise UserError(
             f"{run_dir} was trained for the labels {_few(stamp['label_names'])}, and data={data.name} has "
             f"{_few(data.target.label_names)}: choose data and data.target with the same labels"
         )
+    found = _leak_of_other(run_dir, data, same_data=same_data, allow=cfg.allow_leak) if other else {}
+    data.setup()
     with open_dict(config):
         config.model.pretrained, config.model.checkpoint_path = False, None  # the run's own weights come in a moment
     # Statistics of the images it was trained on travel with the weights; these only have their shape.
@@ -83,7 +95,8 @@ def retest(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "checkpoint": path.name,
         "protocol": data.protocol,
         "trained_protocol": stamp["protocol"],
-        **tested(data, predictions),
+        **describe_data(data, predictions),
+        **found,
         "metrics": predictions.metrics,
         "intervals": metrics.bootstrap(predictions.numbers, groups=who_is_in(data, predictions)),
         "versions": run.versions(),
@@ -105,6 +118,8 @@ def retest(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             log.warning(
                 "%s differ from what train reported: the data or the versions have changed since", ", ".join(off)
             )
+        if results["leak"]:
+            log.info("%s", tell_leak(results["leak"]))
         log.info("written to %s", folder)
     return results
 
@@ -114,23 +129,54 @@ def _trained_config(stamp: dict[str, Any]) -> DictConfig:
     config: DictConfig = OmegaConf.create(stamp["config"])
     started = Path(stamp["started_in"])
     sys.path.append(stamp["started_in"])  # where a network of the user's own was found
-    for key in ("data.root", "data.source.root", "data.split.file", "paths.data", "paths.cache"):
+    lists = (f"data.split.{name}" for name in ("file", "train", "val", "test"))
+    for key in ("data.root", "data.source.root", *lists, "paths.data", "paths.cache"):
         value = OmegaConf.select(config, key)
-        if value is not None and (started / value).exists():
+        if isinstance(value, str) and (started / value).exists():  # data/split=subset has numbers there
             OmegaConf.update(config, key, str(started / value))
     return config
+
+
+def _is_same_data(trained: DictConfig, cfg: DictConfig) -> bool:
+    """Return whether the data set to test is the one that was trained on, so that its names and numbers mean the same.
+
+    A named one is what its name says wherever it lies; a folder or a table of one's own IS where it lies.
+    """
+    if cfg.get("data") is None:
+        return True
+    if trained.data.name != cfg.data.name:
+        return False
+    kinds = [str(data.source._target_).rpartition(".")[2] for data in (trained.data, cfg.data)]
+    roots = {Path(str(data.root)).expanduser().resolve() for data in (trained.data, cfg.data)}
+    return len(roots) == 1 or not {"Folder", "Table"} & set(kinds)
+
+
+def _leak_of_other(run_dir: Path, data: ImageDataModule, *, same_data: bool, allow: bool) -> dict[str, Any]:
+    """Return what results.json says of the people whom another test set shares with the run's train part.
+
+    If the test images are the run's own after all, its own leak is told again.
+    """
+    trained = read_split(run_dir)
+    if trained is None:
+        log.warning(
+            "%s has no readable split.csv: it cannot be checked whether the model was trained on whom it is tested on",
+            run_dir,
+        )
+        return {"leak": None}
+    if is_own_test(trained, data, same_data=same_data):
+        return {"leak": own_leak(trained, data)}
+    return {"leak": check_people(trained, data, same_data=same_data, allow=allow)}
 
 
 def _take_over(config: DictConfig, cfg: DictConfig) -> None:
     """Put another data set in the place of the trained one, at the size the model was trained for."""
     if cfg.get("data") is None:
         return
-    size, channels, target, bins = (config.data[key] for key in ("image_size", "channels", "target", "bins"))
+    kept = {key: config.data[key] for key in TRAINED_FOR if key in config.data}
     with open_dict(config):
         config.data = OmegaConf.create(OmegaConf.to_container(cfg.data, resolve=False))
         config.paths = OmegaConf.create(OmegaConf.to_container(cfg.paths, resolve=True))
-        config.data.image_size, config.data.channels = size, channels
-        config.data.target, config.data.bins = target, bins
+        config.data.update(kept)
 
 
 def _checkpoint(choice: str, run_dir: Path, trained: dict[str, Any]) -> Path:

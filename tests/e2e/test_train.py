@@ -23,7 +23,7 @@ def test_a_run_leaves_every_promised_file_and_key(command, tmp_path):
     assert found["status"] == "completed"
     assert found["protocol"] == "digits/random/class"
     assert found["params"] == {"total": 6762, "trainable": 6762}  # 64*64+64 + 2*64 + 64*32+32 + 2*32 + 32*10+10
-    assert found["data"] == {"train": 1437, "val": 180, "test": 180, "val_is_test": False, "missing": 0}
+    assert found["data"] == {"train": 1437, "val": 180, "test": 180, "val_is_test": False, "missing": 0, "broken": 0}
     assert found["best"]["monitor"] == "val/accuracy"
     assert found["best"]["mode"] == "max"
     assert set(found["metrics"]) == {"test/accuracy", "test/macro_f1", "test/loss"}

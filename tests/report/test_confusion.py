@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -108,3 +109,20 @@ def test_ages_are_not_annotated_and_their_scale_ends_at_the_largest_share(ages_o
     assert not axes.texts
     reference = reference_counts(ages_outcome)
     assert axes.images[0].get_clim()[1] == pytest.approx((reference / np.maximum(reference.sum(axis=0), 1)).max())
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_leak_is_told_below_the_picture_and_hides_nothing(tmp_path: Path, digits_outcome: Outcome) -> None:
+    note = "for comparison: looking up the identity, without seeing a pixel, scores accuracy 0.756"
+    leaky = replace(digits_outcome, note=note)
+
+    with look():
+        figure = draw_confusion(leaky, count_confusions(leaky), title="t")
+        figure.savefig(tmp_path / "confusion.png")
+
+    told = next(text for text in figure.texts if "looking up" in text.get_text())
+    assert " ".join(told.get_text().split()) == note
+    box = told.get_window_extent()
+    axis, legend = figure.axes[0].xaxis.label.get_window_extent(), figure.legends[0].get_window_extent()
+    assert not box.overlaps(axis)
+    assert not box.overlaps(legend)

@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,18 @@ def test_one_age_and_a_diverged_model_are_drawn(tmp_path: Path) -> None:
         draw_errors_by_age(outcome, title="t").savefig(tmp_path / "error.png")
 
     assert (tmp_path / "error.png").is_file()
+
+
+def test_a_leak_is_drawn_and_told(ages_outcome: Outcome) -> None:
+    leaky = replace(ages_outcome, note="for comparison: MAE 2.71", lookup_mae=2.71)
+
+    with look():
+        plain, told = (draw_errors_by_age(outcome, title="t") for outcome in (ages_outcome, leaky))
+
+    assert told.get_supxlabel() == "for comparison: MAE 2.71"
+    labels = [line.get_label() for line in told.axes[0].lines]
+    assert "looking up who it is, without a pixel: 2.71" in labels
+    level = next(line for line in told.axes[0].lines if "looking up" in str(line.get_label()))
+    assert set(level.get_ydata()) == {2.71}
+    assert not plain.get_supxlabel()
+    assert len(plain.axes[0].lines) == len(told.axes[0].lines) - 1

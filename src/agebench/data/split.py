@@ -3,15 +3,16 @@
 Every split takes (records, labels) first and its own settings by keyword, and returns row numbers of those records.
 """
 
-import csv
 import hashlib
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from agebench.data.lists import find_rows, read_names, read_parts
 from agebench.data.records import Array, Records
 from agebench.errors import UserError
 
@@ -96,9 +97,10 @@ def random(records: Records, labels: Array, *, seed: int = 0, val_share: float =
 
 
 def lecture(records: Records, labels: Array, *, seed: int = 42, per_label: int = 200, test_share: float = 0.2) -> Split:
-    """The age lecture's recipe: so many images a label at random, 80/20 within each; its val IS its test.
+    """The age lecture's recipe: so many images a decade at random, 80/20 within each; its val IS its test.
 
-    The 80/20 cut is scikit-learn's train_test_split, as in the lecture, image by image: people are on both sides.
+    Where no ages are known it is so many a label. The 80/20 cut is scikit-learn's train_test_split, as in the lecture,
+    image by image: people are on both sides.
     """
     from sklearn.model_selection import train_test_split
 
@@ -106,11 +108,15 @@ def lecture(records: Records, labels: Array, *, seed: int = 42, per_label: int =
     rng = np.random.default_rng(seed)
     train: list[Array] = []
     test: list[Array] = []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
+    # Whatever is learnt of them, the images are the lecture's.
+    groups, kind = (records.columns["age"] // 10, "decade") if "age" in records.columns else (labels, "label")
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
         rows = np.sort(rng.permutation(rows)[:per_label])
         if len(rows) < 2:
-            raise UserError(f"data/split=lecture needs at least 2 images of every label, label {label} has {len(rows)}")
+            raise UserError(
+                f"data/split=lecture needs at least 2 images of every {kind}, {kind} {group} has {len(rows)}"
+            )
         a, b = train_test_split(rows, test_size=test_share, random_state=seed)
         train.append(a)
         test.append(b)
@@ -166,38 +172,67 @@ def kfold(records: Records, labels: Array, *, seed: int = 0, k: int = 5, fold: i
     return Split(f"kfold{k}-{fold}", rest, np.flatnonzero(folds == val), np.flatnonzero(folds == fold))
 
 
-def column(records: Records, labels: Array, *, seed: int = 0, file: str | None = None, val_share: float = 0.1) -> Split:
-    """Follow a list of one's own: the data's `split` column, or a CSV file with the columns name and part.
+def column(
+    records: Records,
+    labels: Array,
+    *,
+    seed: int = 0,
+    file: str | None = None,
+    train: str | None = None,
+    val: str | None = None,
+    test: str | None = None,
+    val_share: float = 0.1,
+) -> Split:
+    """Follow lists of one's own: the data's `split` column, one CSV file for all parts, or a file for each part.
 
     The split.csv of a run is such a file; images that it lists both in val and in test, as some lectures' runs do, are
-    in both again.
+    in both again. Images that no list names are in no part.
+
+    Args:
+        records: N records.
+        labels: Of each record, int64, shape (N,).
+        seed: Decides which images of train become val where nothing lists any.
+        file: A CSV file with a column for the name and one for the part.
+        train: A list of the train images: a name a line, or a CSV file. `val` and `test` likewise.
+        val: May be left out.
+        test: Of the test images.
+        val_share: The share of train that becomes val where nothing lists any.
     """
-    if file is None:
+    files = {part: path for part, path in zip(PARTS, (train, val, test), strict=True) if path is not None}
+    if file is not None and files:
+        raise UserError("data/split=column takes data.split.file for all parts, or a list for each: not both")
+    if file is None and not files:
         return replace(official(records, labels, seed=seed, val_share=val_share), name="column")
-    path = Path(file)
-    if not path.is_file():
-        raise UserError(f"data/split=column: no file {file}; it needs the columns name and part")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            listed = {(row.get("name"), row.get("part") or row.get("split") or "") for row in csv.DictReader(lines)}
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {file} as a CSV file in UTF-8 ({error}): save it as CSV UTF-8") from error
-    unknown = sorted({part for _, part in listed} - {*PARTS, ""})
-    if unknown:
-        raise UserError(f"{file}: part must be train, val or test, got {', '.join(unknown[:3])}")
-    train, val, test = (np.flatnonzero([(str(name), part) in listed for name in records.names]) for part in PARTS)
-    if len(train) == 0 or len(test) == 0:
+    if file is not None:
+        listed, name, told = read_parts(file), f"column-{Path(file).stem}", file
+        if unknown := sorted(listed.keys() - set(PARTS)):
+            raise UserError(f"{file}: part must be train, val or test, got {', '.join(unknown[:3])}")
+    else:
+        if missing := sorted({"train", "test"} - files.keys()):
+            raise UserError(f"data/split=column with a list for each part needs data.split.{missing[0]}=FILE too")
+        listed = {part: read_names(path) for part, path in files.items()}
+        told = ", ".join(map(str, files.values()))
+        name = "-".join(["column", *dict.fromkeys(Path(path).stem for path in files.values())])
+    found, lost = find_rows(listed, records.names)
+    rows = {part: found.get(part, np.array([], dtype=np.int64)) for part in PARTS}
+    if len(rows["train"]) == 0 or len(rows["test"]) == 0:
+        example = next((each for part in ("train", "test") for each in listed.get(part, ())), "none")
         raise UserError(
-            f"{file} must list train and test images of this data in its columns name and part, and matches "
-            f"{len(train)} and {len(test)}: names look like {records.names[0]}"
+            f"{told} must list train and test images of this data, and {len(rows['train'])} and {len(rows['test'])} "
+            f"match: the list names {example}, the data {records.names[0]}"
         )
-    lost = sorted({str(name) for name, part in listed if part} - set(records.names.tolist()))
     if lost:
-        log.warning("%s images that %s lists are not in this data, such as %s", f"{len(lost):,}", file, lost[0])
-    if len(val) == 0:
+        log.warning("%s images that %s lists are not in this data, such as %s", f"{len(lost):,}", told, lost[0])
+    val_is_test = np.array_equal(rows["val"], rows["test"])
+    if not val_is_test and len(shared := np.intersect1d(rows["val"], rows["test"])):
+        raise UserError(
+            f"{told}: {len(shared):,} images are in val and in test, such as {records.names[shared[0]]}; "
+            "val must be the test part itself, or share no image with it"
+        )
+    if len(rows["val"]) == 0:
         _check_shares("column", val_share=val_share)
-        train, val = _take_share(train, labels, val_share, np.random.default_rng(seed))
-    return Split(f"column-{path.stem}", train, val, test, val_is_test=np.array_equal(val, test))
+        rows["train"], rows["val"] = _take_share(rows["train"], labels, val_share, np.random.default_rng(seed))
+    return Split(name, **rows, val_is_test=val_is_test)
 
 
 def cap(split: Split, labels: Array, *, per_class: int | None, limit: int | None) -> Split:
@@ -277,14 +312,18 @@ def _folds(records: Records, labels: Array, seed: int, k: int) -> Array:
         raise UserError(
             f"splitting by identity into {k} folds needs at least {k} of them, got {len(np.unique(groups))}"
         )
+    if np.bincount(labels).max() < k:
+        log.warning(
+            "no label has %d images, one for each fold: people are split without regard to their labels; "
+            "coarser labels, such as data.target=decade, would be spread evenly",
+            k,
+        )
+        labels = np.zeros_like(labels)
     folds = np.zeros(len(records), dtype=np.int64)
     cut = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
-    try:
+    with warnings.catch_warnings():
+        # A label too rare to be in every fold, such as the highest age, is nothing that anybody could mend.
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
         for number, (_, rows) in enumerate(cut.split(np.zeros(len(records)), labels, groups)):
             folds[rows] = number
-    except ValueError as error:
-        raise UserError(
-            f"splitting by identity into {k} folds needs a label with at least {k} images, to spread it over them "
-            f"({error}): use coarser labels (data.target=decade) or fewer folds"
-        ) from error
     return folds

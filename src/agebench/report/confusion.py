@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from agebench.report.outcome import Array, Outcome
-from agebench.report.style import GREY, label_ticks, new_figure, printable
+from agebench.report.style import GREY, add_note, label_ticks, new_figure, printable
 from agebench.report.tables import write_csv
 
 ANNOTATED = 15  # labels; the figures in the cells are too small to read beyond
@@ -94,4 +94,5 @@ def draw_confusion(outcome: Outcome, counts: Array, *, title: str) -> Figure:
     if np.isnan(shares).any():
         patch = Patch(color=EMPTY, label="no image of this label")
         figure.legend(handles=[patch], loc="outside lower right", fontsize=8)
+    add_note(figure, outcome.note)
     return figure

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from agebench.report.outcome import Array, Outcome
-from agebench.report.style import COLOURS, GREY, new_figure
+from agebench.report.style import COLOURS, GREY, add_note, new_figure
 from agebench.report.tables import write_csv
 
 
@@ -45,6 +45,9 @@ def draw_errors_by_age(outcome: Outcome, *, title: str) -> Figure:
     upper.plot(
         outcome.values, bias, color=COLOURS[1], marker="o", linestyle="--", markerfacecolor="white", label="bias"
     )
+    if outcome.lookup_mae is not None:
+        label = f"looking up who it is, without a pixel: {outcome.lookup_mae:.2f}"
+        upper.axhline(outcome.lookup_mae, color=COLOURS[2], linestyle=":", label=label)
     upper.set_ylabel(f"error ({outcome.unit})")
     upper.set_title(
         f"{len(outcome):,} images: mean absolute error {np.abs(error).mean():.2f} {outcome.unit}, "
@@ -56,4 +59,5 @@ def draw_errors_by_age(outcome: Outcome, *, title: str) -> Figure:
     lower.bar(outcome.values, images, width=0.8 * (gaps.min() if len(gaps) else 1), color=GREY)
     lower.set(xlabel=f"actual age ({outcome.unit})", ylabel="images")
     lower.grid(True, axis="y")
+    add_note(figure, outcome.note)
     return figure

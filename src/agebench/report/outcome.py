@@ -22,6 +22,8 @@ class Outcome:
         label_names: R names to print, such as `30s` or `あ`.
         ordered: Whether the labels have an order.
         unit: `years`, `decades`, or empty for nominal labels.
+        note: What nobody may overlook who reads its figures, such as a leak.
+        lookup_mae: The mean absolute error of those who know whom an image shows and never see it, if that leaks.
 
     Raises:
         ValueError: If the shapes disagree.
@@ -35,6 +37,8 @@ class Outcome:
     label_names: tuple[str, ...]
     ordered: bool
     unit: str
+    note: str = ""
+    lookup_mae: float | None = None
 
     def __post_init__(self) -> None:
         images, labels = len(self.names), len(self.label_names)

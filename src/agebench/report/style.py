@@ -72,6 +72,14 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
+def add_note(figure: Figure, note: str) -> None:
+    """Write a note below a figure in the colour of a warning; nothing if it is empty."""
+    if note:
+        width = max(int(figure.get_figwidth() * 12), 20)
+        text = textwrap.fill(printable(note), width=width)
+        figure.supxlabel(text, fontsize=9, color=COLOURS[1], x=0.01, ha="left")
+
+
 def printable(name: str, most: int = 200) -> str:
     """Return a name that can be drawn on one line: no control characters, at most `most` characters."""
     clean = "".join(c if c.isprintable() else "?" for c in name)

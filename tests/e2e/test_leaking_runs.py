@@ -1,0 +1,180 @@
+"""Whole commands on people who are on two sides of a split."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PEOPLE = 12
+QUICK = ("data=table", "data.source.label=age", "data.image_size=8", "trainer.max_epochs=1", "data.target=age")
+OTHER = ("data=table", "data.source.label=age", "accelerator=cpu")
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def write_people(folder: Path, *, names: str = "p", first: int = 0) -> None:
+    """Write faces.csv: ten images a person, who is photographed over ten years, and the images, which show nothing."""
+    folder.mkdir()
+    rows = ["path,label,identity,split"]
+    for i in range(10 * PEOPLE):
+        who, year = i % PEOPLE, i // PEOPLE
+        part = "val" if who < 2 else "test" if who < 4 else "train"
+        rows.append(f"{i}.png,{20 + 3 * who + year},{names}{first + who},{part}")
+        Image.fromarray(np.full((8, 8), i, np.uint8)).save(folder / f"{i}.png")
+    (folder / "faces.csv").write_text("\n".join(rows))
+
+
+def lookup_mae(folder: Path) -> float:
+    """Work out from split.csv, person by person, what a lookup of the train part scores."""
+    with (folder / "split.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    ages: dict[str, list[int]] = {}
+    for row in rows:
+        if row["part"] == "train":
+            ages.setdefault(row["identity"], []).append(int(row["label"]))
+    errors = [abs(np.median(ages[row["identity"]]) - int(row["label"])) for row in rows if row["part"] == "test"]
+    return float(np.mean(errors))
+
+
+@pytest.fixture
+def leaky(command, tmp_path):
+    """Return the folder of a run whose split leaks."""
+    write_people(tmp_path / "faces")
+    command("train", *QUICK, "data.root=faces/faces.csv", "hydra.run.dir=run", "report=false")
+    return tmp_path / "run"
+
+
+def test_a_split_that_leaks_is_told_everywhere(command, tmp_path, capsys, monkeypatch):
+    from agebench import features
+
+    drawn = []
+    monkeypatch.setattr(features, "write_report", lambda folder, *, outcome, **_: drawn.append(outcome))
+    write_people(tmp_path / "faces")
+
+    command("train", *QUICK, "data.root=faces/faces.csv", "hydra.run.dir=run")
+    told = capsys.readouterr().err
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    found = results(tmp_path / "run")
+    assert found["protocol"] == "table/random/age"
+    assert found["leak"]["lookup_mae"] == pytest.approx(lookup_mae(tmp_path / "run"))
+    assert found["leak"]["test_identity_in_train"] == 1
+    assert "data/split=random leaks: 100% of the test images" in told
+    assert f"scores MAE {lookup_mae(tmp_path / 'run'):.2f} years" in told.partition("test/mae")[2]
+    assert [(outcome.lookup_mae, outcome.note[:14]) for outcome in drawn] == [
+        (found["leak"]["lookup_mae"], "for comparison")
+    ]
+    with (tmp_path / "run" / "predictions.csv").open() as lines:
+        header, *rows = csv.reader(lines)
+    assert header[:5] == ["name", "identity", "target", "point", "p(20)"]
+    assert header[-1] == "protocol"
+    assert {row[-1] for row in rows} == {"table/random/age"}
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    params = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    assert params["protocol"].string_value == "table/random/age"
+
+
+def test_a_split_that_does_not_leak_is_told_nothing_of(command, tmp_path, capsys):
+    write_people(tmp_path / "faces")
+
+    command("train", *QUICK, "data.root=faces/faces.csv", "data/split=column", "hydra.run.dir=run", "report=false")
+    told = capsys.readouterr().err
+
+    assert results(tmp_path / "run")["leak"] is None
+    assert "leaks" not in told
+    assert "for comparison" not in told
+
+
+def test_evaluate_repeats_the_leak_of_a_runs_own_split(command, leaky, tmp_path, capsys):
+    capsys.readouterr()
+    command("evaluate", "run=run", "accelerator=cpu", "hydra.run.dir=own")
+    command("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "hydra.run.dir=named")
+    told = capsys.readouterr().err
+
+    assert results(tmp_path / "own")["leak"] == results(leaky)["leak"]
+    assert results(tmp_path / "named")["leak"] == results(leaky)["leak"]
+    assert told.count(f"scores MAE {results(leaky)['leak']['lookup_mae']:.2f} years") == 2
+
+
+def test_the_same_test_images_beside_another_train_part_do_not_hide_the_leak(command, leaky, tmp_path):
+    with (leaky / "split.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    tested = [row["name"] for row in rows if row["part"] == "test"]
+    other = [row["name"] for row in rows if row["part"] == "val"]
+    (tmp_path / "test.txt").write_text("\n".join(tested))
+    (tmp_path / "train.txt").write_text("\n".join(other))
+    command("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "data/split=column",
+            "data.split.train=train.txt", "data.split.test=test.txt", "hydra.run.dir=again")  # fmt: skip
+
+    assert results(tmp_path / "again")["leak"] == results(leaky)["leak"]
+
+
+def test_evaluate_refuses_people_of_train_until_it_is_told_to_go_on(command, leaky, tmp_path, capsys):
+    line = ("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "data/split=column")
+
+    with pytest.raises(SystemExit) as end:
+        command(*line, "hydra.run.dir=refused")
+    told = capsys.readouterr().err
+    command(*line, "allow_leak=true", "hydra.run.dir=allowed")
+
+    assert end.value.code == 2
+    assert "20 of the 20 test images show people (2 of them) whom the model was trained on" in told
+    assert "allow_leak=true" in told
+    assert not (tmp_path / "refused" / "results.json").exists()
+    found = results(tmp_path / "allowed")
+    assert found["protocol"] == "table/column/age"
+    assert (found["leak"]["images"], found["leak"]["identities"]) == (20, 2)
+    assert 0 < found["leak"]["lookup_mae"] < found["leak"]["median_mae"]
+
+
+def test_people_are_the_same_in_another_table_and_numbers_are_not(command, leaky, tmp_path, capsys):
+    write_people(tmp_path / "named")
+    write_people(tmp_path / "strangers", names="q")
+
+    with pytest.raises(SystemExit):
+        command("evaluate", "run=run", *OTHER, "data.root=named/faces.csv", "hydra.run.dir=named_out")
+    command("evaluate", "run=run", *OTHER, "data.root=strangers/faces.csv", "hydra.run.dir=strangers_out")
+
+    assert "12 of the 12 test images show people" in capsys.readouterr().err
+    assert results(tmp_path / "strangers_out")["leak"] is None
+
+
+def test_a_run_without_its_split_cannot_be_checked_and_says_so_once(command, leaky, tmp_path, capsys):
+    (leaky / "split.csv").unlink()
+
+    command("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "data/split=column", "hydra.run.dir=other")
+
+    assert capsys.readouterr().err.count("has no readable split.csv") == 1
+    assert results(tmp_path / "other")["leak"] is None
+
+
+def test_allow_leak_is_true_or_false(command, leaky, capsys):
+    with pytest.raises(SystemExit) as end:
+        command("evaluate", "run=run", "allow_leak=1")
+
+    assert end.value.code == 2
+    assert "allow_leak must be true or false, got 1" in capsys.readouterr().err
+
+
+def test_lists_of_ones_own_are_found_again_from_elsewhere(command, tmp_path, monkeypatch):
+    write_people(tmp_path / "faces")
+    (tmp_path / "train.csv").write_text(",file,age\n" + "\n".join(f"{i},{i}.png,0" for i in range(60)))
+    (tmp_path / "test.txt").write_text("\n".join(f"{i}.png" for i in range(60, 100)))
+    command("train", *QUICK, "data.root=faces/faces.csv", "data/split=column", "data.split.train=train.csv",
+            "data.split.test=test.txt", "hydra.run.dir=run", "report=false")  # fmt: skip
+    monkeypatch.chdir(tmp_path / "faces")
+    command("evaluate", "run=../run", "accelerator=cpu", "hydra.run.dir=again")
+
+    first, again = results(tmp_path / "run"), results(tmp_path / "faces" / "again")
+    assert first["protocol"] == "table/column-train-test/age"
+    assert [first["data"][part] for part in ("train", "val", "test")] == [54, 6, 40]
+    assert again["metrics"] == first["metrics"]
+    assert again["split_sha"] == first["split_sha"]
