@@ -46,6 +46,7 @@ fix: $(READY) ## mend what lint and format can
 
 bench: $(READY) ## measure speed side by side (minutes; nothing else may run)
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.packing
 
 tensorboard: $(READY) ## compare the runs in outputs/ in a browser
 	$(BIN)/tensorboard --logdir outputs

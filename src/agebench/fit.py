@@ -132,6 +132,7 @@ def _fit(cfg: DictConfig, run_dir: Path, results: dict[str, Any], *, first: bool
     results |= {
         "best": {**best, "monitor": monitor, "mode": mode, "tested": "best" if best_path else "last"},
         "epochs": len(history),
+        "residency": data.where,
         "timing": {
             "fit_s": round(fit_s, 3),
             "train_images_per_s": round(speed.images_per_s, 1),
