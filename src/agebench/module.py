@@ -149,9 +149,12 @@ class ImageModule(L.LightningModule):
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """Return the mean loss of a batch, shape ()."""
         outputs = self._outputs(self.augment(batch.images.float() / 255))
-        loss = self.head.loss(outputs, batch.target)
+        # A head works in float32: sums over labels, logarithms and thresholds are no place for half precision.
+        with torch.autocast(self.device.type, enabled=False):
+            loss = self.head.loss(outputs, batch.target)
+            with torch.no_grad():
+                hits = (self.head.posterior(outputs).argmax(1) == batch.target).sum()
         with torch.no_grad():
-            hits = (self.head.posterior(outputs).argmax(1) == batch.target).sum()
             count = len(batch.target)
             # On the device: reading a number here would make the GPU wait at every step.
             self._seen += torch.stack([torch.full_like(loss, count), loss * count, hits.to(loss.dtype)])
@@ -188,14 +191,16 @@ class ImageModule(L.LightningModule):
         # torchmetrics hands over a tensor of one element without its dimensions.
         target, rows = target.reshape(-1), rows.reshape(-1)
         outputs = outputs.reshape(len(rows), -1)
-        posterior, point = self.head.posterior(outputs), self.head.point(outputs)
+        with torch.autocast(self.device.type, enabled=False):
+            posterior, point = self.head.posterior(outputs), self.head.point(outputs)
+            loss = float(self.head.loss(outputs, target))
         arrays = [x.cpu().numpy() for x in (posterior, point, target)]
         about: dict[str, Any] = {
             "values": self.head.values.cpu().numpy(),
             "ordered": self.head.ordered,
             "unit": self.unit,
         }
-        scores = {f"{part}/loss": float(self.head.loss(outputs, target))}
+        scores = {f"{part}/loss": loss}
         scores |= {f"{part}/{name}": value for name, value in metrics.summarise(*arrays, **about).items()}
         self.log_dict(scores, sync_dist=True)
         numbers = {f"{part}/{name}": each for name, each in metrics.per_image(*arrays, **about).items()}

@@ -83,12 +83,16 @@ class Store:
                 lacking = self._lacking(rows, stamps)
                 if len(lacking):
                     self._check_space(len(lacking))
+                    log.info("packing %s images into %s", f"{len(lacking):,}", self.folder)
+                    start = time.monotonic()
                     try:
                         self._decode(source, rows[lacking], stamps[lacking])
                     except OSError as error:  # of writing, for reading raises BrokenImageError
                         raise UserError(
                             f"cannot write {self._pixels}: {error.strerror}; set paths.cache to another disk"
                         ) from error
+                    seconds = time.monotonic() - start
+                    log.info("packed in %.0f s, %s images/s", seconds, f"{len(lacking) / max(seconds, 1e-3):,.0f}")
         broken = self._read_broken()
         return {row: broken[row][1] for row in rows.tolist() if row in broken}
 

@@ -17,13 +17,14 @@ class BinaryHead(Head):
         num_labels: Must be 2.
         values: What each label is worth, length 2.
         ordered: Whether the labels have an order.
+        decode: How a point is taken from the posterior, see Head.
 
     Raises:
         UserError: If there are more or fewer than two labels.
     """
 
-    def __init__(self, num_labels: int, values: Sequence[float], *, ordered: bool) -> None:
-        super().__init__(num_labels, values, ordered=ordered)
+    def __init__(self, num_labels: int, values: Sequence[float], *, ordered: bool, decode: str = "auto") -> None:
+        super().__init__(num_labels, values, ordered=ordered, decode=decode)
         if num_labels != 2:
             raise UserError(
                 f"head=binary answers a question with two labels, and this target has {num_labels}: head=softmax"

@@ -21,6 +21,7 @@ class SoftmaxHead(Head):
         loss: `cross_entropy`, or `squared_error`: half the squared distance between the posterior and the one-hot
             label, summed over labels, which introductions compare it with.
         label_smoothing: Share of the label's mass that is spread evenly over all labels, in [0, 1).
+        decode: How a point is taken from the posterior, see Head.
 
     Raises:
         UserError: If the loss is unknown or the smoothing outside its range.
@@ -34,8 +35,9 @@ class SoftmaxHead(Head):
         ordered: bool,
         loss: str = "cross_entropy",
         label_smoothing: float = 0.0,
+        decode: str = "auto",
     ) -> None:
-        super().__init__(num_labels, values, ordered=ordered)
+        super().__init__(num_labels, values, ordered=ordered, decode=decode)
         if loss not in LOSSES:
             raise UserError(f"head.loss={loss} is not a loss of head=softmax: choose one of {', '.join(LOSSES)}")
         if not 0 <= label_smoothing < 1:
