@@ -161,6 +161,8 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, normalise: Normalise
         augment: nn.Module = instantiate(cfg.augment, _convert_="all")
     except TypeError as error:
         raise UserError(f"head or augment: {error}") from error
+    train = torch.from_numpy(target.labels[data.split.train])
+    head.see(torch.bincount(train, minlength=target.num_labels))
     torch.manual_seed(cfg.seed)  # the weights do not depend on what happened before
     model = build_model(cfg, channels=data.channels, num_outputs=head.num_outputs, image_size=data.image_size)
     monitor, mode = build_monitor(cfg, unit=target.unit)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from agebench.errors import UserError
 from agebench.heads.base import Head
 
 
@@ -18,6 +19,12 @@ class Given(Head):
 
     def posterior(self, outputs: Tensor) -> Tensor:
         return outputs
+
+
+class Ranking(Given):
+    """Is for ordered labels alone."""
+
+    needs_order = True
 
 
 def test_a_head_without_a_loss_cannot_be_made() -> None:
@@ -60,6 +67,70 @@ def test_the_point_of_nominal_labels_is_the_value_of_the_likeliest() -> None:
     point = head.point(torch.tensor([[0.3, 0.2, 0.1, 0.4], [0.3, 0.4, 0.2, 0.1]]))
 
     assert point.tolist() == [70.0, 30.0]
+
+
+@pytest.mark.parametrize(
+    ("decode", "point"),
+    [
+        ("mean", 48.0),  # 6 + 3 + 7.5 + 31.5
+        ("median", 50.0),  # the sums are 0.3, 0.4, 0.55
+        ("mode", 70.0),
+        ("auto", 50.0),
+    ],
+)
+def test_a_point_is_decoded_as_asked(decode, point) -> None:
+    head = Given(4, [20, 30, 50, 70], ordered=True, decode=decode)
+
+    assert head.point(torch.tensor([[0.3, 0.1, 0.15, 0.45]])).tolist() == pytest.approx([point], rel=1e-6)
+
+
+def test_no_number_has_a_smaller_expected_squared_error_than_the_mean() -> None:
+    values = np.array([14.0, 15.0, 20.0, 41.0, 60.0])
+    posterior = np.random.default_rng(0).dirichlet(np.ones(5), size=50)
+    candidates = np.linspace(14, 60, 4601)  # a hundredth of a year apart
+    expected_error = (values[:, None] - candidates) ** 2  # (5, 4601)
+
+    point = Given(5, values.tolist(), ordered=True, decode="mean").point(torch.from_numpy(posterior)).numpy()
+
+    best = candidates[(posterior @ expected_error).argmin(1)]
+    np.testing.assert_allclose(point, best, atol=0.006)
+
+
+def test_nominal_labels_may_be_decoded_by_their_mode_alone() -> None:
+    assert Given(4, [20, 30, 50, 70], ordered=False, decode="mode").decode == "mode"
+    for decode in ("mean", "median"):
+        with pytest.raises(UserError, match=rf"^head\.decode={decode} needs labels with an order.*head=softmax"):
+            Given(4, [20, 30, 50, 70], ordered=False, decode=decode)
+
+
+def test_an_unknown_decoding_names_those_there_are() -> None:
+    with pytest.raises(UserError, match=r"head\.decode must be one of auto, mean, median, mode, got rank"):
+        Given(4, [20, 30, 50, 70], ordered=True, decode="rank")
+
+
+@pytest.mark.parametrize("decode", ["auto", "mode"])
+def test_a_head_for_ordered_labels_refuses_classes(decode) -> None:
+    with pytest.raises(UserError, match=r"^Ranking needs labels with an order.*data\.target=age, decade or bins"):
+        Ranking(4, [0, 1, 2, 3], ordered=False, decode=decode)
+
+
+def test_a_head_that_ranks_refuses_a_single_label_and_takes_two() -> None:
+    with pytest.raises(UserError, match="Ranking ranks labels, and this target has only one"):
+        Ranking(1, [30], ordered=True)
+    assert Ranking(2, [30, 31], ordered=True).num_labels == 2
+
+
+def test_a_single_label_needs_no_ranking_to_be_given() -> None:
+    assert Given(1, [30], ordered=True).point(torch.ones(2, 1)).tolist() == [30, 30]
+
+
+def test_a_head_that_has_no_use_for_counts_stays_as_it_was() -> None:
+    head = Given(4, [20, 30, 50, 70], ordered=True)
+    before = dict(vars(head))
+
+    head.see(torch.tensor([3, 0, 2, 5]))
+
+    assert vars(head) == before
 
 
 def test_a_posterior_that_rounding_leaves_below_one_half_still_has_a_point() -> None:

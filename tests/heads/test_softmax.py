@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 
+from agebench import build
 from agebench.errors import UserError
 from agebench.heads.softmax import SoftmaxHead
 
@@ -116,3 +118,132 @@ def test_an_unknown_loss_names_those_there_are() -> None:
 def test_smoothing_outside_its_range_is_refused(smoothing) -> None:
     with pytest.raises(UserError, match=rf"head\.label_smoothing must be in \[0, 1\), got {smoothing}"):
         head_of(3, label_smoothing=smoothing)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights_make_the_losses_weighted_means(drawn, smoothing) -> None:
+    outputs, target = drawn
+    weights = np.array([0.5, 2.0, 1.0, 4.0, 0.25])
+    probabilities, wanted = softmax(outputs), np.full((32, 5), smoothing / 5)
+    wanted[np.arange(32), target] += 1 - smoothing
+    errors = 0.5 * ((probabilities - wanted) ** 2).sum(1)
+    expected = {
+        "cross_entropy": -(weights * wanted * np.log(probabilities)).sum() / weights[target].sum(),
+        "squared_error": np.average(errors, weights=weights[target]),
+    }
+
+    for loss, value in expected.items():
+        head = head_of(5, loss=loss, label_smoothing=smoothing, class_weight=weights.tolist())
+
+        found = head.loss(torch.from_numpy(outputs), torch.from_numpy(target))
+
+        assert found.item() == pytest.approx(value, rel=1e-12)
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    labels = np.repeat(np.arange(4), [1, 10, 40, 149])
+    head = head_of(4, class_weight="balanced")
+
+    head.see(torch.tensor([1, 10, 40, 149]))
+
+    expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
+    np.testing.assert_allclose(head.weights.numpy(), expected, rtol=1e-6)
+    assert head.weights.numpy()[labels].mean() == pytest.approx(1, rel=1e-6)  # the loss keeps its scale
+
+
+@pytest.mark.parametrize(
+    ("counts", "weights"),
+    [
+        ([2, 0, 6], [2.0, 1.0, 8 / 12]),  # 8 images over 2 labels that have any
+        ([0, 0, 0], [1.0, 1.0, 1.0]),  # a data set to test on alone
+    ],
+)
+def test_a_label_without_a_train_image_weighs_one(counts, weights) -> None:
+    head = head_of(3, class_weight="balanced")
+
+    head.see(torch.tensor(counts))
+
+    assert head.weights.tolist() == pytest.approx(weights)
+    assert torch.isfinite(head.loss(torch.zeros(2, 3), torch.tensor([1, 1])))
+
+
+def test_balanced_weights_undo_an_imbalance_of_the_batch() -> None:
+    outputs, target = torch.tensor([[1.0, 0.0]] * 4), torch.tensor([0, 0, 0, 1])
+    head = head_of(2, class_weight="balanced")
+    head.see(torch.bincount(target))
+
+    found = head.loss(outputs, target).item()
+
+    first, second = math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))
+    assert found == pytest.approx((first + second) / 2)
+
+
+def test_class_weights_save_with_the_model_and_come_back_over_those_of_other_data() -> None:
+    trained, other = (head_of(3, class_weight="balanced") for _ in range(2))
+    trained.see(torch.tensor([1, 2, 3]))
+    other.see(torch.tensor([7, 7, 7]))
+
+    other.load_state_dict(trained.state_dict())
+
+    assert other.weights.tolist() == trained.weights.tolist() == pytest.approx([2.0, 1.0, 2 / 3])
+
+
+def test_without_class_weights_nothing_is_saved_whatever_is_seen() -> None:
+    head = head_of(3)
+
+    head.see(torch.tensor([1, 2, 3]))
+
+    assert list(head.state_dict()) == []
+
+
+def test_given_weights_do_not_change_with_what_is_seen() -> None:
+    head = head_of(3, class_weight=[1, 2, 3])
+
+    head.see(torch.tensor([1, 1, 100]))
+
+    assert head.weights.tolist() == [1, 2, 3]
+
+
+def test_weights_of_another_precision_take_that_of_the_outputs(drawn) -> None:
+    outputs, target = torch.from_numpy(drawn[0]).float(), torch.from_numpy(drawn[1])
+    head = head_of(5, class_weight=[1, 2, 4, 8, 16])
+
+    single, half = head.loss(outputs, target), head.to(torch.bfloat16).loss(outputs, target)
+
+    assert half.dtype == torch.float32
+    assert half.item() == single.item()  # powers of two are exact in any precision
+
+
+def test_balanced_weights_that_saw_no_counts_are_not_guessed() -> None:
+    with pytest.raises(RuntimeError, match="see"):
+        head_of(3, class_weight="balanced").loss(torch.zeros(1, 3), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("weights", ["inverse", [1, 2], [1, 2, 0], [1, 2, -1], [1, 2, math.nan], [1, 2, "3"]])
+def test_weights_that_are_not_one_positive_number_a_label_are_refused(weights) -> None:
+    with pytest.raises(UserError, match=r"head\.class_weight must be null, balanced or 3 positive numbers"):
+        head_of(3, class_weight=weights)
+
+
+def test_the_gradient_of_a_weighted_loss_is_that_of_the_loss(drawn) -> None:
+    outputs, target = torch.from_numpy(drawn[0][:4]).requires_grad_(), torch.from_numpy(drawn[1][:4])
+
+    for loss in ("cross_entropy", "squared_error"):
+        head = head_of(5, loss=loss, class_weight=[1, 2, 3, 4, 5])
+
+        assert torch.autograd.gradcheck(lambda x, head=head: head.loss(x, target), outputs)
+
+
+def test_the_built_head_is_balanced_by_the_train_part_alone(compose_config) -> None:
+    config = compose_config("head.class_weight=balanced", "data.normalise=half")
+    data = build.build_data(config)
+    data.setup()
+    labels = data.part("train").target.numpy()
+
+    head = build.build_module(config, data).head
+
+    present, counts = np.unique(labels, return_counts=True)
+    expected = np.ones(10)
+    expected[present] = len(labels) / (len(present) * counts)
+    assert counts.min() < counts.max()
+    np.testing.assert_allclose(head.weights.numpy(), expected, rtol=1e-6)

@@ -50,6 +50,9 @@ class Head(nn.Module, ABC):
         # Known from the data, so not part of the weights.
         self.register_buffer("values", torch.tensor(values, dtype=torch.float32), persistent=False)
 
+    def see(self, counts: Tensor) -> None:  # not abstract: most heads have no use for it
+        """Take in how many train images each label has, int64, shape (R,); called once, before weights are loaded."""
+
     @abstractmethod
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss of a batch, shape (), from outputs (B, num_outputs) and label indices (B,), int64."""

@@ -1,7 +1,9 @@
 """One output a label and a softmax over them."""
 
+import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,11 +23,16 @@ class SoftmaxHead(Head):
         loss: `cross_entropy`, or `squared_error`: half the squared distance between the posterior and the one-hot
             label, summed over labels, which introductions compare it with.
         label_smoothing: Share of the label's mass that is spread evenly over all labels, in [0, 1).
+        class_weight: What an image of each label weighs in the loss: null for all the same, R positive numbers, or
+            `balanced` for N / (R' n), where n of the N train images have its label and R' labels have any: then every
+            label weighs the same in all, and an image one on average. A label without a train image weighs one.
         decode: How a point is taken from the posterior, see Head.
 
     Raises:
-        UserError: If the loss is unknown or the smoothing outside its range.
+        UserError: If the loss is unknown, the smoothing outside its range, or the weights are not R positive numbers.
     """
+
+    weights: Tensor | None  # of the labels, shape (R,); saved with the network's
 
     def __init__(
         self,
@@ -35,6 +42,7 @@ class SoftmaxHead(Head):
         ordered: bool,
         loss: str = "cross_entropy",
         label_smoothing: float = 0.0,
+        class_weight: str | Sequence[float] | None = None,
         decode: str = "auto",
     ) -> None:
         super().__init__(num_labels, values, ordered=ordered, decode=decode)
@@ -43,15 +51,48 @@ class SoftmaxHead(Head):
         if not 0 <= label_smoothing < 1:
             raise UserError(f"head.label_smoothing must be in [0, 1), got {label_smoothing}")
         self.num_outputs, self.kind, self.label_smoothing = num_labels, loss, label_smoothing
+        self.balanced = class_weight == "balanced"
+        given = None if self.balanced or class_weight is None else _checked(class_weight, num_labels)
+        self.register_buffer("weights", given)
+
+    def see(self, counts: Tensor) -> None:
+        """Work out balanced weights from how many train images each label has, int64, shape (R,)."""
+        if self.balanced:
+            present = counts > 0
+            balanced = counts.sum() / (present.sum() * counts.clamp(min=1))
+            self.weights = torch.where(present, balanced, 1.0).to(self.values)
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return the cross-entropy in nats, or half the squared error, averaged over the batch, shape ()."""
+        """Return the cross-entropy in nats, or half the squared error, shape ().
+
+        It is the mean over the batch; under class weights the weighted mean, divided by the weights of the batch's
+        labels. With label smoothing, cross-entropy weighs the mass on each label by that label's weight, as torch does.
+        """
+        if self.balanced and self.weights is None:
+            raise RuntimeError("call see() with the counts of train images before the loss")
+        # A network trained in half or double precision takes its head's buffers along, and the outputs are float32.
+        weights = None if self.weights is None else self.weights.to(outputs.dtype)
         if self.kind == "cross_entropy":
-            return F.cross_entropy(outputs, target, label_smoothing=self.label_smoothing)
+            return F.cross_entropy(outputs, target, weight=weights, label_smoothing=self.label_smoothing)
         hot = F.one_hot(target, self.num_labels).to(outputs.dtype)  # (B,) -> (B, R)
         hot = hot * (1 - self.label_smoothing) + self.label_smoothing / self.num_labels
-        return 0.5 * (outputs.softmax(dim=1) - hot).square().sum(dim=1).mean()
+        errors = 0.5 * (outputs.softmax(dim=1) - hot).square().sum(dim=1)  # (B, R) -> (B,)
+        if weights is None:
+            return errors.mean()
+        return (weights[target] * errors).sum() / weights[target].sum()
 
     def posterior(self, outputs: Tensor) -> Tensor:
         """Return softmax(outputs), shape (B, R)."""
         return outputs.softmax(dim=1)
+
+
+def _checked(weights: str | Sequence[float], num_labels: int) -> Tensor:
+    """Return the weights as float32, shape (R,)."""
+    numbers = () if isinstance(weights, str) else tuple(weights)
+    if len(numbers) != num_labels or not all(
+        isinstance(w, int | float) and w > 0 and math.isfinite(w) for w in numbers
+    ):
+        raise UserError(
+            f"head.class_weight must be null, balanced or {num_labels} positive numbers, one a label, got {weights}"
+        )
+    return torch.tensor(numbers, dtype=torch.float32)

@@ -1,0 +1,66 @@
+"""One output a label: cross-entropy, the posterior's mean and its variance."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from agebench.errors import UserError
+from agebench.heads.base import Head
+
+
+class MeanVarianceHead(Head):
+    """Brings the posterior's mean near the true value and narrows the posterior.
+
+    The loss is the cross-entropy + lambda_mean * (mean - true value)^2 / 2 + lambda_variance * variance.
+
+    Args:
+        num_labels: R, at least 2.
+        values: What each label is worth, length R.
+        ordered: Must be true.
+        lambda_mean: Nats a squared unit of the mean's error; lambda_1 in the paper.
+        lambda_variance: Nats a squared unit of the variance; lambda_2 in the paper. Both were tuned for years, where
+            one label's step is one unit; so it is for decades, and a miss by one label costs 0.1 nats in either,
+            while a miss by ten years costs 10 in years and 0.1 in decades: there the cross-entropy leads.
+        decode: `auto` for the mean, which is what the loss brings near the truth; else see Head.
+
+    Raises:
+        UserError: If the labels have no order, there is only one, or a lambda is negative.
+
+    Source:
+        Pan, Han, Shan, Chen (2018), CVPR, "Mean-Variance Loss for Deep Age Estimation from a Face",
+        doi:10.1109/CVPR.2018.00554. Departs in one way: the mean and the variance are of the labels' values, in the
+        target's unit, which for ages from zero up is the paper's own.
+    """
+
+    needs_order = True
+
+    def __init__(
+        self,
+        num_labels: int,
+        values: Sequence[float],
+        *,
+        ordered: bool,
+        lambda_mean: float = 0.2,
+        lambda_variance: float = 0.05,
+        decode: str = "auto",
+    ) -> None:
+        decode = "mean" if decode == "auto" and ordered else decode
+        super().__init__(num_labels, values, ordered=ordered, decode=decode)
+        for name, weight in (("lambda_mean", lambda_mean), ("lambda_variance", lambda_variance)):
+            if not 0 <= weight < math.inf:
+                raise UserError(f"head.{name} must be zero or a positive number, got {weight}")
+        self.num_outputs, self.lambda_mean, self.lambda_variance = num_labels, lambda_mean, lambda_variance
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the cross-entropy in nats and the two weighted terms, averaged over the batch, shape ()."""
+        posterior = self.posterior(outputs)
+        mean = (posterior * self.values).sum(dim=1)  # (B, R) -> (B,)
+        variance = (posterior * (self.values - mean[:, None]).square()).sum(dim=1)  # (B, R) -> (B,)
+        mean_loss = (mean - self.values[target]).square().mean() / 2
+        return F.cross_entropy(outputs, target) + self.lambda_mean * mean_loss + self.lambda_variance * variance.mean()
+
+    def posterior(self, outputs: Tensor) -> Tensor:
+        """Return softmax(outputs), shape (B, R)."""
+        return outputs.softmax(dim=1)

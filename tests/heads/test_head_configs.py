@@ -1,0 +1,224 @@
+"""A contract for every file in conf/head: a head is tested the moment its YAML is there."""
+
+import inspect
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import get_object, instantiate
+from omegaconf import OmegaConf
+
+from agebench.errors import UserError
+from agebench.heads.base import Head
+
+FOLDER = Path(__file__).parents[2] / "conf" / "head"
+HEADS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+LABELS = {
+    "ages": [float(age) for age in range(14, 63)],
+    "decades": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+    "bins": [0.0, 1.0, 2.0, 3.0, 4.0],
+    "uneven": [14.0, 15.0, 18.5, 40.0],
+    "two": [0.0, 1.0],
+}
+CASES = [(name, labels) for name in HEADS for labels in LABELS if name != "binary" or labels == "two"]
+every_head = pytest.mark.parametrize("name", HEADS)
+every_case = pytest.mark.parametrize(("name", "labels"), CASES, ids=["-".join(case) for case in CASES])
+
+
+def make(name: str, values, *, ordered: bool = True, **changes) -> Head:
+    """A head as a run makes it."""
+    config = OmegaConf.load(FOLDER / f"{name}.yaml")
+    return instantiate(config, len(values), list(values), ordered=ordered, _convert_="all", **changes)
+
+
+def target_of(values, count: int) -> torch.Tensor:
+    """Labels in no order, every third of which (if there are more than two) no image has."""
+    there = [label for label in range(len(values)) if len(values) == 2 or label % 3 != 1]
+    return torch.from_numpy(np.random.default_rng(1).choice(there, size=count))
+
+
+def outputs_of(head: Head, count: int, *, seed: int = 0) -> torch.Tensor:
+    drawn = np.random.default_rng(seed).normal(size=(count, head.num_outputs)) * 2
+    return torch.from_numpy(drawn).float()
+
+
+@every_head
+def test_the_file_says_what_it_is_and_offers_every_option(name) -> None:
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    config = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
+    labels, values, *options = inspect.signature(get_object(config["_target_"])).parameters.values()
+
+    assert text.startswith("# ")
+    assert 10 < len(text.splitlines()[0]) <= 92
+    assert (labels.name, values.name) == ("num_labels", "values")
+    assert config["decode"] == "auto"
+    assert set(config) - {"_target_"} == {option.name for option in options} - {"ordered"}
+    for option in options:
+        assert option.kind is inspect.Parameter.KEYWORD_ONLY
+        assert option.name == "ordered" or config[option.name] == option.default
+
+
+@every_case
+def test_the_shapes_and_sums_are_those_of_the_contract(name, labels) -> None:
+    values = LABELS[labels]
+    head = make(name, values).eval()
+    outputs, target = outputs_of(head, 16), target_of(values, 16)
+
+    loss, posterior, point = head.loss(outputs, target), head.posterior(outputs), head.point(outputs)
+
+    assert isinstance(head, Head)
+    assert (loss.shape, posterior.shape, point.shape) == ((), (16, len(values)), (16,))
+    assert (loss.dtype, posterior.dtype, point.dtype) == (torch.float32,) * 3
+    assert (posterior >= 0).all()
+    torch.testing.assert_close(posterior.sum(dim=1), torch.ones(16), rtol=0, atol=1e-5)
+
+
+@every_case
+def test_one_image_is_a_batch(name, labels) -> None:
+    head = make(name, LABELS[labels])
+    outputs = outputs_of(head, 1)
+
+    assert torch.isfinite(head.loss(outputs, torch.tensor([0])))
+    assert head.point(outputs).shape == (1,)
+
+
+@every_case
+@pytest.mark.parametrize("size", [0.0, 1e2, 1e4])
+def test_losses_and_gradients_of_extreme_outputs_are_finite(name, labels, size) -> None:
+    values = LABELS[labels]
+    head = make(name, values)
+    signs = np.sign(np.random.default_rng(2).normal(size=(30, head.num_outputs)))
+    signs[:4] = [[1.0], [-1.0], [0.0], [-1.0]] * np.ones((4, head.num_outputs))
+    signs[3, -1] = 1
+    outputs = torch.from_numpy(size * signs).float().requires_grad_()
+    target = target_of(values, 30)
+
+    loss = head.loss(outputs, target)
+    loss.backward()
+
+    assert torch.isfinite(loss)
+    for parameter in (outputs, *head.parameters()):
+        assert parameter.grad is not None
+        assert torch.isfinite(parameter.grad).all()
+    posterior, point = head.posterior(outputs.detach()), head.point(outputs.detach())
+    assert (posterior >= 0).all()
+    torch.testing.assert_close(posterior.sum(dim=1), torch.ones(30), rtol=0, atol=1e-5)
+    assert ((point >= values[0] - 1e-4) & (point <= values[-1] + 1e-4)).all()
+
+
+@every_case
+@pytest.mark.parametrize("decode", ["auto", "mean", "median", "mode"])
+def test_a_point_is_decoded_as_asked_and_lies_within_the_values(name, labels, decode) -> None:
+    values = np.array(LABELS[labels])
+    head = make(name, values.tolist(), decode=decode).eval()
+    outputs = outputs_of(head, 64)
+    posterior = head.posterior(outputs).detach().double().numpy()
+    cumulated = posterior.cumsum(axis=1)
+
+    point = head.point(outputs).detach().double().numpy()
+
+    assert (point >= values[0] - 1e-4).all()
+    assert (point <= values[-1] + 1e-4).all()
+    if decode == "mean":
+        np.testing.assert_allclose(point, posterior @ values, atol=1e-3)
+    if decode == "mode":
+        np.testing.assert_array_equal(point, np.float32(values[posterior.argmax(axis=1)]))
+    if decode == "median":
+        chosen = np.abs(values[:, None] - point).argmin(axis=0)
+        np.testing.assert_allclose(values[chosen], point, rtol=1e-6)
+        rows = np.arange(64)
+        assert (cumulated[rows, chosen] >= 0.5 - 1e-5).all()
+        assert (cumulated[rows, chosen] - posterior[rows, chosen] <= 0.5 + 1e-5).all()
+
+
+@every_case
+def test_a_step_downhill_of_a_linear_model_lowers_the_loss(name, labels) -> None:
+    values = LABELS[labels]
+    head = make(name, values).double()
+    target = target_of(values, 32)
+    rng = np.random.default_rng(3)
+    images = torch.from_numpy(rng.normal(size=(32, 8)))
+    weight = torch.from_numpy(rng.normal(size=(8, head.num_outputs)) * 0.1).requires_grad_()
+    parameters = [weight, *head.parameters()]
+
+    before = head.loss(images @ weight, target)
+    gradients = torch.autograd.grad(before, parameters)
+    length = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+    with torch.no_grad():
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter -= 1e-4 * gradient / length
+    after = head.loss(images @ weight, target)
+
+    assert length > 0
+    assert after < before
+
+
+@every_head
+def test_a_linear_model_learns_what_is_linear(name) -> None:
+    values = LABELS["two" if name == "binary" else "decades"]
+    head = make(name, values)
+    target = torch.arange(len(values)).repeat(8)
+    image = target.float() - target.float().mean()
+    images = torch.stack([image, image.square(), torch.ones_like(image)], dim=1)  # (N, 3)
+    weight = torch.zeros(3, head.num_outputs, requires_grad=True)
+    optimizer = torch.optim.Adam([weight, *head.parameters()], lr=0.05)
+    truth = torch.tensor(values)[target]
+    before = (head.point(images @ weight) - truth).abs().mean()
+
+    for _ in range(300):
+        optimizer.zero_grad()
+        head.loss(images @ weight, target).backward()
+        optimizer.step()
+
+    after = (head.eval().point(images @ weight.detach()) - truth).abs().mean()
+    assert after < before / 2
+
+
+@every_case
+def test_what_a_head_has_learnt_saves_and_loads(name, labels) -> None:
+    head = make(name, LABELS[labels])
+    outputs = outputs_of(head, 16)
+    with torch.no_grad():
+        for weight in head.state_dict().values():
+            weight.mul_(1.25)
+    file = io.BytesIO()
+    torch.save(head.state_dict(), file)
+    file.seek(0)
+
+    other = make(name, LABELS[labels])
+    other.load_state_dict(torch.load(file, weights_only=True))
+
+    assert {name for name, _ in head.named_parameters()} <= set(head.state_dict())
+    assert torch.equal(other.eval().posterior(outputs), head.eval().posterior(outputs))
+
+
+@every_case
+def test_the_gradient_is_that_of_the_loss(name, labels) -> None:
+    values = LABELS[labels] if labels != "ages" else LABELS["ages"][:8]
+    head = make(name, values).double()
+    target = target_of(values, 4)
+    outputs = outputs_of(head, 4, seed=5).double().requires_grad_()
+
+    assert torch.autograd.gradcheck(lambda x: head.loss(x, target), outputs)
+
+
+@every_head
+def test_labels_without_an_order_are_taken_or_refused_as_the_class_says(name) -> None:
+    if get_object(OmegaConf.load(FOLDER / f"{name}.yaml")._target_).needs_order:
+        with pytest.raises(Exception, match="needs labels with an order") as caught:
+            make(name, LABELS["two"], ordered=False)
+        assert UserError in (type(caught.value), type(caught.value.__cause__))
+    else:
+        assert make(name, LABELS["two"], ordered=False).decode == "mode"
+
+
+@every_head
+def test_a_single_label_is_refused_by_heads_that_rank(name) -> None:
+    if name == "softmax":
+        assert make(name, [20.0]).point(torch.zeros(1, 1)).tolist() == [20.0]
+    else:
+        with pytest.raises(Exception, match=r"only one|this target has 1") as caught:
+            make(name, [20.0])
+        assert UserError in (type(caught.value), type(caught.value.__cause__))
