@@ -88,6 +88,7 @@ def test_every_rule_is_broken_above() -> None:
         "monitor=val/macro_f1",
         "data=cacd monitor=val/within_1",
         "data=cacd data.target=age monitor=val/cs5",
+        "monitor=val/nll",
         "data=cacd data.target=bins data.bins=[18,30]",
         "trainer.max_epochs=null",
         "trainer.max_epochs=-1",

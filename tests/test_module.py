@@ -175,7 +175,7 @@ def test_val_metrics_are_of_the_whole_part_and_not_averaged_over_batches() -> No
     assert found["val/within_1"] == pytest.approx((np.abs(median - target) <= 1).mean())
 
 
-def test_predictions_are_in_the_parts_order_with_a_number_an_image() -> None:
+def test_predictions_are_in_the_parts_order_with_the_loss_of_each_image() -> None:
     module, data = make_module(), pixels(9)
     shuffled = TimedLoader(data, sampler=[torch.tensor([8, 3, 1]), torch.tensor([0, 2, 4, 5, 7, 6])], batch_size=None)
 
@@ -187,8 +187,35 @@ def test_predictions_are_in_the_parts_order_with_a_number_an_image() -> None:
     np.testing.assert_allclose(predictions.posterior, expected, rtol=1e-5)
     assert predictions.point.tolist() == expected.argmax(1).tolist()
     right = (expected.argmax(1) == data.target.numpy()).astype(float)
-    assert predictions.numbers["test/accuracy"].tolist() == right.tolist()
     assert predictions.metrics["test/accuracy"] == pytest.approx(right.mean())
+    likelihood = expected[np.arange(9), data.target.numpy()]
+    np.testing.assert_allclose(predictions.losses, -np.log(likelihood), rtol=1e-5)
+    assert predictions.metrics["test/nll"] == pytest.approx(-np.log(likelihood).mean(), rel=1e-5)
+
+
+def test_a_test_keeps_every_metric_and_logs_the_headline_alone() -> None:
+    head = SoftmaxHead(LABELS, [20, 30, 31], ordered=True)
+    module, trainer = make_module(head=head, unit="years"), make_trainer()
+
+    trainer.test(module, loader(pixels(9), 4), verbose=False)
+
+    kept = module.predictions.metrics
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert set(logged) == {
+        f"test/{name}" for name in ("loss", "accuracy", "macro_f1", "nll", "mae", "bias", "cs5", "qwk")
+    }
+    assert logged == pytest.approx({name: kept[name] for name in logged}, rel=1e-6)
+    assert {"test/rmse", "test/median_error", "test/cs0", "test/cs10", "test/balanced_mae", "test/ece"} <= set(kept)
+
+
+def test_a_network_whose_outputs_are_no_numbers_is_tested_without_a_figure() -> None:
+    model = linear()
+    model[1].weight.data.fill_(torch.nan)
+    module = make_module(model, head=SoftmaxHead(LABELS, [0, 1, 2], ordered=True), unit="bins")
+
+    make_trainer().test(module, loader(pixels(5), 5), verbose=False)
+
+    assert all(np.isnan(value) for value in module.predictions.metrics.values())
 
 
 def test_collected_returns_rows_in_order_and_starts_anew_after_a_reset() -> None:

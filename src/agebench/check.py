@@ -118,9 +118,9 @@ def _check_target(cfg: DictConfig) -> None:
 
 
 def _check_monitor(cfg: DictConfig) -> None:
-    names = ["loss", "accuracy", "macro_f1"]
-    if cfg.data.target != "class":
-        names += ["mae", "bias", "cs5" if cfg.data.target == "age" else "within_1", "qwk"]
+    from agebench.metrics import headline
+
+    names = headline(ordered=cfg.data.target != "class", unit="years" if cfg.data.target == "age" else "")
     known = ["train/loss", "train/accuracy", *(f"val/{name}" for name in names)]
     for key in ("monitor", "callbacks.checkpoint.monitor", "callbacks.early_stopping.monitor"):
         monitor = OmegaConf.select(cfg, key, default="auto")

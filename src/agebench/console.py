@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from agebench.data.audit import audit, verdict
 from agebench.data.datamodule import ImageDataModule
 from agebench.leaks import tell_leak
+from agebench.metrics import HEADLINE
 from agebench.module import ImageModule
 from agebench.summary import summarise_model
 
@@ -44,9 +45,11 @@ def announce(cfg: DictConfig, data: ImageDataModule, module: ImageModule, traine
 
 
 def tell(results: dict[str, Any], run_dir: Path) -> None:
-    """Tell the test figures with their intervals and, if the split leaks, what they must be compared with."""
+    """Tell the main test figures with their intervals and, if the split leaks, what they must be compared with."""
     intervals = results["intervals"]
     for name, value in results["metrics"].items():
+        if name.removeprefix("test/") not in HEADLINE:
+            continue
         low_high = f"  [{intervals[name][0]:.4f}, {intervals[name][1]:.4f}]" if name in intervals else ""
         log.info("%-16s %.4f%s", name, value, low_high)
     if results["leak"]:

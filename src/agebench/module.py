@@ -74,15 +74,12 @@ class Collected(Metric):
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(metrics.Answers):
     """What a model says of the images of a part, in the part's order, and how good that is."""
 
     rows: Array  # (N,) int64, rows of the part; all of them unless a trainer limit cut the test short
-    target: Array  # (N,) int64
-    posterior: Array  # (N, R) float32
-    point: Array  # (N,) float32, in the target's unit
+    losses: Array  # (N,) float64, the head's loss of each image alone
     metrics: dict[str, float]
-    numbers: dict[str, Array]  # of the metrics that are means over images, one number an image
 
 
 class ImageModule(L.LightningModule):
@@ -185,7 +182,8 @@ class ImageModule(L.LightningModule):
             images = self.augment(images)
         self.collected.update(self._outputs(images), batch.target, batch.rows)
 
-    def _evaluate(self, part: str) -> Predictions:
+    def _evaluate(self, part: str) -> tuple[metrics.Answers, dict[str, float], tuple[Tensor, Tensor, Tensor]]:
+        """Log the headline of a part; return its answers, all of its metrics, and its outputs, target and rows."""
         outputs, target, rows = self.collected.compute()
         self.collected.reset()
         # torchmetrics hands over a tensor of one element without its dimensions.
@@ -194,17 +192,26 @@ class ImageModule(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             posterior, point = self.head.posterior(outputs), self.head.point(outputs)
             loss = float(self.head.loss(outputs, target))
-        arrays = [x.cpu().numpy() for x in (posterior, point, target)]
-        about: dict[str, Any] = {
-            "values": self.head.values.cpu().numpy(),
-            "ordered": self.head.ordered,
-            "unit": self.unit,
-        }
-        scores = {f"{part}/loss": loss}
-        scores |= {f"{part}/{name}": value for name, value in metrics.summarise(*arrays, **about).items()}
-        self.log_dict(scores, sync_dist=True)
-        numbers = {f"{part}/{name}": each for name, each in metrics.per_image(*arrays, **about).items()}
-        return Predictions(rows.cpu().numpy(), arrays[2], arrays[0], arrays[1], scores, numbers)
+        answers = metrics.Answers(
+            posterior=posterior.cpu().numpy(),
+            point=point.cpu().numpy(),
+            target=target.cpu().numpy(),
+            values=self.head.values.cpu().numpy(),
+            ordered=self.head.ordered,
+            unit=self.unit,
+        )
+        scores = {"loss": loss, **metrics.summarise(answers)}
+        few = metrics.headline(ordered=answers.ordered, unit=answers.unit)
+        self.log_dict({f"{part}/{name}": scores[name] for name in few}, sync_dist=True)
+        return answers, {f"{part}/{name}": value for name, value in scores.items()}, (outputs, target, rows)
+
+    def _losses(self, outputs: Tensor, target: Tensor) -> Array:
+        """Return the head's loss of each image alone, float64, shape (N,)."""
+        with torch.autocast(self.device.type, enabled=False):
+            pairs = zip(outputs.split(1), target.split(1), strict=True)
+            losses = torch.stack([self.head.loss(*pair) for pair in pairs])
+        found: Array = losses.double().cpu().numpy()
+        return found
 
     def on_validation_epoch_start(self) -> None:
         """Seed augmentation at evaluation, where it is asked for, so that every epoch sees the same images."""
@@ -218,7 +225,7 @@ class ImageModule(L.LightningModule):
         self._evaluation_step(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log every metric of the val part."""
+        """Log the headline metrics of the val part."""
         self._evaluate("val")
 
     def test_step(self, batch: Any, batch_index: int) -> None:
@@ -226,8 +233,10 @@ class ImageModule(L.LightningModule):
         self._evaluation_step(batch)
 
     def on_test_epoch_end(self) -> None:
-        """Log every metric of the test part and keep its predictions."""
-        self.predictions = self._evaluate("test")
+        """Log the headline metrics of the test part; keep its predictions with all of its metrics."""
+        answers, scores, (outputs, target, rows) = self._evaluate("test")
+        losses = self._losses(outputs, target)
+        self.predictions = Predictions(**vars(answers), rows=rows.cpu().numpy(), losses=losses, metrics=scores)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer of the parameters that train, and its scheduler."""
