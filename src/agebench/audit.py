@@ -65,6 +65,7 @@ def _has_no_image(source: Any, log: Any) -> bool:
             if str(error) != str(refusal):
                 log.warning("%s", refusal)
             raise
+        log.info("%s", refusal)
         return True
     return not source.present().any()
 

@@ -15,12 +15,12 @@ from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from agebench import build, metrics, run
+from agebench import build, run
 from agebench.callbacks import EpochTable, Progress, Speed
 from agebench.console import announce, device_name, tell
 from agebench.errors import UserError
 from agebench.hparams import hparams, test_metrics
-from agebench.outputs import describe_data, who_is_in, write_predictions, write_split
+from agebench.outputs import data_sha, describe_data, describe_test, write_breakdown, write_predictions, write_split
 from agebench.summary import count_parameters
 from agebench.tensorboard import RunTensorBoard
 
@@ -43,7 +43,7 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
     first = run.is_first_process()
     run_dir.mkdir(parents=True, exist_ok=True)
     with _claimed(run_dir) if first else nullcontext():
-        if first and (finished := _finished(run_dir, OmegaConf.to_container(cfg, resolve=True))) is not None:
+        if first and (finished := _finished(run_dir, cfg)) is not None:
             return finished
         if first:
             run.write_config(run_dir, cfg)
@@ -62,18 +62,26 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
                 run.write_json(run_dir / "results.json", results)
 
 
-def _finished(run_dir: Path, config: Any) -> float | None:
+def _finished(run_dir: Path, cfg: DictConfig) -> float | None:
     """Return the best value of a run that is complete in this folder already, or clear what an unfinished one left.
 
     Raises:
-        UserError: If the folder holds a complete run of another config, which must not be lost.
+        UserError: If the folder holds a complete run of another config, or of other images, which must not be lost.
     """
     if not (run_dir / "results.json").exists():
         return None
     before = run.read_results(run_dir)
     if before.get("status") == "completed":
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
         if before.get("config") != run.config_hash(config):
             raise UserError(f"{run_dir} holds a finished run of another config: choose another hydra.run.dir or sweep")
+        data = build.build_data(cfg)
+        data.setup()
+        if before.get("data_sha") != data_sha(data):
+            raise UserError(
+                f"{run_dir} holds a finished run of this config on other images or labels than are there now: "
+                "choose another hydra.run.dir or sweep"
+            )
         log.info("%s is complete with this very config: nothing to do", run_dir)
         return float(before["best"]["value"] if before["best"]["value"] is not None else "nan")
     for old in (*run_dir.glob("events.out.tfevents*"), *run_dir.glob("checkpoints/*.ckpt")):
@@ -148,9 +156,10 @@ def _fit(cfg: DictConfig, run_dir: Path, results: dict[str, Any], *, first: bool
         return float(best["value"])
 
     results |= describe_data(data, predictions)
-    results["metrics"] = predictions.metrics
-    results["intervals"] = metrics.bootstrap(predictions.numbers, groups=who_is_in(data, predictions))
+    tested, bounds = describe_test(data, predictions)
+    results |= tested
     write_predictions(run_dir, data, predictions)
+    write_breakdown(run_dir, data, predictions, bounds=bounds)
     for logger in trainer.loggers:
         logger.log_metrics({f"best/{monitor}": best["value"]}, step=trainer.global_step)
     if cfg.report:

@@ -79,6 +79,8 @@ def check_people(
     rows = data.split.test
     names, people = data.records.names[rows], _people(data.records, same_data=same_data)[rows]
     theirs = _keys(trained["identity"], same_data=same_data)
+    if not same_data and not ((people != "").any() and (theirs != "").any()):
+        log.warning("nothing says whether these images, or who is in them, were among those the run was trained on")
     shown, by_person = {}, {}
     for part in ("train", "val"):
         of_part = trained["part"] == part

@@ -1,16 +1,23 @@
-"""The tables that a training and a test leave: who was in which part, what was predicted, and for how many images."""
+"""What a training and a test leave: who was in which part, what was predicted, and how good that was."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from agebench import run
+from agebench import breakdown, run
 from agebench.data.audit import leak
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.split import PARTS, test_sha
+from agebench.intervals import group_codes, intervals, resamples_for
 from agebench.leaks import audit_tested
+from agebench.metrics import is_finite
 from agebench.module import Predictions
+
+Array = npt.NDArray[Any]
+SEED = 0  # of the resamples, whatever the run's: intervals of the same answers are the same
 
 
 def write_split(folder: Path, data: ImageDataModule) -> None:
@@ -54,6 +61,53 @@ def write_predictions(folder: Path, data: ImageDataModule, predictions: Predicti
     run.write_csv(folder / "predictions.csv", columns, body)
 
 
+def describe_test(data: ImageDataModule, predictions: Predictions) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return what results.json says of a test, and the intervals in it as `agebench.intervals` has them.
+
+    The former holds `metrics`, their 95% `intervals`, and `bootstrap`: over what was resampled, and how often. A loss
+    that is no mean over images has no interval; nll always has.
+    """
+    people = who_is_in(data, predictions)
+    groups = group_codes(people, len(predictions.rows))[1]
+    resamples = resamples_for(groups)
+    # Under class weights, and in CORN, the loss is no mean over images: what one adds to it depends on the others.
+    losses, loss = predictions.losses, predictions.metrics["test/loss"]
+    means = {"loss": losses} if np.isclose(losses.mean(), loss, rtol=1e-4, equal_nan=True) else {}
+    bounds = intervals(predictions, people, means=means, resamples=resamples, seed=SEED)
+    told = {name: bounds[short].tolist() for name in predictions.metrics if (short := name[len("test/") :]) in bounds}
+    over = "image" if people is None else "identity"
+    about = {"over": over, "groups": groups, "resamples": resamples, "seed": SEED}
+    return {"metrics": predictions.metrics, "intervals": told, "bootstrap": about}, bounds
+
+
+def write_breakdown(folder: Path, data: ImageDataModule, predictions: Predictions, *, bounds: dict[str, Array]) -> None:
+    """Write per_class.csv, for ages error_by_decade.csv, and for ages in years cs_curve.csv.
+
+    None is written of a network that has diverged.
+    """
+    if not is_finite(predictions):
+        return
+    run.write_csv(folder / "per_class.csv", *breakdown.per_class(predictions, data.target.label_names, bounds))
+    if predictions.unit in ("years", "decades"):
+        run.write_csv(folder / "error_by_decade.csv", *breakdown.error_by_decade(predictions, bounds))
+    if predictions.unit == "years":
+        run.write_csv(folder / "cs_curve.csv", *breakdown.cs_curve(predictions, bounds))
+
+
+def data_sha(data: ImageDataModule) -> str:
+    """Return 16 hex digits that stand for every image of every part with its label: of all that a run works on.
+
+    Images that are missing or broken, lists and labels that somebody edits change it, though the config is the same.
+    """
+    rows = [data.split.part(part) for part in PARTS]
+    lines = [
+        f"{part}|{name}|{label}"
+        for part, each in zip(PARTS, rows, strict=True)
+        for name, label in zip(data.records.names[each], data.target.labels[each], strict=True)
+    ]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
 def describe_data(data: ImageDataModule, predictions: Predictions | None = None) -> dict[str, Any]:
     """Return what results.json says of the data, and of what it leaks about the images that are tested.
 
@@ -63,6 +117,7 @@ def describe_data(data: ImageDataModule, predictions: Predictions | None = None)
     """
     rows = np.arange(len(data.split.test)) if predictions is None else predictions.rows
     return {
+        "data_sha": data_sha(data),
         "split_sha": test_sha(data.records, data.split.test[rows]),
         "data": {
             **data.counts,

@@ -33,8 +33,8 @@ def prepare(cfg: Any) -> None:
     side = f"{data.channels} x {data.image_size} x {data.image_size}"
     log.info("packed as uint8 %s, %s, in %s", side, f"{data.packed_bytes / 2**20:,.1f} MiB", data.store.folder)
     if data.missing.size or data.broken:
-        write_losses(Path(), data)
-        log.info("what is missing or broken is listed in missing.csv and broken.csv here")
+        write_losses(data.store.folder, data)
+        log.info("what is missing or broken is listed in missing.csv and broken.csv there")
     if cfg.export is not None:
         from agebench.data.export import export_tree
 

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from agebench import build, metrics, run
+from agebench import build, run
+from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import UserError
 from agebench.fit import quieten
 from agebench.leaks import check_people, is_own_test, own_leak, read_split, tell_leak
+from agebench.metrics import headline
 from agebench.module import Normalise
-from agebench.outputs import describe_data, who_is_in, write_predictions, write_split
+from agebench.outputs import describe_data, describe_test, write_breakdown, write_predictions, write_split
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,8 @@ def retest(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     L.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(config.matmul_precision)
     data = build.build_data(config)
+    if not other:
+        _keep_split(data, run_dir, stamp["protocol"])
     data.plan()
     if list(data.target.label_names) != stamp["label_names"]:
         raise UserError(
@@ -68,6 +73,7 @@ def retest(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     found = _leak_of_other(run_dir, data, same_data=same_data, allow=cfg.allow_leak) if other else {}
     data.setup()
     with open_dict(config):
+        config.data.residency = "auto"  # the run's GPU may not be here
         config.model.pretrained, config.model.checkpoint_path = False, None  # the run's own weights come in a moment
     # Statistics of the images it was trained on travel with the weights; these only have their shape.
     module = build.build_module(config, data, normalise=Normalise([0.0] * data.channels, [1.0] * data.channels))
@@ -89,6 +95,7 @@ def retest(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     predictions = module.predictions
     if predictions is None:
         raise RuntimeError("the test ended without predictions")
+    tested, bounds = describe_test(data, predictions)
     results = {
         "status": "completed",
         "run": str(run_dir),
@@ -97,18 +104,19 @@ def retest(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "trained_protocol": stamp["protocol"],
         **describe_data(data, predictions),
         **found,
-        "metrics": predictions.metrics,
-        "intervals": metrics.bootstrap(predictions.numbers, groups=who_is_in(data, predictions)),
+        **tested,
         "versions": run.versions(),
     }
     if run.is_first_process():
         folder.mkdir(parents=True, exist_ok=True)
         write_split(folder, data)
         write_predictions(folder, data, predictions)
+        write_breakdown(folder, data, predictions, bounds=bounds)
         run.write_json(folder / "results.json", results)
         before = {} if other else trained.get("metrics", {})
-        for name, value in predictions.metrics.items():
-            log.info("%-16s %.6f%s", name, value, f"  (train reported {before[name]:.6f})" if name in before else "")
+        for name in (f"test/{short}" for short in headline(ordered=predictions.ordered, unit=predictions.unit)):
+            value, reported = predictions.metrics[name], before.get(name)
+            log.info("%-16s %.6f%s", name, value, f"  (train reported {reported:.6f})" if reported is not None else "")
         off = [
             name
             for name, value in before.items()
@@ -135,6 +143,15 @@ def _trained_config(stamp: dict[str, Any]) -> DictConfig:
         if isinstance(value, str) and (started / value).exists():  # data/split=subset has numbers there
             OmegaConf.update(config, key, str(started / value))
     return config
+
+
+def _keep_split(data: ImageDataModule, run_dir: Path, protocol: str) -> None:
+    """Have the split read back from the run: drawn anew, it would be another one if an image has come or gone."""
+    file = run_dir / "split.csv"
+    if file.is_file():
+        name = protocol.split("/")[1]
+        data.make_split = lambda *given: replace(splits.column(*given, file=str(file)), name=name)
+        data.per_class = data.limit = None  # they are in it already
 
 
 def _is_same_data(trained: DictConfig, cfg: DictConfig) -> bool:

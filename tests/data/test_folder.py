@@ -146,3 +146,42 @@ def test_a_zip_is_read_as_it_is_with_or_without_a_folder_around_the_classes(tmp_
         assert source.records().class_names == ("cat", "dog")
         assert source.records().columns["part"].tolist() == folder.records().columns["part"].tolist()
         assert source.open(1).tobytes() == folder.open(1).tobytes()
+
+
+def test_rows_are_in_the_same_order_in_either_unicode_form(tmp_path: Path) -> None:
+    names = ("é/1.png", "f/1.png", "z/é.png", "z/f.png", "e/1.png")
+
+    orders = []
+    for form in ("NFC", "NFD"):
+        source = fill(tmp_path / form, *(unicodedata.normalize(form, name) for name in names))
+        orders.append(source.records().names.tolist())
+
+    assert orders[0] == orders[1] == sorted(names)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_stray_image_beside_the_class_folders_is_no_class(tmp_path: Path, pack: bool) -> None:
+    fill(tmp_path / "outer", "pets/logo.png", "pets/cat/1.png", "pets/dog/2.png")
+    root = tmp_path / "outer"
+    if pack:
+        with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+            for file in root.rglob("*.png"):
+                archive.write(file, file.relative_to(root).as_posix())
+        root = tmp_path / "pets.zip"
+
+    records = Folder(str(root)).records()
+
+    assert records.class_names == ("cat", "dog")
+    assert records.names.tolist() == ["cat/1.png", "dog/2.png"]
+
+
+def test_a_file_name_that_is_not_utf8_is_read_as_latin1(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.png", "dog/2.png")
+    try:
+        (tmp_path / "cat" / "1.png").rename(tmp_path / "cat" / os.fsdecode(b"caf\xe9.png"))
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    source = Folder(str(tmp_path))
+
+    assert source.records().names.tolist() == ["cat/café.png", "dog/2.png"]
+    assert source.open(0).size == source.open(1).size

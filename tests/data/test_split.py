@@ -686,3 +686,15 @@ def test_each_image_of_the_real_cacd_is_tested_in_one_of_five_folds_of_people(ca
     for split in folds:
         assert_apart(split, identity)
         assert np.abs(label_shares(labels, split.test) - label_shares(labels, np.arange(len(labels)))).max() < 0.002
+
+
+@pytest.mark.parametrize(("val", "test"), [(0.1, 0.1), (0.3, 0.5), (0.15, 0.2), (0.1, 0.25), (0.4, 0.4)])
+def test_shares_of_people_are_those_asked_for(val: float, test: float) -> None:
+    records = Records(
+        np.array([f"{i:04d}" for i in range(2000)]), {"identity": np.arange(2000) % 400, "class": np.arange(2000) % 2}
+    )
+
+    split = splits.identity(records, np.arange(2000) % 2, val_share=val, test_share=test)
+
+    assert len(split.val) / 2000 == pytest.approx(val, abs=0.02)
+    assert len(split.test) / 2000 == pytest.approx(test, abs=0.02)

@@ -1,6 +1,7 @@
 """A CSV file of one's own."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +156,17 @@ def test_identities_are_known_of_all_images_or_of_none(tmp_path: Path) -> None:
     source = Table(str(tmp_path / "mine.csv"), {"path": "path", "label": "label", "identity": None})
 
     assert "identity" not in source.records().columns
+
+
+def test_an_image_may_not_be_there_twice_under_two_spellings_of_its_path(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="names an image twice"):
+        table(tmp_path, "path,label", "a.png,x", "./a.png,y").records()
+
+
+def test_files_in_another_unicode_form_than_the_table_are_found(tmp_path: Path) -> None:
+    Image.new("L", (3, 3), 9).save(tmp_path / unicodedata.normalize("NFD", "Chloé.png"))
+
+    source = table(tmp_path, "path,label", "Chloé.png,x")
+
+    assert source.present().tolist() == [True]
+    assert np.asarray(source.open(0)).max() == 9

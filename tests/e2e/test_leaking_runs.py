@@ -178,3 +178,42 @@ def test_lists_of_ones_own_are_found_again_from_elsewhere(command, tmp_path, mon
     assert [first["data"][part] for part in ("train", "val", "test")] == [54, 6, 40]
     assert again["metrics"] == first["metrics"]
     assert again["split_sha"] == first["split_sha"]
+
+
+def test_a_run_is_tested_on_its_own_test_images_though_others_have_come_or_gone(command, leaky, tmp_path):
+    before = results(leaky)
+    for i in range(30, 50):
+        (tmp_path / "faces" / f"{i}.png").unlink()
+
+    command("evaluate", f"run={leaky}", "accelerator=cpu", "hydra.run.dir=again")
+
+    with (leaky / "split.csv").open() as rows:
+        part = {row["name"]: row["part"] for row in csv.DictReader(rows)}
+    with (tmp_path / "again" / "predictions.csv").open() as rows:
+        tested = [row["name"] for row in csv.DictReader(rows)]
+    assert tested
+    assert {part[name] for name in tested} == {"test"}
+    assert results(tmp_path / "again")["protocol"] == before["protocol"]
+
+
+@pytest.mark.parametrize("change", ["an image less", "another label"])
+def test_a_finished_run_of_other_data_is_not_taken_for_this_one(command, tmp_path, capsys, change):
+    write_people(tmp_path / "faces")
+    line = ("train", *QUICK, "data.root=faces/faces.csv", "data/split=column", "hydra.run.dir=run", "report=false")
+    command(*line)
+    before = results(tmp_path / "run")
+    command(*line)
+    again = capsys.readouterr().err
+
+    if change == "an image less":
+        (tmp_path / "faces" / "5.png").unlink()
+    else:
+        text = (tmp_path / "faces" / "faces.csv").read_text()
+        (tmp_path / "faces" / "faces.csv").write_text(text.replace("\n5.png,35,", "\n5.png,36,"))
+    with pytest.raises(SystemExit) as stopped:
+        command(*line)
+
+    assert "nothing to do" in again
+    assert stopped.value.code == 2
+    assert "on other images or labels than are there now" in capsys.readouterr().err
+    assert results(tmp_path / "run") == before

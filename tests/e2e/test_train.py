@@ -26,12 +26,22 @@ def test_a_run_leaves_every_promised_file_and_key(command, tmp_path):
     assert found["data"] == {"train": 1437, "val": 180, "test": 180, "val_is_test": False, "missing": 0, "broken": 0}
     assert found["best"]["monitor"] == "val/accuracy"
     assert found["best"]["mode"] == "max"
-    assert set(found["metrics"]) == {"test/accuracy", "test/macro_f1", "test/loss"}
-    low, high = found["intervals"]["test/accuracy"]
-    assert low <= found["metrics"]["test/accuracy"] <= high
+    names = ("loss", "accuracy", "top5", "balanced_accuracy", "macro_f1", "nll", "ece")
+    assert set(found["metrics"]) == set(found["intervals"]) == {f"test/{name}" for name in names}
+    for name in ("accuracy", "loss", "macro_f1"):
+        low, high = found["intervals"][f"test/{name}"]
+        assert low < found["metrics"][f"test/{name}"] < high
+    assert found["bootstrap"] == {"over": "image", "groups": 180, "resamples": 10_000, "seed": 0}
     assert set(found["timing"]) == {"fit_s", "train_images_per_s", "data_wait_share"}
     assert {"split_sha", "seed", "leak", "config", "versions", "git"} <= set(found)
-    for name in (".hydra/config.yaml", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "train.log"):
+    for name in (
+        ".hydra/config.yaml",
+        "metrics.csv",
+        "per_class.csv",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "train.log",
+    ):
         assert (out / name).is_file(), name
     assert list(out.glob("events.out.tfevents*"))
     assert (out / "report" / "confusion.png").stat().st_size > 10_000

@@ -28,7 +28,7 @@ def export_tree(data: ImageDataModule, folder: Path) -> int:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"cannot export to {folder}: it is not an empty folder; choose another export=FOLDER")
     parts = ("train", "val") if data.split.val_is_test else ("train", "val", "test")
-    jobs = [(part, row) for part in parts for row in data.split.part(part).tolist()]
+    jobs = [(part, row) for part in parts for row in data.in_reading_order(data.split.part(part)).tolist()]
     for part, row in tqdm(jobs, desc="exporting", unit="img", disable=None, leave=False):
         label = data.target.label_names[data.target.labels[row]]
         path = folder / part / _safe(label) / _below(str(data.records.names[row]))

@@ -135,6 +135,8 @@ def decode(data: bytes) -> Image.Image:
         raise BrokenImageError(f"it is no image of a kind that is read ({', '.join(FORMATS)})") from error
     except BrokenImageError:
         raise
+    except MemoryError as error:
+        raise BrokenImageError("it takes more memory than there is", lasting=False) from error
     except Exception as error:  # damaged files make Pillow's plugins raise nearly anything
         raise BrokenImageError(f"{type(error).__name__}: {error}") from error
     return image
@@ -159,8 +161,17 @@ def is_image(file: str) -> bool:
 
 
 def nfc(text: str) -> str:
-    """Return a text in the Unicode form that metadata uses; macOS unpacks archives to the other."""
+    """Return a text in the Unicode form that metadata uses; macOS unpacks archives to the other.
+
+    A file's name in bytes that are not UTF-8 is read as Latin-1, for as it is nobody could write it to a table.
+    """
+    if not text.isascii():
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8" if _is_utf8(text) else "latin-1")
     return unicodedata.normalize("NFC", text)
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _leads_back(folder: Path) -> bool:

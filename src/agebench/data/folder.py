@@ -64,14 +64,15 @@ class Folder(FileSource):
 
     @cached_property
     def _wrapped(self) -> int:
-        """How many folders an archive has around the class folders: `pets.zip` holds `pets/cat/1.jpg`."""
-        names = self._files.names() if self.root.is_file() else []
-        tops = {name.partition("/")[0] for name in names}
-        return int(len(tops) == 1 and all(name.count("/") > 1 for name in names))
+        """How many folders there are around the class folders: `pets.zip` holds `pets/cat/1.jpg`."""
+        names = self._files.names()
+        tops = {name.partition("/")[0].lower() for name in names}
+        return int(len(tops) == 1 and not tops & PART_FOLDERS.keys() and any(name.count("/") > 1 for name in names))
 
     @cached_property
     def _file_names(self) -> list[str]:
-        found = [name for name in self._files.names() if name.count("/") > self._wrapped]
+        # In one Unicode form, so that the rows are in the same order wherever the folder was unpacked.
+        found = sorted((name for name in self._files.names() if name.count("/") > self._wrapped), key=nfc)
         parts = [_part(name.split("/")[self._wrapped :]) for name in found]
         if "train" not in parts:
             return found

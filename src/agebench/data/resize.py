@@ -1,5 +1,6 @@
 """From a decoded image to the square of uint8 pixels that is packed."""
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,9 @@ class Resize:
 
         EXIF rotation is applied, 16-bit grey is scaled rather than clipped, transparency is dropped.
         """
-        image = _eight_bits(ImageOps.exif_transpose(image))
+        with contextlib.suppress(Exception):  # notes of a camera that nobody can read turn no image
+            image = ImageOps.exif_transpose(image)
+        image = _eight_bits(image)
         mode = "L" if self.channels == 1 else "RGB"
         if image.mode != mode:
             image = image.convert(mode)
@@ -70,7 +73,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale grey of 16 bits and more to 8, which Pillow's own conversion would clip to white."""
     if not image.mode.startswith(("I", "F")):
         return image
-    grey = np.asarray(image, dtype=np.float64)
+    grey = np.asarray(image, dtype=np.float32)  # exact for 16 bits
     # Modes I and F do not say what white is; those of 16 bits do.
     top = 65535.0 if image.mode.startswith("I;16") or grey.max() > 255 else 255.0
     return Image.fromarray((grey * (255.0 / top)).round().clip(0, 255).astype(np.uint8))

@@ -153,13 +153,19 @@ def identity(
 ) -> Split:
     """Split people (or pages) at random, so that nobody is on two sides, with labels as even as that allows."""
     _check_shares("identity", val_share=val_share, test_share=test_share)
-    folds = _folds(records, labels, seed, max(3, round(1 / min(val_share, test_share))))
+    folds = _folds(records, labels, seed, _fineness(val_share, test_share))
     count = len(np.unique(folds))
     tests = max(1, round(test_share * count))
     vals = max(1, round(val_share * count))
     test = np.flatnonzero(folds < tests)
     val = np.flatnonzero((folds >= tests) & (folds < tests + vals))
     return Split("identity", np.flatnonzero(folds >= tests + vals), val, test)
+
+
+def _fineness(*shares: float) -> int:
+    """Return the smallest number of folds, from 3 to 20, of which whole ones make up the shares to a hundredth."""
+    off = {k: max(abs(share * k - max(1, round(share * k))) / k for share in shares) for k in range(3, 21)}
+    return next((k for k, worst in off.items() if worst < 0.01), min(off, key=lambda k: off[k]))
 
 
 def kfold(records: Records, labels: Array, *, seed: int = 0, k: int = 5, fold: int = 0) -> Split:

@@ -1,8 +1,9 @@
 """Pixels decoded once: a sparse file in the cache, filled by need and mapped by every later run.
 
-A store has a row for every image that a data set lists, at one size, and a map of which rows are done. A run fills the
-rows that its split uses. A row that is done never changes; when the file behind it did, the store is made anew from
-what is still valid, and whoever has mapped the old one keeps it.
+A store has a row for every image that a data set lists, at one size, and behind them, in the same file, the stamp of
+each image that is done. A run fills the rows that its split uses. A row that is done never changes; when the image
+behind it did, a new file takes the place of the old one, with what is still valid, and whoever has mapped the old one
+keeps it.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import PIL
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
@@ -51,64 +53,53 @@ class Store:
     """
 
     def __init__(self, cache: Path, name: str, *, key: str, count: int, resize: Resize) -> None:
-        digest = hashlib.sha256(f"{VERSION}|{key}|{count}|{resize}".encode()).hexdigest()[:12]
+        digest = hashlib.sha256(f"{VERSION}|Pillow {PIL.__version__}|{key}|{count}|{resize}".encode()).hexdigest()[:12]
         side = resize.size
         self.folder = cache / f"{name}-{side}x{side}x{resize.channels}-{digest}"
         self.resize = resize
         self.shape = (count, resize.channels, side, side)
         self.row_bytes = resize.channels * side * side
-        self._pixels, self._done, self._broken = (
-            self.folder / file for file in ("pixels.u8", "done.u64", "broken.json")
-        )
+        self._file, self._broken = self.folder / "pixels.u8", self.folder / "broken.json"
+        self._stamps_at = -(-count * self.row_bytes // PAGE) * PAGE
+        self._size = self._stamps_at + 8 * count
 
-    def fill(self, source: Source, rows: Array) -> dict[int, str]:
-        """Decode those of the rows that are not there yet, on all cores.
+    def fill(self, source: Source, rows: Array) -> tuple[Tensor, dict[int, str]]:
+        """Decode those of the rows that are not there yet, on all cores, and map them.
 
         Args:
             source: Opens a row, and knows when one has changed.
             rows: Rows that will be read, int64, shape (n,).
 
         Returns:
-            The rows that cannot be decoded, with the reason.
+            The pixels, uint8, shape (N, C, S, S), of which only rows that were filled hold an image and none may be
+            written: their pages are shared with every other process that maps the store. And the rows that cannot be
+            decoded, with the reason.
 
         Raises:
-            UserError: If the disk is too full.
+            UserError: If the cache cannot be written, or is too full.
         """
         stamps = np.maximum(source.stamps(rows), 1)  # 0 is what an empty row says
-        if len(self._lacking(rows, stamps)):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self._locked():  # another process may have filled them while we waited
-                self._create()
-                self._forget_changed(rows, stamps)
-                lacking = self._lacking(rows, stamps)
-                if len(lacking):
-                    self._check_space(len(lacking))
-                    log.info("packing %s images into %s", f"{len(lacking):,}", self.folder)
-                    start = time.monotonic()
-                    try:
-                        self._decode(source, rows[lacking], stamps[lacking])
-                    except OSError as error:  # of writing, for reading raises BrokenImageError
-                        raise UserError(
-                            f"cannot write {self._pixels}: {error.strerror}; set paths.cache to another disk"
-                        ) from error
-                    seconds = time.monotonic() - start
-                    log.info("packed in %.0f s, %s images/s", seconds, f"{len(lacking) / max(seconds, 1e-3):,.0f}")
+        pixels, done = self._map()
+        if pixels is None or len(self._lacking(done, rows, stamps)):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with self._locked():  # another process may have filled them while we waited
+                    self._create()
+                    self._forget_changed(rows, stamps)
+                    self._pack(source, rows, stamps)
+                    pixels, done = self._map()
+            except OSError as error:  # of writing, for reading raises BrokenImageError
+                reason = error.strerror or str(error)
+                raise UserError(f"cannot write {self.folder}: {reason}; set paths.cache to another folder") from error
+        if pixels is None:
+            raise UserError(f"{self._file} went away while it was read: start again")
         broken = self._read_broken()
-        return {row: broken[row][1] for row in rows.tolist() if row in broken}
-
-    def pixels(self) -> Tensor:
-        """Map the pixels, uint8, shape (N, C, S, S); only rows that were filled hold an image, and none may be written.
-
-        The pages are shared with every other process that maps the store.
-        """
-        mapped = np.memmap(self._pixels, dtype=np.uint8, mode="r", shape=self.shape)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*not writable.*")  # nobody writes
-            return torch.from_numpy(mapped)
+        failed = rows[(done[rows] != stamps)].tolist()
+        return pixels, {row: broken[row][1] for row in failed if row in broken}
 
     def state(self, rows: Array) -> str:
         """Return a hash that changes whenever the pixels of the rows do."""
-        return hashlib.sha256(rows.tobytes() + self._read_done()[rows].tobytes()).hexdigest()[:16]
+        return hashlib.sha256(rows.tobytes() + self._map()[1][rows].tobytes()).hexdigest()[:16]
 
     def warm(self, rows: Array) -> None:
         """Start to read the rows, ascending int64, into the page cache, in one sweep over the disk."""
@@ -117,7 +108,7 @@ class Store:
     def _read_through(self, rows: Array) -> None:
         runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
         buffer = memoryview(bytearray(16 * 2**20))
-        with self._pixels.open("rb", buffering=0) as file:
+        with self._file.open("rb", buffering=0) as file:
             for run in runs:
                 file.seek(int(run[0]) * self.row_bytes)
                 left = len(run) * self.row_bytes
@@ -137,57 +128,74 @@ class Store:
         finally:
             lock.release()
 
-    def _create(self) -> None:
-        """Make the files, sparse, unless they are there."""
-        size = self.shape[0] * self.row_bytes
-        if not self._pixels.exists() or self._pixels.stat().st_size != size:
-            self._done.unlink(missing_ok=True)
-            self._broken.unlink(missing_ok=True)
-            with self._pixels.open("wb") as file:
-                file.truncate(size)
-        if not self._done.exists() or self._done.stat().st_size != 8 * self.shape[0]:
-            write_whole(self._done, bytes(8 * self.shape[0]))
+    def _map(self) -> tuple[Tensor | None, Array]:
+        """Return the pixels and every row's stamp, uint64, shape (N,), both of one file whatever takes its place."""
+        if not self._is_whole():
+            return None, np.zeros(self.shape[0], dtype=np.uint64)
+        with self._file.open("rb") as file:
+            pixels = np.memmap(file, dtype=np.uint8, mode="r", shape=self.shape)
+            file.seek(self._stamps_at)
+            done = np.frombuffer(file.read(8 * self.shape[0]), dtype=np.uint64)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable.*")  # nobody writes
+            return torch.from_numpy(pixels), done
 
-    def _read_done(self) -> Array:
-        """Return the stamp of each row's file when it was packed, 0 where it was not, uint64, shape (N,)."""
-        try:
-            done = np.fromfile(self._done, dtype=np.uint64)
-            whole = len(done) == self.shape[0] and self._pixels.stat().st_size == self.shape[0] * self.row_bytes
-        except FileNotFoundError:
-            whole = False
-        return done if whole else np.zeros(self.shape[0], dtype=np.uint64)
+    def _is_whole(self) -> bool:
+        return self._file.exists() and self._file.stat().st_size == self._size
+
+    def _create(self) -> None:
+        """Make the file, sparse, unless it is there; and clear away what a killed process left half made."""
+        for left in self.folder.glob("*.part"):
+            left.unlink(missing_ok=True)
+        if not self._is_whole():
+            self._broken.unlink(missing_ok=True)
+            with self._file.open("wb") as file:
+                file.truncate(self._size)
 
     def _read_broken(self) -> dict[int, tuple[int, str]]:
         try:
             return {int(row): (stamp, why) for row, (stamp, why) in json.loads(self._broken.read_text("utf-8")).items()}
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # what is not known to be broken is tried again
             return {}
 
-    def _lacking(self, rows: Array, stamps: Array) -> Array:
+    def _lacking(self, done: Array, rows: Array, stamps: Array) -> Array:
         """Return which of the rows, as positions, are neither packed nor known to be broken."""
         broken = self._read_broken()
         known = np.array([broken.get(row, (0, ""))[0] for row in rows.tolist()], dtype=np.uint64) if broken else 0
-        return np.flatnonzero((self._read_done()[rows] != stamps) & (known != stamps))
+        return np.flatnonzero((done[rows] != stamps) & (known != stamps))
 
     def _forget_changed(self, rows: Array, stamps: Array) -> None:
         """Give up rows whose files have changed: in a new file, for somebody may be reading the old one."""
-        done = self._read_done()
+        done = self._map()[1].copy()
         changed = rows[(done[rows] != 0) & (done[rows] != stamps)]
         if not len(changed):
             return
-        log.info("%s images have changed since they were packed", f"{len(changed):,}")
         done[changed] = 0
-        part = self._pixels.with_suffix(".part")
-        with self._pixels.open("rb") as old, part.open("wb") as new:
-            new.truncate(self.shape[0] * self.row_bytes)
-            for row in np.flatnonzero(done).tolist():
+        kept = np.flatnonzero(done).tolist()
+        self._check_space(len(kept))
+        log.info("%s images have changed since they were packed: %s are kept", f"{len(changed):,}", f"{len(kept):,}")
+        part = self._file.with_suffix(".part")
+        with self._file.open("rb") as old, part.open("wb") as new:
+            new.truncate(self._size)
+            for row in kept:
                 old.seek(row * self.row_bytes)
                 new.seek(row * self.row_bytes)
                 new.write(old.read(self.row_bytes))
+            new.seek(self._stamps_at)
+            new.write(done.tobytes())
             _sync(new)
-        # In this order a kill in between leaves old pixels with a map that is true of them as well.
-        write_whole(self._done, done.tobytes())
-        part.replace(self._pixels)
+        part.replace(self._file)
+
+    def _pack(self, source: Source, rows: Array, stamps: Array) -> None:
+        lacking = self._lacking(self._map()[1], rows, stamps)
+        if not len(lacking):
+            return
+        self._check_space(len(lacking))
+        log.info("packing %s images into %s", f"{len(lacking):,}", self.folder)
+        start = time.monotonic()
+        self._decode(source, rows[lacking], stamps[lacking])
+        seconds = time.monotonic() - start
+        log.info("packed in %.0f s, %s images/s", seconds, f"{len(lacking) / max(seconds, 1e-3):,.0f}")
 
     def _check_space(self, count: int) -> None:
         pages = -(-self.row_bytes // PAGE) + (self.row_bytes % PAGE > 0)
@@ -204,10 +212,10 @@ class Store:
 
         def pack(chunk: list[int]) -> Done:
             done: Done = {}
-            with self._pixels.open("r+b") as file:  # each thread its own, for a file has one position
+            with self._file.open("r+b") as file:  # each thread its own, for a file has one position
                 for row in chunk:
                     try:
-                        pixels = self.resize(source.open(row))
+                        pixels = self._read(source, row)
                     except BrokenImageError as error:
                         done[row] = error
                         continue
@@ -239,12 +247,21 @@ class Store:
                     pending.result()
                 self._commit(fresh, stamp_of)
 
+    def _read(self, source: Source, row: int) -> Array:
+        image = source.open(row)
+        try:
+            return self.resize(image)
+        except MemoryError as error:
+            raise BrokenImageError("it takes more memory than there is", lasting=False) from error
+        except Exception as error:  # of a kind that Pillow opens and cannot convert
+            raise BrokenImageError(f"{type(error).__name__}: {error}") from error
+
     def _commit(self, fresh: Done, stamp_of: dict[int, int]) -> None:
         """Note rows as done, once their pixels are safe on the disk."""
-        with self._pixels.open("r+b") as file:
+        with self._file.open("r+b") as file:
             _sync(file)
         packed = [row for row, error in fresh.items() if error is None]
-        done = np.memmap(self._done, dtype=np.uint64, mode="r+")
+        done = np.memmap(self._file, dtype=np.uint64, mode="r+", offset=self._stamps_at, shape=self.shape[:1])
         done[packed] = [stamp_of[row] for row in packed]
         done.flush()
         # The stamp 0 fits no file: an image that could not be read, rather than decoded, is tried again next time.

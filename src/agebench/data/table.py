@@ -1,14 +1,16 @@
 """A CSV file that names images and their labels: one's own data without a line of code."""
 
 import csv
+import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from agebench.data.files import FileSource, FolderFiles
+from agebench.data.files import FileSource, FolderFiles, nfc
 from agebench.data.records import Array, Records
 from agebench.errors import UserError
 
@@ -51,8 +53,12 @@ class Table(FileSource):
 
     @cached_property
     def _file_names(self) -> list[str | None]:
-        there = ((self.root.parent / name).is_file() for name in self._records.names)
-        return [str(name) if is_there else None for name, is_there in zip(self._records.names, there, strict=True)]
+        return [self._spelled(str(name)) for name in self._records.names]
+
+    def _spelled(self, name: str) -> str | None:
+        """Return a path as the disk has it: macOS unpacks accents to another Unicode form than tables have."""
+        spellings = (name, nfc(name), unicodedata.normalize("NFD", name))
+        return next((each for each in spellings if (self.root.parent / each).is_file()), None)
 
     @cached_property
     def _records(self) -> Records:
@@ -79,7 +85,7 @@ class Table(FileSource):
             return np.array([row[self.columns[column]] or "" for row in rows])
 
         names, labels = read("path"), read("label")
-        if len(np.unique(names)) < len(names):
+        if len({nfc(os.path.normpath(name)) for name in names}) < len(names):  # ./a.jpg is a.jpg
             raise UserError(f"{self.root} names an image twice: every path must be there once")
         if (labels == "").any():
             raise UserError(f"{self.root} gives no label for {names[labels == ''][0]}: fill it in or take the row out")

@@ -17,7 +17,8 @@ from agebench.data.records import Array
 from agebench.errors import UserError
 
 CHUNK = 2**20  # bytes unpacked at once
-MOST_HEADER = 2**20  # bytes of a long name or of a pax header
+MOST_HEADER = 16 * 2**10  # bytes of a long name or of a pax header, whose parsing takes the square of its length
+MOST_GLOBALS = 64  # keys that a tar may set for all its members, each of which gets a copy
 SPACING = 4 * 2**20  # unpacked bytes from one place where inflating can start to the next
 MOST_BLOCK = 16 * 2**20  # bytes inflated at once when read, should those places lie further apart
 
@@ -70,6 +71,8 @@ def _walk(stream: "_Forward", members: Members[tuple[int, int]]) -> None:
         ) as tar:
             while (info := tar.next()) is not None:
                 tar.members.clear()  # else 163,446 of them stay in memory
+                if len(tar.pax_headers) > MOST_GLOBALS:
+                    raise tarfile.ReadError(f"it sets {len(tar.pax_headers):,} keys for all its members")
                 _take(info, members)
         if len(stream.block) < tarfile.BLOCKSIZE:
             raise EOFError("it has no end mark")
