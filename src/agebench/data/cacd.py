@@ -139,13 +139,17 @@ class Demo(CACD):
 
 def _find_archive(folder: Path) -> Path | None:
     """Return the archive in a folder that holds no unpacked image."""
-    if not folder.is_dir() or any(NAME.fullmatch(name.rpartition("/")[2]) for name in find_images(folder)):
+    if not folder.is_dir():
         return None
     found = [
         path
         for path in sorted(folder.iterdir())
         if path.name.lower().endswith(ARCHIVE_SUFFIXES) and not path.name.startswith(".") and path.is_file()
     ]
+    if any(NAME.fullmatch(name.rpartition("/")[2]) for name in find_images(folder)):
+        if found:
+            log.info("%s is left alone, for there are unpacked images beside it", found[0])
+        return None
     named = [path for path in found if path.name.lower().startswith("cacd2000")] or found
     if len(named) > 1:
         raise UserError(
