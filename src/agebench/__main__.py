@@ -8,6 +8,7 @@ VERBS = {
     "evaluate": "test a trained run again, or on another data set",
     "prepare": "check a data set, fetch what can be, pack its pixels",
     "audit": "say what a split leaks, without opening an image",
+    "compare": "put runs side by side, over seeds, with intervals of their differences",
 }
 
 

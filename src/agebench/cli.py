@@ -29,8 +29,12 @@ def config_folder() -> Path:
     return here / "conf" if (here / "conf").is_dir() else here.parents[1] / "conf"
 
 
-def flags_first(arguments: Sequence[str]) -> list[str]:
-    """Move flags before overrides: Hydra's parser does not take up overrides again after a flag."""
+sweep_points: list[Any] = []  # of the multirun in this process: the launcher's agebench.sweep.point.Point
+sweep_folder: Path | None = None
+
+
+def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return flags, their values among them, and overrides: Hydra's parser takes no override after a flag."""
     flags: list[str] = []
     overrides: list[str] = []
     rest = list(arguments)
@@ -46,7 +50,12 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
             flags.append(f"--info={rest.pop(0) if given else 'all'}")
         else:
             flags.append(argument)
-    return [*flags, *overrides]
+    return flags, overrides
+
+
+def quoted(value: str) -> str:
+    """Return a text as a value in Hydra's override grammar, whatever characters it has."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
 
 
 def main(verb: str, task: Callable[[Any], Any], *, config_name: str) -> None:
@@ -57,7 +66,8 @@ def main(verb: str, task: Callable[[Any], Any], *, config_name: str) -> None:
         task: Takes the composed config.
         config_name: Its primary config in conf/.
     """
-    sys.argv[1:] = flags_first(sys.argv[1:])
+    flags, overrides = split_flags(sys.argv[1:])
+    sys.argv[1:] = [*flags, *overrides]
     if any(a in ("--help", "-h") for a in sys.argv[1:]):
         from agebench.help import show_help
 
@@ -125,8 +135,15 @@ def _run_hydra(task: Callable[[Any], Any], config_name: str) -> None:
         os.environ.pop("HYDRA_FULL_ERROR", None)
         if environment is not None:
             os.environ["HYDRA_FULL_ERROR"] = environment
+        if sweep_folder is not None:
+            from agebench.sweep.ending import end_sweep
+
+            end_sweep(sweep_folder, sweep_points)
     if failed:
         raise failed[0]
+    broken = sum(point.status != "completed" for point in sweep_points)
+    if broken:
+        raise SweepError(f"{broken} of {len(sweep_points)} points failed; the others are complete")
 
 
 def _leave_out_of_names() -> None:
@@ -139,8 +156,8 @@ def _leave_out_of_names() -> None:
         overrides = OverridesParser.create().parse_overrides(texts)
     except HydraException:
         return  # Hydra is about to say so itself
-    fixed = [o.key_or_group for o in overrides if not o.is_sweep_override()]
-    if fixed and not any(o.key_or_group == "hydra.job.config.override_dirname.exclude_keys" for o in overrides):
+    fixed = ["sweep", *(o.key_or_group for o in overrides if not o.is_sweep_override())]
+    if not any(o.key_or_group == "hydra.job.config.override_dirname.exclude_keys" for o in overrides):
         sys.argv.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]")
 
 

@@ -1,70 +1,70 @@
-"""The launcher behind `-m`: every point is checked before the first starts, and one that fails stops no other."""
+"""The launcher behind `-m`: every point is checked before the first starts, and runs in a process of its own."""
 
 import logging
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import (
-    JobReturn,
-    JobStatus,
-    configure_log,
-    filter_overrides,
-    run_job,
-    setup_globals,
-)
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from agebench import cli
 from agebench.check import check_config, check_sources
-from agebench.cli import SweepError
 from agebench.errors import UserError
+from agebench.sweep.job import Context
+from agebench.sweep.point import Point
+from agebench.sweep.slots import Slot, make_slots, visible_gpus
 
 log = logging.getLogger(__name__)
+# Of the sweep's command line these are not for its points.
+MULTIRUN = ("-m", "--multirun")
 
 
 class AgebenchLauncher(Launcher):
-    """Runs the points of a sweep one after the other in this process."""
+    """Runs each point as the command it is, in a process that a server with everything imported forks."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra hands over."""
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        self.hydra_context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the points, report each, and raise SweepError at the end if any failed."""
+        """Run the points; a failed one returns NaN, which sweepers survive, and is noted for the exit code."""
+        from agebench.sweep.board import Board
+        from agebench.sweep.job import start_server
+        from agebench.sweep.queue import Queue
+
         setup_globals()
-        points = [self._compose(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
-        configs, folders = [p[0] for p in points], [p[1] for p in points]
+        composed = [self._compose(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
+        configs, folders = [each[0] for each in composed], [each[1] for each in composed]
+        context = start_server()  # it imports for some seconds, in which the data are made ready
         check_sources(configs)
         twice = {folder for folder in folders if folders.count(folder) > 1}
         if twice:
             raise UserError(f"two points of the sweep would write {sorted(twice)[0]}: they are the same run")
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        returns = []
-        for i, (config, overrides, folder) in enumerate(zip(configs, job_overrides, folders, strict=True)):
-            log.info("[%d/%d] %s", i + 1, len(configs), " ".join(filter_overrides(list(overrides))))
-            returns.append(self._run(config, folder))
-            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-            if returns[-1].status == JobStatus.FAILED:
-                error = returns[-1]._return_value
-                (folder / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-                log.error("failed: %s: %s (traceback in %s/error.txt)", type(error).__name__, error, folder)
-        for folder, done in zip(folders, returns, strict=True):
-            ok = done.status == JobStatus.COMPLETED
-            log.info(
-                "%-10s %s  %s",
-                "completed" if ok else "failed",
-                f"{done.return_value:.4f}" if ok and done.return_value is not None else "      ",
-                folder,
+        points = [
+            Point(folder.name, folder, self._command(overrides, folder, index), ranks=_ranks(config))
+            for index, (config, overrides, folder) in enumerate(
+                zip(configs, job_overrides, folders, strict=True), start=initial_job_idx
             )
-        failed = sum(done.status == JobStatus.FAILED for done in returns)
-        if failed:
-            raise SweepError(f"{failed} of {len(returns)} points failed; the others are complete")
-        return returns
+        ]
+        slots = self._slots(configs, context)
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        at_once = f", {len(slots)} at once" if len(slots) > 1 else ""
+        log.info("%d points%s, in %s", len(points), at_once, Path(self.config.hydra.sweep.dir).absolute())
+        options = self.config.launcher
+        board = Board(len(points), at_once=len(slots), terminal=sys.stderr.isatty())
+        queue = Queue(context, slots, board, timeout=options.timeout, fail_fast=options.fail_fast)
+        try:
+            queue.run(points)
+        finally:
+            cli.sweep_points += points
+        if options.fail_fast and any(point.status == "failed" for point in points):
+            raise cli.SweepError("a point failed, and launcher.fail_fast=true stopped the others")
+        return [self._returned(*each) for each in zip(points, configs, strict=True)]
 
     def _compose(self, overrides: Sequence[str], index: int) -> tuple[DictConfig, Path]:
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -76,26 +76,37 @@ class AgebenchLauncher(Launcher):
         with open_dict(plain):
             del plain["hydra"]
         check_config(plain)
-        return config, Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir))
+        return config, Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
 
-    def _run(self, config: DictConfig, folder: Path) -> JobReturn:
-        # A DDP rank is started from this process's command line: it must be this point, not the sweep.
-        with read_write(config.hydra.run), open_dict(config.hydra.run):
-            config.hydra.run.dir = str(folder)
-        HydraConfig.instance().set_config(config)
-        command = sys.argv
-        own = [*config.hydra.overrides.task, "hydra.mode=RUN"]
-        sys.argv = [command[0], *own]
-        try:
-            return run_job(
-                hydra_context=self.hydra_context,
-                task_function=self.task_function,
-                config=config,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-            )
-        finally:
-            sys.argv = command
+    def _command(self, overrides: Sequence[str], folder: Path, index: int) -> list[str]:
+        """Return the command line of one point: the sweep's flags and Hydra settings, the point's own choices."""
+        flags = [argument for argument in cli.split_flags(sys.argv[1:])[0] if argument not in MULTIRUN]
+        own = [f"hydra.run.dir={cli.quoted(str(folder))}", "hydra.mode=RUN", f"hydra.job.num={index}"]
+        ours = ("hydra.mode=", "hydra/sweeper=", "hydra.sweeper.")
+        hydra = [text for text in self.config.hydra.overrides.hydra if not text.lstrip("+~").startswith(ours)]
+        return [*flags, *overrides, *hydra, *own]
+
+    def _slots(self, configs: Sequence[DictConfig], context: Context) -> list[Slot]:
+        from agebench.sweep.job import count_gpus
+
+        on_cpu = all(str(config.trainer.accelerator) == "cpu" for config in configs)
+        gpus = [] if on_cpu else visible_gpus(lambda: count_gpus(context))
+        options = self.config.launcher
+        return make_slots(gpus, jobs=options.jobs, gpus_per_job=options.gpus_per_job)
+
+    def _returned(self, point: Point, config: DictConfig) -> JobReturn:
+        done = JobReturn()
+        done.cfg, done.hydra_cfg = config, OmegaConf.create({"hydra": config.hydra})
+        done.overrides = filter_overrides(list(config.hydra.overrides.task))
+        done.working_dir, done.task_name = str(point.folder), str(config.hydra.job.name)
+        done.status, done.return_value = JobStatus.COMPLETED, point.best
+        return done
+
+
+def _ranks(config: DictConfig) -> int:
+    """Return how many processes share the CPU in one point."""
+    devices = config.trainer.devices
+    return devices if isinstance(devices, int) and devices > 1 and "ddp" in str(config.trainer.strategy) else 1
 
 
 ConfigStore.instance().store(

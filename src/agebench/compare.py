@@ -1,0 +1,91 @@
+"""`python -m agebench.compare`: runs side by side, over seeds, on the same test images."""
+
+import argparse
+import contextlib
+import difflib
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from agebench.errors import UserError
+
+FORMATS = ("md", "csv", "html", "json")
+
+
+def main() -> None:
+    """Run the verb: exit code 0, or 2 if the command or a folder is wrong."""
+    given = _parser().parse_args()
+    try:
+        formats = _formats(given.format, several=given.output is not None)
+        _compare(given.folders, given.metric, formats, given.output)
+    except UserError as error:
+        print(f"agebench compare: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m agebench.compare",
+        description="Group runs that differ in the seed alone, rank the groups by a test metric, and tell how sure "
+        "their differences are. Runs of different protocols, or on different test images, are never ranked together.",
+    )
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="runs, sweeps or evaluations; whatever lies below counts",
+    )
+    parser.add_argument(
+        "--metric", metavar="NAME", help="the test metric that ranks (default: mae for ages in years, else accuracy)"
+    )
+    parser.add_argument(
+        "--format", metavar="NAMES", default="md", help=f"of {', '.join(FORMATS)}; several need --output (default: md)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="write compare.md, ... and pictures there instead of printing"
+    )
+    return parser
+
+
+def _formats(text: str, *, several: bool) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in FORMATS:
+            close = difflib.get_close_matches(name, FORMATS, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise UserError(f"--format {name!r} does not exist{hint} (choose of {', '.join(FORMATS)})")
+    if not names:
+        raise UserError(f"--format needs one or more of {', '.join(FORMATS)}, got {text!r}")
+    if len(names) > 1 and not several:
+        raise UserError(f"--format {','.join(names)} makes several files: add --output FOLDER")
+    return names
+
+
+def _compare(folders: Sequence[Path], metric: str | None, formats: Sequence[str], output: Path | None) -> None:
+    # Loads NumPy; --help and mistakes are answered without.
+    from agebench.comparison import render
+    from agebench.comparison.runs import find_runs
+    from agebench.comparison.tables import compare
+
+    compared = compare(find_runs(folders), metric)
+    if compared.apart:
+        print(compared.apart, file=sys.stderr)
+    if output is not None:
+        from agebench.comparison.write import write_comparison
+
+        for path in write_comparison(compared, output, formats):
+            print(f"written: {path}", file=sys.stderr)
+        return
+    if formats[0] in ("csv", "json"):
+        for note in render.notes_of(compared):
+            print(note, file=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file is UTF-8 everywhere; a terminal has what it has
+        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="backslashreplace")
+    with contextlib.suppress(BrokenPipeError):  # `| head` has seen enough
+        print(render.RENDERERS[formats[0]](compared), end="", flush=True)
+
+
+if __name__ == "__main__":
+    main()

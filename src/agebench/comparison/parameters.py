@@ -1,0 +1,106 @@
+"""In what runs differ: the choices and keys that are worth a column."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agebench.comparison.runs import Run
+
+FIRST = ("data", "data/split", "model", "head", "optim", "scheduler", "augment")  # then the others by name
+# Groups that only set keys of others, or have no effect.
+NEVER = ("experiment", "debug", "paths", "logger")
+HIDDEN = ("_target_", "_partial_")
+
+Parameters = dict[str, Any]
+
+
+def differing(runs: Sequence[Run], *, images: bool = False) -> list[Parameters]:
+    """Return the parameters in which runs differ, for each run under the same keys in the same order.
+
+    A config group is told by its choice, and a key inside a group only if it differs between runs of the same choice,
+    or if somebody typed it. What a run does not have is None, as is everything of a run whose config is not known.
+
+    Args:
+        runs: One of each group of runs that are alike, or all of a sweep.
+        images: Whether to add which images they were trained on if nothing else tells two runs apart.
+    """
+    known = [run for run in runs if run.config]
+    columns = _columns(known)
+    rows = iter([{key: values[i] for key, values in columns.items()} for i in range(len(known))])
+    params = [next(rows) if run.config else dict.fromkeys(columns) for run in runs]
+    if images and len({repr(each) for each in params}) < len(params):
+        shas = [str(run.results.get("data_sha") or "unknown")[:7] for run in runs]
+        if _count(shas) > 1:
+            params = [{**each, "images": sha} for each, sha in zip(params, shas, strict=True)]
+    return params
+
+
+def _columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    labels = [_labels(run) for run in runs]
+    _tell_targets_apart(runs, labels)
+    groups = [name for name in FIRST if any(name in each for each in labels)]
+    groups += sorted({name for each in labels for name in each} - set(groups))
+    columns: dict[str, list[Any]] = {}
+    for name in groups:
+        values: list[Any] = [each.get(name) for each in labels]
+        if _count(values) > 1:
+            columns[name] = values
+    typed = frozenset[str]().union(*(run.typed for run in runs))
+    for key in dict.fromkeys(key for run in runs for key in run.config):
+        if key.rpartition(".")[2] in HIDDEN:
+            continue
+        values = [run.config.get(key) for run in runs]
+        if _count(values) > 1 and (key in typed or _differs_within(key, values, labels, groups)):
+            columns[key] = values
+    return columns
+
+
+def short_names(columns: Sequence[str]) -> dict[str, str]:
+    """Return what to head columns with: `lr` for `optim.lr`, unless another column ends alike."""
+    ends = [name.replace("/", ".").rpartition(".")[2] for name in columns]
+    return {name: end if ends.count(end) == 1 else name for name, end in zip(columns, ends, strict=True)}
+
+
+def tell(value: Any) -> str:
+    """Return a value as short text."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return "[" + ",".join(tell(each) for each in value) + "]"
+    return " ".join(str(value).split())
+
+
+def _labels(run: Run) -> dict[str, str]:
+    """Return what each config group of a run is called: its choice, or the class that was typed in its place."""
+    names = {n: choice for n, choice in run.choices.items() if n not in NEVER and not n.startswith("hydra/")}
+    for name in names:
+        key = f"{name.replace('/', '.')}._target_"
+        if key in run.typed and key in run.config:
+            names[name] = str(run.config[key]).rpartition(".")[2]
+    return names
+
+
+def _tell_targets_apart(runs: Sequence[Run], labels: Sequence[dict[str, str]]) -> None:
+    """Have runs of the same choice but another class called by their class (an experiment's file may set it)."""
+    for name in {name for each in labels for name in each}:
+        key = f"{name.replace('/', '.')}._target_"
+        targets: dict[str, set[str]] = {}
+        for run, each in zip(runs, labels, strict=True):
+            targets.setdefault(each.get(name, ""), set()).add(str(run.config.get(key)))
+        for run, each in zip(runs, labels, strict=True):
+            if name in each and len(targets[each[name]]) > 1:
+                each[name] = str(run.config.get(key)).rpartition(".")[2]
+
+
+def _differs_within(key: str, values: list[Any], labels: Sequence[Mapping[str, str]], groups: Sequence[str]) -> bool:
+    """Return whether a key differs between runs that have the same choice of every group that it lies in."""
+    owners = [name for name in groups if key.startswith(f"{name.replace('/', '.')}.")]
+    seen: dict[tuple[str | None, ...], list[Any]] = {}
+    for value, each in zip(values, labels, strict=True):
+        seen.setdefault(tuple(each.get(name) for name in owners), []).append(value)
+    return any(_count(of_choice) > 1 for of_choice in seen.values())
+
+
+def _count(values: Sequence[Any]) -> int:
+    return len({repr(value) for value in values})

@@ -1,0 +1,230 @@
+"""A comparison as Markdown, CSV, HTML or JSON."""
+
+import base64
+import csv
+import html
+import io
+import json
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from agebench.comparison.cells import caption, heading, lay_out
+from agebench.comparison.groups import count
+from agebench.comparison.parameters import tell
+from agebench.comparison.runs import Run
+from agebench.comparison.tables import Comparison, Row, Table
+
+WIDTH = 120  # of the text beneath a table; tables are as wide as they are
+STYLE = """body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; }
+body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .75rem; text-align: left; white-space: nowrap; }
+th { border-top: 2px solid; border-bottom: 1px solid; }
+tr:last-child td { border-bottom: 2px solid; }
+.number { text-align: right; }
+.quiet { color: #777; font-style: italic; }
+.wide { overflow-x: auto; }
+img { max-width: 100%; }"""
+
+
+def to_markdown(comparison: Comparison, *, with_unranked: bool = True) -> str:
+    """Return the tables, what is said beneath each, and the runs that are not completed; readable as it is, too."""
+    parts = []
+    for table in comparison.tables:
+        cells = lay_out(table)
+        notes = [_wrap(note, "- ") for note in table.notes]
+        parts += [f"## {heading(table)}", align(cells.header, cells.rows, cells.numbers), _wrap(caption(table))]
+        parts += ["\n".join(notes)] if notes else []
+    if comparison.unranked and with_unranked:
+        lines = [_wrap(_unranked(run), "- ") for run in comparison.unranked]
+        parts += [f"## Not ranked: {count(len(lines), 'run')} that did not complete", "\n".join(lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def align(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> str:
+    """Return a Markdown table whose columns stand under one another."""
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, *rows)]
+    widths = [max(3, *(len(cell) for cell in column)) for column in zip(*lines, strict=True)]
+    told = [
+        " | ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(line, widths, numbers, strict=True))
+        for line in lines
+    ]
+    rule = " | ".join("-" * (w - 1) + (":" if n else "-") for w, n in zip(widths, numbers, strict=True))
+    return "\n".join(f"| {line} |" for line in (told[0], rule, *told[1:]))
+
+
+def to_html(comparison: Comparison, pictures: Mapping[str, Path] | None = None) -> str:
+    """Return one file that needs no other: tables, notes, and pictures inside it by what they are called."""
+    parts = []
+    for table in comparison.tables:
+        cells = lay_out(table)
+        css = ["number" if number else "" for number in cells.numbers]
+        head = "".join(_tag("th", text, name) for text, name in zip(cells.header, css, strict=True))
+        body = [
+            ('<tr class="quiet">' if quiet else "<tr>")
+            + "".join(_tag("td", text, name) for text, name in zip(row, css, strict=True))
+            + "</tr>"
+            for row, quiet in zip(cells.rows, cells.quiet, strict=True)
+        ]
+        parts += [_tag("h2", heading(table)), f'<div class="wide"><table>\n<tr>{head}</tr>', *body, "</table></div>"]
+        parts += [_tag("p", caption(table)), *_list(table.notes)]
+    if comparison.unranked:
+        runs = comparison.unranked
+        parts.append(_tag("h2", f"Not ranked: {count(len(runs), 'run')} that did not complete"))
+        parts += _list([_unranked(run) for run in runs])
+    if comparison.apart:
+        parts.insert(0, _tag("p", comparison.apart))
+    for name, path in (pictures or {}).items():
+        data = base64.b64encode(path.read_bytes()).decode()
+        parts.append(f'<p><img alt="{html.escape(name)}" src="data:image/png;base64,{data}"></p>')
+    top = '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>agebench compare</title>'
+    return f"{top}\n<style>\n{STYLE}\n</style></head><body>\n<h1>Runs compared</h1>\n" + "\n".join(
+        [*parts, "</body></html>\n"]
+    )
+
+
+def to_csv(comparison: Comparison) -> str:
+    """Return one row a group, the numbers in full; what a group has not is empty."""
+    parameters = list(dict.fromkeys(key for table in comparison.tables for key in table.parameters))
+    metrics = list(dict.fromkeys(name for table in comparison.tables for run in table.runs for name in run.metrics))
+    fixed = ("metric", "mean", "std", "low", "high", "difference", "difference_low", "difference_high", "p", "p_holm")
+    size = ("epochs", "fit_s", "train_images_per_s", "parameters")
+    header = ["protocol", "split_sha", "rank", *parameters, "n", "seeds", *fixed, *metrics, *size, "folders"]
+    rows = []
+    for table in comparison.tables:
+        for row in table.rows:
+            told = _row(row, table)
+            apart, interval = told["difference"] or {}, told["interval"] or [None, None]
+            numbers = [told["metrics"].get(table.metric, {}).get(name) for name in ("mean", "std")]
+            pair = [apart.get(name) for name in ("value", "low", "high", "p", "p_holm")]
+            values = [
+                *(table.protocol, table.split_sha, told["rank"]),
+                *(None if told["params"].get(key) is None else tell_exactly(told["params"][key]) for key in parameters),
+                *(told["n"], " ".join(str(seed) for seed in told["seeds"]), table.metric, *numbers, *interval, *pair),
+                *(told["metrics"].get(name, {}).get("mean") for name in metrics),
+                *(told[name] for name in size),
+                "; ".join(told["folders"]),
+            ]
+            rows.append(values)
+    return csv_text(header, rows)
+
+
+def to_json(comparison: Comparison) -> str:
+    """Return everything, under keys that stay."""
+    tables = [
+        {
+            "protocol": table.protocol,
+            "split_sha": table.split_sha,
+            "metric": table.metric,
+            "unit": table.unit,
+            "parameters": list(table.parameters),
+            "groups": [_row(row, table) for row in table.rows],
+            "baselines": [{"name": each.name, "metrics": each.figures} for each in table.baselines],
+            "resampled": None
+            if table.paired is None
+            else {"over": table.paired.over, "groups": table.paired.drawn, "resamples": table.paired.resamples},
+            "caption": caption(table),
+            "notes": list(table.notes),
+        }
+        for table in comparison.tables
+    ]
+    unranked = [
+        {"folder": str(run.folder), "status": run.status, "seed": run.seed, "error": run.error or None}
+        for run in comparison.unranked
+    ]
+    told = {"tables": tables, "unranked": unranked, "not_comparable": comparison.apart or None}
+    return json.dumps(_without_nan(told), indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+
+
+def notes_of(comparison: Comparison) -> list[str]:
+    """Return what must be told beside a format that has no place for it."""
+    notes = [note for table in comparison.tables for note in table.notes]
+    if comparison.unranked:
+        notes.append(f"not ranked: {'; '.join(_unranked(run) for run in comparison.unranked)}")
+    return list(dict.fromkeys(notes))
+
+
+def tell_exactly(value: Any) -> Any:
+    """Return a parameter for a machine: numbers as they are, lists as text."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else tell(value)
+
+
+def _row(row: Row, table: Table) -> dict[str, Any]:
+    group, metric = row.group, table.metric
+    names = list(dict.fromkeys(name for run in group.runs for name in run.metrics))
+    interval = group.interval(metric)
+    apart = None if row.difference is None else {**asdict(row.difference), "p_holm": row.adjusted}
+    return {
+        "rank": row.rank,
+        "params": group.params,
+        "n": len(group.runs),
+        "seeds": [run.seed for run in group.runs],
+        "metrics": {n: {"mean": _finite(group.mean(n)), "std": _finite(group.std(n))} for n in names},
+        "interval": None if interval is None else [_finite(bound) for bound in interval],
+        "difference": None if apart is None else {key: _finite(value) for key, value in apart.items()},
+        "diverged": group.diverged,
+        "epochs": group.average("epochs"),
+        "fit_s": group.average("timing", "fit_s"),
+        "train_images_per_s": group.average("timing", "train_images_per_s"),
+        "parameters": group.average("params", "total"),
+        "folders": [str(run.folder) for run in group.runs],
+    }
+
+
+def _without_nan(value: Any) -> Any:
+    """Return the same with None for what JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
+
+
+def _unranked(run: Run) -> str:
+    error = f": {textwrap.shorten(run.error, 160, placeholder=' ...')}" if run.error else ""
+    return f"{run.status}: {run.folder}{error}"
+
+
+def _wrap(text: str, bullet: str = "") -> str:
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=bullet,
+        subsequent_indent=" " * len(bullet),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _tag(name: str, text: str, css: str = "") -> str:
+    opening = f'<{name} class="{css}">' if css else f"<{name}>"
+    return f"{opening}{html.escape(text)}</{name}>"
+
+
+def _list(texts: Sequence[str]) -> list[str]:
+    return ["<ul>", *(_tag("li", text) for text in texts), "</ul>"] if texts else []
+
+
+def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table as CSV; None is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(["" if value is None else value for value in row] for row in rows)
+    return text.getvalue()
+
+
+RENDERERS: Mapping[str, Callable[[Comparison], str]] = {
+    "md": to_markdown,
+    "csv": to_csv,
+    "html": to_html,
+    "json": to_json,
+}

@@ -1,0 +1,101 @@
+"""What a sweep leaves beside its points: sweep.csv with a row a point, sweep.md to be read, and the pictures."""
+
+import logging
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agebench.comparison.groups import count
+from agebench.comparison.parameters import Parameters, differing, short_names, tell
+from agebench.comparison.pictures import draw_pictures
+from agebench.comparison.render import align, csv_text, tell_exactly, to_markdown
+from agebench.comparison.runs import Run, number, points_of
+from agebench.comparison.tables import compare
+from agebench.comparison.write import write_text
+
+log = logging.getLogger(__name__)
+
+
+def write_sweep(folder: Path) -> None:
+    """Write sweep.csv, sweep.md and pictures of the points that lie directly in a sweep's folder, finished or not.
+
+    Whatever a point's folder holds, nothing is raised: what cannot be read is told as such, and a file that cannot be
+    written is left out with a warning.
+    """
+    try:
+        points = points_of(folder)
+        params = differing(points)
+        write_text(folder / "sweep.csv", _csv(points, params))
+        write_text(folder / "sweep.md", _markdown(folder, points, params))
+        draw_pictures(compare(points), folder)
+    except Exception as error:  # the points are complete without; a sweep must not fail over its summary
+        log.warning("the tables of %s could not all be written: %s: %s", folder, type(error).__name__, error)
+
+
+def _csv(points: Sequence[Run], params: Sequence[Parameters]) -> str:
+    columns = list(params[0]) if params else []
+    metrics = list(dict.fromkeys(name for run in points for name in run.metrics))
+    header = ["point", "status", "seed", *columns, "best_epoch", "best_value"]
+    header += [*metrics, "fit_s", "train_images_per_s", "error"]
+    rows = [
+        [
+            *(run.folder.name, run.status, run.seed),
+            *(None if each[key] is None else tell_exactly(each[key]) for key in columns),
+            *(number(run.told("best", key)) for key in ("epoch", "value")),
+            *(run.metrics.get(name) for name in metrics),
+            *(number(run.told("timing", key)) for key in ("fit_s", "train_images_per_s")),
+            run.error,
+        ]
+        for run, each in zip(points, params, strict=True)
+    ]
+    return csv_text(header, [[_whole(value) for value in row] for row in rows])
+
+
+def _markdown(folder: Path, points: Sequence[Run], params: Sequence[Parameters]) -> str:
+    done = sum(run.status == "completed" for run in points)
+    compared = compare(points)
+    parts = [f"# {folder.name}: {done} of {count(len(points), 'point')} completed"]
+    parts += [compared.apart[0].upper() + compared.apart[1:] + "."] if compared.apart else []
+    parts += [to_markdown(compared, with_unranked=False).strip()] if compared.tables else []
+    if points:
+        parts += ["## Points", _point_table(points, params)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _point_table(points: Sequence[Run], params: Sequence[Parameters]) -> str:
+    names = short_names(list(params[0]))
+    monitors = sorted({str(run.told("best", "monitor")) for run in points if run.told("best", "monitor")})
+    header = ["point", "status", *names.values(), "seed", f"best {' or '.join(monitors)}".strip(), "at epoch", "fit s"]
+    rows = [
+        [
+            run.folder.name,
+            run.status,
+            *(tell(each[key]) for key in names),
+            tell(run.seed),
+            _shown(run.told("best", "value"), "{:.4g}"),
+            _shown(run.told("best", "epoch"), "{:.0f}"),
+            _shown(run.told("timing", "fit_s"), "{:,.0f}"),
+        ]
+        for run, each in zip(points, params, strict=True)
+    ]
+    numbers = [False, False, *(_numeric([each[key] for each in params]) for key in names), True, True, True, True]
+    if any(run.error for run in points):
+        header, numbers = [*header, "error"], [*numbers, False]
+        rows = [
+            [*row, textwrap.shorten(run.error, 80, placeholder=" ...")] for row, run in zip(rows, points, strict=True)
+        ]
+    return align(header, rows, numbers)
+
+
+def _numeric(values: Sequence[Any]) -> bool:
+    return all(number(value) is not None for value in values if value is not None)
+
+
+def _shown(value: Any, form: str) -> str:
+    known = number(value)
+    return "-" if known is None else form.format(known)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value

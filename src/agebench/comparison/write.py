@@ -1,0 +1,46 @@
+"""Files of a comparison, each written whole or not at all."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agebench.comparison import render
+from agebench.comparison.pictures import draw_pictures
+from agebench.comparison.tables import Comparison
+from agebench.errors import UserError
+
+
+def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Write compare.md, compare.csv, ... and the pictures into a folder, made if need be.
+
+    Args:
+        comparison: What to write.
+        folder: Where to.
+        formats: Keys of render.RENDERERS.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: If they cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = draw_pictures(comparison, folder)
+        written = []
+        for name in formats:
+            text = render.to_html(comparison, pictures) if name == "html" else render.RENDERERS[name](comparison)
+            if name == "md" and comparison.apart:
+                text = f"{comparison.apart}.\n\n{text}"
+            written.append(write_text(folder / f"compare.{name}", text))
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --output") from error
+    return [*written, *pictures.values()]
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file, UTF-8, whole or not at all, and return its path."""
+    part = path.with_suffix(path.suffix + ".part")
+    # A folder's name that is not valid Unicode must not cost the table: its odd bytes are spelled out.
+    part.write_text(text, encoding="utf-8", errors="backslashreplace")
+    part.replace(path)
+    return path

@@ -1,0 +1,116 @@
+"""Runs the points of a sweep, each in a process of its own, as many at once as there are slots."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from types import FrameType
+
+from agebench.sweep.board import Board
+from agebench.sweep.job import Context, Job
+from agebench.sweep.point import Point
+from agebench.sweep.slots import Slot
+
+GRACE_S = 20.0  # for a job that is asked to end, to write down what it has
+LOOK_S = 0.5  # between two looks at the clock
+
+
+class Queue:
+    """Hands points to slots until all have been run.
+
+    Args:
+        context: What starts processes, from agebench.sweep.job.
+        slots: Where jobs run; one at a time in each.
+        board: Tells how they get on.
+        timeout: Seconds that a job may take; None lets it take its time.
+        fail_fast: Whether the first failure stops the others.
+    """
+
+    def __init__(
+        self, context: Context, slots: Sequence[Slot], board: Board, *, timeout: float | None, fail_fast: bool
+    ) -> None:
+        self.context, self.slots, self.board = context, list(slots), board
+        self.timeout, self.fail_fast = timeout, fail_fast
+        self.running: dict[Job, float] = {}  # since when, by the monotonic clock
+
+    def run(self, points: Sequence[Point]) -> None:
+        """Run every point; each then has its status.
+
+        Raises:
+            KeyboardInterrupt: On Ctrl-C and on SIGTERM, once the jobs have ended.
+        """
+        free, waiting = list(self.slots), list(points)
+        with self.board, _terminable():
+            try:
+                while waiting or self.running:
+                    while waiting and free:
+                        self._start(waiting.pop(0), free.pop(0))
+                    for job in self._ended():
+                        free.append(job.slot)
+                        if job.point.status == "failed" and self.fail_fast:
+                            waiting.clear()
+                            self._stop("interrupted")
+            except KeyboardInterrupt:
+                self.board.say("stopping: the jobs write down what they have")
+                self._stop("interrupted")
+                raise
+            finally:
+                for job in list(self.running):
+                    self._close(job, stopped="interrupted")
+
+    def _start(self, point: Point, slot: Slot) -> None:
+        point.status = "running"
+        self.running[Job(self.context, point, slot, jobs=len(self.slots))] = time.monotonic()
+        self.board.started(point, slot)
+
+    def _ended(self) -> Iterator[Job]:
+        """Wait a moment; yield the jobs that have ended, closed, and pass on what the others tell."""
+        lines = [job.line for job in self.running if not job.line.closed]
+        wait([*(job.process.sentinel for job in self.running), *lines], LOOK_S)
+        for job, since in list(self.running.items()):
+            if job not in self.running:  # stopped because another failed
+                continue
+            for message in job.messages():
+                self.board.progress(job.point, message)
+            late = self.timeout is not None and time.monotonic() - since > self.timeout
+            if late or not job.process.is_alive():
+                self._close(job, stopped=f"not done within launcher.timeout={self.timeout:g} s" if late else "")
+                yield job
+        self.board.refresh()
+
+    def _close(self, job: Job, *, stopped: str) -> None:
+        since = self.running.pop(job)
+        job.point.close(job.end(), stopped=stopped)
+        job.point.seconds = time.monotonic() - since
+        self.board.ended(job.point)
+
+    def _stop(self, why: str) -> None:
+        """Ask all jobs to end, and end those that do not."""
+        for job in self.running:
+            job.signal(signal.SIGINT)
+        until = time.monotonic() + GRACE_S
+        while self.running and time.monotonic() < until:
+            wait([job.process.sentinel for job in self.running], LOOK_S)
+            for job in [job for job in self.running if not job.process.is_alive()]:
+                self._close(job, stopped=why)
+        for job in list(self.running):
+            self._close(job, stopped=why)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM, as schedulers send it, for a Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

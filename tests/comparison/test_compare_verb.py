@@ -1,0 +1,113 @@
+"""`python -m agebench.compare` from its arguments to its exit code."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from agebench.compare import main
+
+TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
+
+
+@pytest.fixture
+def verb(monkeypatch, capsys):
+    """Return a function that runs the verb in this process: its exit code, stdout and stderr."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["compare", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+@pytest.fixture
+def runs(make_run, tmp_path):
+    """Return a folder of two heads under one protocol, and one of them under another."""
+    make_run("runs/a", points=TARGETS + 2)
+    make_run("runs/b", points=TARGETS + 1, head="coral")
+    make_run("runs/c", points=TARGETS + 1, protocol="demo/random/age", split_sha="eeee")
+    return tmp_path / "runs"
+
+
+def test_tables_are_printed_and_what_is_not_comparable_is_told_apart(verb, runs) -> None:
+    code, out, err = verb(runs)
+
+    assert code == 0
+    assert out.count("\n| rank | ") == 2
+    assert err.startswith("these runs are not comparable with one another: ")
+    assert err.count("\n") == 1
+
+
+def test_formats_for_machines_are_alone_on_stdout(verb, runs, make_run) -> None:
+    make_run("runs/d", seed=1, status="failed")
+
+    code, out, err = verb(runs / "a", runs / "b", runs / "d", "--format", "json", "--metric", "cs5")
+
+    assert code == 0
+    assert json.loads(out)["tables"][0]["metric"] == "test/cs5"
+    assert err == f"not ranked: failed: {runs}/d\n"
+
+
+def test_several_formats_and_pictures_go_to_a_folder(verb, runs, tmp_path) -> None:
+    code, out, err = verb(runs, "--format", "md,csv,html,json", "--output", tmp_path / "new" / "out")
+
+    written = {path.name for path in (tmp_path / "new" / "out").iterdir()}
+    assert (code, out) == (0, "")
+    assert {"compare.md", "compare.csv", "compare.html", "compare.json", "ranking.png", "curves.png"} <= written
+    assert "data:image/png" in (tmp_path / "new" / "out" / "compare.html").read_text(encoding="utf-8")
+    assert (tmp_path / "new" / "out" / "compare.md").read_text().startswith("these runs are not comparable")
+    assert f"written: {tmp_path / 'new' / 'out' / 'compare.md'}" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere"], "there is no folder nowhere"),
+        (["."], "there is no run in or below ."),
+        ([".", "--format", "mdd"], "--format 'mdd' does not exist; did you mean 'md'?"),
+        ([".", "--format", ","], "--format needs one or more of md, csv, html, json"),
+        ([".", "--format", "md,csv"], "makes several files: add --output FOLDER"),
+        ([], "arguments are required: FOLDER"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_code_2(verb, tmp_path, monkeypatch, arguments, says) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    code, out, err = verb(*arguments)
+
+    assert (code, out) == (2, "")
+    assert says in err
+
+
+def test_an_unknown_metric_and_an_unwritable_folder_are_mistakes_too(verb, runs, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+
+    assert "did you mean 'mae'" in verb(runs, "--metric", "maes")[2]
+    assert "choose another --output" in verb(runs, "--output", tmp_path / "file")[2]
+
+
+def test_what_is_piped_is_utf8_whatever_the_machine_speaks(runs) -> None:
+    line = [sys.executable, "-X", "utf8=0", "-m", "agebench.compare", str(runs / "a")]
+
+    out = subprocess.run(line, capture_output=True, check=True, env={"PYTHONIOENCODING": "ascii"}).stdout
+
+    assert "mae (years) ↓" in out.decode("utf-8")
+
+
+def test_comparing_loads_neither_torch_nor_what_draws() -> None:
+    code = "import sys, agebench.compare, agebench.comparison.render, agebench.comparison.sweep; print(*sys.modules)"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    assert "agebench.comparison.tables" in loaded
+    heavy = {"torch", "lightning", "timm", "matplotlib", "sklearn", "scipy", "hydra", "omegaconf"}
+    assert heavy & {name.partition(".")[0] for name in loaded} == set()

@@ -1,0 +1,145 @@
+"""A comparison in each format: as one would write it by hand, and whole for a machine."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+
+from agebench.comparison.cells import caption, heading, lay_out
+from agebench.comparison.render import notes_of, to_csv, to_html, to_json, to_markdown
+from agebench.comparison.runs import find_runs
+from agebench.comparison.tables import compare
+
+TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
+
+
+@pytest.fixture
+def study(make_run, tmp_path):
+    """Return two heads, one of them twice, and one run that failed."""
+    leak = {"test_identity_in_train": 1.0, "lookup_mae": 2.0, "median_mae": 4.0, "unit": "years"}
+    make_run("coral-0", points=TARGETS + 1, head="coral", leak=leak)
+    make_run("coral-1", points=TARGETS + 2, head="coral", seed=1, leak=leak)
+    make_run("softmax-0", points=TARGETS + 3, leak=leak)
+    make_run("softmax-1", seed=1, status="failed", error="UserError: a | b")
+    return compare(find_runs([tmp_path]))
+
+
+def test_markdown_is_as_one_would_write_it(study, tmp_path) -> None:
+    assert (
+        to_markdown(study)
+        == f"""\
+## demo/official/age: 12 test images of 4 people (split aaaabbbb)
+
+| rank | head               |   n |     mae (years) ↓ |  less the best [95%] | p (Holm) | accuracy | bias |   cs5 | fit s |
+| ---: | ------------------ | --: | ----------------: | -------------------: | -------: | -------: | ---: | ----: | ----: |
+|    1 | coral              |   2 |       1.50 ± 0.71 |                    - |        - |    0.083 | 1.50 | 1.000 |    60 |
+|    - | identity looked up |   - |              2.00 |                    - |        - |        - |    - |     - |     - |
+|    2 | softmax            |   1 | 3.00 [0.50, 4.50] | +1.50 [+1.50, +1.50] | < 0.0002 |    0.083 | 3.00 | 1.000 |    60 |
+|    - | always the median  |   - |              4.00 |                    - |        - |        - |    - |     - |     - |
+
+Ranked by mae, less is better. With n > 1 seeds: mean ± standard deviation over seeds. With one: its 95% bootstrap
+interval, 10,000 resamples of 4 people. The difference to the best is taken on each of the same images, averaged over
+seeds: 95% interval and p by 10,000 paired bootstrap resamples of 4 people, p corrected for 1 comparison after Holm.
+They tell of other people, not of other seeds. The best was chosen on these same images, which flatters it. Every run:
+1,190,000 weights, 20 epochs.
+
+- the split leaks: 100.0% of the test images are of an identity that is in train; looking it up sees no pixel
+
+## Not ranked: 1 run that did not complete
+
+- failed: {tmp_path}/softmax-1: UserError: a | b
+"""  # noqa: E501 (a table is as wide as it is)
+    )
+
+
+def test_csv_has_a_row_a_group_and_numbers_in_full(study, tmp_path) -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(study))))
+
+    assert [(row["rank"], row["head"], row["n"], row["seeds"]) for row in rows] == [
+        ("1", "coral", "2", "0 1"),
+        ("2", "softmax", "1", "0"),
+    ]
+    assert float(rows[0]["std"]) == pytest.approx(0.5**0.5, abs=1e-15)
+    assert (rows[0]["low"], rows[0]["difference"], rows[1]["low"], rows[1]["high"]) == ("", "", "0.5", "4.5")
+    assert float(rows[1]["p_holm"]) == pytest.approx(2 / 10_001)
+    assert float(rows[1]["test/bias"]) == 3
+    assert rows[0]["folders"] == f"{tmp_path}/coral-0; {tmp_path}/coral-1"
+
+
+def test_json_has_everything_under_stable_keys(study) -> None:
+    told = json.loads(to_json(study))
+
+    assert set(told) == {"tables", "unranked", "not_comparable"}
+    (table,) = told["tables"]
+    assert {"protocol", "split_sha", "metric", "parameters", "groups", "baselines", "caption", "notes"} <= set(table)
+    first, second = table["groups"]
+    assert (first["rank"], first["params"], first["seeds"], first["difference"]) == (1, {"head": "coral"}, [0, 1], None)
+    assert first["metrics"]["test/mae"]["mean"] == 1.5
+    assert set(second["difference"]) == {"value", "low", "high", "p", "p_holm"}
+    assert table["baselines"][0] == {"name": "identity looked up", "metrics": {"test/mae": 2.0}}
+    assert told["unranked"][0]["error"] == "UserError: a | b"
+
+
+def test_html_needs_no_other_file_and_takes_nothing_for_markup(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 1, config={"optim.note": "<b>&"})
+    make_run("b", points=TARGETS + 2, config={"optim.note": "plain"})
+    picture = tmp_path / "p.png"
+    picture.write_bytes(b"\x89PNG")
+
+    found = to_html(compare(find_runs([tmp_path])), {"ranking": picture})
+
+    assert "&lt;b&gt;&amp;" in found
+    assert "<b>" not in found
+    assert 'src="data:image/png;base64,iVBORw=="' in found
+    assert "http" not in found.replace("<!doctype html>", "")
+    assert found.count("<tr") == 3
+
+
+def test_what_is_no_number_is_no_trouble_to_json_and_csv(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 1, config={"optim.lr": float("inf")})
+    make_run("b", config={"optim.lr": 1.0}, metrics={"test/mae": None})
+
+    found = compare(find_runs([tmp_path]))
+
+    assert json.loads(to_json(found))["tables"][0]["groups"][1]["metrics"]["test/mae"]["mean"] is None
+    assert len(to_csv(found).splitlines()) == 3
+    assert "n/a" in to_markdown(found)
+
+
+def test_bars_in_a_cell_do_not_break_the_table(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 1, config={"optim.note": "a|b"})
+    make_run("b", points=TARGETS + 2, config={"optim.note": "c"})
+
+    lines = to_markdown(compare(find_runs([tmp_path]))).splitlines()[2:6]
+
+    assert r"a\|b" in lines[2]
+    assert len({line.replace("\\|", "xx").count("|") for line in lines}) == 1
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_one_group_is_called_by_its_model_and_head(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 1)
+
+    (table,) = compare(find_runs([tmp_path])).tables
+
+    assert lay_out(table).rows[0][1] == "timm-softmax"
+    assert "difference" not in caption(table)
+    assert heading(table) == "demo/official/age: 12 test images of 4 people (split aaaabbbb)"
+
+
+def test_notes_say_beside_a_csv_what_it_has_no_place_for(study) -> None:
+    notes = notes_of(study)
+
+    assert notes[0].startswith("the split leaks")
+    assert notes[-1].startswith("not ranked: failed: ")
+
+
+def test_nothing_completed_is_still_told(make_run, tmp_path) -> None:
+    make_run("a", status="running")
+
+    found = compare(find_runs([tmp_path]))
+
+    assert to_markdown(found).startswith("## Not ranked: 1 run that did not complete")
+    assert "did not complete" in to_html(found)

@@ -1,0 +1,78 @@
+"""A sweep's folder gets its tables, whatever became of its points."""
+
+import csv
+
+import numpy as np
+
+from agebench.comparison.sweep import write_sweep
+
+TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
+
+
+def test_every_point_has_a_row_finished_or_not(make_run, tmp_path) -> None:
+    sweep = tmp_path / "sweep"
+    make_run("sweep/lr-0.1_seed-0", points=TARGETS + 1, config={"optim.lr": 0.1})
+    make_run("sweep/lr-0.2_seed-0", points=TARGETS + 2, config={"optim.lr": 0.2})
+    make_run("sweep/lr-0.2_seed-1", config={"optim.lr": 0.2}, seed=1, status="failed", error="OSError: gone", best=None)
+    make_run("sweep/lr-0.2_seed-0/evaluate/later", points=TARGETS + 2)
+    (sweep / "lr-0.2_seed-2" / ".hydra").mkdir(parents=True)
+
+    write_sweep(sweep)
+
+    with (sweep / "sweep.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["point"], row["status"], row["seed"], row["optim.lr"]) for row in rows] == [
+        ("lr-0.1_seed-0", "completed", "0", "0.1"),
+        ("lr-0.2_seed-0", "completed", "0", "0.2"),
+        ("lr-0.2_seed-1", "failed", "1", "0.2"),
+        ("lr-0.2_seed-2", "not started", "", ""),
+    ]
+    assert [row["test/mae"] for row in rows] == ["1", "2", "", ""]
+    assert [(row["best_epoch"], row["best_value"], row["fit_s"]) for row in rows[1:3]] == [
+        ("3", "2.5", "60.4"),
+        ("", "", "60.4"),
+    ]
+    assert rows[2]["error"] == "OSError: gone"
+    text = (sweep / "sweep.md").read_text(encoding="utf-8")
+    assert text.startswith("# sweep: 2 of 4 points completed\n\n## demo/official/age: 12 test images")
+    assert "| lr-0.2_seed-2 | not started |   - |    - |" in text
+    assert "| OSError: gone |" in text
+    assert not list(sweep.glob("*.part"))
+
+
+def test_pictures_are_drawn_of_what_there_is(make_run, tmp_path) -> None:
+    for i, (lr, decay) in enumerate(((0.1, 0), (0.2, 0), (0.1, 0.5))):
+        make_run(f"sweep/{i}", points=TARGETS + i, config={"optim.lr": lr, "optim.weight_decay": decay})
+
+    write_sweep(tmp_path / "sweep")
+
+    assert {path.name for path in (tmp_path / "sweep").glob("*.png")} == {"ranking.png", "curves.png", "parallel.png"}
+
+
+def test_odd_folders_are_told_and_raise_nothing(make_run, tmp_path, caplog) -> None:
+    sweep = tmp_path / "sweep"
+    make_run("sweep/good", points=TARGETS + 1)
+    for name, text in {
+        "list": "[]",
+        "empty": "",
+        "bare": '{"status": "completed"}',
+        "bad": '{"status": "x", "seed": []}',
+    }.items():
+        (sweep / name).mkdir()
+        (sweep / name / "results.json").write_text(text)
+    (sweep / "bare" / "metrics.csv").write_bytes(b"\xff\xfe")
+
+    write_sweep(sweep)
+
+    with (sweep / "sweep.csv").open(newline="") as lines:
+        told = {row["point"]: row["status"] for row in csv.DictReader(lines)}
+    assert told == {"bad": "x", "bare": "completed", "empty": "unreadable", "good": "completed", "list": "unreadable"}
+    assert "could not" not in caplog.text
+
+
+def test_a_sweep_without_points_or_folder_is_no_error(tmp_path, caplog) -> None:
+    write_sweep(tmp_path)
+    write_sweep(tmp_path / "nowhere")
+
+    assert (tmp_path / "sweep.md").read_text() == f"# {tmp_path.name}: 0 of 0 points completed\n"
+    assert "nowhere" in caplog.text

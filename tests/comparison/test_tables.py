@@ -1,0 +1,210 @@
+"""What may be ranked together, and what a reader must be told."""
+
+import numpy as np
+import pytest
+
+from agebench.comparison.runs import find_runs
+from agebench.comparison.tables import compare
+from agebench.errors import UserError
+
+TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
+
+
+def compared(tmp_path, metric=None):
+    return compare(find_runs([tmp_path]), metric)
+
+
+def test_groups_are_ranked_by_their_means_and_equal_means_share_a_rank(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 2, head="coral")
+    make_run("b0", points=TARGETS + 1, head="corn")
+    make_run("b1", points=TARGETS + 3, head="corn", seed=1)
+    make_run("c", points=TARGETS - 1.5, head="orcnn")
+    make_run("d", points=TARGETS + 9, head="sord")
+
+    (table,) = compared(tmp_path).tables
+
+    assert [(row.rank, row.group.params["head"]) for row in table.rows] == [
+        (1, "orcnn"),
+        (2, "coral"),
+        (2, "corn"),
+        (4, "sord"),
+    ]
+    assert [row.difference.value if row.difference else None for row in table.rows] == pytest.approx(
+        [None, 0.5, 0.5, 7.5]
+    )
+
+
+def test_p_values_are_corrected_for_all_rows_of_the_table(make_run, tmp_path) -> None:
+    for i, head in enumerate(("a", "b", "c", "d")):
+        make_run(head, points=TARGETS + i, head=head)
+
+    (table,) = compared(tmp_path).tables
+
+    # Every image differs alike, so no resample lies beyond zero: 2 / 10,001 each, times three.
+    assert [row.difference.p for row in table.rows[1:]] == pytest.approx([2 / 10_001] * 3)
+    assert [row.adjusted for row in table.rows[1:]] == pytest.approx([6 / 10_001] * 3)
+
+
+def test_protocols_are_never_ranked_together(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 2)
+    make_run("b", points=TARGETS + 1, protocol="demo/random/age", split_sha="eeee")
+
+    found = compared(tmp_path)
+
+    assert [table.protocol for table in found.tables] == ["demo/official/age", "demo/random/age"]
+    assert [len(table.rows) for table in found.tables] == [1, 1]
+    assert found.apart == (
+        "these runs are not comparable with one another: they were tested under different protocols "
+        "(demo/official/age, demo/random/age); each has its table"
+    )
+
+
+def test_neither_are_runs_on_other_test_images(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 2)
+    make_run("b", points=TARGETS + 1, split_sha="eeeeffffgggg")
+
+    found = compared(tmp_path)
+
+    assert len(found.tables) == 2
+    assert "on different test images (demo/official/age: split_sha aaaabbbb, eeeeffff)" in found.apart
+
+
+def test_other_training_images_are_one_table_and_a_note(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 2)
+    make_run("b", points=TARGETS + 1, data_sha="feed")
+
+    (table,) = compared(tmp_path).tables
+
+    assert table.parameters == ("images",)
+    assert [note for note in table.notes if "data_sha" in note] == [
+        "not all were trained and validated on the same images: data_sha is 1111222233334444 and feed"
+    ]
+
+
+def test_a_leaking_split_has_the_lookup_beside_it(make_run, tmp_path) -> None:
+    leak = {"test_identity_in_train": 1.0, "lookup_mae": 2.5, "median_mae": 12.0, "lookup_accuracy": 0.1}
+    leak |= {"majority_accuracy": 0.02, "unit": "years"}
+    make_run("a", points=TARGETS + 2, leak=leak)
+    make_run("b", points=TARGETS + 3, leak=leak, seed=1)
+
+    (table,) = compared(tmp_path).tables
+
+    assert [(each.name, each.figures) for each in table.baselines] == [
+        ("identity looked up", {"test/mae": 2.5}),
+        ("always the median", {"test/mae": 12.0}),
+    ]
+    assert table.notes[0].startswith("the split leaks: 100.0% of the test images are of an identity that is in train")
+
+
+def test_a_leak_of_some_groups_is_told_of_them_alone(make_run, tmp_path) -> None:
+    leak = {"test_identity_in_train": 0.5, "lookup_accuracy": 0.7, "majority_accuracy": 0.2, "unit": ""}
+    shared = {"protocol": "demo/official/class"}
+    make_run("a", points=TARGETS + 2, leak=leak, **shared)
+    make_run("b", points=TARGETS + 3, head="coral", leak={"images": 3, "identities": 0}, **shared)
+    make_run("c", points=TARGETS + 3, head="corn", **shared)
+
+    (table,) = compared(tmp_path).tables
+
+    assert [(each.name, each.figures) for each in table.baselines] == [
+        ("identity looked up (softmax)", {"test/accuracy": 0.7}),
+        ("most common label (softmax)", {"test/accuracy": 0.2}),
+    ]
+    assert any(note.startswith("the test leaks (coral): 3 of its images are images") for note in table.notes)
+
+
+def test_unfinished_runs_are_listed_and_never_ranked(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 2)
+    make_run("b", points=TARGETS + 1, seed=1, status="failed", error="ValueError: no\nmore")
+    make_run("c", points=TARGETS + 1, seed=2, status="interrupted")
+    make_run("d", seed=3, status="running")
+
+    found = compared(tmp_path)
+
+    assert len(found.tables[0].runs) == 1
+    assert [(run.folder.name, run.status, run.error) for run in found.unranked] == [
+        ("b", "failed", "ValueError: no"),
+        ("c", "interrupted", ""),
+        ("d", "running", ""),
+    ]
+
+
+def test_a_diverged_group_stands_at_the_end_and_is_marked(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 2)
+    make_run("b0", points=TARGETS + 1, head="coral", metrics={"test/mae": None, "test/accuracy": None})
+    make_run("b1", points=TARGETS + 1, head="coral", seed=1)
+
+    (table,) = compared(tmp_path).tables
+
+    assert [(row.rank, row.group.params["head"]) for row in table.rows] == [(1, "softmax"), (None, "coral")]
+    assert "coral: 1 of 2 runs diverged (null metrics), so there is no mean" in table.notes
+
+
+def test_machines_versions_and_code_that_differ_are_told(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 2)
+    make_run("b", points=TARGETS + 1, seed=1, versions={"torch": "2.6.0"}, device="NVIDIA H200", threads=8, git="def")
+
+    (table,) = compared(tmp_path).tables
+
+    assert table.notes == (
+        "not all were computed alike: torch 2.15.0 and 2.6.0; device NVIDIA H200 and cpu; threads 1 and 8; "
+        "git abc and def",
+    )
+
+
+def test_an_epoch_chosen_on_the_test_images_is_told(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 2, data={"test": 12, "val_is_test": True})
+
+    (table,) = compared(tmp_path).tables
+
+    assert table.notes[0].startswith("val is the test part: the epoch was chosen on the very images of the test")
+
+
+def test_missing_predictions_cost_the_pairs_and_nothing_else(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 1)
+    make_run("b", points=TARGETS + 2, head="coral")
+    (make_run("c", points=TARGETS + 3, head="corn") / "predictions.csv").unlink()
+
+    (table,) = compared(tmp_path).tables
+
+    assert [row.rank for row in table.rows] == [1, 2, 3]
+    assert [row.difference is None for row in table.rows] == [True, False, True]
+    assert "not compared image by image: c has no predictions.csv" in table.notes
+
+
+def test_the_metric_can_be_chosen_with_or_without_its_part(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 1)
+    make_run("b", points=TARGETS - 0.2, head="coral")
+
+    assert compared(tmp_path, "cs5").tables[0].metric == compared(tmp_path, "test/cs5").tables[0].metric == "test/cs5"
+    assert [row.group.params["head"] for row in compared(tmp_path, "accuracy").tables[0].rows] == ["coral", "softmax"]
+    with pytest.raises(UserError, match=r"no run here has the metric 'maee'; did you mean 'mae'\? \(known: accuracy, "):
+        compared(tmp_path, "maee")
+
+
+def test_what_is_no_mean_over_images_is_ranked_without_pairs(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 1)
+    make_run("b", points=TARGETS + 2, head="coral")
+
+    for metric, why in (("rmse", "rmse is no mean over images"), ("loss", "--metric nll"), ("bias", "size of their")):
+        (table,) = compared(tmp_path, metric).tables
+        assert table.paired is None
+        assert any(why in note for note in table.notes)
+
+
+def test_a_table_without_the_metric_says_so_and_takes_its_own(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 1)
+    make_run("b", protocol="digits/random/class", metrics={"test/accuracy": 0.9})
+
+    found = compared(tmp_path, "mae")
+
+    assert [table.metric for table in found.tables] == ["test/mae", "test/accuracy"]
+    assert "no run of this table has mae: it is ranked by accuracy" in found.tables[1].notes
+
+
+def test_an_old_run_without_what_newer_ones_have_is_shown(make_run, tmp_path) -> None:
+    folder = make_run("a")
+    (folder / "results.json").write_text('{"status": "completed", "metrics": {"test/accuracy": 0.5}}')
+
+    (table,) = compared(tmp_path).tables
+
+    assert (table.rows[0].rank, table.images, table.unit) == (1, None, "")
