@@ -104,6 +104,22 @@ def test_an_only_epoch_counts(clock) -> None:
     assert speed.data_wait_share == pytest.approx(0.25)
 
 
+def test_a_resumed_run_leaves_out_the_first_epoch_of_each_start(clock) -> None:
+    first, second = Speed(), Speed()
+    first.begin()
+    drive(first, clock, [(90.0, 80.0, 5.0, 10), (2.0, 0.5, 7.0, 100)])
+    held = first.state_dict()
+
+    clock.now += 1_000  # nobody trains
+    second.begin()
+    second.load_state_dict(held)
+    drive(second, clock, [(50.0, 40.0, 5.0, 10), (3.0, 0.25, 9.0, 150)])
+
+    assert second.images_per_s == pytest.approx(250 / 5)
+    assert second.data_wait_share == pytest.approx(0.75 / 5)
+    assert second.fit_s == pytest.approx(90 + 5 + 2 + 7 + 50 + 5 + 3 + 9)
+
+
 def test_speed_counts_the_images_of_all_devices(clock) -> None:
     speed = Speed()
 

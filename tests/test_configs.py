@@ -1,6 +1,7 @@
 """A contract for every file in conf/: it says what it is, composes, passes the check, and names what exists."""
 
 import inspect
+from importlib.util import find_spec
 from pathlib import Path
 
 import lightning as L
@@ -28,8 +29,20 @@ NEEDED = {
 }
 
 
+# Choices that compose only where an extra is installed.
+EXTRAS = {("experiment", "sweep_optuna"): ("hydra_plugins.hydra_optuna_sweeper", "optuna")}
+
+
 def every(values):
-    return pytest.mark.parametrize(("group", "choice"), values, ids=[f"{g}={c}" for g, c in values])
+    return pytest.mark.parametrize(
+        ("group", "choice"), [pytest.param(*value, id="=".join(value), marks=absent(value)) for value in values]
+    )
+
+
+def absent(choice):
+    """Skip a choice whose extra is not there."""
+    plugin, extra = EXTRAS.get(choice, ("agebench", ""))
+    return pytest.mark.skipif(find_spec(plugin) is None, reason=f"needs the extra: pip install agebench[{extra}]")
 
 
 def targets(node) -> set[str]:

@@ -45,6 +45,7 @@ def hash_of(compose_config):
         "test_checkpoint=last",
         "monitor=val/loss",
         "callbacks.early_stopping.patience=5",
+        "trainer.limit_val_batches=1",
     ],
 )
 def test_the_hash_changes_with_what_decides_the_result(hash_of, override) -> None:
@@ -63,6 +64,10 @@ def test_the_hash_changes_with_what_decides_the_result(hash_of, override) -> Non
         "logger=tensorboard_csv",
         "report=false",
         "sweep=named",
+        "resume=false",
+        "resume=outputs/there",
+        "launcher.jobs=4",
+        "launcher.timeout=60",
         "callbacks.progress=null",
         "callbacks.progress.refresh_rate=1",
         "callbacks.lr_monitor=null",
@@ -74,6 +79,12 @@ def test_the_hash_changes_with_what_decides_the_result(hash_of, override) -> Non
 )
 def test_the_hash_does_not_change_with_what_does_not(hash_of, override) -> None:
     assert hash_of(override) == hash_of()
+
+
+def test_batches_of_evaluation_count_where_they_decide_what_is_evaluated(hash_of) -> None:
+    limit = "trainer.limit_test_batches=1"
+
+    assert hash_of(limit, "data.eval_batch_size=7") != hash_of(limit, "data.eval_batch_size=8")
 
 
 def test_the_hash_is_the_same_in_another_process(compose_config) -> None:

@@ -1,5 +1,7 @@
 """TensorBoard, read back as TensorBoard reads it."""
 
+import time
+
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -91,3 +93,22 @@ def test_figures_and_hyperparameters_of_lightnings_leave_nothing_beside(board, t
 
     assert "hp_metric" not in read(tmp_path).Tags()["scalars"]
     assert all(path.name.startswith("events.out.tfevents.") for path in tmp_path.rglob("*"))
+
+
+def test_a_run_that_goes_on_shows_no_point_twice(tmp_path) -> None:
+    for values in ({1: 4.0, 2: 3.0, 3: 9.0}, {3: 2.0, 4: 1.0}):
+        logger = RunTensorBoard(str(tmp_path))
+        if 1 not in values:
+            logger.go_on(3)
+        logger.declare_hparams(PARAMS, ["test/accuracy"])
+        for step, value in values.items():
+            logger.log_metrics({"train/loss": value}, step=step)
+        logger.finalize("success")
+        time.sleep(1.1)  # files are read in the order of their names, which hold the second
+
+    events = read(tmp_path)
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)]
+    assert sorted(tag for tag in events.summary_metadata if "hparams" in tag) == [
+        "_hparams_/experiment",
+        "_hparams_/session_start_info",
+    ]

@@ -14,6 +14,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from agebench.checkpoints import LastCheckpoint
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import UserError
 from agebench.heads.base import Head
@@ -233,7 +234,7 @@ def build_monitor(cfg: DictConfig, *, unit: str) -> tuple[str, str]:
 
 def build_callbacks(cfg: DictConfig, run_dir: Path, *, monitor: str, mode: str) -> list[Any]:
     """Return the callbacks of conf/callbacks that are on; those that watch a metric get the monitored one."""
-    made = []
+    made: list[Any] = []
     for name, node in cfg.callbacks.items():
         if node is None or "_target_" not in node:
             continue
@@ -243,7 +244,9 @@ def build_callbacks(cfg: DictConfig, run_dir: Path, *, monitor: str, mode: str) 
         if node.get("monitor") == "auto":
             changes = {"monitor": monitor, "mode": mode}
         if name == "checkpoint":
-            changes["dirpath"] = str(run_dir / "checkpoints")
+            changes |= {"dirpath": str(run_dir / "checkpoints"), "save_last": False}
+            if node.get("save_last"):  # ours, between two epochs; it must be the first callback
+                made.insert(0, LastCheckpoint(run_dir / "checkpoints" / "last.ckpt"))
         made.append(instantiate(node, _convert_="all", **changes))
     return made
 

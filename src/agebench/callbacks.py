@@ -14,11 +14,15 @@ PROGRESS_KEYS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "va
 class Speed(Callback):
     """Measures training: its wall time, without validation, and the part of it spent waiting for batches.
 
-    The first epoch warms things up and is left out when there are more.
+    The first epoch warms things up and is left out when there are more; so is that of every start of a run that was
+    interrupted.
     """
 
     def __init__(self) -> None:
         self._epochs: list[tuple[float, float, int]] = []  # seconds, seconds of waiting, images
+        self._firsts = [0]  # which of them began a start
+        self._earlier = 0.0  # seconds of earlier starts
+        self._began: float | None = None
         self._start = self._paused = self._wait = 0.0
         self._images = 0
 
@@ -40,8 +44,27 @@ class Speed(Callback):
         seconds = time.perf_counter() - self._start
         return self._images / seconds if self._start and seconds else 0.0
 
+    def begin(self) -> None:
+        """Start the clock of the whole training."""
+        self._began = time.perf_counter()
+
+    @property
+    def fit_s(self) -> float:
+        """Seconds since it began, and those of earlier starts up to the epoch from which this one went on."""
+        return self._earlier + (time.perf_counter() - self._began if self._began is not None else 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Travel with the checkpoint, so that the figures of a resumed run are those of all its starts."""
+        return {"epochs": self._epochs, "firsts": self._firsts, "fit_s": self.fit_s}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what earlier starts measured."""
+        self._epochs = [tuple(epoch) for epoch in state_dict["epochs"]]
+        self._firsts, self._earlier = [*state_dict["firsts"], len(self._epochs)], state_dict["fit_s"]
+
     def _total(self) -> tuple[float, float, int]:
-        epochs = self._epochs[1:] or self._epochs
+        warm = [epoch for i, epoch in enumerate(self._epochs) if i not in self._firsts]
+        epochs = warm or self._epochs
         return sum(e[0] for e in epochs), sum(e[1] for e in epochs), sum(e[2] for e in epochs)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

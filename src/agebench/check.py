@@ -34,6 +34,7 @@ def _is_node(value: Any) -> bool:
 RULES: tuple[Rule, ...] = (
     ("seed", lambda v: _is_int(v, 0, MAX_SEED), f"a whole number from 0 to {MAX_SEED}"),
     ("report", lambda v: isinstance(v, bool), "true or false"),
+    ("resume", lambda v: v is False or (isinstance(v, str) and v != ""), "auto, false or the folder of a run"),
     ("channels_last", lambda v: isinstance(v, bool), "true or false"),
     ("matmul_precision", lambda v: v in ("highest", "high", "medium"), "one of highest, high, medium"),
     ("test_checkpoint", lambda v: v in ("best", "last"), "best or last"),

@@ -6,6 +6,7 @@ Nothing heavy is imported here: help and mistakes answer before torch would have
 import contextlib
 import difflib
 import errno
+import logging
 import os
 import re
 import sys
@@ -20,6 +21,10 @@ VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-na
 VALUED |= {"--experimental-rerun"}
 
 
+# Hydra's plugins that are extras of ours: a choice in the group hydra/launcher or hydra/sweeper, and the extra.
+EXTRAS = {"ray": "ray", "ray_aws": "ray", "ray_cluster": "ray", "joblib": "joblib", "optuna": "optuna"}
+EXTRAS |= {"submitit_local": "slurm", "submitit_slurm": "slurm"}
+log = logging.getLogger(__name__)
 UNWRITABLE = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOENT)
 
 
@@ -110,6 +115,7 @@ def _run_hydra(task: Callable[[Any], Any], config_name: str) -> None:
         return point_name(differs, plain)
 
     OmegaConf.register_new_resolver("agebench.point", name_point, replace=True)
+    OmegaConf.register_new_resolver("agebench.from", lambda folder, path: str(Path(folder, path)), replace=True)
     _leave_out_of_names()
     environment = os.environ.pop("HYDRA_FULL_ERROR", None)
 
@@ -117,11 +123,17 @@ def _run_hydra(task: Callable[[Any], Any], config_name: str) -> None:
 
     def job(cfg: Any) -> Any:
         os.environ.pop("HYDRA_FULL_ERROR", None)
+        elsewhere = HydraConfig.get().mode == RunMode.MULTIRUN  # a point under another launcher than ours
+        if elsewhere:
+            os.chdir(HydraConfig.get().runtime.cwd)  # a Ray worker starts where `ray start` was typed
         try:
             return task(cfg)
         except Exception as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise  # the launcher reports it and goes on
+            if elsewhere:
+                log.exception("this point failed")
+                message = explain(error, config_folder()) or f"{type(error).__name__}: {error}"
+                folder = HydraConfig.get().runtime.output_dir
+                raise SweepError(f"a point failed: {message} (see {folder})") from None
             failed.append(error)  # Hydra would print a report of its own
             return None
         finally:
@@ -177,6 +189,9 @@ def explain(error: BaseException, conf: Path) -> str | None:
     if isinstance(error, OSError) and error.filename and error.errno in UNWRITABLE:
         return f"cannot write {error.filename}: {error.strerror}; choose another hydra.run.dir or paths.output"
     text = " ".join(str(error).split()) if str(error) else str(chain[-1])
+    match = re.search(r"Could not (?:find|load) '(hydra/(?:launcher|sweeper))/(\w+)'", text)
+    if match and match[2] in EXTRAS:
+        return f'{match[1]}={match[2]} needs an extra: pip install "agebench[{EXTRAS[match[2]]}]"; see docs/sweeps.md'
     if "Config group override must be a string" in text:  # a bare ValueError of Hydra's
         return "a group takes the name of a choice, as in model=mlp: no number, no null, and no spaces around ="
     if not any(isinstance(found, HydraException | OmegaConfBaseException) for found in chain):

@@ -1,8 +1,8 @@
 """One training run, from a composed config to a finished run directory."""
 
 import logging
+import shlex
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,20 +15,29 @@ from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from agebench import build, run
+from agebench import build, resume, run
 from agebench.callbacks import EpochTable, Progress, Speed
+from agebench.checkpoints import WholeFiles
 from agebench.console import announce, device_name, tell
+from agebench.data.datamodule import ImageDataModule
 from agebench.errors import UserError
 from agebench.hparams import hparams, test_metrics
 from agebench.outputs import data_sha, describe_data, describe_test, write_breakdown, write_predictions, write_split
 from agebench.summary import count_parameters
+from agebench.sweep import job
+from agebench.sweep.told import Told
 from agebench.tensorboard import RunTensorBoard
 
 log = logging.getLogger(__name__)
 
 
+LOCK_WAIT_S = 8  # the worker processes of a killed run take 5 s to see that it is gone, and hold its lock till then
+
+
 def fit(cfg: DictConfig, run_dir: Path) -> float:
     """Train, test on the chosen checkpoint and write the run directory.
+
+    What an earlier start left unfinished in the directory is gone on with; a run that is complete is left as it is.
 
     Args:
         cfg: The composed config.
@@ -38,21 +47,38 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
         The monitored metric's best value, for sweepers.
 
     Raises:
-        UserError: If the config or the data is wrong.
+        UserError: If the config or the data is wrong, or the directory holds another run.
     """
     first = run.is_first_process()
     run_dir.mkdir(parents=True, exist_ok=True)
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    wanted = run.config_hash(config)
     with _claimed(run_dir) if first else nullcontext():
-        if first and (finished := _finished(run_dir, cfg)) is not None:
-            return finished
+        before = resume.read_before(run_dir)
+        done = resume.finished(run_dir, before, config=wanted, sha=lambda: data_sha(_data(cfg)))
+        if done is not None:
+            return done
+        if cfg.resume not in ("auto", False) and before.get("config") not in (None, wanted):
+            raise UserError(
+                f"{run_dir} is a run of another config ({before['config']}, and this is {wanted}): "
+                "resume=FOLDER takes no override that changes the result"
+            )
+        results: dict[str, Any] = {
+            "status": "running",
+            "seed": cfg.seed,
+            "config": wanted,
+            "resumed": before.get("resumed", 0),
+        }
         if first:
             run.write_config(run_dir, cfg)
-        results: dict[str, Any] = {"status": "running", "seed": cfg.seed}
+            run.write_json(run_dir / "results.json", results)
         try:
-            return _fit(cfg, run_dir, results, first=first)
+            return _fit(cfg, config, run_dir, before, results, first=first)
         except (KeyboardInterrupt, SystemExit):
             results["status"] = "interrupted"
-            log.warning("interrupted: what was finished is kept in %s", run_dir)
+            if first:
+                again = f"python -m agebench.train {shlex.quote(f'resume={run_dir}')}"
+                log.warning("interrupted: what was finished is kept in %s; to go on: %s", run_dir, again)
             sys.exit(1)  # also after SIGTERM, at which Lightning would end with 0
         except BaseException as error:
             results["status"], results["error"] = "failed", f"{type(error).__name__}: {error}"
@@ -62,79 +88,76 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
                 run.write_json(run_dir / "results.json", results)
 
 
-def _finished(run_dir: Path, cfg: DictConfig) -> float | None:
-    """Return the best value of a run that is complete in this folder already, or clear what an unfinished one left.
-
-    Raises:
-        UserError: If the folder holds a complete run of another config, or of other images, which must not be lost.
-    """
-    if not (run_dir / "results.json").exists():
-        return None
-    before = run.read_results(run_dir)
-    if before.get("status") == "completed":
-        config: Any = OmegaConf.to_container(cfg, resolve=True)
-        if before.get("config") != run.config_hash(config):
-            raise UserError(f"{run_dir} holds a finished run of another config: choose another hydra.run.dir or sweep")
-        data = build.build_data(cfg)
-        data.setup()
-        if before.get("data_sha") != data_sha(data):
-            raise UserError(
-                f"{run_dir} holds a finished run of this config on other images or labels than are there now: "
-                "choose another hydra.run.dir or sweep"
-            )
-        log.info("%s is complete with this very config: nothing to do", run_dir)
-        return float(before["best"]["value"] if before["best"]["value"] is not None else "nan")
-    for old in (*run_dir.glob("events.out.tfevents*"), *run_dir.glob("checkpoints/*.ckpt")):
-        old.unlink()
-    return None
+def _data(cfg: DictConfig) -> ImageDataModule:
+    data = build.build_data(cfg)
+    data.setup()
+    return data
 
 
 def quieten() -> None:
     """Leave to the reader what Lightning says that helps, and drop what it says at every run."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*treespec.*", ".*smaller than the logging interval.*", ".*does not have many workers.*"):
+    for message in (
+        ".*treespec.*",
+        ".*smaller than the logging interval.*",
+        ".*does not have many workers.*",
+        "Checkpoint directory .* exists and is not empty.*",
+    ):
         warnings.filterwarnings("ignore", message)
 
 
-def _fit(cfg: DictConfig, run_dir: Path, results: dict[str, Any], *, first: bool) -> float:
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
+def _fit(
+    cfg: DictConfig,
+    config: dict[str, Any],
+    run_dir: Path,
+    before: dict[str, Any],
+    results: dict[str, Any],
+    *,
+    first: bool,
+) -> float:
     quieten()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(cfg.matmul_precision)
-    data = build.build_data(cfg)
-    data.setup()
+    data = _data(cfg)
     module = build.build_module(cfg, data)
     monitor, mode = build.build_monitor(cfg, unit=data.target.unit)
     speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
-    trainer = _trainer(cfg, run_dir, [speed, table, *build.build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)])
+    trainer = _trainer(cfg, run_dir, [*build.build_callbacks(cfg, run_dir, monitor=monitor, mode=mode), speed, table])
 
     total, trainable = count_parameters(module.model)
     results |= {
         "protocol": data.protocol,
         **describe_data(data),
         "params": {"total": total, "trainable": trainable},
-        "config": run.config_hash(config),
         "versions": run.versions(),
         "git": run.git_commit(),
         "device": device_name(trainer),
         "threads": torch.get_num_threads(),
     }
+    # Travels with the checkpoints: only this run goes on from them.
+    module.stamp |= {"config_hash": results["config"], "data_sha": results["data_sha"]}
+    start = resume.find_start(run_dir, before, config=config, sha=results["data_sha"], resume=cfg.resume)
+    results["resumed"] = results["resumed"] + 1 if start.checkpoint else 0
     if first:
+        resume.prepare(run_dir, start)
         run.write_json(run_dir / "results.json", results)
         write_split(run_dir, data)
         announce(cfg, data, module, trainer)
+        if start.checkpoint:
+            log.info("resumed   after epoch %d, whose end is in %s", start.epochs, start.checkpoint)
     boards = [logger for logger in trainer.loggers if isinstance(logger, RunTensorBoard)]
     for board in boards:
+        if start.checkpoint:
+            board.go_on(start.step)
         names = [f"test/{name}" for name in test_metrics(module)]
         board.declare_hparams(hparams(cfg, config, data.protocol), [f"best/{monitor}", *names])
 
-    start = time.perf_counter()
-    trainer.fit(module, datamodule=data)
-    fit_s = time.perf_counter() - start
+    speed.begin()
+    trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+    fit_s = speed.fit_s
     checkpoint = trainer.checkpoint_callback
     best_path = getattr(checkpoint, "best_model_path", "") if cfg.test_checkpoint == "best" else ""
-    last_path = getattr(checkpoint, "last_model_path", "")
     history = list(table.rows)  # before testing, which takes the callbacks back to where they were at the best epoch
     best = _best(history, monitor, mode, checkpoint)
     results |= {
@@ -147,8 +170,8 @@ def _fit(cfg: DictConfig, run_dir: Path, results: dict[str, Any], *, first: bool
             "data_wait_share": round(speed.data_wait_share, 5),
         },
     }
-    # Without a checkpoint (callbacks.checkpoint=null, debug=fast) the weights in memory are the last ones.
-    trainer.test(module, datamodule=data, ckpt_path=best_path or last_path or None, verbose=False)
+    # The weights in memory are the last ones, a run's that had already ended too: they were read with its checkpoint.
+    trainer.test(module, datamodule=data, ckpt_path=best_path or None, weights_only=True, verbose=False)
     predictions = module.predictions
     if predictions is None:
         raise RuntimeError("the test ended without predictions")
@@ -173,20 +196,25 @@ def _fit(cfg: DictConfig, run_dir: Path, results: dict[str, Any], *, first: bool
     for board in boards:
         board.finish_hparams()
     results["status"] = "completed"
+    resume.tidy(run_dir)
     tell(results, run_dir)
     return float(best["value"])
 
 
 def _trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Any]) -> L.Trainer:
     loggers = build.build_loggers(cfg, run_dir)
-    bar = cfg.callbacks.get("progress")
+    bar, speed = cfg.callbacks.get("progress"), next(each for each in callbacks if isinstance(each, Speed))
     if bar:
-        callbacks = [*callbacks, Progress(callbacks[0], terminal=sys.stderr.isatty(), refresh_rate=bar.refresh_rate)]
+        callbacks = [*callbacks, Progress(speed, terminal=sys.stderr.isatty(), refresh_rate=bar.refresh_rate)]
+    if job.reporter is not None:
+        callbacks = [*callbacks, Told(job.reporter, speed)]
     if not loggers:
         callbacks = [c for c in callbacks if type(c).__name__ != "LearningRateMonitor"]
     try:
+        plugins = {} if cfg.trainer.get("plugins") else {"plugins": [WholeFiles()]}
         trainer: L.Trainer = instantiate(
             cfg.trainer,
+            **plugins,
             callbacks=callbacks,
             logger=loggers or False,
             default_root_dir=str(run_dir),
@@ -220,13 +248,13 @@ def _best(rows: list[dict[str, float]], monitor: str, mode: str, checkpoint: Any
 @contextmanager
 def _claimed(run_dir: Path) -> Iterator[None]:
     """Keep two processes from writing one run directory."""
+    # The file stays: another process may have it open already, and would lock a file that is no longer there.
     lock = FileLock(run_dir / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOCK_WAIT_S)
     except Timeout:
         raise UserError(f"another process is writing {run_dir}: wait for it, or choose another hydra.run.dir") from None
     try:
         yield
     finally:
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)

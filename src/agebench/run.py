@@ -7,7 +7,9 @@ import math
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ WITHOUT_EFFECT = (
     "report",
     "sweep",
     "resume",
+    "launcher",
     "data.num_workers",
     "data.eval_batch_size",
     "data.residency",
@@ -48,7 +51,9 @@ def config_hash(config: Mapping[str, Any]) -> str:
         config: The composed config as plain data.
     """
     flat = flatten(config)
-    kept = {k: v for k, v in flat.items() if not any(k == w or k.startswith(f"{w}.") for w in WITHOUT_EFFECT)}
+    kept = {key: value for key, value in flat.items() if has_effect(key)}
+    if any(flat.get(f"trainer.limit_{part}_batches") is not None for part in ("val", "test")):
+        kept["data.eval_batch_size"] = flat.get("data.eval_batch_size")  # decides how many images a batch limit leaves
     # Where a named data set lies does not change it; a folder or a table of one's own IS what its path says.
     own = str(flat.get("data.source._target_", "")).rpartition(".")[2] in ("Folder", "Table")
     for key in ("data.root", "data.source.root"):
@@ -59,6 +64,11 @@ def config_hash(config: Mapping[str, Any]) -> str:
         if isinstance(kept.get(key), str):
             kept[key] = str(Path(kept[key]).absolute())
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def has_effect(key: str) -> bool:
+    """Return whether a config key, dotted, may change a run's result."""
+    return not any(key == without or key.startswith(f"{without}.") for without in WITHOUT_EFFECT)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -87,9 +97,9 @@ def point_name(differs: str, config: Mapping[str, Any]) -> str:
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all; NaN and infinities, which JSON does not know, become null."""
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(json.dumps(_finite(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    text = json.dumps(_finite(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    with _whole(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:
@@ -102,12 +112,21 @@ def _finite(value: Any) -> Any:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file, UTF-8, whole or not at all."""
-    part = path.with_suffix(path.suffix + ".part")
-    with part.open("w", newline="", encoding="utf-8") as lines:
+    with _whole(path) as part, part.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(columns)
         writer.writerows(rows)
-    part.replace(path)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Give a file of this thread's own to write, which then takes the place of `path`, or goes if writing failed."""
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_config(folder: Path, config: Any) -> None:

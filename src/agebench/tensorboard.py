@@ -18,6 +18,13 @@ class RunTensorBoard(TensorBoardLogger):
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
 
+    def go_on(self, step: int) -> None:
+        """Hide what an interrupted start of the run wrote at this step and later: it comes again.
+
+        Must be called before anything is written.
+        """
+        self._kwargs["purge_step"] = step  # for the SummaryWriter, which is made when it is first asked for
+
     @rank_zero_only
     def declare_hparams(self, params: Mapping[str, Any], metrics: Sequence[str]) -> None:
         """Name a run's hyperparameters, and those of its scalars that the HPARAMS page shows beside them."""

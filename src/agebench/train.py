@@ -1,26 +1,48 @@
 """`python -m agebench.train`: train a model, test it, write a run directory."""
 
+import sys
 from typing import Any
 
 from agebench.cli import main as run_verb
+from agebench.errors import UserError
+from agebench.rerun import typed_again
 
 
-def train(cfg: Any) -> float:
-    """Train by a composed config; return the monitored metric's best value, which sweepers optimise."""
+def train(cfg: Any) -> float | None:
+    """Train by a composed config; return the monitored metric's best value, which sweepers optimise.
+
+    None stands for NaN: Optuna's sweeper takes it for a failed trial, and ends at a NaN.
+    """
+    import math
+    import os
     from pathlib import Path
 
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from agebench.check import check_config
+    from agebench.sweep.point import count_ranks
 
     check_config(cfg)
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN and count_ranks(cfg) > 1 and "SLURM_NTASKS" not in os.environ:
+        raise UserError(  # Lightning would start the other ranks with the command line of the whole sweep
+            f"trainer.devices={cfg.trainer.devices} in a sweep needs the launcher that is agebench's own, or tasks "
+            f"that SLURM starts, one a device: leave out hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
+        )
     from agebench.fit import fit
 
-    return fit(cfg, Path(HydraConfig.get().runtime.output_dir))
+    best = fit(cfg, Path(hydra.runtime.output_dir))
+    return None if math.isnan(best) else best
 
 
 def main() -> None:
     """Run the verb."""
+    try:
+        sys.argv[1:] = typed_again(sys.argv[1:])
+    except UserError as error:
+        print(f"agebench train: {error}", file=sys.stderr)
+        sys.exit(2)
     run_verb("train", train, config_name="config")
 
 

@@ -11,6 +11,12 @@ from agebench.errors import UserError
 CONSOLE = "console.log"  # in a point's folder: all that its process says
 
 
+def count_ranks(config: Any) -> int:
+    """Return how many processes a training has on one machine, by its composed config."""
+    devices = config.trainer.devices
+    return devices if isinstance(devices, int) and devices > 1 and "ddp" in str(config.trainer.strategy) else 1
+
+
 @dataclass
 class Point:
     """A point and how it went.

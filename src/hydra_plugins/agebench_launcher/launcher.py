@@ -1,6 +1,7 @@
 """The launcher behind `-m`: every point is checked before the first starts, and runs in a process of its own."""
 
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from agebench import cli
 from agebench.check import check_config, check_sources
 from agebench.errors import UserError
 from agebench.sweep.job import Context
-from agebench.sweep.point import Point
+from agebench.sweep.point import Point, count_ranks
 from agebench.sweep.slots import Slot, make_slots, visible_gpus
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class AgebenchLauncher(Launcher):
         if twice:
             raise UserError(f"two points of the sweep would write {sorted(twice)[0]}: they are the same run")
         points = [
-            Point(folder.name, folder, self._command(overrides, folder, index), ranks=_ranks(config))
+            Point(folder.name, folder, self._command(overrides, folder, index), ranks=count_ranks(config))
             for index, (config, overrides, folder) in enumerate(
                 zip(configs, job_overrides, folders, strict=True), start=initial_job_idx
             )
@@ -54,7 +55,8 @@ class AgebenchLauncher(Launcher):
         slots = self._slots(configs, context)
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         at_once = f", {len(slots)} at once" if len(slots) > 1 else ""
-        log.info("%d points%s, in %s", len(points), at_once, Path(self.config.hydra.sweep.dir).absolute())
+        count = f"{len(points)} point{'s' if len(points) > 1 else ''}"
+        log.info("%s%s, in %s", count, at_once, Path(self.config.hydra.sweep.dir).absolute())
         options = self.config.launcher
         board = Board(len(points), at_once=len(slots), terminal=sys.stderr.isatty())
         queue = Queue(context, slots, board, timeout=options.timeout, fail_fast=options.fail_fast)
@@ -99,14 +101,8 @@ class AgebenchLauncher(Launcher):
         done.cfg, done.hydra_cfg = config, OmegaConf.create({"hydra": config.hydra})
         done.overrides = filter_overrides(list(config.hydra.overrides.task))
         done.working_dir, done.task_name = str(point.folder), str(config.hydra.job.name)
-        done.status, done.return_value = JobStatus.COMPLETED, point.best
+        done.status, done.return_value = JobStatus.COMPLETED, None if math.isnan(point.best) else point.best
         return done
-
-
-def _ranks(config: DictConfig) -> int:
-    """Return how many processes share the CPU in one point."""
-    devices = config.trainer.devices
-    return devices if isinstance(devices, int) and devices > 1 and "ddp" in str(config.trainer.strategy) else 1
 
 
 ConfigStore.instance().store(

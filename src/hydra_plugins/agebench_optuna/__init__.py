@@ -1,0 +1,1 @@
+"""Optuna, with a study that is continued."""

@@ -1,0 +1,124 @@
+"""Optuna's sweeper with its study kept beside the runs: the same command goes on where it stopped."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from agebench import run
+from agebench.cli import SweepError
+from agebench.errors import UserError
+
+log = logging.getLogger(__name__)
+LOWER_IS_BETTER = ("loss", "mae", "rmse", "nll")  # of the metrics that `monitor` may name
+
+
+def direction(config: DictConfig) -> str:
+    """Return which way the trials' objective, the best value of the metric `monitor`, is better.
+
+    Args:
+        config: The composed config.
+    """
+    monitor = str(config.monitor)
+    if monitor == "auto":
+        monitor = "val/mae" if config.data.target == "age" else "val/accuracy"
+    return "minimize" if monitor.rpartition("/")[2] in LOWER_IS_BETTER else "maximize"
+
+
+class StudySweeper(Sweeper):
+    """Runs Optuna's trials until the study has `n_trials` of them, those of earlier calls included.
+
+    A trial that was cut off is asked again first: the same values make the same folder, where its run goes on.
+
+    Args:
+        options: Those of hydra_plugins.hydra_optuna_sweeper; `direction` may be `auto`, which asks `monitor`.
+    """
+
+    config: DictConfig
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra hands over."""
+        # Here, for Hydra imports this file wherever it looks for plugins, and Optuna is an extra.
+        from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
+
+        self.config = config
+        if self.options["direction"] == "auto":
+            self.options["direction"] = direction(config)
+        self.sweeper: Any = OptunaSweeperImpl(**self.options)
+        self.sweeper.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the trials that the study lacks.
+
+        Raises:
+            UserError: If the study in this folder is of another search.
+            SweepError: If no trial was completed.
+        """
+        import optuna
+
+        optuna.logging.set_verbosity(logging.WARNING)
+        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        if self.sweeper.storage is not None:
+            study = optuna.create_study(
+                storage=self.sweeper.storage,
+                study_name=self.sweeper.study_name,
+                directions=self.sweeper._get_directions(),
+                load_if_exists=True,
+            )
+            self._claim(study, self._search(arguments))
+            self._take_up(study)
+        try:
+            self.sweeper.sweep(arguments)
+        except ValueError as error:
+            if str(error).rstrip(".") not in ("No trials are completed yet", "Record does not exist"):
+                raise
+            raise SweepError("no trial was completed: their folders say why, each in its own log") from error
+
+    def _search(self, arguments: list[str]) -> dict[str, str]:
+        """Return what a study's trials have in common: the fixed part of the config, and the space that is searched."""
+        given = [*(f"{key}={value}" for key, value in (self.sweeper.params or {}).items()), *arguments]
+        space = {o.get_key_element(): o for o in OverridesParser.create().parse_overrides(given)}
+        swept = {key: str(o.input_line).partition("=")[2] for key, o in space.items() if o.is_sweep_override()}
+        node = OmegaConf.masked_copy(self.config, [str(key) for key in self.config if key != "hydra"])
+        config: Any = OmegaConf.to_container(node, resolve=True)
+        return {**swept, "the rest of the config": run.config_hash(config)}
+
+    def _claim(self, study: Any, search: Mapping[str, str]) -> None:
+        before = study.user_attrs.get("search", search)
+        changed = sorted(key for key in {*before, *search} if before.get(key) != search.get(key))
+        if changed:
+            raise UserError(
+                f"the study {study.study_name} in {self.sweeper.storage} searches something else "
+                f"({', '.join(changed)} differs): choose another sweep=NAME"
+            )
+        study.set_user_attr("search", dict(search))
+
+    def _take_up(self, study: Any) -> None:
+        """Ask cut-off trials again, and count how many are left."""
+        from optuna.exceptions import ExperimentalWarning
+        from optuna.trial import TrialState
+
+        cut_off = study.get_trials(states=(TrialState.RUNNING,))
+        asked_again = [*study.user_attrs.get("asked_again", []), *(trial.number for trial in cut_off)]
+        study.set_user_attr("asked_again", asked_again)
+        for trial in cut_off:
+            study.tell(trial.number, state=TrialState.FAIL)
+            if trial.params:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ExperimentalWarning)
+                    study.enqueue_trial(trial.params)
+        ended = study.get_trials(states=(TrialState.COMPLETE, TrialState.FAIL))
+        done = sum(trial.number not in asked_again for trial in ended)
+        if done:
+            log.info("the study has %d of %d trials", done, self.sweeper.n_trials)
+        self.sweeper.n_trials = max(0, self.sweeper.n_trials - done)
+        self.sweeper.job_idx = len(study.trials)

@@ -1,0 +1,243 @@
+"""Launchers and searches that come as extras, and the ready sweeps: composed here, run where they are installed."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from omegaconf import OmegaConf
+
+from agebench.build import build_monitor
+from agebench.check import check_config
+from agebench.errors import UserError
+from hydra_plugins.agebench_optuna.sweeper import StudySweeper, direction
+
+QUICK = ("data=digits", "model=mlp", "trainer.max_epochs=1", "report=false")
+PLUGINS = {"ray": "hydra_ray_launcher", "slurm": "hydra_submitit_launcher", "optuna": "hydra_optuna_sweeper"}
+BROKEN = "model._target_=no.such,agebench.models.mlp.MLP"
+CHOICE = "model._target_=choice(no.such,agebench.models.mlp.MLP)"
+
+
+def needs(extra: str) -> pytest.MarkDecorator:
+    try:
+        there = find_spec(f"hydra_plugins.{PLUGINS[extra]}") is not None
+    except ModuleNotFoundError:
+        there = False
+    return pytest.mark.skipif(not there, reason=f"needs the extra: pip install agebench[{extra}]")
+
+
+def train(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the verb in a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "agebench.train", *QUICK, *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def statuses(folder: Path) -> list[str]:
+    return sorted(json.loads(file.read_text())["status"] for file in folder.glob("*/results.json"))
+
+
+GRIDS = {
+    "sweep_lr": {"optim.lr": 5, "seed": 3},
+    "sweep_optim": {"optim": 4, "optim.lr": 4},
+    "sweep_epochs": {"trainer.max_epochs": 4, "seed": 3},
+    "sweep_early_stopping": {"callbacks.early_stopping.patience": 4, "seed": 3},
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_ready_grid_is_a_sweep_of_the_promised_points(conf, name) -> None:
+    hydra = OmegaConf.load(conf / "experiment" / f"{name}.yaml").hydra
+
+    assert hydra.mode == "MULTIRUN"
+    assert {key: len(value.split(",")) for key, value in hydra.sweeper.params.items()} == GRIDS[name]
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_point_of_a_ready_grid_passes_the_check(compose_config, conf, name) -> None:
+    params = OmegaConf.load(conf / "experiment" / f"{name}.yaml").hydra.sweeper.params
+    corners = [[f"{key}={value.split(',')[end]}" for key, value in params.items()] for end in (0, -1)]
+
+    for corner in corners:
+        check_config(compose_config(f"experiment={name}", "data=demo", "model=lenet", *corner))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "better"),
+    [
+        ([], "maximize"),
+        (["data=demo", "data.target=age"], "minimize"),
+        (["data=demo", "data.target=decade"], "maximize"),
+        (["monitor=val/loss"], "minimize"),
+        (["data=demo", "monitor=val/mae"], "minimize"),
+        (["data=demo", "data.target=age", "monitor=val/accuracy"], "maximize"),
+    ],
+)
+def test_a_search_goes_the_way_of_the_monitored_metric(compose_config, overrides, better) -> None:
+    config = compose_config(*overrides)
+
+    assert direction(config) == better
+    unit = "years" if config.data.target == "age" else ""
+    assert build_monitor(config, unit=unit)[1] == better[:3]
+
+
+@needs("ray")
+def test_a_job_on_a_ray_cluster_has_a_fresh_process_and_a_cpu() -> None:
+    ray = compose_hydra("hydra/launcher=ray_cluster").launcher.ray
+
+    assert ray.init.object_store_memory is None
+    assert "object_store_memory" in ray.init  # or the plugin puts one there, which Ray refuses
+    assert (ray.remote.max_calls, ray.remote.num_cpus) == (1, 1)
+
+
+@needs("optuna")
+def test_the_search_keeps_its_study_in_the_folder_of_the_sweep() -> None:
+    hydra = compose_hydra("experiment=sweep_optuna", "sweep=here", "paths.output=/out")
+
+    assert hydra.sweeper._target_.endswith(".StudySweeper")
+    assert hydra.sweeper.storage == "sqlite:////out/sweeps/here/study.db"
+    assert hydra.sweeper.study_name == "here"
+    assert hydra.sweeper.max_failure_rate == 1
+
+
+def compose_hydra(*overrides: str):
+    """Compose as a verb does; return Hydra's own part."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    OmegaConf.register_new_resolver("agebench.from", lambda folder, path: str(Path(folder, path)), replace=True)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+        own = "hydra.runtime.cwd=/work"
+        return compose("config", overrides=[own, *overrides], return_hydra_config=True).hydra
+
+
+@pytest.fixture
+def study(tmp_path, compose_config):
+    """Return a function that makes a study with trials in given states, and the sweeper that goes on with it."""
+    optuna = pytest.importorskip("optuna", reason="needs the extra: pip install agebench[optuna]")
+
+    def make(states: str) -> tuple[StudySweeper, SimpleNamespace]:
+        made = optuna.create_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db", load_if_exists=True)
+        for state in states.split():
+            trial = made.ask({"x": optuna.distributions.CategoricalDistribution(["a", "b"])})
+            if state != "RUNNING":
+                made.tell(trial, 1.0 if state == "COMPLETE" else None, state=optuna.trial.TrialState[state])
+        sweeper = StudySweeper()
+        sweeper.config = compose_config()
+        sweeper.sweeper = SimpleNamespace(n_trials=5, job_idx=0, params={"x": "choice(a,b)"}, storage="s.db")
+        return sweeper, made
+
+    return make
+
+
+@needs("optuna")
+def test_ended_trials_count_and_one_that_was_cut_off_is_asked_again_with_its_values(study) -> None:
+    sweeper, made = study("COMPLETE FAIL RUNNING")
+    cut_off = made.trials[2].params
+
+    sweeper._take_up(made)
+    again = made.ask({"x": next(iter(made.trials[2].distributions.values()))})
+
+    assert sweeper.sweeper.n_trials == 3  # of five: one complete, one failed
+    assert again.params == cut_off
+
+
+@needs("optuna")
+def test_a_trial_cut_off_twice_is_still_asked_only_once_more(study) -> None:
+    sweeper, made = study("RUNNING")
+    sweeper._take_up(made)
+    made.ask({"x": next(iter(made.trials[0].distributions.values()))})
+
+    sweeper.sweeper.n_trials = 5
+    sweeper._take_up(made)
+
+    assert sweeper.sweeper.n_trials == 5
+    assert [trial.state.name for trial in made.trials] == ["FAIL", "FAIL", "WAITING"]
+
+
+@needs("optuna")
+def test_a_study_takes_no_trials_of_another_search(study, compose_config) -> None:
+    sweeper, made = study("COMPLETE")
+
+    sweeper._claim(made, sweeper._search(["report=false"]))
+    sweeper._claim(made, sweeper._search(["report=true"]))  # changes no result
+    with pytest.raises(UserError, match=r"\(x differs\): choose another sweep=NAME"):
+        sweeper._claim(made, sweeper._search(["x=choice(a,c)"]))
+    sweeper.config = compose_config("data.batch_size=8")
+    with pytest.raises(UserError, match="the rest of the config differs"):
+        sweeper._claim(made, sweeper._search([]))
+
+
+@needs("slurm")
+@pytest.mark.slow
+def test_a_point_that_fails_under_submitit_stops_no_other(tmp_path) -> None:
+    done = train(tmp_path, "hydra/launcher=submitit_local", "sweep=here", "-m", BROKEN)
+
+    assert done.returncode == 1
+    assert "a point failed: model._target_=no.such cannot be imported" in done.stderr
+    assert statuses(tmp_path / "outputs/sweeps/here") == ["completed", "failed"]
+
+
+@needs("optuna")
+@pytest.mark.slow
+def test_a_search_survives_a_crash_and_goes_on_when_typed_again(tmp_path) -> None:
+    search = (
+        "experiment=sweep_optuna",
+        "sweep=here",
+        "hydra.sweeper.sampler.seed=3",
+        BROKEN.replace("=", "=choice(") + ")",
+    )
+
+    first = train(tmp_path, *search, "hydra.sweeper.n_trials=4", "-m")
+    second = train(tmp_path, *search, "hydra.sweeper.n_trials=5", "-m")
+
+    assert first.returncode == 1  # the seed's fourth trial is the broken one
+    assert "Best value" in first.stderr
+    assert "the study has 4 of 5 trials" in second.stderr
+    assert statuses(tmp_path / "outputs/sweeps/here").count("completed") >= 3
+
+
+@needs("ray")
+@pytest.mark.slow
+def test_two_ray_nodes_share_a_sweep_started_from_another_folder(tmp_path) -> None:
+    ray_cluster = pytest.importorskip("ray.cluster_utils")
+    node = {"num_cpus": 1, "include_dashboard": False}
+    cluster = ray_cluster.Cluster(initialize_head=True, head_node_args=node)
+    cluster.add_node(num_cpus=1)
+
+    try:
+        where = f"hydra.launcher.ray.init.address={cluster.address}"
+        done = train(tmp_path, "hydra/launcher=ray_cluster", where, "sweep=here", "-m", "seed=0,1")
+        again = train(tmp_path, "hydra/launcher=ray_cluster", where, "sweep=here", "-m", "seed=0,1")
+    finally:
+        cluster.shutdown()
+
+    folder = tmp_path / "outputs/sweeps/here"
+    assert (done.returncode, again.returncode) == (0, 0), done.stderr + again.stderr
+    assert statuses(folder) == ["completed", "completed"]
+    assert all("nothing to do" in log.read_text() for log in folder.glob("*/train.log"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("choice", "extra"),
+    [("hydra/launcher=ray", "ray"), ("hydra/launcher=submitit_slurm", "slurm"), ("hydra/sweeper=optuna", "optuna")],
+)
+def test_an_extra_that_is_missing_is_named(tmp_path, choice, extra) -> None:
+    if not needs(extra).args[0]:
+        pytest.skip(f"the extra {extra} is installed")
+
+    done = train(tmp_path, choice, "-m", "seed=0,1")
+
+    assert done.returncode == 2
+    assert f'{choice} needs an extra: pip install "agebench[{extra}]"' in done.stderr
