@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from agebench.audit import audit
+from agebench.audit import audit, folder_name
 from agebench.errors import UserError
 
 Verb = Callable[..., dict[str, Any]]
@@ -67,12 +67,44 @@ def test_the_console_has_an_aligned_table_and_the_verdict(verb, table, caplog) -
     assert found["verdict"] in lines
 
 
-def test_a_split_by_identity_is_clean(verb, table) -> None:
+def test_a_split_by_identity_is_clean_and_has_nobody_to_look_up(verb, table, caplog) -> None:
     found = verb(*table.split(), "data/split=identity", "data.target=decade")
 
     assert found["protocol"] == "table/identity/decade"
     assert found["test_identity_in_train"] == 0
     assert found["verdict"].startswith("clean: ")
+    assert found["lookup_mae"] == found["median_mae"]
+    told = {r.message.strip().partition("   ")[0]: r.message.split()[-2:] for r in caplog.records if r.message.strip()}
+    assert told["identity looked up"] == ["-", "-"]
+    middle = told["always the median or most common label"]
+    assert middle == [f"{found['median_mae']:.3f}", f"{found['majority_accuracy']:.3f}"]
+
+
+@pytest.mark.parametrize(
+    ("line", "folder"),
+    [
+        ("data/split=random", "random-age"),
+        ("data/split=kfold data.split.k=4 data.split.fold=2 data.target=decade", "kfold4-2-decade"),
+        ("data/split=identity data.target=bins data.bins=[22,30.5]", "identity-bins-22-30.5"),
+        ("data/split=lecture data.split.per_label=60 data.per_class=3 data.limit=50", "lecture-per3-limit50-age"),
+        ("data/split=column data.split.train={0}/a.txt data.split.test={0}/b+1.txt", "column-a-b-1-age"),
+    ],
+)
+def test_the_folder_is_named_after_all_of_the_protocol(verb, table, compose_config, tmp_path, line, folder) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(f"{i}.png" for i in range(90)))
+    (tmp_path / "b+1.txt").write_text("\n".join(f"{i}.png" for i in range(90, 200)))
+    overrides = [*table.split(), *line.format(tmp_path).split()]
+
+    found = verb(*overrides)
+
+    assert folder_name(compose_config(*overrides, name="audit").data) == folder
+    assert found["protocol"].partition("/")[2].replace("/", "-").replace("+", "-") == folder
+
+
+def test_a_config_that_is_wrong_still_has_a_folder_name(compose_config) -> None:
+    config = compose_config("data=demo", "data.target=bins", "data.bins=[a,b]", name="audit")
+
+    assert folder_name(config.data) == "audit"
 
 
 def test_images_that_are_there_are_audited_alone_unless_all_are_asked_for(verb, table, tmp_path) -> None:

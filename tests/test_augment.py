@@ -67,6 +67,32 @@ def map_of(count: int, degrees: float = 0.0, scale: float = 1.0, right: float = 
     return affine(full(count, degrees), full(count, scale), full(count, right), full(count, down))
 
 
+@pytest.mark.parametrize(
+    "on",
+    [
+        {"flip": 0.5},
+        {"degrees": 5},
+        {"translate": 0.1},
+        {"scale": (0.9, 1.1)},
+        {"crop_scale": (0.5, 1)},
+        {"brightness": 0.2},
+        {"contrast": 0.2},
+        {"saturation": 0.2},
+        {"erase": 0.5},
+    ],
+    ids=str,
+)
+def test_augmentation_is_idle_just_as_long_as_nothing_can_change_an_image(on) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(64, 3, 8, 8)
+
+    augment = Augment(**on)
+
+    assert Augment(fill=0.5, crop_ratio=(0.5, 2), at_test=True).idle
+    assert not augment.idle
+    assert not torch.equal(augment(images), images)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_augmentation_with_everything_off_returns_the_very_input(channels: int) -> None:
     images = images_of(channels)

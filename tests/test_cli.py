@@ -81,7 +81,7 @@ def test_flags_may_stand_anywhere(line, expected) -> None:
         (["model=resnet8"], "model=resnet8 does not exist; did you mean 'resnet18'?; choose one of alexnet"),
         (["data/split=radnom"], "data/split=radnom does not exist; did you mean 'random'?; choose one of column"),
         (["experiment=ds_ch14"], "experiment=ds_ch14 does not exist; did you mean 'ds_ch14_cacd'?"),
-        (["hydra/launcher=ray"], "hydra/launcher=ray does not exist; choose one of agebench, basic"),
+        (["hydra/launcher=rays"], "hydra/launcher=rays does not exist; did you mean 'ray_cluster'?"),
         (["optim.lr=1e-4,1e-3"], "optim.lr has several values: add -m to run them all, or write optim.lr=[1e-4,1e-3]"),
         (["optim.lr=[1"], "cannot read optim.lr=[1 (no viable alternative at input '[1'): give KEY=VALUE"),
         (["optim.lr", "=", "3"], "cannot read optim.lr (missing EQUAL at '<EOF>'): give KEY=VALUE without spaces"),

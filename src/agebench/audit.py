@@ -1,8 +1,10 @@
 """`python -m agebench.audit`: what a split leaks, told without opening an image."""
 
+import re
 from typing import Any
 
 from agebench.cli import main as run_verb
+from agebench.data.protocol import capped_name, split_name, target_name
 
 
 def audit(cfg: Any) -> dict[str, Any]:
@@ -85,6 +87,8 @@ def table(found: dict[str, Any]) -> list[str]:
         figures = [
             found[f"{way}_{metric}"] for metric in metrics.values() for way in ways if f"{way}_{metric}" in found
         ]
+        if ways == ("lookup",) and found["test_identity_in_train"] == 0:
+            figures = [None] * len(figures)  # nobody to look up: they would be the next line's
         blind.append([words, *("-" if figure is None else f"{figure:.3f}" for figure in figures)])
     return [*_align(parts), "", *_align(blind)]
 
@@ -94,8 +98,21 @@ def _align(lines: list[list[str]]) -> list[str]:
     return ["   ".join([f"  {first:<{widths[0]}}", *map(str.rjust, rest, widths[1:])]) for first, *rest in lines]
 
 
+def folder_name(data: Any) -> str:
+    """Return the protocol of a composed data config without the data set's name, in letters that every disk takes."""
+    try:
+        kind = str(data.split._target_).rpartition(".")[2]
+        name = capped_name(split_name(kind, data.split), data.per_class, data.limit)
+        return re.sub(r"[^\w.\-]+", "-", f"{name}-{target_name(data.target, data.bins)}")
+    except Exception:  # whatever is wrong with the config, check_config is about to say in a sentence
+        return "audit"
+
+
 def main() -> None:
     """Run the verb."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("agebench.protocol", lambda *, _root_: folder_name(_root_.data), replace=True)
     run_verb("audit", audit, config_name="audit")
 
 

@@ -201,7 +201,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, normalise: Normalise
         head,
         normalise=normalise or build_normalise(cfg, data, model),
         augment=augment,
-        optim=partial(_optimizer, instantiate(cfg.optim, _convert_="all")),
+        optim=partial(_optimizer, instantiate(cfg.optim, _convert_="all", **_unfused(cfg))),
         scheduler=schedule,
         unit=target.unit,
         channels_last=cfg.channels_last,
@@ -215,6 +215,12 @@ def _limited(batches: int, limit: float | None) -> int:
     if limit is None:
         return batches
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def _unfused(cfg: DictConfig) -> dict[str, bool]:
+    """Return what keeps an optimizer from the fused kernel: it unscales gradients itself, after clipping was due."""
+    scaled = str(cfg.trainer.precision).startswith("16-mixed") and cfg.trainer.gradient_clip_val
+    return {"fused": False} if scaled and cfg.optim.get("fused") else {}
 
 
 def _optimizer(make: Callable[[Any], torch.optim.Optimizer], parameters: Any) -> torch.optim.Optimizer:

@@ -2,6 +2,7 @@
 
 import csv
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,28 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
 PROGRESS_KEYS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/mae")
+
+
+# What Lightning calls at every step, of every callback and of the module.
+STEP_HOOKS = (
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_zero_grad",
+    "on_before_optimizer_step",
+)
+
+
+def skip_idle_hooks(module: L.LightningModule, callbacks: Sequence[Callback]) -> None:
+    """Have the trainer pass over the hooks of a step that do nothing: it calls none that is None.
+
+    A call costs some microseconds, of which six hooks and eight callbacks make a fifth of a small network's step.
+    """
+    for owner, base in [(module, L.LightningModule), *((callback, Callback) for callback in callbacks)]:
+        for hook in STEP_HOOKS:
+            if getattr(type(owner), hook) is getattr(base, hook):
+                setattr(owner, hook, None)
 
 
 class Speed(Callback):

@@ -83,7 +83,9 @@ def check_config(cfg: DictConfig, rules: Sequence[Rule] = RULES) -> None:
     for key, holds, needed in rules:
         value = OmegaConf.select(cfg, key, default=_ABSENT)
         if value is not _ABSENT and not holds(value):
-            raise UserError(f"{key} must be {needed}, got {value}")
+            choices = needed.removeprefix("one of ").split(", ") if needed.startswith("one of ") else []
+            close = difflib.get_close_matches(str(value), choices, n=1)
+            raise UserError(f"{key} must be {needed}, got {value}{f'; did you mean {close[0]!r}?' if close else ''}")
     _check_target(cfg)
     _check_monitor(cfg)
     _check_precision(cfg)

@@ -251,7 +251,8 @@ def known_names(conf: Path) -> list[str]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    ends = [k for k in known if re.split(r"[./]", k)[-1] == name]  # `lr` for `optim.lr`, `split` for `data/split`
+    last = re.split(r"[./]", name)[-1]
+    ends = [k for k in known if re.split(r"[./]", k)[-1] == last]  # `lr` for `optim.lr`, `split` for `data/split`
     close = [min(ends, key=lambda k: (len(k), "/" not in k))] if ends else []
     close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -15,6 +15,7 @@ from agebench.models.classifier import classifier_layers
 from agebench.module import ImageModule, Predictions
 from agebench.outputs import describe_data
 from agebench.report.outcome import Outcome
+from agebench.report.projector import write_projector
 from agebench.report.write import write_report
 
 Array = npt.NDArray[Any]
@@ -51,7 +52,7 @@ def write_run_report(
     history: list[dict[str, float]],
     writer: Any | None,
 ) -> None:
-    """Write report/ of a run; the figures go to TensorBoard too if there is a writer."""
+    """Write report/ of a run; TensorBoard gets the figures, and the test's features to look around in, if it is on."""
     features = {}
     for part in PARTS:
         if part == "val" and data.split.val_is_test:
@@ -61,6 +62,8 @@ def write_run_report(
         rows = torch.from_numpy(chosen)
         batch = pixels[rows]
         features[part] = extract_features(module, batch.images), batch.target.cpu().numpy()
+        if part == "test":
+            tested, images = chosen, batch.images
     leak = describe_data(data, predictions)["leak"]
     outcome = Outcome(
         names=data.records.names[data.split.test[predictions.rows]],
@@ -76,3 +79,18 @@ def write_run_report(
     )
     title = f"{data.protocol} · {type(module.model).__name__}"
     write_report(run_dir / "report", history=history, outcome=outcome, features=features, title=title, writer=writer)
+    if writer is not None:
+        # A limited test predicts some of the images only.
+        _, places, at = np.intersect1d(tested, predictions.rows, assume_unique=True, return_indices=True)
+        shown = images[torch.from_numpy(places)].cpu().numpy()
+        write_projector(run_dir, "test", features["test"][0][places], shown, _about(outcome, at))
+
+
+def _about(outcome: Outcome, rows: Array) -> dict[str, list[str]]:
+    """Return label, prediction and name of some of the tested images."""
+    names = outcome.label_names
+    return {
+        "label": [names[label] for label in outcome.target[rows]],
+        "predicted": [f"{p:.1f}" if outcome.ordered else names[int(p)] for p in outcome.point[rows]],
+        "name": [str(name) for name in outcome.names[rows]],
+    }

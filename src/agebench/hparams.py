@@ -1,23 +1,17 @@
-"""A run's row on TensorBoard's HPARAMS page: what was chosen, and the metrics that it is compared by."""
+"""A run's row on TensorBoard's HPARAMS page: what was chosen."""
 
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from agebench import metrics, run
-from agebench.module import ImageModule
-
-
-def test_metrics(module: ImageModule) -> list[str]:
-    """Return the names of the metrics that a test of the module logs."""
-    return metrics.headline(ordered=module.head.ordered, unit=module.unit)
+from agebench import run
 
 
 def hparams(cfg: DictConfig, config: dict[str, Any], protocol: str) -> dict[str, Any]:
     """Return the columns of a table of runs: the choices that name a run, whatever was typed, and the protocol.
 
-    Few, for TensorBoard orders them by the alphabet and shows the first five.
+    Few, for TensorBoard shows the first five: those in which runs differ, by the alphabet.
 
     Args:
         cfg: The composed config.
@@ -33,6 +27,6 @@ def hparams(cfg: DictConfig, config: dict[str, Any], protocol: str) -> dict[str,
         key = override.partition("=")[0].lstrip("+~")
         if key in hydra.runtime.choices:
             params[key] = str(hydra.runtime.choices[key])
-        elif key in flat and key not in ("data.root", "report", "sweep") and not key.startswith("paths."):
+        elif key in flat and key != "data.root" and run.has_effect(key):
             params[key] = flat[key]
     return params

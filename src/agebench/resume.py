@@ -13,11 +13,20 @@ import torch
 from agebench import run
 from agebench.checkpoints import keep_best, kept_file, move_paths
 from agebench.errors import UserError
+from agebench.sweep import job
 
 log = logging.getLogger(__name__)
 
-# What a run writes beside its checkpoints, and what would be wrong beside those of another.
-TABLES = ("metrics.csv", "predictions.csv", "per_class.csv", "error_by_decade.csv", "cs_curve.csv")
+# What a run writes beside its checkpoints, and what would be wrong beside those of another; TensorBoard shows nobody's
+# features while one projector_config.pbtxt names files that are gone.
+WRITTEN = (
+    "metrics.csv",
+    "predictions.csv",
+    "per_class.csv",
+    "error_by_decade.csv",
+    "cs_curve.csv",
+    "projector_config.pbtxt",
+)
 UNREADABLE = (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError, pickle.UnpicklingError)
 
 
@@ -59,7 +68,8 @@ def finished(folder: Path, before: Mapping[str, Any], *, config: str, sha: Calla
             f"{folder} holds a finished run of this config on other images or labels than are there now: "
             "choose another hydra.run.dir or sweep"
         )
-    log.info("%s is complete with this very config: nothing to do", folder)
+    if job.reporter is None:  # a sweep says it itself, and the finished run's logs stay as they are
+        log.info("%s is complete with this very config: nothing to do", folder)
     return float(before["best"]["value"] if before["best"]["value"] is not None else "nan")
 
 
@@ -116,7 +126,7 @@ def prepare(folder: Path, start: Start) -> None:
         return
     for old in (*folder.glob("events.out.tfevents*"), *folder.glob("checkpoints/*")):
         old.unlink()
-    for name in TABLES:
+    for name in WRITTEN:
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "report", ignore_errors=True)
 

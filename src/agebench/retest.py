@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,14 @@ log = logging.getLogger(__name__)
 TRAINED_FOR = ("image_size", "channels", "crop_mode", "crop_pct", "interpolation", "target", "bins")
 
 
-def retest(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dict[str, Any]:
     """Test a run's weights and write results.json, predictions.csv and split.csv into a folder.
 
     Args:
         cfg: The composed config of the verb: `run`, `checkpoint`, `devices`, `allow_leak`, and `data` if it is to be
             another.
         folder: Where to write; made if need be.
+        typed: Keys that the user has set: what else is known of the run's own data set is taken from the run.
 
     Returns:
         What results.json holds.
@@ -56,6 +58,7 @@ def retest(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is no checkpoint of agebench's: give one of a run's checkpoints/")
     stamp = stored["agebench"]
     config = _trained_config(stamp)
+    _keep_source(config, cfg, typed)
     same_data = _is_same_data(config, cfg)
     _take_over(config, cfg)
     quieten()
@@ -154,6 +157,35 @@ def _keep_split(data: ImageDataModule, run_dir: Path, protocol: str) -> None:
         data.per_class = data.limit = None  # they are in it already
 
 
+def _keep_source(trained: DictConfig, cfg: DictConfig, typed: Collection[str]) -> None:
+    """Where the data set to test is the run's own, have it lie where it lay, unless the user says where it is now."""
+    if cfg.get("data") is None or not _is_named_alike(trained, cfg):
+        return
+    moved = {"data.root", "data.source.root", "paths.data"} & set(typed)
+    if moved and _is_its_path(cfg):
+        return
+    root = trained.data.root
+    with open_dict(cfg):
+        if not moved and (root is None or _exists(root)):
+            cfg.data.root = root
+        elif not moved:
+            log.warning("the run's data.root=%s is not there any more: looking in %s", root, cfg.data.root)
+        for key in ("columns", "source"):
+            for name, value in (trained.data.get(key) or {}).items():
+                if name not in ("root", "cache") and f"data.{key}.{name}" not in typed:
+                    cfg.data[key][name] = value
+        if "paths.cache" not in typed and _exists(trained.paths.cache):
+            cfg.paths.cache = trained.paths.cache  # where its pixels are packed
+
+
+def _exists(path: Any) -> bool:
+    return Path(str(path)).expanduser().exists()
+
+
+def _is_named_alike(trained: DictConfig, cfg: DictConfig) -> bool:
+    return bool(trained.data.name == cfg.data.name and trained.data.source._target_ == cfg.data.source._target_)
+
+
 def _is_same_data(trained: DictConfig, cfg: DictConfig) -> bool:
     """Return whether the data set to test is the one that was trained on, so that its names and numbers mean the same.
 
@@ -163,9 +195,13 @@ def _is_same_data(trained: DictConfig, cfg: DictConfig) -> bool:
         return True
     if trained.data.name != cfg.data.name:
         return False
-    kinds = [str(data.source._target_).rpartition(".")[2] for data in (trained.data, cfg.data)]
     roots = {Path(str(data.root)).expanduser().resolve() for data in (trained.data, cfg.data)}
-    return len(roots) == 1 or not {"Folder", "Table"} & set(kinds)
+    return len(roots) == 1 or not (_is_its_path(trained) or _is_its_path(cfg))
+
+
+def _is_its_path(config: DictConfig) -> bool:
+    """Return whether a data set is one's own, so that another path is another data set."""
+    return str(config.data.source._target_).rpartition(".")[2] in ("Folder", "Table")
 
 
 def _leak_of_other(run_dir: Path, data: ImageDataModule, *, same_data: bool, allow: bool) -> dict[str, Any]:

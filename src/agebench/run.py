@@ -98,7 +98,7 @@ def point_name(differs: str, config: Mapping[str, Any]) -> str:
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all; NaN and infinities, which JSON does not know, become null."""
     text = json.dumps(_finite(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with _whole(path) as part:
+    with whole(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
@@ -112,14 +112,14 @@ def _finite(value: Any) -> Any:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file, UTF-8, whole or not at all."""
-    with _whole(path) as part, part.open("w", newline="", encoding="utf-8") as lines:
+    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(columns)
         writer.writerows(rows)
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def whole(path: Path) -> Iterator[Path]:
     """Give a file of this thread's own to write, which then takes the place of `path`, or goes if writing failed."""
     part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:

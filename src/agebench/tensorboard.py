@@ -1,6 +1,6 @@
 """TensorBoard in the run's own folder, HPARAMS included: one row a run, no sub-runs, no `hp_metric`, no stray file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -26,14 +26,16 @@ class RunTensorBoard(TensorBoardLogger):
         self._kwargs["purge_step"] = step  # for the SummaryWriter, which is made when it is first asked for
 
     @rank_zero_only
-    def declare_hparams(self, params: Mapping[str, Any], metrics: Sequence[str]) -> None:
-        """Name a run's hyperparameters, and those of its scalars that the HPARAMS page shows beside them."""
+    def declare_hparams(self, params: Mapping[str, Any]) -> None:
+        """Name a run's hyperparameters, which the HPARAMS page shows beside its scalars.
+
+        Nothing is said of which columns there are: TensorBoard would take one run's word for all runs in a folder, and
+        leave out what only others have. Left to itself it shows the hyperparameters of all, those that differ first.
+        """
         # torch would write true as the number 1.
         plain = {k: v if isinstance(v, int | float) and not isinstance(v, bool) else str(v) for k, v in params.items()}
-        experiment, session, _ = hparams(plain, dict.fromkeys(metrics, 0.0))
-        writer = self.experiment._get_file_writer()  # SummaryWriter.add_hparams would open a sub-run
-        writer.add_summary(experiment)
-        writer.add_summary(session)
+        session = hparams(plain, {})[1]
+        self.experiment._get_file_writer().add_summary(session)  # SummaryWriter.add_hparams would open a sub-run
 
     @rank_zero_only
     def finish_hparams(self) -> None:

@@ -301,10 +301,21 @@ def test_no_image_is_answered_with_what_was_expected_where(tmp_path: Path) -> No
 
     message = refusal(CACD(str(tmp_path)).prepare)
 
-    assert message.startswith(f"no CACD images under {tmp_path}: expected {tmp_path}/CACD2000/*.jpg or ")
+    only = ", only the metadata celebrity2000_meta.mat"
+    assert message.startswith(f"no CACD images under {tmp_path}{only}: expected {tmp_path}/CACD2000/*.jpg or ")
     for part in ("CACD2000.tar.gz", ".zip", "celebrity2000_meta.mat", "docs/data.md", "data.root=", "data=demo"):
         assert part in message
-    assert refusal(nowhere.prepare) == refusal(nowhere.records) == message.replace(str(tmp_path), str(nowhere.root))
+    elsewhere = message.replace(only, "").replace(str(tmp_path), str(nowhere.root))
+    assert refusal(nowhere.prepare) == refusal(nowhere.records) == elsewhere
+
+
+@pytest.mark.parametrize("file", ["CACD2000.tar.gz.part", "CACD2000.tar.gz.crdownload", "Unconfirmed 7.CRDOWNLOAD"])
+def test_half_a_download_is_named_as_what_it_is(tmp_path: Path, file: str) -> None:
+    (tmp_path / file).write_bytes(b"half")
+
+    assert f"under {tmp_path}, only {file}, a download that is not finished: expected" in refusal(
+        CACD(str(tmp_path)).prepare
+    )
 
 
 def test_images_of_other_names_without_metadata_are_refused(tmp_path: Path) -> None:

@@ -130,10 +130,13 @@ def test_a_folder_names_its_images_below_itself_and_reads_them(tmp_path: Path) -
 
 def test_a_file_that_is_gone_or_too_large_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path / "a.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
     monkeypatch.setattr(files, "MOST_BYTES", 100)
 
     with pytest.raises(BrokenImageError, match="No such file"):
         FolderFiles(tmp_path).read("gone.png")
+    with pytest.raises(BrokenImageError, match=r"^a link that leads nowhere$"):
+        FolderFiles(tmp_path).read("link.png")
     with pytest.raises(BrokenImageError, match="too much for an image"):
         FolderFiles(tmp_path).read("a.png")
 

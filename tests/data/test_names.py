@@ -133,7 +133,20 @@ def test_of_copies_the_first_is_taken_and_the_rest_counted(caplog: pytest.LogCap
 
     assert matched == [f"a/{LISTED[0]}", f"a/{LISTED[1]}"]
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "2 image files are named as another in another folder is, and are left out")
+        (
+            "WARNING",
+            f"2 image files have the name of another in another folder and are left out, such as 'b/{LISTED[0]}', "
+            f"for 'a/{LISTED[0]}' is there",
+        )
+    ]
+
+
+def test_one_file_is_told_of_in_the_singular(caplog: pytest.LogCaptureFixture) -> None:
+    match_names(LISTED[:2], [f"a/{LISTED[0]}", f"b/{LISTED[0]}", "logo.jpg"])
+
+    assert [record.getMessage().partition(", such")[0] for record in caplog.records] == [
+        "1 image file matches no image that is listed",
+        "1 image file has the name of another in another folder and is left out",
     ]
 
 

@@ -4,6 +4,7 @@ import csv
 import logging
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -247,8 +248,36 @@ def test_official_without_published_parts_is_refused_with_a_way_out() -> None:
 
     with pytest.raises(UserError, match="this data names none: use data/split=random"):
         splits.official(records, labels)
-    with pytest.raises(UserError, match="needs test images"):
+    with pytest.raises(UserError, match="needs test images: this data marks none, but 5 train; use data/split=random"):
         splits.official(untested, labels)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "there", "advice"),
+    [
+        (splits.official, "train", "but 1,000 train; use data/split=identity, or random, which leaks people"),
+        (splits.train80, "val", "but 80 val; use data/split=random"),  # of four people, too few to be split by person
+    ],
+)
+def test_parts_that_are_marked_and_not_there_are_counted(protocol: Any, there: str, advice: str) -> None:
+    everything, labels = crowd()
+    rows = np.flatnonzero(everything.columns["part"] == there)
+
+    with pytest.raises(UserError) as caught:
+        protocol(everything.take(rows), labels[rows])
+
+    assert "needs test images: the data set marks 120 and none of them is there, " in str(caught.value)
+    assert str(caught.value).endswith(advice)
+
+
+def test_a_val_part_of_which_nothing_is_there_is_cut_from_train_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    everything, labels = crowd()
+    rows = np.flatnonzero(everything.columns["part"] != "val")
+
+    split = splits.official(everything.take(rows), labels[rows])
+
+    assert sizes(split) == [900, 100, 120]
+    assert "none of the 80 images marked val is there" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -303,6 +332,19 @@ def test_the_lectures_images_are_so_many_a_decade_whatever_is_learnt_of_them() -
         assert by_age.part(part).tolist() == by_decade.part(part).tolist()
 
 
+def test_the_lecture_tells_of_decades_with_too_few_images(caplog: pytest.LogCaptureFixture) -> None:
+    ages = np.repeat([15, 25, 35], [42, 250, 120])
+    records = Records(np.array([str(i) for i in range(len(ages))]), {"age": ages})
+
+    splits.lecture(records, ages - 15)
+    told = caplog.text
+    caplog.clear()
+    splits.lecture(records, ages - 15, per_label=42)
+
+    assert "2 of 3 decades have fewer than the 200 images that it wants (10s 42, 30s 120); 362 of 600 are used" in told
+    assert not caplog.text
+
+
 def test_subset_draws_exactly_so_many_and_leaves_the_rest() -> None:
     records, labels = blocks(500, 500)
 
@@ -334,13 +376,19 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> str:
     return str(path)
 
 
-def test_column_without_a_file_follows_the_data_and_says_its_own_name() -> None:
+def test_column_without_a_file_follows_the_tables_column_and_says_its_own_name() -> None:
     records, labels = crowd()
 
-    split = splits.column(records, labels)
+    split = splits.column(replace(records, own_parts=True), labels)
 
     assert split.name == "column"
     assert split.test.tolist() == splits.official(records, labels).test.tolist()
+
+
+def test_column_without_a_file_is_not_official_under_another_name() -> None:
+    for records, labels in (crowd(), blocks(5, 5)):
+        with pytest.raises(UserError, match=r"column needs lists of your own: data\.split\.file=LIST\.csv"):
+            splits.column(records, labels)
 
 
 @pytest.mark.parametrize("header", ["name,part", "split,name"])
@@ -380,10 +428,15 @@ def test_column_warns_of_images_that_the_data_has_not(tmp_path: Path, caplog: py
     ("text", "message"),
     [
         ("name,part\n0,training\n1,test\n", "part must be train, val or test, got training"),
-        ("name,part\nx,train\ny,test\n", "0 and 0 match: the list names x, the data 0"),
+        (
+            "name,part\nx,train\n1,test\n",
+            r"names for train is in this data \(1 named\): it names x, the data 0$",
+        ),
+        ("name,part\n0,train\ny,test\nz,test", r"names for test is in this data \(2 named\): it names y, the data 0$"),
         ("file,fold\n0,train\n1,test\n", "columns name and part, and its first line has file, fold"),
-        ("name,part\n0,train\n1,val\n", "1 and 0 match"),
-        ("name,part\n0,train\n1,val\n2,val\n1,test\n", "1 images are in val and in test, such as 1"),
+        ("name,part\n0,train\n1,val\n", r"has no line whose part is test \(it has 1 train, 1 val\)"),
+        ("name,part\n0,train\n0,test\n", "1 image is in train and in test, such as 0; take them out of one"),
+        ("name,part\n0,train\n1,val\n2,val\n1,test\n", "1 image is in val and in test, such as 1"),
         ("", "columns name and part"),
     ],
 )
@@ -469,14 +522,37 @@ def test_a_last_part_that_is_not_unique_names_nobody(tmp_path: Path, caplog: pyt
 
 
 def test_an_image_that_two_lists_name_is_refused_with_the_count(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.txt", "\n".join(map(str, range(60))))
+    test = write(tmp_path / "test.txt", "\n".join(map(str, range(30, 100))))
+
+    with pytest.raises(UserError, match=r"train\.txt and .*test\.txt: 30 images are in train and in test, such as 30;"):
+        splits.column(*blocks(100), train=train, test=test)
+
+
+def test_the_list_of_which_nothing_matches_is_named_with_what_it_names(tmp_path: Path) -> None:
     train = write(tmp_path / "train.txt", "0\n1\n2\n")
-    test = write(tmp_path / "test.txt", "1\n2\n3\n")
-    val = write(tmp_path / "val.txt", "4\n")
+    test = write(tmp_path / "test.txt", "\nface1.jpg\nface2.jpg\n")
+    empty = write(tmp_path / "empty.txt", "\n")
 
-    split = splits.column(*blocks(5), train=train, val=val, test=test)
+    with pytest.raises(UserError, match=r"test\.txt: no image .* \(2 named\): it names face1\.jpg") as caught:
+        splits.column(*blocks(5), train=train, test=test)
+    assert "train.txt" not in str(caught.value)
+    with pytest.raises(UserError, match=r"empty\.txt names no image for test"):
+        splits.column(*blocks(5), train=train, test=empty)
 
-    with pytest.raises(UserError, match="2 images are in train and in test"):
-        splits.check(split)
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_lists_of_spreadsheets_that_write_no_commas_are_read(tmp_path: Path, mark: str) -> None:
+    rows = [("name", "part"), ("0", "train"), ("1", "val"), ("2", "test")]
+    file = write(tmp_path / "mine.csv", "\n".join(mark.join(row) for row in rows), "utf-8-sig")
+    one = write(tmp_path / "one.csv", f"file{mark}age\n0{mark}30,5\n")
+    two = write(tmp_path / "two.csv", f"1{mark}30,5\n")
+
+    split = splits.column(*blocks(3), file=file)
+    of_one = splits.column(*blocks(3), train=one, val=two, test=two)
+
+    assert [split.part(part).tolist() for part in PARTS] == [[0], [1], [2]]
+    assert of_one.train.tolist() == [0]
 
 
 @pytest.mark.parametrize(

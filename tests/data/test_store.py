@@ -270,6 +270,18 @@ def test_giving_up_a_changed_row_takes_the_old_file_s_place_at_once_or_not_at_al
     assert not list(tmp_path.glob("*/*.part"))
 
 
+def test_what_a_killed_process_left_half_made_goes_and_what_others_are_writing_stays(tmp_path: Path) -> None:
+    store = make(tmp_path, count=3)
+    store.folder.mkdir(parents=True)
+    names = ("pixels.part", "broken.json.1-2.part", "missing.csv.1-2.part", "statistics-0.json.1-2.part")
+    for name in names:
+        (store.folder / name).write_text("half")
+
+    store.fill(Shades(), np.arange(3))  # type: ignore[arg-type]
+
+    assert sorted(path.name for path in store.folder.glob("*.part")) == sorted(names[2:])
+
+
 def test_an_image_that_opens_but_cannot_be_converted_is_broken(tmp_path: Path) -> None:
     source, rows = Shades(), np.arange(3)
 
@@ -280,7 +292,7 @@ def test_an_image_that_opens_but_cannot_be_converted_is_broken(tmp_path: Path) -
     _, broken = make(tmp_path, count=3).fill(source, rows)  # type: ignore[arg-type]
 
     assert list(broken) == [1]
-    assert "ValueError" in broken[1]
+    assert broken[1] == "it cannot be converted (conversion from LAB to RGB not supported)"
 
 
 def test_reasons_that_were_cut_short_are_worked_out_again(tmp_path: Path) -> None:

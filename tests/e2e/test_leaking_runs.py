@@ -117,6 +117,50 @@ def test_the_same_test_images_beside_another_train_part_do_not_hide_the_leak(com
     assert results(tmp_path / "again")["leak"] == results(leaky)["leak"]
 
 
+def test_evaluate_takes_the_runs_own_data_for_another_split_of_it(command, leaky, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path / "faces")
+    line = ("evaluate", "run=../run", "accelerator=cpu", "data/split=column")
+    with pytest.raises(SystemExit) as end:
+        command(*line, "hydra.run.dir=refused")
+    told = capsys.readouterr().err
+    command(*line, "allow_leak=true", "hydra.run.dir=allowed")
+    command("evaluate", "run=../run", "accelerator=cpu", "data=table", "data/split=random", "hydra.run.dir=own")
+
+    assert end.value.code == 2
+    assert "20 of the 20 test images show people (2 of them) whom the model was trained on" in told
+    assert results(tmp_path / "faces" / "allowed")["protocol"] == "table/column/age"
+    assert results(tmp_path / "faces" / "own")["split_sha"] == results(leaky)["split_sha"]
+    assert results(tmp_path / "faces" / "own")["metrics"] == pytest.approx(results(leaky)["metrics"], abs=1e-4)
+
+
+def test_evaluate_says_where_the_runs_data_was_if_it_is_there_no_more(command, leaky, tmp_path, capsys):
+    (tmp_path / "faces").rename(tmp_path / "moved")
+
+    with pytest.raises(SystemExit):
+        command("evaluate", "run=run", "accelerator=cpu", "data/split=random")
+    told = capsys.readouterr().err
+    command("evaluate", "run=run", *OTHER, "data/split=random",
+            "data.root=moved/faces.csv", "allow_leak=true", "hydra.run.dir=again")  # fmt: skip
+
+    assert "the run's data.root=faces/faces.csv is not there any more: looking in " in told
+    assert results(tmp_path / "again")["protocol"] == "table/random/age"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("data.split.seed=1", "data.split.seed needs to know of which data set and split: give data=table data/split="),
+        ("run=nowhere data/split=random", "data/split needs to know of which data set: give data=NAME too"),
+    ],
+)
+def test_evaluate_says_what_a_key_of_the_data_needs(command, leaky, capsys, given, told):
+    with pytest.raises(SystemExit) as end:
+        command("evaluate", "run=run", *given.split())
+
+    assert end.value.code == 2
+    assert told in capsys.readouterr().err
+
+
 def test_evaluate_refuses_people_of_train_until_it_is_told_to_go_on(command, leaky, tmp_path, capsys):
     line = ("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "data/split=column")
 

@@ -67,6 +67,12 @@ class Augment(nn.Module):
         self.fill = number("fill", fill, 0, 1)
         self.at_test = flag("at_test", at_test)
 
+    @property
+    def idle(self) -> bool:
+        """Whether everything is off, so that images come out as they go in."""
+        moves = self.degrees or self.translate or self.scale != (1.0, 1.0) or self.crop_scale is not None or self.flip
+        return not (moves or self.brightness or self.contrast or self.saturation or self.erase)
+
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Return changed copies of images, float32 in [0, 1], shape (B, C, S, S), C 1 or 3, in the same form."""

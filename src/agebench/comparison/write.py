@@ -7,6 +7,7 @@ from agebench.comparison import render
 from agebench.comparison.pictures import draw_pictures
 from agebench.comparison.tables import Comparison
 from agebench.errors import UserError
+from agebench.run import whole
 
 
 def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str]) -> list[Path]:
@@ -39,8 +40,7 @@ def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text file, UTF-8, whole or not at all, and return its path."""
-    part = path.with_suffix(path.suffix + ".part")
     # A folder's name that is not valid Unicode must not cost the table: its odd bytes are spelled out.
-    part.write_text(text, encoding="utf-8", errors="backslashreplace")
-    part.replace(path)
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path

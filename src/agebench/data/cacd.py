@@ -19,6 +19,8 @@ from agebench.errors import UserError
 
 log = logging.getLogger(__name__)
 
+UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".opdownload", ".filepart", ".aria2", ".tmp")
+
 
 class CACD(FileSource):
     """The metadata file and the images beside it, unpacked or not.
@@ -86,10 +88,13 @@ class CACD(FileSource):
         return Records(names, {"age": ages, "identity": people})
 
     def _nothing(self) -> UserError:
+        has = [] if self._metadata is None else [f"the metadata {self._metadata.name}"]
+        has += [f"{name}, a download that is not finished" for name in _find_unfinished(self.root)]
+        only = f", only {' and '.join(has)}" if has else ""
         return UserError(
-            f"no CACD images under {self.root}: expected {self.root}/CACD2000/*.jpg or {self.root}/CACD2000.tar.gz "
-            f"(or .tgz, .tar, .zip), with {METADATA[0]} beside it; see docs/data.md for where to get them, set "
-            "data.root=FOLDER, or try data=demo"
+            f"no CACD images under {self.root}{only}: expected {self.root}/CACD2000/*.jpg or "
+            f"{self.root}/CACD2000.tar.gz (or .tgz, .tar, .zip), with {METADATA[0]} beside it; see docs/data.md for "
+            "where to get them, set data.root=FOLDER, or try data=demo"
         )
 
     @cached_property
@@ -146,9 +151,10 @@ def _find_archive(folder: Path) -> Path | None:
         for path in sorted(folder.iterdir())
         if path.name.lower().endswith(ARCHIVE_SUFFIXES) and not path.name.startswith(".") and path.is_file()
     ]
+    if not found:
+        return None
     if any(NAME.fullmatch(name.rpartition("/")[2]) for name in find_images(folder)):
-        if found:
-            log.info("%s is left alone, for there are unpacked images beside it", found[0])
+        log.info("%s is left alone, for there are unpacked images beside it", found[0])
         return None
     named = [path for path in found if path.name.lower().startswith("cacd2000")] or found
     if len(named) > 1:
@@ -156,7 +162,13 @@ def _find_archive(folder: Path) -> Path | None:
             f"{folder} holds no CACD image and {len(named)} archives, {' and '.join(path.name for path in named)}: "
             "leave the one that has the images there, or set data.root to it"
         )
-    return named[0] if named else None
+    return named[0]
+
+
+def _find_unfinished(folder: Path) -> list[str]:
+    """Return the names of downloads in a folder that browsers and download tools have not ended."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path.name for path in found if path.name.lower().endswith(UNFINISHED))
 
 
 def _as_listed(path: str) -> str:

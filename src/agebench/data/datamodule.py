@@ -15,6 +15,7 @@ from PIL import Image
 
 from agebench.data import split as splits
 from agebench.data.loader import BatchSampler, Pixels, TimedLoader
+from agebench.data.protocol import target_name
 from agebench.data.records import Array, Records, Source
 from agebench.data.residency import choose_residency
 from agebench.data.resize import Resize
@@ -98,10 +99,7 @@ class ImageDataModule(L.LightningDataModule):
     @property
     def protocol(self) -> str:
         """`dataset/split/target`: what a figure must share with another to be compared with it."""
-        target = (
-            f"bins-{'-'.join(f'{b:g}' for b in self.bins or ())}" if self.target_name == "bins" else self.target_name
-        )
-        return f"{self.name}/{self.split.name}/{target}"
+        return f"{self.name}/{self.split.name}/{target_name(self.target_name, self.bins)}"
 
     @property
     def batch_size(self) -> int:

@@ -25,8 +25,7 @@ def export_tree(data: ImageDataModule, folder: Path) -> int:
     Raises:
         UserError: If the folder has something in it already.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"cannot export to {folder}: it is not an empty folder; choose another export=FOLDER")
+    check_empty(folder)
     parts = ("train", "val") if data.split.val_is_test else ("train", "val", "test")
     jobs = [(part, row) for part in parts for row in data.in_reading_order(data.split.part(part)).tolist()]
     for part, row in tqdm(jobs, desc="exporting", unit="img", disable=None, leave=False):
@@ -41,6 +40,12 @@ def export_tree(data: ImageDataModule, folder: Path) -> int:
         else:
             content.save(path.with_name(f"{path.name}.png"))
     return len(jobs)
+
+
+def check_empty(folder: Path) -> None:
+    """Raise UserError if there is something in a folder already, or it is none."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"cannot export to {folder}: it is not an empty folder; choose another export=FOLDER")
 
 
 def _below(name: str) -> PurePosixPath:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from agebench.errors import BrokenImageError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")  # an EPS, say, would start Ghostscript
+CUT_SHORT = re.compile(r"truncated", re.IGNORECASE)  # what Pillow says of it
 MOST_PIXELS = 89_478_485  # where Pillow starts to warn of decompression bombs
 MOST_BYTES = 256 * 2**20  # of one image file
 
@@ -58,7 +60,9 @@ class FolderFiles:
                 raise BrokenImageError(f"{path.stat().st_size / 2**20:,.0f} MiB are too much for an image")
             return path.read_bytes()
         except OSError as error:
-            raise BrokenImageError(error.strerror or str(error), lasting=False) from error
+            leads_nowhere = isinstance(error, FileNotFoundError) and path.is_symlink()
+            reason = "a link that leads nowhere" if leads_nowhere else error.strerror or str(error)
+            raise BrokenImageError(reason, lasting=False) from error
 
     def stamps(self, names: Sequence[str]) -> Array:
         """Return a mixture of size and time of each file, uint64, shape (n,); 1 for one that is gone."""
@@ -138,8 +142,14 @@ def decode(data: bytes) -> Image.Image:
     except MemoryError as error:
         raise BrokenImageError("it takes more memory than there is", lasting=False) from error
     except Exception as error:  # damaged files make Pillow's plugins raise nearly anything
-        raise BrokenImageError(f"{type(error).__name__}: {error}") from error
+        reason = "the file is cut short" if CUT_SHORT.search(str(error)) else f"the file is damaged ({told(error)})"
+        raise BrokenImageError(reason) from error
     return image
+
+
+def told(error: Exception) -> str:
+    """Return what an error of somebody else's says, or its kind if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def find_images(folder: Path) -> Iterator[str]:

@@ -88,10 +88,17 @@ def _read(file: str) -> tuple[list[list[str]], list[str]]:
         raise UserError(f"data/split=column: there is no file {file}; relative ones are looked for from where you are")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        rows = [row for row in csv.reader(text.splitlines()) if any(row)]
+        lines = text.splitlines()
+        rows = [row for row in csv.reader(lines, delimiter=_delimiter(lines)) if any(row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {file} as a list in UTF-8 ({error}): save it as CSV UTF-8") from error
-    return rows, text.splitlines()
+    return rows, lines
+
+
+def _delimiter(lines: list[str]) -> str:
+    """Return what parts the cells: spreadsheets write a semicolon or a tab where the comma is the decimal sign."""
+    first = next((line for line in lines if line.strip()), "")
+    return next((mark for mark in ";\t" if first.count(mark) >= max(1, first.count(","))), ",")
 
 
 def _is_csv(file: str) -> bool:

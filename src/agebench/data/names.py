@@ -45,12 +45,22 @@ def match_names(listed: Sequence[str], found: Sequence[str]) -> list[str | None]
                     matched[row] = files[name]
                     left.remove(name)
     if left and None in matched:
-        log.warning("%s image files match no image that is listed, such as %r", f"{len(left):,}", min(left))
+        match = "image file matches" if len(left) == 1 else "image files match"
+        log.warning("%s %s no image that is listed, such as %r", f"{len(left):,}", match, min(left))
     if len(files) < len(found):
         taken = {_bare_name(path) for path in matched if path is not None}
-        copies = sum(_bare_name(path) in taken for path in found) - len(taken)
+        copies = [path for path in found if _bare_name(path) in taken and files[_bare_name(path)] != path]
         if copies:
-            log.warning("%s image files are named as another in another folder is, and are left out", f"{copies:,}")
+            has = "image file has" if len(copies) == 1 else "image files have"
+            first = min(copies)
+            log.warning(
+                "%s %s the name of another in another folder and %s left out, such as %r, for %r is there",
+                f"{len(copies):,}",
+                has,
+                "is" if len(copies) == 1 else "are",
+                first,
+                files[_bare_name(first)],
+            )
     return matched
 
 

@@ -1,6 +1,6 @@
 """What a data set says about its images, without opening one."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -19,18 +19,23 @@ class Records:
             (codes into class_names, int64), `age` (years, int64), `identity` (whoever or whatever must not be shared
             between train and test), `rank` (CACD's), and `part` (the publisher's own `train`, `val` or `test`).
         class_names: What the codes in `class` stand for.
+        own_parts: Whether `part` is the user's own, as a table's column is, and not the publisher's.
+        whole: The records that these were taken from, if they were.
     """
 
     names: Array
     columns: dict[str, Array] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+    own_parts: bool = False
+    whole: "Records | None" = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def take(self, rows: Array) -> "Records":
         """Return the records of the given rows, int64, shape (n,), in that order."""
-        return Records(self.names[rows], {k: v[rows] for k, v in self.columns.items()}, self.class_names)
+        columns = {k: v[rows] for k, v in self.columns.items()}
+        return replace(self, names=self.names[rows], columns=columns, whole=self)
 
 
 class Source(Protocol):

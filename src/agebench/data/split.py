@@ -6,13 +6,13 @@ Every split takes (records, labels) first and its own settings by keyword, and r
 import hashlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from agebench.data.lists import find_rows, read_names, read_parts
+from agebench.data.protocol import capped_name, split_name
 from agebench.data.records import Array, Records
 from agebench.errors import UserError
 
@@ -63,22 +63,55 @@ def official(
             "data/split=official needs parts fixed by the publisher (for CACD: the ranks in celebrity2000_meta.mat), "
             "and this data names none: use data/split=random, or identity if people are known"
         )
+    split = _published("official", records, labels, seed=seed, val_share=None if val_from_test else val_share)
+    if not val_from_test:
+        return split
+    name = split_name("official", {"val_from_test": True})
+    return replace(split, name=name, val=split.test, val_is_test=True)
+
+
+def _published(name: str, records: Records, labels: Array, *, seed: int, val_share: float | None) -> Split:
+    """Follow the column `part`; where it has no val, take a share of train, unless that is None."""
+    _check_parts(name, records, ("train", "test"))
     part = records.columns["part"]
-    train, val, test = (np.flatnonzero(part == name) for name in PARTS)
-    if len(test) == 0:
-        raise UserError("data/split=official needs test images, and this data marks none: use data/split=random")
-    if val_from_test:
-        return Split("official-valtest", train, test, test, val_is_test=True)
-    if len(val) == 0:
-        _check_shares("official", val_share=val_share)
+    train, val, test = (np.flatnonzero(part == each) for each in PARTS)
+    if len(val) == 0 and val_share is not None:
+        if gone := _marked(records, "val"):
+            log.warning(
+                "data/split=%s: none of the %s images marked val is there: a share of train is val, whoever is in it",
+                name,
+                f"{gone:,}",
+            )
+        _check_shares(name, val_share=val_share)
         train, val = _take_share(train, labels, val_share, np.random.default_rng(seed))
-    return Split("official", train, val, test)
+    return Split(name, train, val, test)
+
+
+def _check_parts(name: str, records: Records, needed: Sequence[str]) -> None:
+    """Raise UserError if no image at hand is in one of the publisher's parts that a split needs."""
+    has = {part: int((records.columns["part"] == part).sum()) for part in PARTS}
+    empty = next((part for part in needed if has[part] == 0), None)
+    if empty is None:
+        return
+    marked, there = _marked(records, empty), ", ".join(f"{count:,} {part}" for part, count in has.items() if count)
+    told = f"the data set marks {marked:,} and none of them is there" if marked else "this data marks none"
+    people = len(np.unique(records.columns["identity"])) if "identity" in records.columns else 0
+    other = "data/split=identity, or random, which leaks people" if people >= 10 else "data/split=random"
+    raise UserError(
+        f"data/split={name} needs {empty} images: {told}, but {there or 'no image of any part'}; use {other}"
+    )
+
+
+def _marked(records: Records, part: str) -> int:
+    """Return how many images of a part the data set lists, those that are not there included."""
+    return int(((records.whole or records).columns["part"] == part).sum())
 
 
 def train80(records: Records, labels: Array, *, seed: int = 0) -> Split:
     """CACD's small protocol: learn from the 80 cleaned people of val, test on the 120; a tenth of the 80 is val."""
     if "part" not in records.columns or "identity" not in records.columns:
         raise UserError("data/split=train80 needs CACD's ranks and identities: use data/split=identity")
+    _check_parts("train80", records, ("val", "test"))
     part = records.columns["part"]
     clean, test = np.flatnonzero(part == "val"), np.flatnonzero(part == "test")
     groups = _group_codes(records)
@@ -110,7 +143,18 @@ def lecture(records: Records, labels: Array, *, seed: int = 42, per_label: int =
     test: list[Array] = []
     # Whatever is learnt of them, the images are the lecture's.
     groups, kind = (records.columns["age"] // 10, "decade") if "age" in records.columns else (labels, "label")
-    for group in np.unique(groups):
+    counts = dict(zip(*(each.tolist() for each in np.unique(groups, return_counts=True)), strict=True))
+    if fewer := {group: count for group, count in counts.items() if count < per_label}:
+        decades = ", ".join(f"{10 * g}s {count:,}" for g, count in fewer.items())
+        log.warning(
+            "data/split=lecture: %s fewer than the %s images that it wants (%s); %s of %s are used",
+            f"{len(fewer)} of {len(counts)} {kind}s {'has' if len(fewer) == 1 else 'have'}",
+            f"{per_label:,}",
+            decades if kind == "decade" else f"the least {min(fewer.values()):,}",
+            f"{sum(min(count, per_label) for count in counts.values()):,}",
+            f"{per_label * len(counts):,}",
+        )
+    for group in counts:
         rows = np.flatnonzero(groups == group)
         rows = np.sort(rng.permutation(rows)[:per_label])
         if len(rows) < 2:
@@ -175,7 +219,9 @@ def kfold(records: Records, labels: Array, *, seed: int = 0, k: int = 5, fold: i
     folds = _folds(records, labels, seed, k)
     val = (fold + 1) % k
     rest = np.flatnonzero((folds != fold) & (folds != val))
-    return Split(f"kfold{k}-{fold}", rest, np.flatnonzero(folds == val), np.flatnonzero(folds == fold))
+    return Split(
+        split_name("kfold", {"k": k, "fold": fold}), rest, np.flatnonzero(folds == val), np.flatnonzero(folds == fold)
+    )
 
 
 def column(
@@ -208,49 +254,69 @@ def column(
     if file is not None and files:
         raise UserError("data/split=column takes data.split.file for all parts, or a list for each: not both")
     if file is None and not files:
-        return replace(official(records, labels, seed=seed, val_share=val_share), name="column")
+        if not records.own_parts:
+            raise UserError(
+                "data/split=column needs lists of your own: data.split.file=LIST.csv, or data.split.train=FILE and "
+                "data.split.test=FILE (a table may have a column split instead); the publisher's parts are official"
+            )
+        return _published("column", records, labels, seed=seed, val_share=val_share)
     if file is not None:
-        listed, name, told = read_parts(file), f"column-{Path(file).stem}", file
+        listed, files = read_parts(file), dict.fromkeys(PARTS, file)
         if unknown := sorted(listed.keys() - set(PARTS)):
             raise UserError(f"{file}: part must be train, val or test, got {', '.join(unknown[:3])}")
     else:
         if missing := sorted({"train", "test"} - files.keys()):
             raise UserError(f"data/split=column with a list for each part needs data.split.{missing[0]}=FILE too")
         listed = {part: read_names(path) for part, path in files.items()}
-        told = ", ".join(map(str, files.values()))
-        name = "-".join(["column", *dict.fromkeys(Path(path).stem for path in files.values())])
+    told = ", ".join(dict.fromkeys(map(str, files.values())))
     found, lost = find_rows(listed, records.names)
     rows = {part: found.get(part, np.array([], dtype=np.int64)) for part in PARTS}
-    if len(rows["train"]) == 0 or len(rows["test"]) == 0:
-        example = next((each for part in ("train", "test") for each in listed.get(part, ())), "none")
-        raise UserError(
-            f"{told} must list train and test images of this data, and {len(rows['train'])} and {len(rows['test'])} "
-            f"match: the list names {example}, the data {records.names[0]}"
-        )
+    for part in ("train", "test"):
+        if len(rows[part]) == 0:
+            raise _no_match(part, files[part], listed, records, by_column=file is not None)
     if lost:
         log.warning("%s images that %s lists are not in this data, such as %s", f"{len(lost):,}", told, lost[0])
     val_is_test = np.array_equal(rows["val"], rows["test"])
-    if not val_is_test and len(shared := np.intersect1d(rows["val"], rows["test"])):
-        raise UserError(
-            f"{told}: {len(shared):,} images are in val and in test, such as {records.names[shared[0]]}; "
-            "val must be the test part itself, or share no image with it"
-        )
+    for first, second in (("train", "test"), ("train", "val"), ("val", "test")):
+        shared = np.intersect1d(rows[first], rows[second])
+        if len(shared) and not (val_is_test and first == "val"):
+            where = " and ".join(dict.fromkeys(str(files[part]) for part in (first, second)))
+            images = "image is" if len(shared) == 1 else "images are"
+            raise UserError(
+                f"{where}: {len(shared):,} {images} in {first} and in {second}, such as {records.names[shared[0]]}; "
+                + ("val must be test itself, or share none with it" if first == "val" else "take them out of one")
+            )
+    name = split_name("column", {"file": file, "train": train, "val": val, "test": test})
     if len(rows["val"]) == 0:
         _check_shares("column", val_share=val_share)
         rows["train"], rows["val"] = _take_share(rows["train"], labels, val_share, np.random.default_rng(seed))
     return Split(name, **rows, val_is_test=val_is_test)
 
 
+def _no_match(
+    part: str, file: str, listed: Mapping[str, Sequence[str]], records: Records, *, by_column: bool
+) -> UserError:
+    """Return what is wrong with a list of which no image is in the data."""
+    names = listed.get(part, ())
+    if names:
+        return UserError(
+            f"{file}: no image that it names for {part} is in this data ({len(names):,} named): "
+            f"it names {names[0]}, the data {records.names[0]}"
+        )
+    if not by_column:
+        return UserError(f"{file} names no image for {part}: give a name a line, or a CSV file with a column name")
+    has = ", ".join(f"{len(each):,} {other}" for other, each in listed.items()) or "none of any part"
+    return UserError(f"{file} has no line whose part is {part} (it has {has}): add them, or use another split")
+
+
 def cap(split: Split, labels: Array, *, per_class: int | None, limit: int | None) -> Split:
     """Keep at most per_class images a label of train, and at most `limit` images of every part, spread over labels."""
     rng = np.random.default_rng(0)
-    name, train = split.name, split.train
+    name, train = capped_name(split.name, per_class, limit), split.train
     if per_class is not None:
         train = np.sort(np.concatenate([rng.permutation(r)[:per_class] for r in _by_label(train, labels)]))
-        name += f"-per{per_class}"
     if limit is None:
         return replace(split, name=name, train=train)
-    name += f"-limit{limit}"
     val, test = (_spread(rows, labels, limit, rng) for rows in (split.val, split.test))
     train = _spread(train, labels, limit, rng)
     return Split(name, train, test if split.val_is_test else val, test, split.val_is_test)

@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
+from agebench.data.files import told
 from agebench.data.records import Array, Source
 from agebench.data.resize import Resize
 from agebench.errors import BrokenImageError, UserError
@@ -145,7 +146,8 @@ class Store:
 
     def _create(self) -> None:
         """Make the file, sparse, unless it is there; and clear away what a killed process left half made."""
-        for left in self.folder.glob("*.part"):
+        # These two are written under the lock that we hold; other files there, such as statistics, by whoever is at it.
+        for left in (self._file.with_suffix(".part"), *self.folder.glob(f"{self._broken.name}.*.part")):
             left.unlink(missing_ok=True)
         if not self._is_whole():
             self._broken.unlink(missing_ok=True)
@@ -254,7 +256,7 @@ class Store:
         except MemoryError as error:
             raise BrokenImageError("it takes more memory than there is", lasting=False) from error
         except Exception as error:  # of a kind that Pillow opens and cannot convert
-            raise BrokenImageError(f"{type(error).__name__}: {error}") from error
+            raise BrokenImageError(f"it cannot be converted ({told(error)})") from error
 
     def _commit(self, fresh: Done, stamp_of: dict[int, int]) -> None:
         """Note rows as done, once their pixels are safe on the disk."""

@@ -119,4 +119,4 @@ class Table(FileSource):
             unknown = sorted(set(columns["part"]) - {"train", "val", "test", ""})
             if unknown:
                 raise UserError(f"{self.root}: split must be train, val or test, got {', '.join(unknown[:3])}")
-        return Records(names, columns, class_names)
+        return Records(names, columns, class_names, own_parts="part" in columns)

@@ -1,0 +1,36 @@
+"""What splits and targets are called: all that decides who is tested on what, so that no two protocols share a name."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+LISTS = ("train", "val", "test")
+
+
+def split_name(kind: str, settings: Mapping[str, Any]) -> str:
+    """Return the name of a split.
+
+    Args:
+        kind: The function of agebench.data.split that makes it.
+        settings: Its keyword arguments, as far as they are known.
+    """
+    if kind == "kfold":
+        return f"kfold{settings['k']}-{settings['fold']}"
+    if kind == "official" and settings.get("val_from_test"):
+        return "official-valtest"
+    if kind == "column":
+        files = [settings.get("file"), *(settings.get(part) for part in LISTS)]
+        stems = [Path(str(file)).stem for file in files if file is not None]
+        return "-".join(["column", *dict.fromkeys(stems)])
+    return kind
+
+
+def capped_name(name: str, per_class: int | None, limit: int | None) -> str:
+    """Return a split's name with the caps on its images."""
+    caps = (("per", per_class), ("limit", limit))
+    return "-".join([name, *(f"{word}{count}" for word, count in caps if count is not None)])
+
+
+def target_name(target: str, bins: Sequence[float] | None) -> str:
+    """Return the name of a target; `bins` are what tells one `bins` from another."""
+    return f"bins-{'-'.join(f'{edge:g}' for edge in bins or ())}" if target == "bins" else target
