@@ -4,7 +4,20 @@ import time
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams import backend_context, get_experiment, list_session_groups
+from tensorboard.plugins.hparams.api_pb2 import (
+    ColParams,
+    Experiment,
+    GetExperimentRequest,
+    ListSessionGroupsRequest,
+    SessionGroup,
+    Status,
+)
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from agebench.tensorboard import RunTensorBoard
@@ -15,7 +28,7 @@ PARAMS = {"model": "mlp", "optim.lr": 0.001, "seed": 0, "report": True, "model.h
 @pytest.fixture
 def board(tmp_path) -> RunTensorBoard:
     logger = RunTensorBoard(str(tmp_path))
-    logger.declare_hparams(PARAMS, ["best/val/accuracy", "test/accuracy"])
+    logger.declare_hparams(PARAMS)
     logger.log_metrics({"train/loss": 2.0}, step=1)
     logger.log_metrics({"train/loss": 1.0, "best/val/accuracy": 0.75}, step=2)
     logger.log_metrics({"test/accuracy": 0.5}, step=2)
@@ -27,6 +40,22 @@ def board(tmp_path) -> RunTensorBoard:
 
 def read(folder) -> EventAccumulator:
     return EventAccumulator(str(folder)).Reload()
+
+
+def hparams_page(folder) -> tuple[Experiment, dict[str, SessionGroup]]:
+    """Return the columns and the rows, by their runs, of the HPARAMS page of a folder."""
+    runs = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
+    provider = MultiplexerDataProvider(runs, str(folder))
+    page, who = backend_context.Context(TBContext(data_provider=provider)), RequestContext()
+    columns = get_experiment.Handler(who, page, "", GetExperimentRequest()).run()
+    ask = ListSessionGroupsRequest(
+        allowed_statuses=Status.values(),
+        col_params=[ColParams(metric=info.name) for info in columns.metric_infos],
+        slice_size=100,
+    )
+    found = list_session_groups.Handler(who, page, "", ask).run()
+    assert found.total_size == len(found.session_groups)
+    return columns, {row.sessions[0].name: row for row in found.session_groups}
 
 
 def hparams(events: EventAccumulator, tag: str) -> HParamsPluginData:
@@ -50,7 +79,7 @@ def test_the_scalars_are_those_that_were_logged(board, tmp_path) -> None:
     assert [(e.step, e.value) for e in events.Scalars("test/accuracy")] == [(2, 0.5)]
 
 
-def test_the_hparams_page_finds_the_params_and_the_metrics(board, tmp_path) -> None:
+def test_hyperparameters_keep_their_kind(board, tmp_path) -> None:
     events = read(tmp_path)
 
     session = hparams(events, "session_start_info").session_start_info.hparams
@@ -66,9 +95,6 @@ def test_the_hparams_page_finds_the_params_and_the_metrics(board, tmp_path) -> N
     assert session["seed"].number_value == 0
     assert session["report"].string_value == "True"
     assert session["model.hidden"].string_value == "[64, 32]"
-    experiment = hparams(events, "experiment").experiment
-    assert {info.name for info in experiment.hparam_infos} == set(PARAMS)
-    assert {info.name.tag for info in experiment.metric_infos} == {"best/val/accuracy", "test/accuracy"}
 
 
 def test_a_run_that_ended_well_says_so(board, tmp_path) -> None:
@@ -79,7 +105,7 @@ def test_a_run_that_ended_well_says_so(board, tmp_path) -> None:
 
 def test_a_run_that_has_not_ended_does_not_say_so(tmp_path) -> None:
     logger = RunTensorBoard(str(tmp_path))
-    logger.declare_hparams(PARAMS, ["test/accuracy"])
+    logger.declare_hparams(PARAMS)
     logger.save()
 
     assert "_hparams_/session_end_info" not in read(tmp_path).summary_metadata
@@ -100,7 +126,7 @@ def test_a_run_that_goes_on_shows_no_point_twice(tmp_path) -> None:
         logger = RunTensorBoard(str(tmp_path))
         if 1 not in values:
             logger.go_on(3)
-        logger.declare_hparams(PARAMS, ["test/accuracy"])
+        logger.declare_hparams(PARAMS)
         for step, value in values.items():
             logger.log_metrics({"train/loss": value}, step=step)
         logger.finalize("success")
@@ -108,7 +134,32 @@ def test_a_run_that_goes_on_shows_no_point_twice(tmp_path) -> None:
 
     events = read(tmp_path)
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)]
-    assert sorted(tag for tag in events.summary_metadata if "hparams" in tag) == [
-        "_hparams_/experiment",
-        "_hparams_/session_start_info",
-    ]
+    assert [tag for tag in events.summary_metadata if "hparams" in tag] == ["_hparams_/session_start_info"]
+
+
+def test_runs_that_differ_in_keys_and_in_metrics_share_one_page(tmp_path) -> None:
+    """Whichever comes first: TensorBoard takes an experiment's columns from one run, if one says what they are."""
+    runs = {
+        "digits/a": ({"data": "digits", "seed": 0, "model": "mlp"}, {"test/accuracy": 0.5, "best/val/accuracy": 0.25}),
+        "sweeps/s/lr-0.1": ({"data": "cacd", "seed": 0, "optim.lr": 0.125}, {"test/mae": 6.5, "best/val/mae": 5.5}),
+        "sweeps/s/lr-0.2": ({"data": "cacd", "seed": 0, "optim.lr": 0.25}, {"test/mae": 7.5, "best/val/mae": 4.5}),
+    }
+    for name, (params, metrics) in runs.items():
+        logger = RunTensorBoard(str(tmp_path / name))
+        logger.declare_hparams(params)
+        logger.log_metrics(metrics, step=3)
+        logger.finish_hparams()
+        logger.finalize("success")
+
+    columns, rows = hparams_page(tmp_path)
+
+    assert rows.keys() == runs.keys()
+    for name, (params, metrics) in runs.items():
+        plain = {key: value.string_value or value.number_value for key, value in rows[name].hparams.items()}
+        assert plain == params
+        assert {value.name.tag: value.value for value in rows[name].metric_values} == metrics
+    names = [info.name for info in columns.hparam_infos]
+    assert sorted(names[:2]) == ["data", "optim.lr"]  # those that differ
+    assert sorted(names[2:]) == ["model", "seed"]
+    metrics = {info.name.tag for info in columns.metric_infos}
+    assert metrics == {"test/accuracy", "best/val/accuracy", "test/mae", "best/val/mae"}

@@ -173,7 +173,7 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
     # A class is told by its name, which is all that the accuracy needs.
     right = name == "accuracy" and not unit
     try:
-        labels, leading, posterior = _read(path, posterior=not right and not name.startswith(FROM_ESTIMATES))
+        labels, leading, posterior = read_predictions(path, posterior=not right and not name.startswith(FROM_ESTIMATES))
         names, people, targets, points = (list(column) for column in zip(*leading, strict=True))
         if right:
             numbers = np.array([t == p for t, p in zip(targets, points, strict=True)], dtype=np.float64)
@@ -183,7 +183,7 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
                 posterior=posterior,
                 point=np.array(points if unit else [index[p] for p in points], dtype=np.float64),
                 target=np.array([index[t] for t in targets], dtype=np.int64),
-                values=np.array(_values(labels, unit)),
+                values=np.array(label_values(labels, unit)),
                 ordered=bool(unit),
                 unit=unit,
             )
@@ -200,7 +200,7 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
     return Numbers(names, people, numbers)
 
 
-def _read(path: Path, *, posterior: bool) -> tuple[list[str], list[list[str]], Array]:
+def read_predictions(path: Path, *, posterior: bool) -> tuple[list[str], list[list[str]], Array]:
     """Return the labels, the COLUMNS of each row, and the posterior, shape (N, R), all zero unless it is asked for."""
     text = path.read_text(encoding="utf-8-sig")
     if '"' in text:  # a name with a comma in it
@@ -225,7 +225,7 @@ def _read(path: Path, *, posterior: bool) -> tuple[list[str], list[list[str]], A
         return labels, leading, np.fromstring(numbers, sep=",").reshape(shape)
 
 
-def _values(labels: Sequence[str], unit: str) -> list[float]:
+def label_values(labels: Sequence[str], unit: str) -> list[float]:
     """Return what the labels are worth in the unit, as agebench.data.target has it."""
     if unit == "years":
         return [float(label) for label in labels]

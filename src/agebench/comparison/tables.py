@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from agebench.comparison.blind import score_blind
 from agebench.comparison.groups import Group, alike, count, goodness
 from agebench.comparison.pairs import Paired, can_pair, compare_with_best
 from agebench.comparison.parameters import differing, short_names, tell
@@ -191,6 +192,9 @@ def _table(runs: Sequence[Run], protocol: str, split_sha: str, wanted: str | Non
     notes += [*(paired.notes if paired else ()), *_notes(groups, kept, metric)]
     columns = tuple(params[0]) if params else ()
     baselines, leaks = _baselines(groups, unit)
+    if not baselines and (blind := score_blind(groups[0].runs[0], unit)):
+        key, name = ("test/mae", "always the median") if unit == "years" else ("test/accuracy", "most common label")
+        baselines = [Baseline(name, {key: blind[key]})]
     return Table(
         protocol,
         split_sha,

@@ -70,7 +70,7 @@ def draw_learning_curves(
         wanted: Mode = mode if key == next(iter(panels)) else "min"
         _draw_panel(axes, courses[key], wanted)
         axes.set(xlabel="epoch", ylabel=f"{textwrap.fill(panels[key], 42)}\n{BETTER[wanted]}")
-    figure.legend(handles=handles, loc="outside right upper", fontsize=8)
+    figure.legend(handles=handles, loc="outside right center", fontsize=8)
     add_note(figure, note)
     return figure
 
