@@ -222,3 +222,30 @@ def test_a_single_label_is_refused_by_heads_that_rank(name) -> None:
         with pytest.raises(Exception, match=r"only one|this target has 1") as caught:
             make(name, [20.0])
         assert UserError in (type(caught.value), type(caught.value.__cause__))
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+@every_case
+def test_a_step_under_autocast_is_finite_and_near_that_in_full_precision(name, labels, half) -> None:
+    values = LABELS[labels]
+    head = make(name, values)
+    torch.manual_seed(0)
+    images, target = torch.rand(8, 1, 4, 4), target_of(values, 8)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, head.num_outputs))
+
+    def step(enabled: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        network.zero_grad()
+        with torch.autocast("cpu", dtype=half, enabled=enabled):
+            outputs = network(images)
+            assert outputs.dtype == (half if enabled else torch.float32)
+            with torch.autocast("cpu", enabled=False):  # as the module calls every head
+                loss = head.loss(outputs.float(), target)
+        loss.backward()
+        return loss.detach(), network[1].weight.grad.clone()
+
+    (loss, slope), (expected, exact) = step(True), step(False)
+
+    assert torch.isfinite(slope).all()
+    torch.testing.assert_close(loss, expected, rtol=2e-2, atol=2e-2)
+    # Rounding moves a few pairs over the kink of a hinge, so directions are compared and not numbers.
+    assert torch.nn.functional.cosine_similarity(slope.flatten(), exact.flatten(), dim=0) > 0.98
