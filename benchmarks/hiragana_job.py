@@ -1,0 +1,171 @@
+"""The hiragana notebook's job, one epoch of 10,000 PNG files under a random affine: its own way, and by one command.
+
+Their way, written from its description: a Dataset that opens a file an image, torchvision's RandomAffine on each,
+a DataLoader of 32, Adam, in fp32. Ours: `agebench.train` on the same files, whose pixels a first run has packed; bf16
+for the CNN, and fp32 beside it. The files are made of real images (365 for training, as many for the test), so that
+accuracies mean something.
+"""
+
+import argparse
+import csv
+import json
+import random
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from benchmarks.throughput import compose
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from agebench.fit import fit
+from agebench.models.mlp import MLP
+from agebench.models.small_cnn import SmallCNN
+
+RESULTS = Path(__file__).parent / "results"
+TRAIN = 10_000
+
+
+def lay_out(source: Path, folder: Path) -> Path:
+    """Copy half of the images of each class to 10,000 training files, the other half to the test; return the table."""
+    rows = []
+    kinds = sorted(path for path in source.iterdir() if path.is_dir())
+    files = {kind.name: sorted(kind.glob("*.png")) for kind in kinds}
+    train = [(kind, file) for kind, each in files.items() for file in each[::2]]
+    test = [(kind, file) for kind, each in files.items() for file in each[1::2]]
+    for part, chosen in (("train", [train[i % len(train)] for i in range(TRAIN)]), ("test", test)):
+        for i, (kind, file) in enumerate(chosen):
+            path = folder / part / f"{i:05d}.png"
+            path.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, path)
+            rows.append((path.relative_to(folder), kind, part))
+    # The notebook has no validation: ten of the test images are enough to be asked for one.
+    rows += [(path, kind, "val") for path, kind, _ in _copies(rows[-10:], folder)]
+    with (folder / "images.csv").open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(("path", "label", "split"))
+        writer.writerows(rows)
+    return folder / "images.csv"
+
+
+def _copies(rows: list, folder: Path) -> list:
+    copied = []
+    for path, kind, part in rows:
+        other = folder / "val" / path.name
+        other.parent.mkdir(exist_ok=True)
+        shutil.copyfile(folder / path, other)
+        copied.append((other.relative_to(folder), kind, part))
+    return copied
+
+
+class Files(Dataset):
+    """A file an image, opened and turned whenever it is asked for."""
+
+    def __init__(self, table: Path, part: str) -> None:
+        with table.open(encoding="utf-8", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        kinds = sorted({row["label"] for row in rows})
+        self.files = [(table.parent / r["path"], kinds.index(r["label"])) for r in rows if r["split"] == part]
+        self.change = transforms.Compose(
+            [transforms.RandomAffine(degrees=(-90, 90), scale=(0.8, 1.1)), transforms.ToTensor()]
+        )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int):
+        path, target = self.files[i]
+        with Image.open(path) as image:
+            return self.change(image.convert("L")), target
+
+
+def their_way(make: type[nn.Module], table: Path, seed: int) -> tuple[float, float]:
+    """Return images/s of one epoch, and the accuracy on the test files, turned as well."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    train, test = Files(table, "train"), Files(table, "test")
+    network = make(48, 1, num_classes=73)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    criterion = nn.CrossEntropyLoss()
+    start = time.perf_counter()
+    for images, target in DataLoader(train, batch_size=32, shuffle=True):
+        optimizer.zero_grad()
+        criterion(network(images), target).backward()
+        optimizer.step()
+    speed = len(train) / (time.perf_counter() - start)
+    network.eval()
+    with torch.no_grad():
+        right = sum(int((network(x).argmax(1) == y).sum()) for x, y in DataLoader(test, batch_size=32))
+    return speed, right / len(test)
+
+
+def our_way(model: str, precision: str, table: Path, folder: Path, seed: int) -> tuple[float, float]:
+    cfg = compose(
+        "data=table",
+        "data/split=column",
+        f"data.root={table}",
+        "data.channels=1",
+        "data.image_size=48",
+        "data.batch_size=32",
+        f"model={model}",
+        "augment=hiragana",
+        "augment.at_test=true",
+        f"trainer.precision={precision}",
+        "trainer.accelerator=cpu",
+        "trainer.max_epochs=1",
+        "report=false",
+        f"seed={seed}",
+        f"paths.cache={folder / 'cache'}",
+    )
+    run_dir = folder / f"{model}-{precision}-{seed}"
+    fit(cfg, run_dir)
+    results = json.loads((run_dir / "results.json").read_text())
+    return results["timing"]["train_images_per_s"], results["metrics"]["test/accuracy"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path, help="a folder of hiragana73 with one folder a kind")
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    jobs = (("mlp", MLP, "32-true"), ("small_cnn", SmallCNN, "32-true"), ("small_cnn", SmallCNN, "bf16-mixed"))
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        table = lay_out(given.source, folder)
+        our_way("mlp", "32-true", table, folder, 99)  # packs
+        for model, make, precision in jobs:
+            theirs, ours = [], []
+            for seed in range(given.repeats):
+                theirs.append(their_way(make, table, seed))
+                ours.append(our_way(model, precision, table, folder, seed))
+            speeds = [[speed for speed, _ in each] for each in (ours, theirs)]
+            ratio = statistics.median(a / b for a, b in zip(*speeds, strict=True))
+            accuracy = [statistics.mean(right for _, right in each) for each in (ours, theirs)]
+            rows.append(
+                {
+                    "model": model,
+                    "precision": precision,
+                    "agebench_img_per_s": round(statistics.median(speeds[0])),
+                    "notebook_img_per_s": round(statistics.median(speeds[1])),
+                    "ratio": f"{ratio:.2f}",
+                    "agebench_accuracy": f"{accuracy[0]:.3f}",
+                    "notebook_accuracy": f"{accuracy[1]:.3f}",
+                    "repeats": given.repeats,
+                }
+            )
+            print(*rows[-1].values(), flush=True)
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / "hiragana_job.csv").open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
