@@ -7,6 +7,10 @@ from agebench.data import residency, resize
 from agebench.errors import UserError
 
 BROKEN = [
+    ("launcher.jobs=0", "launcher.jobs must be auto, or a whole number of 1 or more, got 0"),
+    ("launcher.gpus_per_job=-1", "launcher.gpus_per_job must be a whole number of 0 or more, got -1"),
+    ("launcher.timeout=0", "launcher.timeout must be seconds above 0, or null, got 0"),
+    ("launcher.fail_fast=1", "launcher.fail_fast must be true or false, got 1"),
     ("seed=-1", "seed must be a whole number from 0 to 4294967295, got -1"),
     ("seed=4294967296", "seed must be a whole number from 0 to 4294967295, got 4294967296"),
     ("seed=0.5", "seed must be a whole number"),

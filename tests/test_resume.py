@@ -467,6 +467,16 @@ def test_the_best_is_kept_while_a_better_one_takes_its_place(tmp_path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["best.ckpt", kept_file(tmp_path).name])
 
 
+def test_half_a_file_of_a_start_that_was_killed_does_not_stay(tmp_path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("predictions.csv.77-1.part", "checkpoints/last.ckpt.part", "split.csv"):
+        (tmp_path / name).touch()
+
+    resume.prepare(tmp_path, resume.Start())
+
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["split.csv"]
+
+
 def test_paths_of_a_run_that_was_moved_are_those_of_now(tmp_path) -> None:
     state = {
         "dirpath": "/old/checkpoints",

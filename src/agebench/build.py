@@ -152,16 +152,49 @@ def _stored_statistics(path: str, channels: int) -> Normalise | None:
     return Normalise(mean.flatten().tolist(), std.flatten().tolist())
 
 
+def build_head(cfg: DictConfig, data: ImageDataModule) -> Head:
+    """Return the head for the labels of data that is planned."""
+    target = data.target
+    head: Head = _build("head", cfg.head, target.num_labels, target.values.tolist(), ordered=target.ordered)
+    return head
+
+
+def _build(key: str, node: DictConfig, *given: Any, **named: Any) -> Any:
+    """Return what a config node names, or say in one sentence why it cannot be had."""
+    try:
+        target = get_object(node._target_)
+    except Exception as error:  # importing runs the user's own code, which may raise anything
+        raise UserError(
+            f"{key}._target_={node._target_} cannot be imported ({error.__cause__ or error}): start from the folder "
+            "that holds it, or put that folder on PYTHONPATH"
+        ) from error
+    try:
+        return instantiate(node, *given, _convert_="all", **named)
+    except (TypeError, InstantiationException) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):
+            raise cause from error
+        if not isinstance(cause, TypeError):
+            raise
+        raise UserError(f"{key}: {target.__name__} cannot be made ({cause}): check the keys under {key}") from error
+
+
+def check_parts(cfg: DictConfig) -> None:
+    """Build as much of a run as its records and labels decide, opening no image, to find what cannot work.
+
+    Raises:
+        UserError: If the data, the split, the head or the augmentation cannot be had together.
+    """
+    data = build_data(cfg)
+    data.plan()
+    build_head(cfg, data)
+    _build("augment", cfg.augment)
+
+
 def build_module(cfg: DictConfig, data: ImageDataModule, *, normalise: Normalise | None = None) -> ImageModule:
     """Return the LightningModule for data that is set up; without `normalise` its statistics are worked out."""
     target = data.target
-    try:
-        head: Head = instantiate(
-            cfg.head, target.num_labels, target.values.tolist(), ordered=target.ordered, _convert_="all"
-        )
-        augment: nn.Module = instantiate(cfg.augment, _convert_="all")
-    except TypeError as error:
-        raise UserError(f"head or augment: {error}") from error
+    head, augment = build_head(cfg, data), _build("augment", cfg.augment)
     train = torch.from_numpy(target.labels[data.split.train])
     head.see(torch.bincount(train, minlength=target.num_labels))
     torch.manual_seed(cfg.seed)  # the weights do not depend on what happened before

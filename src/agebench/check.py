@@ -56,6 +56,10 @@ RULES: tuple[Rule, ...] = (
     ("data.split", _is_node, "chosen as a group: data/split=NAME"),
     ("data.split.seed", lambda v: _is_int(v, 0, MAX_SEED), f"a whole number from 0 to {MAX_SEED}"),
     ("data.split.fold", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
+    ("launcher.jobs", lambda v: v == "auto" or _is_int(v, 1), "auto, or a whole number of 1 or more"),
+    ("launcher.gpus_per_job", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
+    ("launcher.timeout", lambda v: v is None or _is_number(v, 0, open_end=True), "seconds above 0, or null"),
+    ("launcher.fail_fast", lambda v: isinstance(v, bool), "true or false"),
     ("trainer.max_epochs", lambda v: v is None or _is_int(v, -1), "a whole number of epochs"),
     ("trainer.precision", lambda v: str(v) in PRECISIONS, f"one of {', '.join(PRECISIONS[:3])}"),
     (

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agebench.errors import UserError
+from agebench.errors import UserError, chain
 
 # Hydra's flags that take a value of their own, after a space.
 VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
@@ -155,7 +155,8 @@ def _run_hydra(task: Callable[[Any], Any], config_name: str) -> None:
         raise failed[0]
     broken = sum(point.status != "completed" for point in sweep_points)
     if broken:
-        raise SweepError(f"{broken} of {len(sweep_points)} points failed; the others are complete")
+        others = "; the others are complete" if broken < len(sweep_points) else ""
+        raise SweepError(f"{broken} of {len(sweep_points)} points failed{others}")
 
 
 def _leave_out_of_names() -> None:
@@ -178,23 +179,19 @@ def explain(error: BaseException, conf: Path) -> str | None:
     from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    for found in chain:
+    links = chain(error)
+    for found in links:
         if isinstance(found, UserError | SweepError):
             return str(found)
     if isinstance(error, OSError) and error.filename and error.errno in UNWRITABLE:
         return f"cannot write {error.filename}: {error.strerror}; choose another hydra.run.dir or paths.output"
-    text = " ".join(str(error).split()) if str(error) else str(chain[-1])
+    text = " ".join(str(error).split()) if str(error) else str(links[-1])
     match = re.search(r"Could not (?:find|load) '(hydra/(?:launcher|sweeper))/(\w+)'", text)
     if match and match[2] in EXTRAS:
         return f'{match[1]}={match[2]} needs an extra: pip install "agebench[{EXTRAS[match[2]]}]"; see docs/sweeps.md'
     if "Config group override must be a string" in text:  # a bare ValueError of Hydra's
         return "a group takes the name of a choice, as in model=mlp: no number, no null, and no spaces around ="
-    if not any(isinstance(found, HydraException | OmegaConfBaseException) for found in chain):
+    if not any(isinstance(found, HydraException | OmegaConfBaseException) for found in links):
         return None
     if isinstance(error, OverrideParseException):
         reason = text.partition(" See http")[0].removeprefix(f"Error parsing override '{error.override}' ")
@@ -252,7 +249,10 @@ def known_names(conf: Path) -> list[str]:
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     last = re.split(r"[./]", name)[-1]
-    ends = [k for k in known if re.split(r"[./]", k)[-1] == last]  # `lr` for `optim.lr`, `split` for `data/split`
+    alike = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+    ends = alike or [
+        k for k in known if re.split(r"[./]", k)[-1] == last
+    ]  # `lr` for `optim.lr`, `split` for `data/split`
     close = [min(ends, key=lambda k: (len(k), "/" not in k))] if ends else []
     close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -19,3 +19,21 @@ class BrokenImageError(UserError):
     def __init__(self, reason: str, *, lasting: bool = True) -> None:
         super().__init__(reason)
         self.lasting = lasting
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """Return an exception and those that led to it, the last first."""
+    found: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in found:
+        found.append(link)
+        link = link.__cause__ or link.__context__
+    return found
+
+
+def reason(error: BaseException) -> str:
+    """Return what to write down of an exception: the sentence meant for the user if there is one in its chain."""
+    for found in chain(error):
+        if isinstance(found, UserError):
+            return str(found)
+    return f"{type(error).__name__}: {error}"

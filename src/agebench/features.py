@@ -77,8 +77,15 @@ def write_run_report(
         note=tell_leak(leak) if leak else "",
         lookup_mae=leak["lookup_mae"] if leak else None,
     )
-    title = f"{data.protocol} · {type(module.model).__name__}"
-    write_report(run_dir / "report", history=history, outcome=outcome, features=features, title=title, writer=writer)
+    write_report(
+        run_dir / "report",
+        history=history,
+        outcome=outcome,
+        features=features,
+        title=f"{data.protocol} · {type(module.model).__name__}",
+        writer=writer,
+        step=0 if writer is None else module.trainer.global_step,
+    )
     if writer is not None:
         # A limited test predicts some of the images only.
         _, places, at = np.intersect1d(tested, predictions.rows, assume_unique=True, return_indices=True)

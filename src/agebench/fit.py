@@ -21,7 +21,7 @@ from agebench.callbacks import EpochTable, Progress, Speed, skip_idle_hooks
 from agebench.checkpoints import WholeFiles
 from agebench.console import announce, device_name, tell
 from agebench.data.datamodule import ImageDataModule
-from agebench.errors import UserError
+from agebench.errors import UserError, reason
 from agebench.hparams import hparams
 from agebench.outputs import data_sha, describe_data, describe_test, write_breakdown, write_predictions, write_split
 from agebench.summary import count_parameters
@@ -82,7 +82,7 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
                 log.warning("interrupted: what was finished is kept in %s; to go on: %s", run_dir, again)
             sys.exit(1)  # also after SIGTERM, at which Lightning would end with 0
         except BaseException as error:
-            results["status"], results["error"] = "failed", f"{type(error).__name__}: {error}"
+            results["status"], results["error"] = "failed", reason(error)
             raise
         finally:
             if first:

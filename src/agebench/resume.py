@@ -114,6 +114,8 @@ def find_start(folder: Path, before: Mapping[str, Any], *, config: Mapping[str, 
 
 def prepare(folder: Path, start: Start) -> None:
     """Make a folder ready to be written from there on; of a run that starts over nothing stays."""
+    for half in folder.rglob("*.part"):  # the file that an earlier start was writing when it was killed
+        half.unlink()
     if start.checkpoint is not None:
         held = torch.load(start.checkpoint, map_location="cpu", weights_only=True, mmap=True)
         best = _best_of(held, start.checkpoint.parent)

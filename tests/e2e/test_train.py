@@ -136,16 +136,25 @@ def test_a_sweep_with_its_flag_in_the_middle_runs_every_point_in_a_folder_of_its
     assert all(results(tmp_path / "outputs/sweeps/lr" / name)["status"] == "completed" for name in folders)
 
 
-def test_a_failing_point_stops_no_other_and_the_sweep_ends_with_1(command, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ("head=softmax,binary", "a question with two labels, and this target has 10"),
+        ("head=softmax,coral", "needs labels with an order"),
+        ("data/split=random,identity", "needs to know who is in each image"),
+        ("head._target_=agebench.heads.softmax.SoftmaxHead,mine.Head", "head._target_=mine.Head cannot be imported"),
+        ("launcher.jobs=0 seed=0,1", "launcher.jobs must be auto, or a whole number of 1 or more, got 0"),
+    ],
+)
+def test_what_cannot_work_in_any_point_stops_the_sweep_before_the_first(command, tmp_path, capsys, wrong, sentence):
     with pytest.raises(SystemExit) as end:
-        command("train", *QUICK, "-m", "head=binary,softmax", "sweep=heads")
+        command("train", *QUICK, "-m", *wrong.split(), "sweep=heads")
 
-    folders = {p.parent.name.partition("-")[2].partition("-")[0]: p.parent for p in tmp_path.glob("**/results.json")}
-    assert end.value.code == 1
-    assert results(folders["softmax"])["status"] == "completed"
-    assert results(folders["binary"])["status"] == "failed"
-    assert "two labels" in results(folders["binary"])["error"]
-    assert "1 of 2 points failed" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert end.value.code == 2
+    assert sentence in told
+    assert "Traceback" not in told
+    assert not list(tmp_path.glob("**/results.json"))
 
 
 def test_a_wrong_value_in_any_point_stops_the_sweep_before_the_first(command, tmp_path, capsys):

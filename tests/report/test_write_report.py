@@ -79,6 +79,7 @@ def test_tensorboard_gets_each_figure_once(tmp_path: Path, digits_outcome: Outco
         features={"val": draw_features(20, 1)},
         title="t",
         writer=writer,
+        step=90,
     )
     writer.close()
 
@@ -87,7 +88,7 @@ def test_tensorboard_gets_each_figure_once(tmp_path: Path, digits_outcome: Outco
     for tag in events.Tags()["images"]:
         (event,) = events.Images(tag)
         with Image.open(tmp_path / "report" / f"{tag.removeprefix('report/')}.png") as image:
-            assert (event.width, event.height) == image.size
+            assert (event.width, event.height, event.step) == (*image.size, 90)
 
 
 def test_a_part_that_cannot_be_projected_is_left_out_with_the_reason(

@@ -66,7 +66,7 @@ def _markdown(folder: Path, points: Sequence[Run], params: Sequence[Parameters])
 def _point_table(points: Sequence[Run], params: Sequence[Parameters]) -> str:
     names = short_names(list(params[0]))
     monitors = sorted({str(run.told("best", "monitor")) for run in points if run.told("best", "monitor")})
-    header = ["point", "status", *names.values(), "seed", f"best {' or '.join(monitors)}".strip(), "at epoch", "fit s"]
+    header = ["point", "status", *names.values(), "seed", f"best {' or '.join(monitors)}".strip(), "at epoch", "fit s"]  # counted from 1, as on the console
     rows = [
         [
             run.folder.name,
@@ -74,8 +74,8 @@ def _point_table(points: Sequence[Run], params: Sequence[Parameters]) -> str:
             *(tell(each[key]) for key in names),
             tell(run.seed),
             _shown(run.told("best", "value"), "{:.4g}"),
-            _shown(run.told("best", "epoch"), "{:.0f}"),
-            _shown(run.told("timing", "fit_s"), "{:,.0f}"),
+            _shown(run.told("best", "epoch"), "{:.0f}", add=1),
+            _shown(run.told("timing", "fit_s"), "{:,.1f}"),
         ]
         for run, each in zip(points, params, strict=True)
     ]
@@ -92,9 +92,9 @@ def _numeric(values: Sequence[Any]) -> bool:
     return all(number(value) is not None for value in values if value is not None)
 
 
-def _shown(value: Any, form: str) -> str:
+def _shown(value: Any, form: str, *, add: int = 0) -> str:
     known = number(value)
-    return "-" if known is None else form.format(known)
+    return "-" if known is None else form.format(known + add)
 
 
 def _whole(value: Any) -> Any:

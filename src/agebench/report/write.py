@@ -37,6 +37,7 @@ def write_report(
     features: dict[str, tuple[Array, Array]],
     title: str,
     writer: Any | None = None,
+    step: int = 0,
 ) -> list[Path]:
     """Write the pictures and tables that the data allow, and log why the others are left out.
 
@@ -48,6 +49,7 @@ def write_report(
             (n,). They are saved whole, so the caller decides how many are worth keeping.
         title: Printed on every picture.
         writer: TensorBoard's SummaryWriter, which gets every figure once under `report/`.
+        step: At which optimizer step: a run that is interrupted in its report, and gone on with, shows the later ones.
 
     Returns:
         The files, in the order they were written.
@@ -57,7 +59,7 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with look():
-        book = _Book(folder, writer)
+        book = _Book(folder, writer, step)
         _report_history(book, history, title=title, unit=outcome.unit)
         _report_outcome(book, outcome, title=title)
         _report_features(book, features, outcome=outcome, title=title)
@@ -67,8 +69,8 @@ def write_report(
 class _Book:
     """Where the pages go."""
 
-    def __init__(self, folder: Path, writer: Any | None) -> None:
-        self.folder, self.writer = folder, writer
+    def __init__(self, folder: Path, writer: Any | None, step: int) -> None:
+        self.folder, self.writer, self.step = folder, writer, step
         self.files: list[Path] = []
 
     def add_figure(self, name: str, figure: Figure) -> None:
@@ -76,7 +78,7 @@ class _Book:
         figure.savefig(path)
         self.files.append(path)
         if self.writer is not None:
-            self.writer.add_figure(f"report/{name}", figure)
+            self.writer.add_figure(f"report/{name}", figure, self.step)
 
     def leave_out(self, name: str, reason: str) -> None:
         log.info("report: %s is left out: %s", name, reason)

@@ -1,6 +1,7 @@
 """The process of one point: started by a server that has everything imported, and never left behind."""
 
 import contextlib
+import json
 import logging
 import multiprocessing
 import os
@@ -8,16 +9,20 @@ import runpy
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
+from agebench.errors import UserError
 from agebench.sweep.point import CONSOLE, Point
 from agebench.sweep.slots import Slot
 
+CHECKED = ["seed", "paths", "data", "head", "augment"]  # the parts that agebench.build.check_parts reads
 Context = ForkServerContext | SpawnContext
 reporter: Connection | None = None  # in a job: the way to the process that started it
 
@@ -69,6 +74,47 @@ def _count_gpus(line: Connection) -> None:
     import torch
 
     line.send(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+
+
+def check_points(context: Context, configs: Sequence[DictConfig]) -> None:
+    """Find what cannot work in any point, each kind of point once, in a process that is forked for it.
+
+    Args:
+        context: What starts processes.
+        configs: Of the points.
+
+    Raises:
+        UserError: If data, split, head or augmentation of a point cannot be had together.
+    """
+    kinds: dict[str, dict[str, Any]] = {}
+    for config in configs:
+        nodes: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, CHECKED), resolve=True)
+        kinds.setdefault(json.dumps({**nodes, "seed": 0}, sort_keys=True, default=str), nodes)
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_check_points, args=(list(kinds.values()), theirs))
+    process.start()
+    theirs.close()
+    try:
+        wrong = ours.recv()
+    except EOFError:  # it died: the points' own processes will tell
+        wrong = ""
+    finally:
+        process.join()
+    if wrong:
+        raise UserError(wrong)
+
+
+def _check_points(nodes: list[dict[str, Any]], line: Connection) -> None:
+    from agebench.build import check_parts
+
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    logging.disable()  # each run says it itself
+    try:
+        for each in nodes:
+            check_parts(OmegaConf.create(each))
+        line.send("")
+    except UserError as error:
+        line.send(str(error))
 
 
 class Job:

@@ -35,7 +35,7 @@ class AgebenchLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the points; a failed one returns NaN, which sweepers survive, and is noted for the exit code."""
         from agebench.sweep.board import Board
-        from agebench.sweep.job import start_server
+        from agebench.sweep.job import check_points, start_server
         from agebench.sweep.queue import Queue
 
         setup_globals()
@@ -53,6 +53,7 @@ class AgebenchLauncher(Launcher):
             )
         ]
         slots = self._slots(configs, context)
+        check_points(context, configs)
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         at_once = f", {len(slots)} at once" if len(slots) > 1 else ""
         count = f"{len(points)} point{'s' if len(points) > 1 else ''}"
