@@ -7,6 +7,8 @@ from agebench.data import residency, resize
 from agebench.errors import UserError
 
 BROKEN = [
+    ("sweep=", "sweep must be a folder's name"),
+    ("sweep=a/../../b", "sweep must be a folder's name"),
     ("launcher.jobs=0", "launcher.jobs must be auto, or a whole number of 1 or more, got 0"),
     ("launcher.gpus_per_job=-1", "launcher.gpus_per_job must be a whole number of 0 or more, got -1"),
     ("launcher.timeout=0", "launcher.timeout must be seconds above 0, or null, got 0"),

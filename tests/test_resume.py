@@ -521,7 +521,6 @@ def test_tensorboard_shows_a_resumed_run_as_one(train, tmp_path) -> None:
 
     events = EventAccumulator(str(tmp_path / "killed")).Reload()
     assert {tag for tag in events.summary_metadata if tag.startswith("_hparams_")} == {
-        "_hparams_/experiment",
         "_hparams_/session_start_info",
         "_hparams_/session_end_info",
     }

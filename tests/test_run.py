@@ -163,8 +163,9 @@ def test_a_points_name_says_what_differs_without_the_groups() -> None:
     config = {"optim": {"lr": 0.001}, "seed": 0}
     six = run.config_hash(config)[:6]
 
-    assert run.point_name("optim.lr-0.001_seed-0", config) == f"lr-0.001_seed-0-{six}"
-    assert run.point_name("data.split.seed-1_data.per_class-5", config) == f"seed-1_per_class-5-{six}"
+    assert run.point_name("optim.lr-0.001|seed-0", config) == f"lr-0.001_seed-0-{six}"
+    assert run.point_name("model-small_cnn|optim.lr-1e-3", config) == f"model-small_cnn_lr-1e-3-{six}"
+    assert run.point_name("data.split.seed-1|data.per_class-5", config) == f"seed-1_per_class-5-{six}"
 
 
 def test_a_name_that_is_all_digits_is_no_number() -> None:

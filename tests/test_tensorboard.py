@@ -29,7 +29,7 @@ PARAMS = {"model": "mlp", "optim.lr": 0.001, "seed": 0, "report": True, "model.h
 def board(tmp_path) -> RunTensorBoard:
     logger = RunTensorBoard(str(tmp_path))
     logger.declare_hparams(PARAMS)
-    logger.log_metrics({"train/loss": 2.0}, step=1)
+    logger.log_metrics({"train/loss": 2.0, "epoch": 0}, step=1)
     logger.log_metrics({"train/loss": 1.0, "best/val/accuracy": 0.75}, step=2)
     logger.log_metrics({"test/accuracy": 0.5}, step=2)
     logger.finish_hparams()
@@ -40,6 +40,14 @@ def board(tmp_path) -> RunTensorBoard:
 
 def read(folder) -> EventAccumulator:
     return EventAccumulator(str(folder)).Reload()
+
+
+def scalars_page(folder, tag: str) -> dict[str, list[tuple[int, float]]]:
+    """Return a curve a run, as the server reads it: not quite as EventAccumulator does."""
+    runs = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
+    provider = MultiplexerDataProvider(runs, str(folder))
+    found = provider.read_scalars(RequestContext(), experiment_id="", plugin_name="scalars", downsample=1000)
+    return {run: [(point.step, point.value) for point in tags[tag]] for run, tags in found.items()}
 
 
 def hparams_page(folder) -> tuple[Experiment, dict[str, SessionGroup]]:
@@ -74,7 +82,11 @@ def test_a_run_is_one_file_of_events_and_nothing_else(board, tmp_path) -> None:
 def test_the_scalars_are_those_that_were_logged(board, tmp_path) -> None:
     events = read(tmp_path)
 
-    assert set(events.Tags()["scalars"]) == {"train/loss", "best/val/accuracy", "test/accuracy"}  # and no hp_metric
+    assert set(events.Tags()["scalars"]) == {
+        "train/loss",
+        "best/val/accuracy",
+        "test/accuracy",
+    }  # and no hp_metric
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 2.0), (2, 1.0)]
     assert [(e.step, e.value) for e in events.Scalars("test/accuracy")] == [(2, 0.5)]
 
@@ -134,6 +146,8 @@ def test_a_run_that_goes_on_shows_no_point_twice(tmp_path) -> None:
 
     events = read(tmp_path)
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)]
+    (curve,) = scalars_page(tmp_path, "train/loss").values()
+    assert curve == [(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)]
     assert [tag for tag in events.summary_metadata if "hparams" in tag] == ["_hparams_/session_start_info"]
 
 

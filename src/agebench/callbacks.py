@@ -30,7 +30,7 @@ def skip_idle_hooks(module: L.LightningModule, callbacks: Sequence[Callback]) ->
     """
     for owner, base in [(module, L.LightningModule), *((callback, Callback) for callback in callbacks)]:
         for hook in STEP_HOOKS:
-            if getattr(type(owner), hook) is getattr(base, hook):
+            if hook not in vars(owner) and getattr(type(owner), hook) is getattr(base, hook):
                 setattr(owner, hook, None)
 
 

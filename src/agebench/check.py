@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -56,6 +57,11 @@ RULES: tuple[Rule, ...] = (
     ("data.split", _is_node, "chosen as a group: data/split=NAME"),
     ("data.split.seed", lambda v: _is_int(v, 0, MAX_SEED), f"a whole number from 0 to {MAX_SEED}"),
     ("data.split.fold", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
+    (
+        "sweep",
+        lambda v: bool(str(v or "").strip("/. ")) and ".." not in Path(str(v)).parts and not Path(str(v)).is_absolute(),
+        "a folder's name, which is made below paths.output/sweeps",
+    ),
     ("launcher.jobs", lambda v: v == "auto" or _is_int(v, 1), "auto, or a whole number of 1 or more"),
     ("launcher.gpus_per_job", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
     ("launcher.timeout", lambda v: v is None or _is_number(v, 0, open_end=True), "seconds above 0, or null"),

@@ -194,6 +194,8 @@ def explain(error: BaseException, conf: Path) -> str | None:
     if not any(isinstance(found, HydraException | OmegaConfBaseException) for found in links):
         return None
     if isinstance(error, OverrideParseException):
+        if str(error.override).endswith(","):
+            return f"cannot read {error.override}: it ends in a comma; give a value after it, or leave it out"
         reason = text.partition(" See http")[0].removeprefix(f"Error parsing override '{error.override}' ")
         return (
             f"cannot read {error.override} ({reason}): give KEY=VALUE without spaces around =, "

@@ -47,12 +47,12 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
         raise UserError(f"allow_leak must be true or false, got {cfg.allow_leak}")
     run_dir = Path(cfg.run)
     trained = run.read_results(run_dir)
+    other = cfg.get("data") is not None
+    path = _checkpoint(cfg.checkpoint, run_dir, trained)
     if trained.get("status") != "completed":
         log.warning(
             "%s is %s, not completed: these are the figures of an unfinished run", run_dir, trained.get("status")
         )
-    other = cfg.get("data") is not None
-    path = _checkpoint(cfg.checkpoint, run_dir, trained)
     stored = torch.load(path, map_location="cpu", weights_only=True)
     if "agebench" not in stored:
         raise UserError(f"{path} is no checkpoint of agebench's: give one of a run's checkpoints/")

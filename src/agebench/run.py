@@ -86,11 +86,11 @@ def point_name(differs: str, config: Mapping[str, Any]) -> str:
     """Name a sweep point's folder after what differs, then six digits of its config hash.
 
     Args:
-        differs: Hydra's override_dirname, `key-value` pairs joined by `_`.
+        differs: Hydra's override_dirname, `key-value` pairs joined by `|`.
         config: The point's composed config as plain data.
     """
     # `optim.lr-0.001` -> `lr-0.001`; then nothing that Hydra's override grammar would trip over.
-    short = re.sub(r"(^|_)[+~]*(?:\w+[./@])*(\w+-)", r"\1\2", differs)
+    short = "_".join(re.sub(r"^[+~]*(?:\w+[./@])*(\w+-)", r"\1", each) for each in differs.split("|"))
     safe = re.sub(r"[^\w.\-]+", "-", short, flags=re.ASCII).strip("-_.")[:100]
     return f"{safe or 'point'}-{config_hash(config)[:6]}"  # 123456 alone would be read as a number
 

@@ -16,7 +16,9 @@ class RunTensorBoard(TensorBoardLogger):
     """
 
     def __init__(self, save_dir: str) -> None:
-        super().__init__(save_dir, name="", version="", default_hp_metric=False)
+        # A run's first word must be that it starts: TensorBoard takes the first such word of a run for its beginning,
+        # and hides what was lost in an interruption only at the second.
+        super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=0)
 
     def go_on(self, step: int) -> None:
         """Hide what an interrupted start of the run wrote at this step and later: it comes again.
@@ -24,6 +26,11 @@ class RunTensorBoard(TensorBoardLogger):
         Must be called before anything is written.
         """
         self._kwargs["purge_step"] = step  # for the SummaryWriter, which is made when it is first asked for
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log scalars, without the epoch that Lightning adds to each lot: it would stand above the learning curves."""
+        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
 
     @rank_zero_only
     def declare_hparams(self, params: Mapping[str, Any]) -> None:

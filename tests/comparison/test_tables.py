@@ -208,3 +208,14 @@ def test_an_old_run_without_what_newer_ones_have_is_shown(make_run, tmp_path) ->
     (table,) = compared(tmp_path).tables
 
     assert (table.rows[0].rank, table.images, table.unit) == (1, None, "")
+
+
+def test_losses_of_different_heads_are_not_ranked(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS + 1, head="softmax")
+    make_run("b", points=TARGETS + 1, head="corn")
+
+    (table,) = compared(tmp_path, "loss").tables
+
+    assert [row.rank for row in table.rows] == [None, None]
+    assert any("losses of different heads cannot be compared" in note for note in table.notes)
+    assert [row.rank for row in compared(tmp_path, "MAE").tables[0].rows] == [1, 1]

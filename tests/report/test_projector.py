@@ -40,7 +40,7 @@ def test_every_image_has_its_features_its_label_and_its_thumbnail(tmp_path: Path
     width, height = embedding.sprite.single_image_dim
     assert width == height == min(side, 48)
     with Image.open(tmp_path / embedding.sprite.image_path) as sheet:
-        assert sheet.size == (4 * width, 3 * height)  # ten in rows of four
+        assert sheet.size == (4 * width, 4 * height)  # ten in rows of four; the projector needs a square
         for i in range(10):
             level = np.asarray(sheet.convert("L"))[i // 4 * height + height // 2, i % 4 * width + width // 2]
             assert abs(int(level) - int(pixels[i].flat[0])) <= 3

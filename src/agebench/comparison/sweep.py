@@ -66,7 +66,15 @@ def _markdown(folder: Path, points: Sequence[Run], params: Sequence[Parameters])
 def _point_table(points: Sequence[Run], params: Sequence[Parameters]) -> str:
     names = short_names(list(params[0]))
     monitors = sorted({str(run.told("best", "monitor")) for run in points if run.told("best", "monitor")})
-    header = ["point", "status", *names.values(), "seed", f"best {' or '.join(monitors)}".strip(), "at epoch", "fit s"]  # counted from 1, as on the console
+    header = [
+        "point",
+        "status",
+        *names.values(),
+        "seed",
+        f"best {' or '.join(monitors)}".strip(),
+        "at epoch",
+        "fit s",
+    ]  # counted from 1, as on the console
     rows = [
         [
             run.folder.name,
@@ -74,7 +82,7 @@ def _point_table(points: Sequence[Run], params: Sequence[Parameters]) -> str:
             *(tell(each[key]) for key in names),
             tell(run.seed),
             _shown(run.told("best", "value"), "{:.4g}"),
-            _shown(run.told("best", "epoch"), "{:.0f}", add=1),
+            _shown(run.told("best", "epoch"), "{:.0f}", add=1),  # counted from 1, as on the console
             _shown(run.told("timing", "fit_s"), "{:,.1f}"),
         ]
         for run, each in zip(points, params, strict=True)

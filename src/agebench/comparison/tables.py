@@ -152,6 +152,7 @@ def _wanted(metric: str | None, completed: Sequence[Run]) -> str | None:
         return None
     wanted = f"test/{metric.removeprefix('test/')}"
     known = sorted({name.removeprefix("test/") for run in completed for name in run.metrics})
+    wanted = wanted if wanted.removeprefix("test/") in known else wanted.lower()
     if wanted.removeprefix("test/") not in known:
         close = difflib.get_close_matches(wanted.removeprefix("test/"), known, n=1, cutoff=0.4)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -173,8 +174,13 @@ def _table(runs: Sequence[Run], protocol: str, split_sha: str, wanted: str | Non
     def order(group: Group) -> float:
         return goodness(metric, group.mean(metric))
 
-    ranked = sorted((group for group in groups if math.isfinite(group.mean(metric))), key=order)
-    others = [group for group in groups if not math.isfinite(group.mean(metric))]
+    # Each head, and each way of one, has a loss of its own.
+    unlike = metric == "test/loss" and any(key.partition(".")[0] == "head" for each in params for key in each)
+    can_rank = [not unlike and math.isfinite(group.mean(metric)) for group in groups]
+    ranked = sorted((group for group, can in zip(groups, can_rank, strict=True) if can), key=order)
+    others = [group for group, can in zip(groups, can_rank, strict=True) if not can]
+    if unlike:
+        notes.append("not ranked: the losses of different heads cannot be compared; --metric nll is the same for all")
     paired = compare_with_best(ranked, 0, metric=metric, unit=unit) if can_pair(metric) else None
     ranks: list[int] = []
     for i, group in enumerate(ranked):

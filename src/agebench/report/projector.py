@@ -64,10 +64,13 @@ def _plain(cell: object) -> str:
 
 
 def _sheet(images: Array) -> tuple[Image.Image, int]:
-    """Return all images as thumbnails in one, row by row, and the side of each in px."""
+    """Return all images as thumbnails in one, row by row, and the side of each in px.
+
+    As many rows as columns, the last ones empty: TensorBoard finds the row by the number of rows, not of columns.
+    """
     side, columns = min(THUMBNAIL, images.shape[2]), math.ceil(math.sqrt(len(images)))
     colour = images.shape[1] == 3
-    sheet = Image.new("RGB" if colour else "L", (side * columns, side * math.ceil(len(images) / columns)))
+    sheet = Image.new("RGB" if colour else "L", (side * columns, side * columns))
     for i, pixels in enumerate(images):
         image = Image.fromarray(pixels.transpose(1, 2, 0) if colour else pixels[0])  # (C, S, S) -> (S, S, C)
         sheet.paste(image.resize((side, side)), (i % columns * side, i // columns * side))

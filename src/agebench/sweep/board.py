@@ -70,8 +70,11 @@ class Board:
         """A job has ended, one way or another."""
         self.running.pop(point.name, None)
         self.done.append(point)
-        told = f"{point.monitor} {point.best:.4f}" if point.status == "completed" else point.error
-        text = f"{self._count(len(self.done))} {point.name} {point.status} after {point.seconds:.1f} s"
+        completed = point.status == "completed"
+        told = f"{point.monitor} {point.best:.4f}" if completed else point.error
+        how = f"{point.status} after {point.seconds:.1f} s"
+        text = f"{self._count(len(self.done))} {point.name} "
+        text += "was complete already" if completed and point.already else how
         self.say(f"{text}{': ' if told else ''}{told}")
         if point.status == "failed":
             self.say(f"        its log: {point.folder}/console.log")
@@ -97,7 +100,7 @@ class Board:
 
     def _left(self) -> str:
         """Return how long the rest will take if it goes on like this."""
-        known = [point.seconds for point in self.done if point.status == "completed"]
+        known = [point.seconds for point in self.done if point.status == "completed" and not point.already]
         if not known:
             return "?"
         each = sum(known) / len(known)

@@ -12,6 +12,9 @@ log = logging.getLogger("agebench.sweep")
 def end_sweep(folder: Path, points: Sequence[Point]) -> None:
     """Tell what came of a sweep, however it ended, and write sweep.csv, sweep.md and its pictures."""
     if not any(folder.glob("*/results.json")):  # a mistake was found before the first point
+        if [path.name for path in folder.glob("*")] == ["multirun.yaml"]:
+            (folder / "multirun.yaml").unlink()
+            folder.rmdir()
         return
     if len(points) > 1:
         for line in table(points):

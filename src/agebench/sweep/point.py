@@ -33,6 +33,7 @@ class Point:
     arguments: list[str]
     ranks: int = 1
     status: str = "waiting"
+    already: bool = False
     error: str = ""
     seconds: float = 0.0
     results: dict[str, Any] = field(default_factory=dict)
@@ -47,6 +48,10 @@ class Point:
     def monitor(self) -> str:
         """The metric's name."""
         return str(self.results.get("best", {}).get("monitor", ""))
+
+    def begin(self) -> None:
+        """Note that the process starts, and whether there is anything left for it to do."""
+        self.status, self.already = "running", self._read().get("status") == "completed"
 
     def close(self, exit_code: int | None, *, stopped: str = "") -> None:
         """Take over what the folder says now that the process has ended, and write down what it could not say itself.

@@ -61,7 +61,7 @@ class Queue:
                     self._close(job, stopped="interrupted")
 
     def _start(self, point: Point, slot: Slot) -> None:
-        point.status = "running"
+        point.begin()
         self.running[Job(self.context, point, slot, jobs=len(self.slots))] = time.monotonic()
         self.board.started(point, slot)
 

@@ -79,7 +79,8 @@ class AgebenchLauncher(Launcher):
         with open_dict(plain):
             del plain["hydra"]
         check_config(plain)
-        return config, Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
+        folder = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
+        return config, folder if folder.is_dir() else _known(folder)
 
     def _command(self, overrides: Sequence[str], folder: Path, index: int) -> list[str]:
         """Return the command line of one point: the sweep's flags and Hydra settings, the point's own choices."""
@@ -104,6 +105,12 @@ class AgebenchLauncher(Launcher):
         done.working_dir, done.task_name = str(point.folder), str(config.hydra.job.name)
         done.status, done.return_value = JobStatus.COMPLETED, None if math.isnan(point.best) else point.best
         return done
+
+
+def _known(folder: Path) -> Path:
+    """Return where a point lies already: it is called otherwise if other keys were swept then, but for its hash."""
+    same = sorted(folder.parent.glob(f"*-{folder.name.rpartition('-')[2]}"))
+    return same[0] if len(same) == 1 else folder
 
 
 ConfigStore.instance().store(

@@ -165,3 +165,21 @@ def test_ranks_of_a_point_run_in_its_own_folder_and_end(tmp_path) -> None:
     assert len(list(tmp_path.glob("given-*.json"))) == 4
     devices = [json.loads(p.read_text())["device"] for p in tmp_path.glob("outputs/sweeps/s/*/results.json")]
     assert devices == ["2 x cpu", "2 x cpu"]
+
+
+def test_a_wider_sweep_in_the_same_folder_leaves_finished_points_alone(tmp_path) -> None:
+    for wider in (["optim.lr=1e-3"], ["optim.lr=1e-3,1e-2", "seed=0,1"]):
+        text, _ = start(tmp_path, "-m", *wider, "sweep=s").communicate(timeout=300)
+
+    assert len(list(tmp_path.glob("outputs/sweeps/s/*/results.json"))) == 4
+    assert text.count("was complete already") == 1
+    assert text.count("completed after") == 3
+
+
+def test_a_refused_sweep_leaves_no_folder(tmp_path) -> None:
+    sweep = start(tmp_path, "-m", "optim.lr=1e-3,-1", "sweep=s")
+
+    sweep.communicate(timeout=300)
+
+    assert sweep.returncode == 2
+    assert not (tmp_path / "outputs" / "sweeps" / "s").exists()

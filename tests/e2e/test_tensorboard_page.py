@@ -1,0 +1,108 @@
+"""What `tensorboard --logdir outputs` shows of runs, asked of its own server."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+pytestmark = pytest.mark.slow
+Ask = Callable[..., Any]
+
+
+def train(folder: Path, *line: str) -> None:
+    whole = [sys.executable, "-m", "agebench.train", "trainer.accelerator=cpu", "trainer.max_epochs=2", *line]
+    subprocess.run(whole, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose metrics are not the sweep's, and a sweep of four points."""
+    folder = tmp_path_factory.mktemp("runs")
+    train(folder, "data=demo", "data.limit=60", "data.image_size=16", "model=mlp", "data.target=age", "head=coral")
+    train(folder, "data=digits", "model=mlp", "-m", "optim.lr=1e-3,1e-2", "seed=0,1", "launcher.jobs=2", "sweep=s")
+    return folder / "outputs"
+
+
+@pytest.fixture(scope="module", params=["false", "true"], ids=["in Python", "load_fast"])
+def ask(outputs: Path, request: pytest.FixtureRequest) -> Iterator[Ask]:
+    line = [sys.executable, "-m", "tensorboard.main", "--port", "0", "--load_fast", request.param]
+    board = subprocess.Popen([*line, "--logdir", "."], cwd=outputs, stderr=subprocess.PIPE, text=True)
+    assert board.stderr is not None
+    address = next(found[0] for text in board.stderr if (found := re.search(r"http://\S+:\d+", text)))
+
+    def get(path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        query = urllib.request.Request(f"{address}/data/{path}", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(query, timeout=30) as answer:
+            return json.load(answer)
+
+    before, end = None, time.monotonic() + 60
+    while (now := get("plugin/scalars/tags")) != before or len(now) < 5:  # it reads in the background
+        assert time.monotonic() < end
+        before = now
+        time.sleep(2)
+    yield get
+    board.terminate()
+    board.communicate()
+
+
+def results(outputs: Path) -> dict[str, dict]:
+    return {
+        path.parent.relative_to(outputs).as_posix(): json.loads(path.read_text()) for path in outputs.rglob("r*.json")
+    }
+
+
+def test_every_run_is_there_and_nothing_else(outputs: Path, ask: Ask) -> None:
+    assert sorted(ask("runs")) == sorted(results(outputs))
+    tags = {tag for tags in ask("plugin/scalars/tags").values() for tag in tags}
+    assert "hp_metric" not in tags
+    assert {"test/accuracy", "test/mae"} <= tags
+
+
+def test_hparams_has_a_row_a_run_and_the_numbers_of_results_json(outputs: Path, ask: Ask) -> None:
+    page = ask("plugin/hparams/experiment", {"experimentName": ""})
+    asked = {
+        "experimentName": "",
+        "allowedStatuses": ["STATUS_SUCCESS"],
+        "colParams": [{"metric": info["name"]} for info in page["metricInfos"]],
+        "sliceSize": 100,
+    }
+    rows = ask("plugin/hparams/session_groups", asked)["sessionGroups"]
+
+    assert {"data", "model", "head", "optim.lr", "seed"} <= {info["name"] for info in page["hparamInfos"]}
+    assert sorted(row["sessions"][0]["name"] for row in rows) == sorted(results(outputs))
+    for row in rows:
+        name = row["sessions"][0]["name"]
+        told = results(outputs)[name]
+        shown = {value["name"]["tag"]: value["value"] for value in row["metricValues"]}
+        tested = {tag: value for tag, value in shown.items() if tag.startswith(("test/", "best/"))}
+        assert len(tested) >= 5
+        for tag, value in tested.items():
+            expected = told["best"]["value"] if tag.startswith("best/") else told["metrics"][tag]
+            assert value == pytest.approx(expected, rel=1e-6), (name, tag)
+        assert row["hparams"]["seed"] == told["seed"]
+        if name.startswith("sweeps/"):
+            assert f"lr-{row['hparams']['optim.lr']:g}_seed-{row['hparams']['seed']:g}" in name
+
+
+def test_figures_come_once_and_the_projector_has_labels_and_thumbnails(outputs: Path, ask: Ask) -> None:
+    for run, tags in ask("plugin/images/tags").items():
+        assert {"report/confusion", "report/curves"} <= set(tags)
+        for tag in tags:
+            assert len(ask(f"plugin/images/images?run={quote(run)}&tag={quote(tag)}&sample=0")) == 1
+
+    assert sorted(ask("plugin/projector/runs")) == sorted(results(outputs))
+    for run, told in results(outputs).items():
+        (embedding,) = ask(f"plugin/projector/info?run={quote(run)}")["embeddings"]
+        assert embedding["tensorShape"][0] == told["data"]["test"]
+        assert (outputs / run / embedding["metadataPath"]).read_text().startswith("label\tpredicted\tname\n")
+        assert (outputs / run / embedding["sprite"]["imagePath"]).is_file()
