@@ -1,10 +1,19 @@
 """All that a training imports: the server that starts a sweep's jobs loads it once, and they start in no time."""
 
-import timm  # noqa: F401  # what is imported here is imported for others
+import importlib
+import pkgutil
+
+import sklearn.datasets  # noqa: F401  # what is imported here is imported for others
+import timm  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
-from hydra.core.plugins import Plugins
+from hydra import compose, initialize_config_dir
 
 import agebench.features
 import agebench.fit  # noqa: F401
+from agebench.cli import config_folder
 
-Plugins.instance()  # finds Hydra's plugins, which takes a moment
+for package in ("agebench.augment", "agebench.data", "agebench.heads", "agebench.models", "agebench.report"):
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+        importlib.import_module(module.name)
+with initialize_config_dir(str(config_folder()), version_base="1.3"):  # finds plugins, and warms the grammar's caches
+    compose("config", ["optim.lr=1e-3", "sweep=warm", "hydra.run.dir='a b'"], return_hydra_config=True)
