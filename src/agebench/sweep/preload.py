@@ -1,5 +1,7 @@
 """All that a training imports: the server that starts a sweep's jobs loads it once, and they start in no time."""
 
+import atexit
+import gc
 import importlib
 import pkgutil
 
@@ -17,3 +19,7 @@ for package in ("agebench.augment", "agebench.data", "agebench.heads", "agebench
         importlib.import_module(module.name)
 with initialize_config_dir(str(config_folder()), version_base="1.3"):  # finds plugins, and warms the grammar's caches
     compose("config", ["optim.lr=1e-3", "sweep=warm", "hydra.run.dir='a b'"], return_hydra_config=True)
+# A job's collector would otherwise walk through all of this, and so copy the memory that it shares with the server.
+gc.collect()
+gc.freeze()
+atexit.register(gc.unfreeze)  # what is still frozen at the end, triton takes for leaks, and says so
