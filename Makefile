@@ -46,6 +46,9 @@ fix: $(READY) ## mend what lint and format can
 
 bench: $(READY) ## measure speed side by side (minutes; nothing else may run)
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.sweeps
+	$(BIN)/python -m benchmarks.start
+	$(BIN)/python -m benchmarks.jpeg_job
 	$(BIN)/python -m benchmarks.packing
 
 tensorboard: $(READY) ## compare the runs in outputs/ in a browser
