@@ -37,7 +37,7 @@ def of_means(numbers: np.ndarray, groups: np.ndarray | None = None, **settings) 
     blank = Answers(
         np.eye(2)[[0] * len(numbers)], np.zeros(len(numbers)), np.zeros(len(numbers), int), np.arange(2), False, ""
     )
-    return intervals(blank, groups, means={"mean": numbers}, **settings)["mean"]
+    return intervals(blank, groups, means={"mean": (numbers, np.ones(len(numbers)))}, **settings)["mean"]
 
 
 def calibration_error(posterior: np.ndarray, target: np.ndarray) -> float:
@@ -46,7 +46,9 @@ def calibration_error(posterior: np.ndarray, target: np.ndarray) -> float:
     return sum(abs((right[bins == b] - confidence[bins == b]).sum()) for b in set(bins)) / len(target)
 
 
-def brute_force(answers: Answers, codes: np.ndarray, times: np.ndarray, loss: np.ndarray) -> dict[str, np.ndarray]:
+def brute_force(
+    answers: Answers, codes: np.ndarray, times: np.ndarray, loss: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
     """Every figure of one resample, from the images themselves, each repeated as often as its group was drawn."""
     rows = np.repeat(np.arange(len(codes)), times[codes])
     posterior, point, target = answers.posterior[rows], answers.point[rows], answers.target[rows]
@@ -67,7 +69,7 @@ def brute_force(answers: Answers, codes: np.ndarray, times: np.ndarray, loss: np
         **{f"cs{k}": (error <= k).mean() for k in range(11)},
         "within_1": (error <= 1).mean(),
         "qwk": cohen_kappa_score(target, likeliest, weights="quadratic", labels=range(8)),
-        "loss": loss[rows].mean(),
+        "loss": np.average(loss[rows], weights=weights[rows]),
         "precision": precision_score(**each),
         "recall": recall_score(**each),
         "f1": f1_score(**each),
@@ -83,14 +85,14 @@ def brute_force(answers: Answers, codes: np.ndarray, times: np.ndarray, loss: np
 @pytest.mark.parametrize("people", [7, 12, None])
 @pytest.mark.parametrize(("ordered", "unit"), [(True, "years"), (True, "bins"), (False, "")])
 def test_every_interval_is_that_of_brute_force_on_the_same_resamples(people, ordered, unit) -> None:
-    answers, loss = drawn(60, ordered=ordered, unit=unit), np.random.default_rng(1).random(60)
+    answers, (loss, weights) = drawn(60, ordered=ordered, unit=unit), np.random.default_rng(1).random((2, 60))
     groups = None if people is None else np.random.default_rng(2).integers(0, people, size=60)
     codes, count = group_codes(groups, 60)
 
-    found = intervals(answers, groups, means={"loss": loss}, resamples=60, seed=3)
+    found = intervals(answers, groups, means={"loss": (loss, weights)}, resamples=60, seed=3)
 
     (times,) = draw(count, resamples=60, seed=3)
-    resamples = [brute_force(answers, codes, each, loss) for each in times]
+    resamples = [brute_force(answers, codes, each, loss, weights) for each in times]
     tables = {"precision", "recall", "f1"} | ({"cell_mae", "cell_bias"} if ordered else set())
     assert set(found) == {*names(num_labels=8, ordered=ordered, unit=unit), "loss"} | tables
     for name, bounds in found.items():
@@ -159,7 +161,7 @@ def test_metrics_share_their_resamples() -> None:
     answers = drawn(50)
     wrong = 1.0 - (answers.posterior.argmax(1) == answers.target)
 
-    found = intervals(answers, means={"wrong": wrong}, resamples=100)
+    found = intervals(answers, means={"wrong": (wrong, np.ones(50))}, resamples=100)
 
     assert found["wrong"] == pytest.approx(1 - found["accuracy"][::-1])
 
@@ -170,7 +172,7 @@ def test_a_single_person_or_a_diverged_network_has_figures_but_no_interval(peopl
     if people > 1:
         answers.posterior[0] = np.nan
 
-    found = intervals(answers, np.arange(60) % people, means={"loss": np.ones(60)}, resamples=10)
+    found = intervals(answers, np.arange(60) % people, means={"loss": (np.ones(60), np.ones(60))}, resamples=10)
 
     assert {name for name, each in found.items() if each.shape == (2,)} == {*summarise(answers), "loss"}
     assert found["recall"].shape == (2, 8)

@@ -15,7 +15,7 @@ PEOPLE = np.array(["a", "a", "b", "b", "c", "c"])
 
 
 def answered(
-    *, unit: str = "years", people: np.ndarray | None = PEOPLE, loss: float = 3.5
+    *, unit: str = "years", people: np.ndarray | None = PEOPLE, loss: float = 3.5, weights: tuple[int, ...] = (1,) * 6
 ) -> tuple[SimpleNamespace, Predictions]:
     """Six images of the part's rows 1 to 6; row 0 was cut off by a trainer limit."""
     identity = {} if people is None else {"identity": np.concatenate([["z"], people])}
@@ -34,6 +34,7 @@ def answered(
         unit=unit,
         rows=np.arange(1, 7),
         losses=np.arange(1.0, 7.0),
+        weights=np.array(weights, dtype=np.float64),
         metrics={"test/loss": loss, "test/accuracy": 4 / 6},
     )
     return data, predictions
@@ -46,6 +47,13 @@ def test_intervals_are_over_people_where_they_are_known() -> None:
     assert over_images["bootstrap"] == {"over": "image", "groups": 6, "resamples": 10_000, "seed": 0}
     assert over_people["intervals"]["test/accuracy"] == pytest.approx([0, 1])  # c, c, c has a chance of 1 in 27
     assert over_people["intervals"]["test/loss"] == pytest.approx([1.5, 5.5])  # a, a, a and c, c, c
+
+
+def test_a_weighted_loss_has_the_interval_of_the_weighted_mean() -> None:
+    told, _ = describe_test(*answered(loss=35 / 11, weights=(3, 1, 3, 1, 1, 2)))
+
+    # a: (3 * 1 + 1 * 2) / 4; c: (1 * 5 + 2 * 6) / 3.
+    assert told["intervals"]["test/loss"] == pytest.approx([5 / 4, 17 / 3])
 
 
 def test_a_loss_that_is_no_mean_over_images_has_no_interval() -> None:

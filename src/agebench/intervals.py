@@ -47,7 +47,7 @@ def intervals(
     answers: Answers,
     groups: Array | None = None,
     *,
-    means: Mapping[str, Array] | None = None,
+    means: Mapping[str, tuple[Array, Array]] | None = None,
     resamples: int | None = None,
     seed: int = 0,
 ) -> dict[str, Array]:
@@ -64,7 +64,8 @@ def intervals(
     Args:
         answers: N images.
         groups: Whose each image is, shape (N,); None resamples images one by one.
-        means: Further metrics that are means over images, one number an image, shape (N,) each.
+        means: Further metrics that are weighted means over images: a number and its weight for each image, shape (N,)
+            both.
         resamples: How many; resamples_for decides if None.
         seed: Decides them.
 
@@ -78,9 +79,10 @@ def intervals(
     if count < 2 or not is_finite(answers):
         return _unknown(answers, list(extra))
     added = sums(answers, codes, count)
-    further = [np.bincount(codes, weights=each, minlength=count)[:, None] for each in extra.values()]  # (G, 1) each
-    added["means"] = np.concatenate([added["means"], *further], axis=1)
-    mean_names = [*per_image(answers), *extra]
+    for name, (numbers, weights) in extra.items():
+        both = [np.bincount(codes, weights=each, minlength=count) for each in (numbers * weights, weights)]
+        added[name] = np.stack(both, axis=1)  # (G, 2)
+    mean_names = list(per_image(answers))
     # How many groups bear on each figure of a table, shape (R,) or (C,).
     bearing = {"precision": added["predicted"], "recall": added["actual"], "f1": added["predicted"] + added["actual"]}
     if answers.ordered:
@@ -96,8 +98,11 @@ def intervals(
     drawn: dict[str, list[Array]] = {}
     width = max(len(answers.target) if answers.ordered else 0, columns.shape[1])
     for times in draw(count, resamples=resamples or resamples_for(count), seed=seed, width=width):
-        resampled = np.split(times.astype(np.float64) @ columns, edges[:-1], axis=1)
-        found = from_sums(dict(zip(keys, resampled, strict=True)), mean_names)
+        parts = np.split(times.astype(np.float64) @ columns, edges[:-1], axis=1)
+        resampled = dict(zip(keys, parts, strict=True))
+        further = {name: resampled.pop(name) for name in extra}
+        found = from_sums(resampled, mean_names)
+        found |= {name: each[:, 0] / each[:, 1] for name, each in further.items()}
         if answers.ordered:
             found["median_error"] = _medians(absolute, times[:, whose])
         for name, each in found.items():

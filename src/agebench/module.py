@@ -82,6 +82,7 @@ class Predictions(metrics.Answers):
 
     rows: Array  # (N,) int64, rows of the part; all of them unless a trainer limit cut the test short
     losses: Array  # (N,) float64, the head's loss of each image alone
+    weights: Array  # (N,) float64, what each of them weighs in the loss of all
     metrics: dict[str, float]
 
 
@@ -246,8 +247,13 @@ class ImageModule(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the headline metrics of the test part; keep its predictions with all of its metrics."""
         answers, scores, (outputs, target, rows) = self._evaluate("test")
-        losses = self._losses(outputs, target)
-        self.predictions = Predictions(**vars(answers), rows=rows.cpu().numpy(), losses=losses, metrics=scores)
+        self.predictions = Predictions(
+            **vars(answers),
+            rows=rows.cpu().numpy(),
+            losses=self._losses(outputs, target),
+            weights=self.head.weigh(target).double().cpu().numpy(),
+            metrics=scores,
+        )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer of the parameters that train, and its scheduler."""

@@ -65,14 +65,15 @@ def describe_test(data: ImageDataModule, predictions: Predictions) -> tuple[dict
     """Return what results.json says of a test, and the intervals in it as `agebench.intervals` has them.
 
     The former holds `metrics`, their 95% `intervals`, and `bootstrap`: over what was resampled, and how often. A loss
-    that is no mean over images has no interval; nll always has.
+    that is no mean over images under the head's own weights has no interval.
     """
     people = who_is_in(data, predictions)
     groups = group_codes(people, len(predictions.rows))[1]
     resamples = resamples_for(groups)
-    # Under class weights, and in CORN, the loss is no mean over images: what one adds to it depends on the others.
-    losses, loss = predictions.losses, predictions.metrics["test/loss"]
-    means = {"loss": losses} if np.isclose(losses.mean(), loss, rtol=1e-4, equal_nan=True) else {}
+    losses, weights = predictions.losses, predictions.weights
+    whole = np.average(losses, weights=weights)
+    known = np.isclose(whole, predictions.metrics["test/loss"], rtol=1e-4, equal_nan=True)
+    means = {"loss": (losses, weights)} if known else {}
     bounds = intervals(predictions, people, means=means, resamples=resamples, seed=SEED)
     told = {name: bounds[short].tolist() for name in predictions.metrics if (short := name[len("test/") :]) in bounds}
     over = "image" if people is None else "identity"

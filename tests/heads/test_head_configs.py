@@ -85,6 +85,19 @@ def test_one_image_is_a_batch(name, labels) -> None:
 
 
 @every_case
+def test_the_loss_of_a_batch_is_the_mean_of_its_images_under_their_weights(name, labels) -> None:
+    values = LABELS[labels]
+    head = make(name, values).eval()
+    outputs, target = outputs_of(head, 24), target_of(values, 24)
+    alone = [head.loss(outputs[i : i + 1], target[i : i + 1]).item() for i in range(24)]
+
+    weights = head.weigh(target)
+
+    assert weights.shape == (24,)
+    assert head.loss(outputs, target).item() == pytest.approx(np.average(alone, weights=weights.numpy()), rel=1e-4)
+
+
+@every_case
 @pytest.mark.parametrize("size", [0.0, 1e2, 1e4])
 def test_losses_and_gradients_of_extreme_outputs_are_finite(name, labels, size) -> None:
     values = LABELS[labels]

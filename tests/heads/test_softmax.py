@@ -138,6 +138,7 @@ def test_class_weights_make_the_losses_weighted_means(drawn, smoothing) -> None:
         found = head.loss(torch.from_numpy(outputs), torch.from_numpy(target))
 
         assert found.item() == pytest.approx(value, rel=1e-12)
+        np.testing.assert_array_equal(head.weigh(torch.from_numpy(target)).numpy(), weights[target])
 
 
 def test_balanced_weights_are_scikit_learns() -> None:

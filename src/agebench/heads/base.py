@@ -57,6 +57,14 @@ class Head(nn.Module, ABC):
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss of a batch, shape (), from outputs (B, num_outputs) and label indices (B,), int64."""
 
+    def weigh(self, target: Tensor) -> Tensor:
+        """Return what each image weighs in the loss of a batch, shape (B,), from label indices (B,), int64.
+
+        The loss of a batch is the mean of its images' own losses under these weights: so it can be resampled. A head
+        whose loss is no such mean gets no interval for it.
+        """
+        return torch.ones_like(target, dtype=torch.float32)
+
     @abstractmethod
     def posterior(self, outputs: Tensor) -> Tensor:
         """Return the probability of each label, shape (B, R); every row sums to one."""

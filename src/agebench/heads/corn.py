@@ -45,6 +45,10 @@ class CornHead(RankHead):
         wanted = answers(target, outputs)
         return F.binary_cross_entropy_with_logits(outputs, wanted, weight=asked, reduction="sum") / asked.sum()
 
+    def weigh(self, target: Tensor) -> Tensor:
+        """Return how many questions are asked of each image, shape (B,)."""
+        return (target + 1).clamp(max=self.num_outputs).to(torch.float32)
+
     def above(self, outputs: Tensor) -> Tensor:
         """Return P(y > k), shape (B, R - 1); it never rises with k."""
         return outputs.sigmoid().cumprod(dim=1)

@@ -81,6 +81,10 @@ class SoftmaxHead(Head):
             return errors.mean()
         return (weights[target] * errors).sum() / weights[target].sum()
 
+    def weigh(self, target: Tensor) -> Tensor:
+        """Return the class weight of each image's label, shape (B,)."""
+        return super().weigh(target) if self.weights is None else self.weights[target].float()
+
     def posterior(self, outputs: Tensor) -> Tensor:
         """Return softmax(outputs), shape (B, R)."""
         return outputs.softmax(dim=1)
