@@ -34,6 +34,7 @@ def config_folder() -> Path:
     return here / "conf" if (here / "conf").is_dir() else here.parents[1] / "conf"
 
 
+composed: tuple[Any, Any] | None = None  # in a job of a sweep: its config and Hydra's context, as the launcher has them
 sweep_points: list[Any] = []  # of the multirun in this process: the launcher's agebench.sweep.point.Point
 sweep_folder: Path | None = None
 
@@ -100,6 +101,7 @@ class SweepError(Exception):
 def _run_hydra(task: Callable[[Any], Any], config_name: str) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.core.utils import run_job, setup_globals
     from hydra.types import RunMode
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -142,7 +144,12 @@ def _run_hydra(task: Callable[[Any], Any], config_name: str) -> None:
     # Hydra then lets exceptions through instead of printing its own reports and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(job)()
+        if composed is None:
+            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(job)()
+        else:
+            config, context = composed
+            setup_globals()
+            run_job(job, config, "hydra.run.dir", None, context)
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)
         if environment is not None:

@@ -10,6 +10,7 @@ from agebench.metrics import Answers, Array, cells, errors, from_sums, is_finite
 
 CENTRAL = (0.025, 0.975)
 ROOM = 4_000_000  # numbers in one array of resamples: 32 MB
+AT_ONCE = 1 << 16  # draws that a processor's cache holds
 
 
 def resamples_for(count: int) -> int:
@@ -36,10 +37,14 @@ def draw(count: int, *, resamples: int, seed: int, width: int = 1) -> Iterator[A
     """
     rng = np.random.default_rng(seed)
     most = max(1, ROOM // max(count, width))
+    few = max(1, AT_ONCE // count)
+    shift = np.arange(0, few * count, count, dtype=np.int32)[:, None]  # so that one bincount serves several resamples
     for first in range(0, resamples, most):
         times = np.empty((min(most, resamples - first), count), dtype=np.int32)
-        for row in times:
-            row[:] = np.bincount(rng.integers(0, count, size=count, dtype=np.int32), minlength=count)
+        for start in range(0, len(times), few):
+            part = times[start : start + few]
+            drawn = rng.integers(0, count, size=part.shape, dtype=np.int32) + shift[: len(part)]
+            part[:] = np.bincount(drawn.reshape(-1), minlength=part.size).reshape(part.shape)
         yield times
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from agebench import cli
 from agebench.errors import UserError
 from agebench.sweep.point import CONSOLE, Point
 from agebench.sweep.slots import Slot
@@ -132,7 +133,8 @@ class Job:
         self.line, theirs = context.Pipe(duplex=False)
         environment = {**os.environ, **slot.environment}
         self.process: BaseProcess = context.Process(
-            target=_run, args=(point.arguments, str(point.folder), environment, jobs, point.ranks, theirs)
+            target=_run,
+            args=(point.arguments, point.composed, str(point.folder), environment, jobs, point.ranks, theirs),
         )
         self.process.start()
         theirs.close()
@@ -180,7 +182,13 @@ def kill_group(pid: int) -> None:
 
 
 def _run(
-    arguments: list[str], folder: str, environment: Mapping[str, str], jobs: int, ranks: int, line: Connection
+    arguments: list[str],
+    composed: tuple[Any, Any] | None,
+    folder: str,
+    environment: Mapping[str, str],
+    jobs: int,
+    ranks: int,
+    line: Connection,
 ) -> None:
     """Be the command `python -m agebench.train ARGUMENTS`, in a fresh process whose imports are done."""
     if hasattr(os, "setsid"):
@@ -194,7 +202,7 @@ def _run(
     if jobs > 1:
         _share_cpu(jobs, ranks)
     global reporter
-    reporter = line
+    reporter, cli.composed = line, composed
     sys.argv = ["agebench-train", *arguments]
     try:
         # As a module of its own, so that a DDP rank is started with the same line (python -m agebench.train).

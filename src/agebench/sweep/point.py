@@ -25,12 +25,14 @@ class Point:
         name: Its folder's name.
         folder: Its run directory.
         arguments: The command line of its own training.
+        composed: The config that Hydra composes from it, and Hydra's context, to save composing it again; or None.
         ranks: Processes that it trains with on this machine.
     """
 
     name: str
     folder: Path
     arguments: list[str]
+    composed: tuple[Any, Any] | None = None
     ranks: int = 1
     status: str = "waiting"
     already: bool = False

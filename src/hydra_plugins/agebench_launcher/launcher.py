@@ -10,8 +10,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from agebench import cli
 from agebench.check import check_config, check_sources
@@ -47,7 +47,13 @@ class AgebenchLauncher(Launcher):
         if twice:
             raise UserError(f"two points of the sweep would write {sorted(twice)[0]}: they are the same run")
         points = [
-            Point(folder.name, folder, self._command(overrides, folder, index), ranks=count_ranks(config))
+            Point(
+                folder.name,
+                folder,
+                self._command(overrides, folder, index),
+                (_alone(config, folder), self.hydra_context),
+                ranks=count_ranks(config),
+            )
             for index, (config, overrides, folder) in enumerate(
                 zip(configs, job_overrides, folders, strict=True), start=initial_job_idx
             )
@@ -105,6 +111,14 @@ class AgebenchLauncher(Launcher):
         done.working_dir, done.task_name = str(point.folder), str(config.hydra.job.name)
         done.status, done.return_value = JobStatus.COMPLETED, None if math.isnan(point.best) else point.best
         return done
+
+
+def _alone(config: DictConfig, folder: Path) -> DictConfig:
+    """Return a point's config as that of the single run it is."""
+    config = config.copy()
+    with read_write(config.hydra):
+        config.hydra.mode, config.hydra.run.dir = RunMode.RUN, str(folder)
+    return config
 
 
 def _known(folder: Path) -> Path:
