@@ -39,9 +39,9 @@ class AgebenchLauncher(Launcher):
         from agebench.sweep.queue import Queue
 
         setup_globals()
+        context = start_server()  # it imports for some seconds, in which the configs and the data are made ready
         composed = [self._compose(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
         configs, folders = [each[0] for each in composed], [each[1] for each in composed]
-        context = start_server()  # it imports for some seconds, in which the data are made ready
         check_sources(configs)
         twice = {folder for folder in folders if folders.count(folder) > 1}
         if twice:
