@@ -191,7 +191,13 @@ def check_parts(cfg: DictConfig) -> None:
     _build("augment", cfg.augment)
 
 
-def build_module(cfg: DictConfig, data: ImageDataModule, *, normalise: Normalise | None = None) -> ImageModule:
+def build_module(
+    cfg: DictConfig,
+    data: ImageDataModule,
+    *,
+    normalise: Normalise | None = None,
+    kind: type[ImageModule] = ImageModule,
+) -> ImageModule:
     """Return the LightningModule for data that is set up; without `normalise` its statistics are worked out."""
     target = data.target
     head, augment = build_head(cfg, data), _build("augment", cfg.augment)
@@ -229,7 +235,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, normalise: Normalise
         "label_names": list(target.label_names),
         "target": target.name,
     }
-    return ImageModule(
+    return kind(
         model,
         head,
         normalise=normalise or build_normalise(cfg, data, model),

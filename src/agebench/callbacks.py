@@ -97,8 +97,7 @@ class Speed(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Count the images of all devices."""
-        batch = args[1]
-        self._images += len(batch.target) * trainer.world_size
+        self._images = int(getattr(pl_module, "images_seen", 0)) * trainer.world_size
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop the clock for validation."""
@@ -172,11 +171,20 @@ class Progress(TQDMProgressBar):
         super().__init__(refresh_rate=refresh_rate if terminal else 0)
         self.speed, self.terminal = speed, terminal
         self._begin = time.perf_counter()
+        self._drawn = 0
 
     def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
         """Note when training began."""
         super().on_train_start(trainer, *args)
         self._begin, self._first = time.perf_counter(), trainer.current_epoch
+
+    def _should_update(self, current: int, total: int) -> bool:
+        """Return whether refresh_rate batches have gone by; Lightning looks for multiples of it, which turns skip."""
+        since = current - self._drawn if current > self._drawn else current  # a new bar
+        if not self.is_enabled or (since < self.refresh_rate and current != total):
+            return False
+        self._drawn = current
+        return True
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Return what stands behind the bar."""

@@ -23,11 +23,13 @@ from agebench.console import announce, device_name, tell
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import UserError, reason
 from agebench.hparams import hparams
+from agebench.module import ImageModule
 from agebench.outputs import data_sha, describe_data, describe_test, write_breakdown, write_predictions, write_split
 from agebench.summary import count_parameters
 from agebench.sweep import job
 from agebench.sweep.told import Told
 from agebench.tensorboard import RunTensorBoard
+from agebench.turns import TurnModule, takes_turns
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +106,7 @@ def quieten() -> None:
         ".*smaller than the logging interval.*",
         ".*does not have many workers.*",
         "Checkpoint directory .* exists and is not empty.*",
+        ".*`dataloader_iter`.*",
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -124,10 +127,11 @@ def _fit(
         # Lightning sets it; torch then looks for NVML's library at every optimizer step, 0.15 ms each.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     data = _data(cfg)
-    module = build.build_module(cfg, data)
     monitor, mode = build.build_monitor(cfg, unit=data.target.unit)
+    callbacks = build.build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)
+    module = build.build_module(cfg, data, kind=TurnModule if takes_turns(cfg, callbacks) else ImageModule)
     speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
-    trainer = _trainer(cfg, run_dir, [*build.build_callbacks(cfg, run_dir, monitor=monitor, mode=mode), speed, table])
+    trainer = _trainer(cfg, run_dir, [*callbacks, speed, table])
     skip_idle_hooks(module, trainer.callbacks)  # type: ignore[attr-defined]  # set by its connector
 
     total, trainable = count_parameters(module.model)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from agebench import metrics
+from agebench.data.loader import Batch
 from agebench.heads.base import Head
 from agebench.models.freeze import keep_frozen_in_eval
 
@@ -126,6 +127,7 @@ class ImageModule(L.LightningModule):
         self.collected = Collected()
         self.predictions: Predictions | None = None
         self._seen: list[tuple[int, Tensor, Tensor]] = []  # images, mean loss and hits of each step of the epoch so far
+        self.images_seen = 0  # their images
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's outputs, float32, shape (B, K), for images uint8, shape (B, C, S, S)."""
@@ -147,10 +149,14 @@ class ImageModule(L.LightningModule):
         """Seed the epoch, forget the last one's sums, and set every part's mode: Lightning leaves modes as they are."""
         self.train()
         torch.manual_seed((self.seed << 24) + (self.current_epoch << 8) + self.global_rank)
-        self._seen = []
+        self._seen, self.images_seen = [], 0
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """Return the mean loss of a batch, shape ()."""
+        return self.loss_of(batch)
+
+    def loss_of(self, batch: Batch) -> Tensor:
+        """Return the mean loss of a training batch, shape (), and note it for the epoch's figures."""
         images = batch.images
         if not self._idle:
             images = self.augment(images.float() / 255)
@@ -162,6 +168,7 @@ class ImageModule(L.LightningModule):
                 hits = (self.head.posterior(outputs).argmax(1) == batch.target).sum()
         # Kept as they are: reading a number here would make the GPU wait at every step.
         self._seen.append((len(batch.target), loss.detach(), hits))
+        self.images_seen += len(batch.target)
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its connector
         if every and self.global_step % every == 0:
             for logger in self.loggers:
@@ -183,7 +190,7 @@ class ImageModule(L.LightningModule):
         sums = torch.stack([each.sum(), (mean * each).sum(), right.sum()]).float().to(self.device)
         count, loss, hits = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         means = {"train/loss": loss / count, "train/accuracy": hits / count}
-        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=True)
+        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
         if not math.isfinite(loss):
             log.warning("the training loss is %s: training stops; a lower optim.lr may help", loss)
             self.trainer.should_stop = True

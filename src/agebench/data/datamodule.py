@@ -260,7 +260,7 @@ class ImageDataModule(L.LightningDataModule):
             resident = torch.empty((len(rows), *pixels.shape[1:]), dtype=torch.uint8, device=device)
             for first in range(0, len(rows), 1024):  # a copy of them all would be needed in RAM otherwise
                 chunk = torch.from_numpy(rows[first : first + 1024])
-                resident[first : first + 1024] = pixels[chunk].to(device)
+                resident[first : first + 1024] = pixels.index_select(0, chunk).to(device)
             for name, part in self._parts.items():
                 at = torch.from_numpy(np.searchsorted(rows, part.rows.numpy()))
                 self._parts[name] = Pixels(resident, at.to(device), part.target.to(device))
@@ -308,7 +308,7 @@ def channel_statistics(part: Pixels) -> tuple[list[float], list[float]]:
     counts = np.zeros((channels, 256), dtype=np.int64)
     # Counting widens each pixel to eight bytes.
     for rows in part.rows.split(max(1, 2**24 // part.store[0].numel())):
-        images = part.store[rows]
+        images = part.store.index_select(0, rows)
         for channel in range(channels):
             counts[channel] += np.bincount(images[:, channel].numpy().ravel(), minlength=256)
     levels = np.arange(256) / 255
