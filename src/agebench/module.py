@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from agebench import metrics
-from agebench.data.loader import Batch
 from agebench.heads.base import Head
 from agebench.models.freeze import keep_frozen_in_eval
 
@@ -155,7 +154,7 @@ class ImageModule(L.LightningModule):
         """Return the mean loss of a batch, shape ()."""
         return self.loss_of(batch)
 
-    def loss_of(self, batch: Batch) -> Tensor:
+    def loss_of(self, batch: Any) -> Tensor:
         """Return the mean loss of a training batch, shape (), and note it for the epoch's figures."""
         images = batch.images
         if not self._idle:

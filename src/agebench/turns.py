@@ -10,7 +10,6 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from agebench.callbacks import STEP_HOOKS, Speed
-from agebench.data.loader import Batch
 from agebench.module import ImageModule
 from agebench.sweep.told import Told
 
@@ -38,7 +37,7 @@ class TurnModule(ImageModule):
         until = time.perf_counter() + TURN_S
         before = taken = loop._batches_that_stepped
         for batch, index, _ in dataloader_iter:
-            self._step(optimizer, Batch(*(each.to(self.device, non_blocking=True) for each in batch)))
+            self._step(optimizer, batch._make(each.to(self.device, non_blocking=True) for each in batch))
             self._schedule("step", index)
             taken += 1
             done = dataloader_iter.done or 0 <= trainer.max_steps <= trainer.global_step
@@ -50,7 +49,7 @@ class TurnModule(ImageModule):
         loop._batches_that_stepped += taken - before - 1
         loop.batch_progress.increment_by(taken - before - 1)
 
-    def _step(self, optimizer: Any, batch: Batch) -> None:
+    def _step(self, optimizer: Any, batch: Any) -> None:
         def closure() -> Tensor:
             with self.trainer.precision_plugin.train_step_context():
                 loss = self.loss_of(batch)
