@@ -100,5 +100,3 @@ def test_a_head_that_does_either_is_found(monkeypatch, wrong, error) -> None:
 
     with pytest.raises(error):
         step(module, FakeTensorMode(), monkeypatch)
-
-
