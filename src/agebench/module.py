@@ -96,7 +96,7 @@ class ImageModule(L.LightningModule):
         augment: Applied to images in [0, 1] while training, unless its attribute `idle` is true; at evaluation too if
             `at_test` is.
         optim: Takes the parameters and returns the optimizer.
-        scheduler: Takes the optimizer and returns Lightning's scheduler config, or None.
+        scheduler: Takes the optimizer and returns Lightning's scheduler config, or None for a constant rate.
         unit: The target's unit, which decides the metrics.
         channels_last: Whether the network's convolutions work on NHWC memory, which most devices are faster at.
         seed: Decides augmentation and dropout, anew each epoch, so that a resumed run draws what an unbroken one draws.
@@ -111,7 +111,7 @@ class ImageModule(L.LightningModule):
         normalise: Normalise,
         augment: nn.Module,
         optim: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        scheduler: Callable[[torch.optim.Optimizer], dict[str, Any]] | None,
+        scheduler: Callable[[torch.optim.Optimizer], dict[str, Any] | None] | None,
         unit: str,
         channels_last: bool,
         seed: int,
@@ -264,9 +264,10 @@ class ImageModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer of the parameters that train, and its scheduler."""
         optimizer = self.optim(p for p in self.parameters() if p.requires_grad)
-        if self.scheduler is None:
+        schedule = None if self.scheduler is None else self.scheduler(optimizer)
+        if schedule is None:
             return optimizer
-        config: Any = {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+        config: Any = {"optimizer": optimizer, "lr_scheduler": schedule}
         return config  # type: ignore[no-any-return]  # a plain dict of the keys Lightning reads
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -14,8 +14,12 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, St
 from agebench.errors import UserError
 
 
-def constant(optimizer: Optimizer, *, warmup_epochs: float = 0.0, steps_per_epoch: int, **_: Any) -> dict[str, Any]:
-    """Keep the rate, after a linear rise over warmup_epochs."""
+def constant(
+    optimizer: Optimizer, *, warmup_epochs: float = 0.0, steps_per_epoch: int, **_: Any
+) -> dict[str, Any] | None:
+    """Keep the rate, after a linear rise over warmup_epochs; None, for nothing moves, if there is no rise."""
+    if warmup_epochs == 0:
+        return None
     return _by_step(optimizer, warmup_epochs * steps_per_epoch, lambda step: 1.0)
 
 

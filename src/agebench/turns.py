@@ -32,12 +32,14 @@ class TurnModule(ImageModule):
 
     def training_step(self, dataloader_iter: Any) -> None:  # type: ignore[override]  # Lightning's other flavour
         """Take steps until the time is up, something is to be logged, or the epoch ends."""
-        trainer, optimizer = cast(Any, self.trainer), self.optimizers()
+        trainer, optimizer = cast(Any, self.trainer), self.optimizers(use_pl_optimizer=False)
         loop, every = trainer.fit_loop.epoch_loop, trainer.log_every_n_steps
+        steps = loop.manual_optimization.optim_step_progress
         until = time.perf_counter() + TURN_S
         before = taken = loop._batches_that_stepped
         for batch, index, _ in dataloader_iter:
             self._step(optimizer, batch._make(each.to(self.device, non_blocking=True) for each in batch))
+            steps.increment_by(1)
             self._schedule("step", index)
             taken += 1
             done = dataloader_iter.done or 0 <= trainer.max_steps <= trainer.global_step
@@ -54,7 +56,7 @@ class TurnModule(ImageModule):
             with self.trainer.precision_plugin.train_step_context():
                 loss = self.loss_of(batch)
             optimizer.zero_grad()
-            self.manual_backward(loss)
+            loss.backward()
             return loss
 
         # Lightning has the whole turn within autocast, where a backward pass and an update have no place.

@@ -43,7 +43,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     ids=["cosine", "step", "bf16", "limited", "max_steps"],
 )
 def test_turns_are_bit_for_bit_single_steps(command, monkeypatch, tmp_path, extra) -> None:
-    monkeypatch.setattr(turns, "TURN_S", 0.005)
+    monkeypatch.setattr(turns, "TURN_S", 0.2)
     longest = 0
 
     class Watched(turns.TurnModule):
