@@ -72,11 +72,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "sweeps.csv")
+    parser.add_argument("--ways", nargs="*", default=[*WAYS, "16 commands"], choices=[*WAYS, "16 commands"])
     given = parser.parse_args()
     ways = {k: v for k, v in WAYS.items() if "joblib" not in k or find_spec("hydra_plugins.hydra_joblib_launcher")}
     measured: dict[str, list[tuple[float, float, float]]] = {}
     for repeat in range(given.repeats):
-        for way in [*ways, "16 commands"]:
+        for way in [way for way in (*ways, "16 commands") if way in given.ways]:
             with tempfile.TemporaryDirectory() as temporary:
                 folder = Path(temporary)
                 if way == "16 commands":

@@ -14,6 +14,8 @@ from agebench.module import ImageModule
 from agebench.sweep.told import Told
 
 TURN_S = 0.02  # after which callbacks get their say
+# Schedules that move without being told a metric.
+KNOWN = tuple(f"agebench.schedules.{name}" for name in ("constant", "cosine", "one_cycle", "step"))
 # Their hooks of a step do as well when they are called once for several.
 PATIENT = (LearningRateMonitor, Speed, Told, Timer, TQDMProgressBar)
 
@@ -82,7 +84,7 @@ def takes_turns(cfg: DictConfig, callbacks: Sequence[Callback]) -> bool:
         and trainer.accumulate_grad_batches == 1
         and trainer.gradient_clip_val is None
         and trainer.val_check_interval in (None, 1.0)
-        and cfg.scheduler.get("_target_") != "agebench.schedules.plateau"
+        and cfg.scheduler._target_ in KNOWN
         and not any(map(_wants_each_step, callbacks))
     )
 

@@ -4,6 +4,7 @@ Source: Alpaydin and Kaynak, UCI Optical Recognition of Handwritten Digits (its 
 """
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -43,15 +44,17 @@ class Digits:
 
     @cached_property
     def _images(self) -> Array:
-        from sklearn.datasets import load_digits
-
         # The values are counts of ink from 0 to 16.
-        images: Array = (load_digits().images * (255 / 16)).round().astype(np.uint8)
+        images: Array = (self._loaded.images * (255 / 16)).round().astype(np.uint8)
         return images
 
     @cached_property
     def _classes(self) -> Array:
+        classes: Array = np.asarray(self._loaded.target, dtype=np.int64)
+        return classes
+
+    @cached_property
+    def _loaded(self) -> Any:
         from sklearn.datasets import load_digits
 
-        classes: Array = np.asarray(load_digits().target, dtype=np.int64)
-        return classes
+        return load_digits()

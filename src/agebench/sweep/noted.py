@@ -9,6 +9,9 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from agebench import cli
 
+HYDRAS = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+OURS = "hydra_plugins.agebench_launcher.sweeper.AgebenchSweeper"  # the same, but for a needless round of composing
+
 
 class NoteSweep(Callback):
     """Tells `agebench.cli`, which ends the sweep with a table."""
@@ -24,6 +27,9 @@ class NoteSweep(Callback):
                 config.sweep = name
                 # Every point is composed from these anew.
                 config.hydra.overrides.task = [*config.hydra.overrides.task, f"sweep={name}"]
+        if config.hydra.sweeper._target_ == HYDRAS:
+            with read_write(config.hydra):
+                config.hydra.sweeper._target_ = OURS
         cli.sweep_folder = Path(str(config.hydra.sweep.dir)).absolute()
         cli.sweep_points = []
 

@@ -1,5 +1,6 @@
 """The launcher behind `-m`: every point is checked before the first starts, and runs in a process of its own."""
 
+import itertools
 import logging
 import math
 import sys
@@ -39,8 +40,11 @@ class AgebenchLauncher(Launcher):
         from agebench.sweep.queue import Queue
 
         setup_globals()
-        context = start_server()  # it imports for some seconds, in which the configs and the data are made ready
-        composed = [self._compose(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
+        rest = enumerate(job_overrides, start=initial_job_idx)
+        composed = [self._compose(overrides, index) for index, overrides in itertools.islice(rest, 1)]
+        # It imports for some seconds, in which the other configs and the data are made ready.
+        context = start_server()
+        composed += [self._compose(overrides, index) for index, overrides in rest]
         configs, folders = [each[0] for each in composed], [each[1] for each in composed]
         check_sources(configs)
         twice = {folder for folder in folders if folders.count(folder) > 1}
