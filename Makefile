@@ -11,7 +11,7 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check fix bench clean tensorboard
+.PHONY: help setup demo test test-all check fix bench bench-gpu clean tensorboard
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,11 @@ bench: $(READY) ## measure speed side by side (minutes; nothing else may run)
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.jpeg_job
 	$(BIN)/python -m benchmarks.packing
+	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.chart
+
+bench-gpu: $(READY) ## measure what a GPU makes of it, MNIST in data/ (minutes)
+	$(BIN)/python -m benchmarks.gpu
 
 tensorboard: $(READY) ## compare the runs in outputs/ in a browser
 	$(BIN)/tensorboard --logdir outputs

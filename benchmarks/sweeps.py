@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,11 +29,11 @@ WAYS = {
 }
 
 
-def train(folder: Path, *arguments: str) -> float:
+def train(folder: Path, *arguments: str, line: Sequence[str] = LINE) -> float:
     """Run a command to its end; return its wall time in seconds."""
     start = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "agebench.train", *LINE, *arguments],
+        [sys.executable, "-m", "agebench.train", *line, *arguments],
         cwd=folder,
         check=True,
         capture_output=True,

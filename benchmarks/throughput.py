@@ -1,14 +1,14 @@
 """How near `agebench.train` comes to a bare loop over images that already lie in memory as floats: `make bench`.
 
-Both train the same network with the same optimizer, batch, precision and memory format on the same images, in turns, in
-one process. The figure is the median of the ratios, so that a busy machine disturbs both alike. Ours is what
-results.json calls train_images_per_s: loading, logging, checkpoints' share and a progress bar included.
+Both train the same network with the same optimizer, batch, precision and memory format on the same images, epoch by
+epoch in turns within one process: before each of its own epochs the training lets the bare loop have one. The figure is
+the median of the ratios of the epochs after the first, so that a busy machine disturbs both alike. Ours is what
+results.json counts in train_images_per_s: loading, logging, checkpoints and a progress bar included.
 """
 
 import argparse
 import csv
 import io
-import json
 import platform
 import statistics
 import subprocess
@@ -16,31 +16,40 @@ import sys
 import tempfile
 import time
 from contextlib import nullcontext, redirect_stdout
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.nn import functional as F
 
 from agebench.build import build_data, build_module
+from agebench.callbacks import Speed
 from agebench.fit import fit
 
 RESULTS = Path(__file__).parent / "results"
-# Name, overrides, side, channels, batch, train images an epoch at 2 CPU threads (some seconds), precisions.
-JOBS: dict[str, tuple[list[str], int, int, int, int, tuple[str, ...]]] = {
-    "mlp": (["model=mlp"], 28, 1, 128, 60_000, ("32-true",)),
-    "small_cnn": (["model=small_cnn"], 28, 1, 32, 6_000, ("32-true", "bf16-mixed")),
-    "keras_cnn": (["model=keras_cnn"], 28, 1, 128, 6_000, ("32-true", "bf16-mixed")),
-    "resnet18": (["model=resnet18"], 64, 3, 32, 640, ("32-true", "bf16-mixed")),
-    "convnext_atto": (
-        ["model=timm", "model.model_name=convnext_atto"],
-        96,
-        3,
-        32,
-        640,
-        ("32-true", "bf16-mixed"),
-    ),
+
+
+class Job(NamedTuple):
+    """What is trained: some seconds an epoch on two CPU threads."""
+
+    overrides: list[str]
+    size: int  # px
+    channels: int
+    batch: int
+    images: int  # that train, an epoch
+    precisions: tuple[str, ...] = ("32-true", "bf16-mixed")
+
+
+JOBS = {
+    "mlp": Job(["model=mlp"], 28, 1, 128, 60_000, ("32-true",)),
+    "small_cnn": Job(["model=small_cnn"], 28, 1, 32, 6_000),
+    "keras_cnn": Job(["model=keras_cnn"], 28, 1, 128, 6_000),
+    "resnet18": Job(["model=resnet18"], 64, 3, 32, 960),
+    "convnext_atto": Job(["model=timm", "model.model_name=convnext_atto"], 96, 3, 32, 960),
 }
 
 
@@ -68,68 +77,100 @@ def compose(*overrides: str) -> Any:
     return cfg
 
 
-def bare_loop(
-    model: nn.Module, images: torch.Tensor, target: torch.Tensor, *, batch: int, epochs: int, bf16: bool
-) -> float:
-    """Train on images that are floats in memory already; return images/s of the epochs after the first."""
-    model = model.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    start = 0.0
-    for epoch in range(epochs):
-        if epoch == 1:
-            start = time.perf_counter()
-        for rows in torch.randperm(len(images)).split(batch):
-            with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
-                outputs = model(images[rows].contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(outputs.float(), target[rows])
-            optimizer.zero_grad()
+class Bare(Callback):
+    """Trains another network on images that are floats in memory already, an epoch before each epoch of the run.
+
+    Args:
+        model: Network.
+        images: float32, shape (N, C, S, S), on the device that trains.
+        target: Label indices, shape (N,), there too.
+        batch: Images a step.
+        bf16: Whether the network runs under bf16 autocast.
+    """
+
+    def __init__(self, model: nn.Module, images: torch.Tensor, target: torch.Tensor, *, batch: int, bf16: bool) -> None:
+        self.model = model.to(images.device, memory_format=torch.channels_last).train()
+        self.images, self.target, self.batch, self.bf16 = images, target, batch, bf16
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
+        self.speeds: list[float] = []  # images/s of each epoch
+        self.speed = Speed()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        self.speed = next(each for each in trainer.callbacks if isinstance(each, Speed))  # which starts after this
+        device = self.images.device
+        start = time.perf_counter()
+        for rows in torch.randperm(len(self.images), device=device).split(self.batch):
+            with torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext():
+                outputs = self.model(self.images[rows].contiguous(memory_format=torch.channels_last))
+            loss = F.cross_entropy(outputs.float(), self.target[rows])
+            self.optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
-    return (epochs - 1) * len(images) / (time.perf_counter() - start)
+            self.optimizer.step()
+        _wait(device)
+        self.speeds.append(len(self.images) / (time.perf_counter() - start))
 
 
-def measure(name: str, precision: str, folder: Path, *, repeats: int, epochs: int) -> dict[str, Any]:
-    overrides, size, channels, batch, count, _ = JOBS[name]
-    images = int(count / 0.8)  # train is 80%
-    cfg = compose(
-        *overrides,
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def config_of(job: Job, precision: str, folder: Path, *, epochs: int, device: str) -> Any:
+    """Return the config of a training on as many images of noise."""
+    images = int(job.images / 0.8)  # train is 80%
+    return compose(
+        *job.overrides,
         "data.source._target_=benchmarks.noise.Noise",
-        f"+data.source={{count:{images},size:{size},channels:{channels}}}",
-        f"data.channels={channels}",
-        f"data.image_size={size}",
-        f"data.batch_size={batch}",
+        f"+data.source={{count:{images},size:{job.size},channels:{job.channels}}}",
+        f"data.channels={job.channels}",
+        f"data.image_size={job.size}",
+        f"data.batch_size={job.batch}",
         f"data.name=noise{images}",
         "data.normalise=half",
         "model.pretrained=false",
         f"paths.cache={folder}",
         f"trainer.max_epochs={epochs}",
         f"trainer.precision={precision}",
-        "trainer.accelerator=cpu",
+        f"trainer.accelerator={device}",
         "report=false",
+        "+callbacks.bare._target_=benchmarks.throughput.let_it",
     )
+
+
+beside: Bare | None = None
+
+
+def let_it() -> Bare:
+    """Return the callback that is to train beside the run."""
+    if beside is None:
+        raise RuntimeError("nothing was made to train beside the run")
+    return beside
+
+
+def measure(name: str, job: Job, precision: str, folder: Path, *, epochs: int, device: str = "cpu") -> dict[str, Any]:
+    """Return a row of the table: medians of both ways over the epochs after the first."""
+    cfg = config_of(job, precision, folder, epochs=epochs, device=device)
     data = build_data(cfg)
     data.setup()
-    part = data.part("train")
-    floats, target = part.store[part.rows].float() / 127.5 - 1, part.target
-    ours, bare, waits = [], [], []
-    for repeat in range(repeats):
-        network = build_module(cfg, data).model
-        bare.append(bare_loop(network, floats, target, batch=batch, epochs=epochs, bf16=precision.startswith("bf16")))
-        run_dir = folder / f"{name}-{precision}-{repeat}"
-        screen, sys.stderr = sys.stderr, Screen()
-        try:
-            with redirect_stdout(io.StringIO()):
-                fit(cfg, run_dir)
-        finally:
-            sys.stderr = screen
-        timing = json.loads((run_dir / "results.json").read_text())["timing"]
-        ours.append(timing["train_images_per_s"])
-        waits.append(timing["data_wait_share"])
+    part, place = data.part("train"), torch.device(device if device == "cpu" else "cuda")
+    floats = part.store.index_select(0, part.rows).to(place).float() / 127.5 - 1
+    bf16 = precision.startswith("bf16")
+    beside = Bare(build_module(cfg, data).model, floats, part.target.to(place), batch=job.batch, bf16=bf16)
+    import_module("benchmarks.throughput").beside = beside  # which is not this module where that is __main__
+    screen, sys.stderr = sys.stderr, Screen()
+    try:
+        with redirect_stdout(io.StringIO()):
+            fit(cfg, folder / f"{name}-{precision}")
+    finally:
+        sys.stderr = screen
+    ours = [images / seconds for seconds, _, images in beside.speed._epochs[1:]]
+    waits = [wait / seconds for seconds, wait, _ in beside.speed._epochs[1:]]
+    bare = beside.speeds[1:]
     ratio = statistics.median(a / b for a, b in zip(ours, bare, strict=True))
     return {
         "model": name,
-        "image_size": size,
-        "batch_size": batch,
+        "image_size": job.size,
+        "batch_size": job.batch,
         "precision": precision,
         "agebench_img_per_s": round(statistics.median(ours)),
         "bare_img_per_s": round(statistics.median(bare)),
@@ -148,20 +189,19 @@ def keras(python: str, repeats: int) -> float:
 def main() -> None:
     """Measure each model a number of times and write results/throughput.csv."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--models", nargs="*", default=list(JOBS), choices=list(JOBS))
     parser.add_argument("--keras", help="a Python with tensorflow and keras, to measure its fit beside ours")
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         for name in arguments.models:
-            for precision in JOBS[name][-1]:
-                row = measure(name, precision, Path(temporary), repeats=arguments.repeats, epochs=arguments.epochs)
+            for precision in JOBS[name].precisions:
+                row = measure(name, JOBS[name], precision, Path(temporary), epochs=arguments.epochs)
                 rows.append(row)
                 print(*row.values(), flush=True)
     if arguments.keras:
-        print(f"keras fit: {keras(arguments.keras, arguments.repeats):,.0f} img/s")
+        print(f"keras fit: {keras(arguments.keras, 5):,.0f} img/s")
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / "throughput.csv").open("w", newline="", encoding="utf-8") as lines:
         writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
