@@ -7,9 +7,11 @@ store, so its first epoch has the packing before it.
 import argparse
 import csv
 import json
+import multiprocessing
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +103,8 @@ def main() -> None:
         folder = Path(temporary, "images")
         lay_out(folder, given.images)
         for repeat in range(given.repeats):
-            theirs = their_way(folder, epochs)
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as notebook:
+                theirs = notebook.submit(their_way, folder, epochs).result()  # in a process of its own
             first, epoch = our_way(folder, Path(temporary, str(repeat)), epochs)
             rows.append((theirs[0], statistics.mean(theirs[1:]), first, epoch))
             print(*(f"{each:.1f}" for each in rows[-1]), flush=True)

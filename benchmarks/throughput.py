@@ -94,6 +94,7 @@ class Bare(Callback):
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
         self.speeds: list[float] = []  # images/s of each epoch
         self.speed = Speed()
+        self.epochs: list[tuple[float, float, int]] = []  # of the run: seconds, seconds of waiting, images
 
     def on_train_epoch_start(self, trainer: L.Trainer, *args: Any) -> None:
         self.speed = next(each for each in trainer.callbacks if isinstance(each, Speed))  # which starts after this
@@ -108,6 +109,9 @@ class Bare(Callback):
             self.optimizer.step()
         _wait(device)
         self.speeds.append(len(self.images) / (time.perf_counter() - start))
+
+    def on_train_end(self, *args: Any) -> None:
+        self.epochs = list(self.speed._epochs)  # the test takes callbacks back to the best epoch
 
 
 def _wait(device: torch.device) -> None:
@@ -163,8 +167,8 @@ def measure(name: str, job: Job, precision: str, folder: Path, *, epochs: int, d
             fit(cfg, folder / f"{name}-{precision}")
     finally:
         sys.stderr = screen
-    ours = [images / seconds for seconds, _, images in beside.speed._epochs[1:]]
-    waits = [wait / seconds for seconds, wait, _ in beside.speed._epochs[1:]]
+    ours = [images / seconds for seconds, _, images in beside.epochs[1:]]
+    waits = [wait / seconds for seconds, wait, _ in beside.epochs[1:]]
     bare = beside.speeds[1:]
     ratio = statistics.median(a / b for a, b in zip(ours, bare, strict=True))
     return {

@@ -22,6 +22,7 @@ BROKEN = [
     ("resume=true", "resume must be auto, false or the folder of a run, got True"),
     ("resume=0", "resume must be"),
     ("channels_last=1", "channels_last must be true or false, got 1"),
+    ("compile=inductor", "compile must be true or false, got inductor"),
     ("matmul_precision=higher", "matmul_precision must be one of highest, high, medium, got higher"),
     ("test_checkpoint=first", "test_checkpoint must be best or last, got first"),
     ("optim.lr=0", "optim.lr must be a number above 0, got 0"),

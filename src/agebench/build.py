@@ -244,6 +244,7 @@ def build_module(
         scheduler=schedule,
         unit=target.unit,
         channels_last=cfg.channels_last,
+        compile=cfg.get("compile", False),  # runs of an older release do not say
         seed=cfg.seed,
         stamp=stamp,
     )

@@ -37,6 +37,7 @@ RULES: tuple[Rule, ...] = (
     ("report", lambda v: isinstance(v, bool), "true or false"),
     ("resume", lambda v: v is False or (isinstance(v, str) and v != ""), "auto, false or the folder of a run"),
     ("channels_last", lambda v: isinstance(v, bool), "true or false"),
+    ("compile", lambda v: isinstance(v, bool), "true or false"),
     ("matmul_precision", lambda v: v in ("highest", "high", "medium"), "one of highest, high, medium"),
     ("test_checkpoint", lambda v: v in ("best", "last"), "best or last"),
     ("optim.lr", lambda v: _is_number(v, 0, open_end=True), "a number above 0"),

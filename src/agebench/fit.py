@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from agebench import build, resume, run
+from agebench.allocator import keep_freed_memory
 from agebench.callbacks import EpochTable, Progress, Speed, skip_idle_hooks
 from agebench.checkpoints import WholeFiles
 from agebench.console import announce, device_name, tell
@@ -121,6 +122,7 @@ def _fit(
     first: bool,
 ) -> float:
     quieten()
+    keep_freed_memory()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     if not torch.cuda.device_count():
@@ -162,7 +164,11 @@ def _fit(
         board.declare_hparams(hparams(cfg, config, data.protocol))
 
     speed.begin()
-    trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+    except torch._dynamo.exc.TorchDynamoException as error:
+        why = str(error).strip().splitlines()[0]
+        raise UserError(f"compile=true: torch.compile cannot make this network ({why}): leave compile out") from error
     fit_s = speed.fit_s
     checkpoint = trainer.checkpoint_callback
     best_path = getattr(checkpoint, "best_model_path", "") if cfg.test_checkpoint == "best" else ""

@@ -101,6 +101,7 @@ class ImageModule(L.LightningModule):
         channels_last: Whether the network's convolutions work on NHWC memory, which most devices are faster at.
         seed: Decides augmentation and dropout, anew each epoch, so that a resumed run draws what an unbroken one draws.
         stamp: Plain data that travels with every checkpoint: the config, the protocol, the label names.
+        compile: Whether torch.compile makes the network's training step; evaluation does without.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class ImageModule(L.LightningModule):
         channels_last: bool,
         seed: int,
         stamp: dict[str, Any],
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.head, self.normalise, self.augment = model, head, normalise, augment
@@ -123,6 +125,8 @@ class ImageModule(L.LightningModule):
         self._idle = isinstance(augment, nn.Identity) or getattr(augment, "idle", False)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self.memory_format)
+        # The method and not the network, whose parameters would else be there twice.
+        self._compiled = torch.compile(model.forward) if compile else None
         self.collected = Collected()
         self.predictions: Predictions | None = None
         self._seen: list[tuple[int, Tensor, Tensor]] = []  # images, mean loss and hits of each step of the epoch so far
@@ -135,7 +139,8 @@ class ImageModule(L.LightningModule):
     def _outputs(self, images: Tensor) -> Tensor:
         # After augmentation, whose resampling returns contiguous memory whatever it is given.
         images = self.normalise(images).contiguous(memory_format=self.memory_format)
-        outputs: Tensor = self.model(images)
+        network = self._compiled if self.training and self._compiled else self.model
+        outputs: Tensor = network(images)
         return outputs.float()
 
     def train(self, mode: bool = True) -> "ImageModule":

@@ -1,0 +1,21 @@
+"""compile=true trains what compile=false trains, but for rounding."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
+def test_a_compiled_network_learns_the_same(command) -> None:
+    line = ["data=digits", "data.limit=300", "model=keras_cnn", "report=false", "trainer.accelerator=cpu"]
+    line += ["trainer.max_epochs=1", "model.dropout=0"]
+    losses = []
+    for choice in ("true", "false"):
+        command("train", *line, f"compile={choice}", f"hydra.run.dir={choice}")
+        (row,) = csv.DictReader(Path(choice, "metrics.csv").read_text(encoding="utf-8").splitlines())
+        losses.append(float(row["train/loss"]))
+
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
