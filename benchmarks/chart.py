@@ -23,7 +23,7 @@ def bars(axes: Axes, names: list[str], values: list[float], *, text: str, unit: 
     axes.invert_yaxis()
     axes.set_xlabel(text)
     for place, value in zip(places, values, strict=True):
-        axes.text(value, place, f" {value:.2f}{unit}", va="center", fontsize=8)
+        axes.text(value, place, f"{value:.2f}{unit} ", va="center", ha="right", fontsize=8, color="white")
     axes.set_xlim(0, 1.15 * max(values))
 
 

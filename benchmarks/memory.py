@@ -60,7 +60,10 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         epochs, *sizes = watch(given.overrides, Path(temporary, "run"))
-    row = (given.name, epochs, *(f"{size:.0f}" for size in sizes), " ".join(given.overrides))
+    told = " ".join(
+        each for each in given.overrides if "=/" not in each
+    )  # where things lie on this machine is nobody else's
+    row = (given.name, epochs, *(f"{size:.0f}" for size in sizes), told)
     rows = list(csv.reader(RESULTS.read_text(encoding="utf-8").splitlines()))[1:] if RESULTS.exists() else []
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("w", newline="", encoding="utf-8") as lines:
