@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from torch import nn
 
 from agebench.models.activation import activation_layer
+from agebench.models.layers import Flatten
 from agebench.models.minimum_size import require_size
 
 
 class SmallCNN(nn.Sequential):
     """Images (B, C, S, S) -> outputs (B, num_classes), the side halved by every convolution's pooling.
 
-    As in the notebook, the first block pools before its activation and the later ones after: with ReLU, which rises
-    throughout, both give the same numbers and the first is cheaper.
+    Every block pools before its activation, as the notebook's first does and its second does not: with ReLU, as with
+    all that rise throughout (not gelu, silu and mish), both give the same numbers, and this way is cheaper.
 
     Args:
         image_size: S, in px.
@@ -44,9 +45,9 @@ class SmallCNN(nn.Sequential):
         for number, width in enumerate(widths, start=1):
             layers[f"conv{number}"] = nn.Conv2d(channels, width, 3, padding=1)
             layers[f"norm{number}"] = nn.BatchNorm2d(width)
-            tail = [(f"pool{number}", nn.MaxPool2d(2)), (f"activation{number}", activation_layer(activation))]
-            layers.update(tail if number == 1 else reversed(tail))
+            layers[f"pool{number}"] = nn.MaxPool2d(2)
+            layers[f"activation{number}"] = activation_layer(activation)
             channels, side = width, side // 2
-        layers["flatten"] = nn.Flatten()  # (B, channels * side * side)
+        layers["flatten"] = Flatten()  # (B, side * side * channels)
         layers["classifier"] = nn.Linear(channels * side**2, num_classes)
         super().__init__(layers)
