@@ -19,6 +19,8 @@ from agebench.models.freeze import keep_frozen_in_eval
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
+# Whose hits are counted together where the head itself does not change from one to the next.
+STEPS_AT_ONCE = 32
 
 
 class Normalise(nn.Module):
@@ -129,8 +131,12 @@ class ImageModule(L.LightningModule):
         self._compiled = torch.compile(model.forward) if compile else None
         self.collected = Collected()
         self.predictions: Predictions | None = None
-        self._seen: list[tuple[int, Tensor, Tensor]] = []  # images, mean loss and hits of each step of the epoch so far
-        self.images_seen = 0  # their images
+        # Of the epoch so far: images and mean loss of each step, hits, and the outputs that are yet to be counted.
+        self._seen: list[tuple[int, Tensor]] = []
+        self._hits: list[Tensor] = []
+        self._uncounted: list[tuple[Tensor, Tensor]] = []
+        self._at_once = 1 if any(True for _ in head.parameters()) else STEPS_AT_ONCE
+        self.images_seen = 0
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's outputs, float32, shape (B, K), for images uint8, shape (B, C, S, S)."""
@@ -153,7 +159,7 @@ class ImageModule(L.LightningModule):
         """Seed the epoch, forget the last one's sums, and set every part's mode: Lightning leaves modes as they are."""
         self.train()
         torch.manual_seed((self.seed << 24) + (self.current_epoch << 8) + self.global_rank)
-        self._seen, self.images_seen = [], 0
+        self._seen, self._hits, self._uncounted, self.images_seen = [], [], [], 0
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """Return the mean loss of a batch, shape ()."""
@@ -168,16 +174,25 @@ class ImageModule(L.LightningModule):
         # A head works in float32: sums over labels, logarithms and thresholds are no place for half precision.
         with torch.autocast(self.device.type, enabled=False):
             loss = self.head.loss(outputs, batch.target)
-            with torch.no_grad():
-                hits = (self.head.posterior(outputs).argmax(1) == batch.target).sum()
         # Kept as they are: reading a number here would make the GPU wait at every step.
-        self._seen.append((len(batch.target), loss.detach(), hits))
+        self._seen.append((len(batch.target), loss.detach()))
+        self._uncounted.append((outputs.detach(), batch.target))
+        if len(self._uncounted) == self._at_once:
+            self._count_hits()
         self.images_seen += len(batch.target)
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its connector
         if every and self.global_step % every == 0:
             for logger in self.loggers:
                 logger.log_metrics({"train/loss_step": loss.item()}, step=self.global_step)
         return loss
+
+    def _count_hits(self) -> None:
+        """Count the likeliest labels that are right, of several steps at once: it costs as much for one."""
+        if self._uncounted:
+            outputs, target = map(torch.cat, zip(*self._uncounted, strict=True))
+            self._uncounted = []
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                self._hits.append((self.head.posterior(outputs).argmax(1) == target).sum())
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After the epoch's last step log its mean loss and accuracy over all images and devices.
@@ -187,11 +202,12 @@ class ImageModule(L.LightningModule):
         stops = 0 <= self.trainer.max_steps <= self.trainer.global_step  # within an epoch
         if not (self.trainer.is_last_batch or stops):
             return
-        counts, losses, all_hits = zip(*self._seen, strict=True)
+        self._count_hits()
+        counts, losses = zip(*self._seen, strict=True)
         each = torch.tensor(counts, dtype=torch.float64, device="cpu")
-        # Copied to the CPU at once, where float64 is to be had on every machine.
-        mean, right = torch.stack([torch.stack(losses), torch.stack(all_hits).to(losses[0].dtype)]).cpu().double()
-        sums = torch.stack([each.sum(), (mean * each).sum(), right.sum()]).float().to(self.device)
+        # On the CPU, where float64 is to be had on every machine.
+        mean, right = torch.stack(losses).cpu().double(), torch.stack(self._hits).cpu().sum()
+        sums = torch.stack([each.sum(), (mean * each).sum(), right]).float().to(self.device)
         count, loss, hits = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         means = {"train/loss": loss / count, "train/accuracy": hits / count}
         self.log_dict(means, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
