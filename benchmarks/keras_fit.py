@@ -1,20 +1,43 @@
-"""Keras' own fit of the slides' CNN on random images, in an interpreter that has tensorflow; prints images/s.
+"""Keras' own fit of the slides' CNN, in an interpreter that has tensorflow; prints images/s, and with MNIST the accuracy.
 
-The network as the slides describe it, 665,738 parameters, batch 128, Adam, categorical cross-entropy; the first epoch,
-in which the graph is built, is left out.
+The network as the slides describe it, 665,738 parameters, batch 128, Adam, categorical cross-entropy. On images of
+noise, or on MNIST's 60,000 with the accuracy on its 10,000; the first epoch, in which the graph is built, is not timed.
 """
 
+import argparse
+import gzip
 import os
 import time
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras
 import numpy as np
 from keras import layers
 
-COUNT = 6_000
-images = np.random.default_rng(0).random((COUNT, 28, 28, 1), dtype=np.float32)
-target = np.arange(COUNT) % 10
+
+def read(path: Path, header: int) -> np.ndarray:
+    """Return the bytes after the header of one of MNIST's files."""
+    return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
+
+
+def mnist(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return images in [0, 1], shape (N, 28, 28, 1), and digits."""
+    images = read(folder / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28, 1)
+    return images.astype(np.float32) / 255, read(folder / f"{part}-labels-idx1-ubyte.gz", 8)
+
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--mnist", type=Path, help="folder of MNIST's four files, else noise")
+parser.add_argument("--epochs", type=int, default=3)
+parser.add_argument("--seed", type=int, default=0)
+given = parser.parse_args()
+keras.utils.set_random_seed(given.seed)
+if given.mnist:
+    images, target = mnist(given.mnist, "train")
+else:
+    images = np.random.default_rng(0).random((6_000, 28, 28, 1), dtype=np.float32)
+    target = np.arange(6_000) % 10
 model = keras.Sequential(
     [
         layers.Input((28, 28, 1)),
@@ -32,5 +55,8 @@ model = keras.Sequential(
 model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 model.fit(images, target, batch_size=128, epochs=1, verbose=0)
 start = time.perf_counter()
-model.fit(images, target, batch_size=128, epochs=2, verbose=0)
-print(f"{2 * COUNT / (time.perf_counter() - start):.1f}")
+model.fit(images, target, batch_size=128, epochs=given.epochs - 1, verbose=0)
+speed = (given.epochs - 1) * len(images) / (time.perf_counter() - start)
+if given.mnist:
+    print(f"{model.evaluate(*mnist(given.mnist, 't10k'), verbose=0)[1]:.4f}")
+print(f"{speed:.1f}")

@@ -11,7 +11,7 @@ from agebench.allocator import keep_freed_memory
 if len(sys.argv) > 1:
     keep_freed_memory()
 def step():
-    blocks = [bytearray(b"x") * 2**21 for _ in range(8)]  # every page of 16 MiB is written to
+    blocks = [bytearray(b"x") * (size << 20) for size in (2, 2, 2, 2, 40)]  # MiB, every page of which is written to
 for _ in range(3):
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

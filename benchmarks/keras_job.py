@@ -1,0 +1,72 @@
+"""The slides' job, their CNN on MNIST's 60,000 images in batches of 128: Keras' fit, and `experiment=keras_cnn_mnist`.
+
+As many epochs on both sides, in turns, seed by seed, each in a process of its own: images/s of the epochs after the
+first, and the accuracy on the 10,000 test images after the last.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+def their_way(python: str, data: Path, epochs: int, seed: int) -> tuple[float, float]:
+    """Return images/s and the test accuracy of Keras."""
+    script = Path(__file__).with_name("keras_fit.py")
+    command = [python, str(script), "--mnist", str(data / "mnist"), "--epochs", str(epochs), "--seed", str(seed)]
+    accuracy, speed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-2:]
+    return float(speed), float(accuracy)
+
+
+def our_way(precision: str, data: Path, epochs: int, seed: int) -> tuple[float, float]:
+    """Return images/s and the test accuracy of agebench."""
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = [
+            "experiment=keras_cnn_mnist",
+            f"paths.data={data.resolve()}",
+            f"trainer.max_epochs={epochs}",
+            f"trainer.precision={precision}",
+            "trainer.accelerator=cpu",
+            f"seed={seed}",
+            "report=false",
+            f"hydra.run.dir={folder}",
+        ]
+        subprocess.run([sys.executable, "-m", "agebench.train", *overrides], stdout=subprocess.DEVNULL, check=True)
+        results = json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))
+    return results["timing"]["train_images_per_s"], results["metrics"]["test/accuracy"]
+
+
+def main() -> None:
+    """Measure both ways and write results/keras_job.csv."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("keras", help="a Python with tensorflow and keras")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="a folder that has mnist/")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3)
+    given = parser.parse_args()
+    ways = {way: [] for way in ("keras", *PRECISIONS)}
+    for seed in range(given.seeds):
+        ways["keras"].append(their_way(given.keras, given.data, given.epochs, seed))
+        for precision in PRECISIONS:
+            ways[precision].append(our_way(precision, given.data, given.epochs, seed))
+        print(seed, *(found[-1] for found in ways.values()), flush=True)
+    with (RESULTS / "keras_job.csv").open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(("way", "epochs", "seeds", "img_per_s", "ratio", "test_accuracy", "std"))
+        for way, found in ways.items():
+            speeds, accuracies = zip(*found, strict=True)
+            ratio = statistics.median(a / b for a, (b, _) in zip(speeds, ways["keras"], strict=True))
+            mean, std = statistics.mean(accuracies), statistics.stdev(accuracies) if len(found) > 1 else 0.0
+            numbers = (f"{statistics.median(speeds):.0f}", f"{ratio:.2f}", f"{mean:.4f}", f"{std:.4f}")
+            writer.writerow((way, given.epochs, given.seeds, *numbers))
+
+
+if __name__ == "__main__":
+    main()
