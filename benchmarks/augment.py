@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import timm
@@ -58,6 +59,10 @@ def stepper(network: nn.Module, images: Tensor, *, bf16: bool) -> Callable[[], N
     return step
 
 
+def augmented(augment: nn.Module, pixels: Tensor) -> Tensor:
+    return augment(pixels.float().div_(255))
+
+
 def seconds(work: Callable[[], object], times: int) -> float:
     start = time.perf_counter()
     for _ in range(times):
@@ -82,7 +87,7 @@ def main() -> None:
             times = max(1, round(0.2 / seconds(step, 3)))
             for recipe in recipes:
                 augment = instantiate(compose(f"augment={recipe}").augment)
-                work = lambda augment=augment: augment(pixels.float().div_(255))  # noqa: E731
+                work = partial(augmented, augment, pixels)
                 seconds(work, 3)
                 turns = [(seconds(work, times), seconds(step, times)) for _ in range(given.turns)]
                 share = statistics.median(a / b for a, b in turns)

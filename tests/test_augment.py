@@ -15,9 +15,9 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from agebench.augment import Augment, RandAugment
-from agebench.augment.colour import jitter
+from agebench.augment.colour import equalize, jitter, sharpen
 from agebench.augment.geometry import affine, paint, random_boxes, warp
-from agebench.augment.randaugment import OPERATIONS
+from agebench.augment.randaugment import OPERATIONS, change_some
 from agebench.errors import UserError
 
 CPU = torch.device("cpu")
@@ -433,6 +433,20 @@ def test_an_image_gets_the_operation_it_drew_as_torchvision_does_it(name: str, c
     assert difference.mean() < 2e-4
     assert difference.max() < (0.1 if name == "posterize" else 1e-3)  # a last bit may be a whole level there
     assert name == "identity" or (channels == 1 and name == "saturation") or (ours - images[row]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("chosen", [[], [3], [0, 3, 4], list(range(5))])
+def test_images_are_changed_alike_one_by_one_and_all_at_once(chosen: list[int]) -> None:
+    images, factors = images_of(3, side=20, count=5), torch.linspace(0.2, 1.8, 5)
+    mask = torch.zeros(5, dtype=torch.bool).index_fill_(0, torch.tensor(chosen, dtype=torch.long), True)
+
+    for change in (lambda some, rows: sharpen(some, factors[rows]), lambda some, _: equalize(some)):
+        counted = change_some(images.clone(), mask, change, count=True)
+        at_once = change_some(images.clone(), mask, change, count=False)
+
+        assert torch.equal(counted, at_once)
+        assert torch.equal(counted[~mask], images[~mask])
+        assert not chosen or not torch.equal(counted[mask], images[mask])
 
 
 def test_two_operations_follow_one_another() -> None:

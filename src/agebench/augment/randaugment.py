@@ -1,5 +1,7 @@
 """RandAugment with its own operations for every image of the batch."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -95,17 +97,39 @@ class RandAugment(nn.Module):
         return affine(chosen("rotate", 30), torch.ones_like(amount), shift_x, shift_y, shear)
 
     def _tones(self, images: Tensor, draw: Tensor, amount: Tensor) -> Tensor:
-        """Compute every operation for every image: an operation that is not drawn gets a value that changes nothing."""
+        def chosen(*names: str) -> Tensor:
+            return torch.stack([draw == OPERATIONS.index(name) for name in names]).any(0)  # (B,)
 
-        def chosen(name: str) -> Tensor:
-            return draw == OPERATIONS.index(name)  # (B,)
+        factor, bits = 1 + 0.9 * amount, 8 - round(4 * self.magnitude / 30)
+        jitters = ("brightness", "contrast", "saturation")
+        factors = {name: torch.where(chosen(name), factor, 1.0) for name in jitters}
+        for names, change in (
+            (jitters, lambda some, rows: jitter(some, **{name: each[rows] for name, each in factors.items()})),
+            (("sharpness",), lambda some, rows: sharpen(some, factor[rows])),
+            (("solarize",), lambda some, rows: solarize(some, (1 - amount.abs())[rows])),
+            (("posterize",), lambda some, _: posterize(some, bits)),
+            (("autocontrast",), lambda some, _: autocontrast(some)),
+            (("equalize",), lambda some, _: equalize(some)),
+        ):
+            images = change_some(images, chosen(*names), change, count=images.device.type == "cpu")
+        return images
 
-        factor = 1 + 0.9 * amount
-        names = ("brightness", "contrast", "saturation")
-        images = jitter(images, **{name: torch.where(chosen(name), factor, 1.0) for name in names})
-        images = sharpen(images, torch.where(chosen("sharpness"), factor, 1.0))
-        images = solarize(images, torch.where(chosen("solarize"), 1 - amount.abs(), 2.0))
-        bits = 8 - round(4 * self.magnitude / 30)
-        images = torch.where(chosen("posterize")[:, None, None, None], posterize(images, bits), images)
-        images = torch.where(chosen("autocontrast")[:, None, None, None], autocontrast(images), images)
-        return torch.where(chosen("equalize")[:, None, None, None], equalize(images), images)
+
+def change_some(
+    images: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor | slice], Tensor], *, count: bool
+) -> Tensor:
+    """Return the images with the chosen ones changed.
+
+    Args:
+        images: shape (B, C, S, S); may be written to.
+        chosen: bool, shape (B,).
+        change: Takes images and which rows they are, and returns them changed.
+        count: Whether to find out which they are and change no others. On a GPU that would make the CPU wait at every
+            step, where changing all of them and choosing afterwards does not.
+    """
+    if not count:
+        return torch.where(chosen[:, None, None, None], change(images, slice(None)), images)
+    rows = chosen.nonzero()[:, 0]
+    if len(rows):
+        images.index_copy_(0, rows, change(images.index_select(0, rows), rows))
+    return images
