@@ -36,10 +36,11 @@ def our_way(precision: str, data: Path, epochs: int, seed: int) -> tuple[float, 
             "trainer.accelerator=cpu",
             f"seed={seed}",
             "report=false",
-            f"hydra.run.dir={folder}",
+            f"paths.cache={folder}/cache",
+            f"hydra.run.dir={folder}/run",
         ]
         subprocess.run([sys.executable, "-m", "agebench.train", *overrides], stdout=subprocess.DEVNULL, check=True)
-        results = json.loads((Path(folder) / "results.json").read_text(encoding="utf-8"))
+        results = json.loads(Path(folder, "run", "results.json").read_text(encoding="utf-8"))
     return results["timing"]["train_images_per_s"], results["metrics"]["test/accuracy"]
 
 

@@ -11,7 +11,7 @@ from agebench.comparison.parameters import Parameters, differing, short_names, t
 from agebench.comparison.pictures import draw_pictures
 from agebench.comparison.render import align, csv_text, tell_exactly, to_markdown
 from agebench.comparison.runs import Run, number, points_of
-from agebench.comparison.tables import compare
+from agebench.comparison.tables import Comparison, compare
 from agebench.comparison.write import write_text
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,9 @@ def write_sweep(folder: Path) -> None:
         points = points_of(folder)
         params = differing(points)
         write_text(folder / "sweep.csv", _csv(points, params))
-        write_text(folder / "sweep.md", _markdown(folder, points, params))
-        draw_pictures(compare(points), folder)
+        compared = compare(points)
+        write_text(folder / "sweep.md", _markdown(folder.name, compared, points, params))
+        draw_pictures(compared, folder)
     except Exception as error:  # the points are complete without; a sweep must not fail over its summary
         log.warning("the tables of %s could not all be written: %s: %s", folder, type(error).__name__, error)
 
@@ -52,10 +53,9 @@ def _csv(points: Sequence[Run], params: Sequence[Parameters]) -> str:
     return csv_text(header, [[_whole(value) for value in row] for row in rows])
 
 
-def _markdown(folder: Path, points: Sequence[Run], params: Sequence[Parameters]) -> str:
+def _markdown(name: str, compared: Comparison, points: Sequence[Run], params: Sequence[Parameters]) -> str:
     done = sum(run.status == "completed" for run in points)
-    compared = compare(points)
-    parts = [f"# {folder.name}: {done} of {count(len(points), 'point')} completed"]
+    parts = [f"# {name}: {done} of {count(len(points), 'point')} completed"]
     parts += [compared.apart[0].upper() + compared.apart[1:] + "."] if compared.apart else []
     parts += [to_markdown(compared, with_unranked=False).strip()] if compared.tables else []
     if points:

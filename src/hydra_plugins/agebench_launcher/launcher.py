@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Thread
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -70,6 +71,7 @@ class AgebenchLauncher(Launcher):
         log.info("%s%s, in %s", count, at_once, Path(self.config.hydra.sweep.dir).absolute())
         options = self.config.launcher
         board = Board(len(points), at_once=len(slots), terminal=sys.stderr.isatty())
+        Thread(target=_prepare_ending, daemon=True).start()  # while the first point runs
         queue = Queue(context, slots, board, timeout=options.timeout, fail_fast=options.fail_fast)
         try:
             queue.run(points)
@@ -115,6 +117,14 @@ class AgebenchLauncher(Launcher):
         done.working_dir, done.task_name = str(point.folder), str(config.hydra.job.name)
         done.status, done.return_value = JobStatus.COMPLETED, None if math.isnan(point.best) else point.best
         return done
+
+
+def _prepare_ending() -> None:
+    """Import what the end of a sweep draws with."""
+    import numpy.random  # noqa: F401
+
+    import agebench.comparison.sweep
+    import agebench.report.style  # noqa: F401
 
 
 def _alone(config: DictConfig, folder: Path) -> DictConfig:
