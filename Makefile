@@ -49,6 +49,7 @@ bench: $(READY) ## measure speed side by side (minutes; nothing else may run)
 	$(BIN)/python -m benchmarks.sweeps
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.jpeg_job
+	$(BIN)/python -m benchmarks.augment
 	$(BIN)/python -m benchmarks.packing
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.chart
