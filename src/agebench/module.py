@@ -33,18 +33,29 @@ class Normalise(nn.Module):
 
     mean: Tensor
     std: Tensor
+    scale: Tensor  # for bytes
+    shift: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("scale", None, persistent=False)
+        self.register_buffer("shift", None, persistent=False)
+        _derive(self)
+        self.register_load_state_dict_post_hook(_derive)  # type: ignore[no-untyped-call]  # torch has no types for it
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (images - mean) / std, shape (B, C, S, S), for images in [0, 1], or as bytes that stand for them."""
         if images.dtype != torch.uint8:
             return (images - self.mean).div_(self.std)
         # Bytes times floats would be a slow loop on a CPU, and so would channels that stand innermost.
-        return images.float().mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
+        return images.float().mul_(self.scale).sub_(self.shift)
+
+
+def _derive(normalise: Normalise, *_: Any) -> None:
+    """Work out what follows from mean and standard deviation, also from those of a checkpoint."""
+    normalise.scale, normalise.shift = 1 / (255 * normalise.std), normalise.mean / normalise.std
 
 
 class Collected(Metric):

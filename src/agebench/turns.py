@@ -13,7 +13,7 @@ from agebench.callbacks import STEP_HOOKS, Speed
 from agebench.module import ImageModule
 from agebench.sweep.told import Told
 
-TURN_S = 0.1  # after which callbacks get their say
+TURN_S = 0.25  # after which callbacks get their say
 # Schedules that move without being told a metric.
 KNOWN = tuple(f"agebench.schedules.{name}" for name in ("constant", "cosine", "one_cycle", "step"))
 # Their hooks of a step do as well when they are called once for several.
