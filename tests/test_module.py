@@ -49,7 +49,8 @@ def make_module(model: nn.Module | None = None, **changes) -> ImageModule:
         "stamp": {"protocol": "drawn/random/class", "label_names": ["a", "b", "c"]},
     }
     head = changes.pop("head", None) or SoftmaxHead(LABELS, [0, 1, 2], ordered=False)
-    return ImageModule(model or linear(), head, **(settings | changes))
+    kind = changes.pop("kind", ImageModule)
+    return kind(model or linear(), head, **(settings | changes))
 
 
 def pixels(count: int, *, seed: int = 0, side: int = SIDE, labels: int = LABELS) -> Pixels:
@@ -117,6 +118,50 @@ def test_outputs_are_those_of_normalised_images_in_0_to_1() -> None:
 
     assert outputs.dtype == torch.float32
     np.testing.assert_allclose(outputs.softmax(1).detach().numpy(), probabilities(module, data), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("images", [torch.tensor([0, 51, 255], dtype=torch.uint8), torch.tensor([0.0, 0.2, 1.0])])
+def test_normalised_images_have_the_precision_of_the_weights(dtype: torch.dtype, images: torch.Tensor) -> None:
+    normalise = Normalise([0.5], [0.25]).to(dtype)
+
+    found = normalise(images.view(1, 1, 1, 3))
+
+    assert found.dtype == dtype
+    assert found.flatten().tolist() == pytest.approx([-2.0, -1.2, 2.0], abs=0.02 if dtype == torch.bfloat16 else 1e-6)
+
+
+class Moving(SoftmaxHead):
+    """A head whose answers move with the batches it has seen, as those of a head with parameters do."""
+
+    def __init__(self) -> None:
+        super().__init__(LABELS, list(range(LABELS)), ordered=False)
+        self.register_buffer("turned", torch.zeros((), dtype=torch.int64))
+
+    def loss(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        self.turned += 1
+        return super().loss(outputs, target)
+
+    def posterior(self, outputs: torch.Tensor) -> torch.Tensor:
+        return super().posterior(outputs).roll(int(self.turned), dims=1)
+
+
+@pytest.mark.parametrize("head", [SoftmaxHead(LABELS, list(range(LABELS)), ordered=False), Moving()])
+def test_the_accuracy_of_an_epoch_is_that_of_its_steps(head) -> None:
+    class Watched(ImageModule):
+        def loss_of(self, batch):
+            loss = super().loss_of(batch)
+            with torch.no_grad():
+                right.append((self.head.posterior(self._outputs(batch.images)).argmax(1) == batch.target).sum().item())
+            return loss
+
+    right: list[int] = []
+    table, data = EpochTable(), pixels(70)
+
+    make_trainer(1, callbacks=[table]).fit(make_module(head=head, kind=Watched), loader(data, 2))
+
+    assert len(right) == 35  # more steps than are counted at once, and no multiple of it
+    assert table.rows[0]["train/accuracy"] == pytest.approx(sum(right) / 70)
 
 
 def test_training_lowers_the_loss_on_a_fixed_batch() -> None:

@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's malloc.h
-NEVER = 2**31 - 1  # bytes
+NEVER = -1  # as its manual has it
 
 
 def keep_freed_memory() -> None:

@@ -3,7 +3,9 @@
 import inspect
 import logging
 import math
+import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,13 +59,7 @@ def build_model(cfg: DictConfig, *, channels: int, num_outputs: int, image_size:
     name = str(cfg.model.get("model_name") or cfg.model._target_.rpartition(".")[2])
     path = cfg.model.checkpoint_path
     pretrained = cfg.model.pretrained and not path  # the file's weights take the place of the published ones
-    try:
-        target = get_object(cfg.model._target_)
-    except Exception as error:  # importing runs the user's own code, which may raise anything
-        raise UserError(
-            f"model._target_={cfg.model._target_} cannot be imported ({error}): start from the folder that holds it, "
-            "or put that folder on PYTHONPATH"
-        ) from error
+    target = _named("model", cfg.model._target_)
     if "pretrained" in inspect.signature(target).parameters:
         node["pretrained"] = pretrained
     elif pretrained:
@@ -159,15 +155,30 @@ def build_head(cfg: DictConfig, data: ImageDataModule) -> Head:
     return head
 
 
+def _named(key: str, path: str) -> Any:
+    """Return what a dotted path names, or say in one sentence why it cannot be had."""
+    hydras = logging.getLogger("hydra.utils")  # which tells the same in three lines
+    silent, hydras.disabled = hydras.disabled, True
+    try:
+        return get_object(path)
+    except Exception as error:  # importing runs the user's own code, which may raise anything
+        module, _, name = path.rpartition(".")
+        if module in sys.modules and not hasattr(sys.modules[module], name):
+            close = get_close_matches(name, dir(sys.modules[module]), n=1)
+            guess = f"; did you mean {close[0]!r}?" if close else ""
+            raise UserError(f"{key}._target_={path} cannot be imported: {module} has no {name!r}{guess}") from error
+        why = " ".join(str(error.__cause__ or error).split())
+        raise UserError(
+            f"{key}._target_={path} cannot be imported ({why}): start from the folder that holds it, or put that "
+            "folder on PYTHONPATH"
+        ) from error
+    finally:
+        hydras.disabled = silent
+
+
 def _build(key: str, node: DictConfig, *given: Any, **named: Any) -> Any:
     """Return what a config node names, or say in one sentence why it cannot be had."""
-    try:
-        target = get_object(node._target_)
-    except Exception as error:  # importing runs the user's own code, which may raise anything
-        raise UserError(
-            f"{key}._target_={node._target_} cannot be imported ({error.__cause__ or error}): start from the folder "
-            "that holds it, or put that folder on PYTHONPATH"
-        ) from error
+    target = _named(key, node._target_)
     try:
         return instantiate(node, *given, _convert_="all", **named)
     except (TypeError, InstantiationException) as error:

@@ -19,7 +19,7 @@ from agebench.models.freeze import keep_frozen_in_eval
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
-# Whose hits are counted together where the head itself does not change from one to the next.
+# Whose hits are counted together, unless the head has something that may change from one to the next.
 STEPS_AT_ONCE = 32
 
 
@@ -48,9 +48,9 @@ class Normalise(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return (images - mean) / std, shape (B, C, S, S), for images in [0, 1], or as bytes that stand for them."""
         if images.dtype != torch.uint8:
-            return (images - self.mean).div_(self.std)
+            return (images - self.mean).div_(self.std).to(self.mean.dtype)
         # Bytes times floats would be a slow loop on a CPU, and so would channels that stand innermost.
-        return images.float().mul_(self.scale).sub_(self.shift)
+        return images.to(self.mean.dtype).mul_(self.scale).sub_(self.shift)
 
 
 def _derive(normalise: Normalise, *_: Any) -> None:
@@ -146,7 +146,7 @@ class ImageModule(L.LightningModule):
         self._seen: list[tuple[int, Tensor]] = []
         self._hits: list[Tensor] = []
         self._uncounted: list[tuple[Tensor, Tensor]] = []
-        self._at_once = 1 if any(True for _ in head.parameters()) else STEPS_AT_ONCE
+        self._at_once = 1 if head.state_dict() else STEPS_AT_ONCE
         self.images_seen = 0
 
     def forward(self, images: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ class ImageModule(L.LightningModule):
         """Return the mean loss of a training batch, shape (), and note it for the epoch's figures."""
         images = batch.images
         if not self._idle:
-            images = self.augment(images.float().div_(255))
+            images = self.augment(images.float() / 255)
         outputs = self._outputs(images)
         # A head works in float32: sums over labels, logarithms and thresholds are no place for half precision.
         with torch.autocast(self.device.type, enabled=False):
@@ -229,7 +229,7 @@ class ImageModule(L.LightningModule):
     def _evaluation_step(self, batch: Any) -> None:
         images = batch.images
         if getattr(self.augment, "at_test", False):
-            images = self.augment(images.float().div_(255))
+            images = self.augment(images.float() / 255)
         self.collected.update(self._outputs(images), batch.target, batch.rows)
 
     def _evaluate(self, part: str) -> tuple[metrics.Answers, dict[str, float], tuple[Tensor, Tensor, Tensor]]:

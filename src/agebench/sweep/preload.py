@@ -1,4 +1,7 @@
-"""All that a training imports: the server that starts a sweep's jobs loads it once, and they start in no time."""
+"""All that a training imports: the server that starts a sweep's jobs loads it once, and they start in no time.
+
+Only for that server: a process that imports this ends with 0, whatever happens to it.
+"""
 
 import atexit
 import gc

@@ -1,5 +1,6 @@
 """The launcher behind `-m`: every point is checked before the first starts, and runs in a process of its own."""
 
+import contextlib
 import itertools
 import logging
 import math
@@ -47,6 +48,9 @@ class AgebenchLauncher(Launcher):
         context = start_server()
         composed += [self._compose(overrides, index) for index, overrides in rest]
         configs, folders = [each[0] for each in composed], [each[1] for each in composed]
+        names = sorted({str(config.sweep) for config in configs})
+        if len(names) > 1:
+            raise UserError(f"sweep names one folder for all points, and this gives {', '.join(names)}: choose one")
         check_sources(configs)
         twice = {folder for folder in folders if folders.count(folder) > 1}
         if twice:
@@ -121,10 +125,11 @@ class AgebenchLauncher(Launcher):
 
 def _prepare_ending() -> None:
     """Import what the end of a sweep draws with."""
-    import numpy.random  # noqa: F401
+    with contextlib.suppress(Exception):  # the end itself will tell
+        import numpy.random  # noqa: F401
 
-    import agebench.comparison.sweep
-    import agebench.report.style  # noqa: F401
+        import agebench.comparison.sweep
+        import agebench.report.style  # noqa: F401
 
 
 def _alone(config: DictConfig, folder: Path) -> DictConfig:
