@@ -41,7 +41,7 @@ class Head(nn.Module, ABC):
             what = type(self).__name__ if self.needs_order else f"head.decode={decode}"
             raise UserError(
                 f"{what} needs labels with an order, and classes have none: use head=softmax with head.decode=mode, or "
-                "data.target=age, decade or bins"
+                "data.target=age, decade or bins where the data have ages"
             )
         if self.needs_order and num_labels < 2:
             raise UserError(f"{type(self).__name__} ranks labels, and this target has only one: give data with more")
