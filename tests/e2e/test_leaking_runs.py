@@ -150,15 +150,19 @@ def test_evaluate_says_where_the_runs_data_was_if_it_is_there_no_more(command, l
     ("given", "told"),
     [
         ("data.split.seed=1", "data.split.seed needs to know of which data set and split: give data=table data/split="),
-        ("run=nowhere data/split=random", "data/split needs to know of which data set: give data=NAME too"),
+        ("run=empty data/split=random", "data/split needs to know of which data set: give data=NAME too"),
+        ("run=nowhere", "there is no folder nowhere: give that of a finished run"),
     ],
 )
-def test_evaluate_says_what_a_key_of_the_data_needs(command, leaky, capsys, given, told):
+def test_evaluate_says_what_is_missing(command, leaky, tmp_path, capsys, given, told):
+    (tmp_path / "empty").mkdir()
+
     with pytest.raises(SystemExit) as end:
         command("evaluate", "run=run", *given.split())
 
     assert end.value.code == 2
     assert told in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_evaluate_refuses_people_of_train_until_it_is_told_to_go_on(command, leaky, tmp_path, capsys):
