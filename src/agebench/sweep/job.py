@@ -88,7 +88,13 @@ def count_gpus(context: Context) -> int:
 def _count_gpus(line: Connection) -> None:
     import torch
 
-    line.send(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    _answer(line, torch.cuda.device_count() if torch.cuda.is_available() else 0)
+
+
+def _answer(line: Connection, answer: int | str) -> None:
+    """Tell it to the sweep, unless Ctrl-C has ended it in the meantime."""
+    with contextlib.suppress(BrokenPipeError):
+        line.send(answer)
 
 
 def check_points(context: Context, configs: Sequence[DictConfig]) -> None:
@@ -127,9 +133,10 @@ def _check_points(nodes: list[dict[str, Any]], line: Connection) -> None:
     try:
         for each in nodes:
             check_parts(OmegaConf.create(each))
-        line.send("")
+        wrong = ""
     except UserError as error:
-        line.send(str(error))
+        wrong = str(error)
+    _answer(line, wrong)
 
 
 class Job:
