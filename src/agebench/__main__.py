@@ -26,11 +26,12 @@ def main() -> None:
         print(__version__)
         return
     if verb not in VERBS:
-        import difflib
+        from agebench.errors import did_you_mean
 
-        close = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        print(f"agebench: there is no verb {verb!r}{hint} (known: {', '.join(VERBS)})", file=sys.stderr)
+        print(
+            f"agebench: there is no verb {verb!r}{did_you_mean(verb, VERBS)} (known: {', '.join(VERBS)})",
+            file=sys.stderr,
+        )
         sys.exit(2)
     del sys.argv[1]
     sys.path.insert(0, "")  # as `python -m` does: a network of one's own is found in the folder one starts from

@@ -5,7 +5,6 @@ import logging
 import math
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from torch import nn
 
 from agebench.checkpoints import LastCheckpoint
 from agebench.data.datamodule import ImageDataModule
-from agebench.errors import UserError
+from agebench.errors import UserError, did_you_mean
 from agebench.heads.base import Head
 from agebench.models.freeze import freeze_backbone
 from agebench.models.minimum_size import check_patches, smallest_size
@@ -164,8 +163,7 @@ def _named(key: str, path: str) -> Any:
     except Exception as error:  # importing runs the user's own code, which may raise anything
         module, _, name = path.rpartition(".")
         if module in sys.modules and not hasattr(sys.modules[module], name):
-            close = get_close_matches(name, dir(sys.modules[module]), n=1)
-            guess = f"; did you mean {close[0]!r}?" if close else ""
+            guess = did_you_mean(name, dir(sys.modules[module]))
             raise UserError(f"{key}._target_={path} cannot be imported: {module} has no {name!r}{guess}") from error
         why = " ".join(str(error.__cause__ or error).split())
         raise UserError(

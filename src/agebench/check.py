@@ -1,6 +1,5 @@
 """What can be wrong with a composed config, found before any work: each rule is a key, a test and what was needed."""
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from agebench.errors import UserError
+from agebench.errors import UserError, did_you_mean
 
 MAX_SEED = 2**32 - 1  # NumPy's
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true", "bf16-true", "16-true", "32", "64")
@@ -95,8 +94,7 @@ def check_config(cfg: DictConfig, rules: Sequence[Rule] = RULES) -> None:
         value = OmegaConf.select(cfg, key, default=_ABSENT)
         if value is not _ABSENT and not holds(value):
             choices = needed.removeprefix("one of ").split(", ") if needed.startswith("one of ") else []
-            close = difflib.get_close_matches(str(value), choices, n=1)
-            raise UserError(f"{key} must be {needed}, got {value}{f'; did you mean {close[0]!r}?' if close else ''}")
+            raise UserError(f"{key} must be {needed}, got {value}{did_you_mean(value, choices)}")
     _check_target(cfg)
     _check_monitor(cfg)
     _check_precision(cfg)
@@ -139,11 +137,9 @@ def _check_monitor(cfg: DictConfig) -> None:
     for key in ("monitor", "callbacks.checkpoint.monitor", "callbacks.early_stopping.monitor"):
         monitor = OmegaConf.select(cfg, key, default="auto")
         if monitor is not None and monitor not in ("auto", *known):
-            close = difflib.get_close_matches(str(monitor), known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
             raise UserError(
-                f"{key} must be auto or a metric of data.target={cfg.data.target}, got {monitor}{hint} "
-                f"(known: {', '.join(known)})"
+                f"{key} must be auto or a metric of data.target={cfg.data.target}, got {monitor}"
+                f"{did_you_mean(monitor, known)} (known: {', '.join(known)})"
             )
 
 

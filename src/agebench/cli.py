@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agebench.errors import UserError, chain
+from agebench.errors import UserError, chain, did_you_mean
 
 # Hydra's flags that take a value of their own, after a space.
 VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
@@ -263,5 +263,4 @@ def _nearest(name: str, known: Sequence[str]) -> str:
         k for k in known if re.split(r"[./]", k)[-1] == last
     ]  # `lr` for `optim.lr`, `split` for `data/split`
     close = [min(ends, key=lambda k: (len(k), "/" not in k))] if ends else []
-    close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return did_you_mean(close[0] if close else name, known)

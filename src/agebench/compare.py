@@ -2,13 +2,12 @@
 
 import argparse
 import contextlib
-import difflib
 import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from agebench.errors import UserError
+from agebench.errors import UserError, did_you_mean
 
 FORMATS = ("md", "csv", "html", "json")
 
@@ -53,9 +52,9 @@ def _formats(text: str, *, several: bool) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
         if name not in FORMATS:
-            close = difflib.get_close_matches(name, FORMATS, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise UserError(f"--format {name!r} does not exist{hint} (choose of {', '.join(FORMATS)})")
+            raise UserError(
+                f"--format {name!r} does not exist{did_you_mean(name, FORMATS)} (choose of {', '.join(FORMATS)})"
+            )
     if not names:
         raise UserError(f"--format needs one or more of {', '.join(FORMATS)}, got {text!r}")
     if len(names) > 1 and not several:

@@ -1,4 +1,7 @@
-"""The exceptions whose message is meant for the person at the keyboard."""
+"""The exceptions whose message is meant for the person at the keyboard, and what such messages share."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class UserError(Exception):
@@ -19,6 +22,12 @@ class BrokenImageError(UserError):
     def __init__(self, reason: str, *, lasting: bool = True) -> None:
         super().__init__(reason)
         self.lasting = lasting
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return the end of a sentence on an unknown name: the known one that is nearest, or nothing."""
+    close = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def chain(error: BaseException) -> list[BaseException]:

@@ -26,18 +26,21 @@ def with_own_data(arguments: Sequence[str]) -> list[str]:
     """Return the command line with the run's own `data=NAME` in it where `data/split=` is given and no data set is.
 
     Raises:
-        UserError: If the run is not there, does not say which one that is, or keys of a data set are given without
+        UserError: If the run is none, does not say which one that is, or keys of a data set are given without
             either.
     """
     from pathlib import Path
 
+    from agebench.run import read_results
+
     given = {_key(argument): argument.partition("=")[2] for argument in arguments if not argument.startswith("-")}
+    if any(argument in ("--help", "-h") for argument in arguments):
+        return list(arguments)
     run = given.get("run", "").strip("'\"")
-    # Known before Hydra makes a folder for the evaluation in it.
-    if run and "$" not in run and not Path(run).expanduser().is_dir():
-        raise UserError(f"there is no folder {run}: give that of a finished run, run=outputs/...")
+    if run and "$" not in run:
+        read_results(Path(run))  # before Hydra makes a folder for the evaluation in it
     about = [key for key in given if key.startswith(("data/", "data."))]
-    if "data" in given or not about or any(argument in ("--help", "-h") for argument in arguments):
+    if "data" in given or not about:
         return list(arguments)
     name = _own_data(run)
     if name is None:

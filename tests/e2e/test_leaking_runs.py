@@ -151,11 +151,12 @@ def test_evaluate_says_where_the_runs_data_was_if_it_is_there_no_more(command, l
     [
         ("data.split.seed=1", "data.split.seed needs to know of which data set and split: give data=table data/split="),
         ("run=empty data/split=random", "data/split needs to know of which data set: give data=NAME too"),
-        ("run=nowhere", "there is no folder nowhere: give that of a finished run"),
+        ("run=nowhere", "nowhere is not a run: it has no readable results.json; give a folder that train wrote"),
     ],
 )
 def test_evaluate_says_what_is_missing(command, leaky, tmp_path, capsys, given, told):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "results.json").write_text("{}")
 
     with pytest.raises(SystemExit) as end:
         command("evaluate", "run=run", *given.split())

@@ -1,6 +1,5 @@
 """A table of groups for each protocol and each list of test images: what may be ranked together, and what not."""
 
-import difflib
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -11,7 +10,7 @@ from agebench.comparison.groups import Group, alike, count, goodness
 from agebench.comparison.pairs import Paired, can_pair, compare_with_best
 from agebench.comparison.parameters import differing, short_names, tell
 from agebench.comparison.runs import Run, mapping
-from agebench.errors import UserError
+from agebench.errors import UserError, did_you_mean
 from agebench.intervals import Difference
 from agebench.metrics import HEADLINE
 
@@ -154,8 +153,7 @@ def _wanted(metric: str | None, completed: Sequence[Run]) -> str | None:
     known = sorted({name.removeprefix("test/") for run in completed for name in run.metrics})
     wanted = wanted if wanted.removeprefix("test/") in known else wanted.lower()
     if wanted.removeprefix("test/") not in known:
-        close = difflib.get_close_matches(wanted.removeprefix("test/"), known, n=1, cutoff=0.4)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(wanted.removeprefix("test/"), known)
         raise UserError(f"no run here has the metric {metric!r}{hint} (known: {', '.join(known)})")
     return wanted
 

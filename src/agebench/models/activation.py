@@ -1,10 +1,8 @@
 """The activation functions that our own networks take by name."""
 
-from difflib import get_close_matches
-
 from torch import nn
 
-from agebench.errors import UserError
+from agebench.errors import UserError, did_you_mean
 
 _LAYERS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -28,7 +26,6 @@ def activation_layer(name: str) -> nn.Module:
         UserError: If there is none of that name; the message names the nearest and all there are.
     """
     if name not in _LAYERS:
-        nearest = get_close_matches(str(name).lower(), _LAYERS, n=1, cutoff=0.4)
-        guess = f" (did you mean {nearest[0]}?)" if nearest else ""
-        raise UserError(f"model.activation={name} is unknown{guess}: choose one of {', '.join(_LAYERS)}")
+        guess = did_you_mean(str(name).lower(), _LAYERS)
+        raise UserError(f"model.activation={name} is unknown{guess} (known: {', '.join(_LAYERS)})")
     return _LAYERS[name]()
