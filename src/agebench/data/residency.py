@@ -22,7 +22,7 @@ def choose_residency(wanted: str, size: int, *, device: torch.device, num_worker
     Raises:
         UserError: If `gpu` is wanted where it cannot be.
     """
-    on_gpu = device.type == "cuda"
+    on_gpu = device.type != "cpu"  # CUDA or another maker's
     if wanted == "gpu" and (not on_gpu or num_workers):
         raise UserError(
             f"data.residency=gpu needs training on a GPU with data.num_workers=0, and this is {device.type} with "
@@ -36,5 +36,6 @@ def choose_residency(wanted: str, size: int, *, device: torch.device, num_worker
 
 
 def _free(device: torch.device) -> int:
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(free)
+    """Return the free bytes of a device's own memory: 0 if it has none (Apple's shares the RAM) or does not tell."""
+    told = getattr(torch.get_device_module(device), "mem_get_info", None)
+    return int(told(device)[0]) if told else 0
