@@ -77,6 +77,8 @@ def test_flags_may_stand_anywhere(line, expected) -> None:
         (["~modle"], "there is no config key or group 'modle'; did you mean 'model'?"),
         (["hydra.runn.dir=x"], "'hydra.runn.dir'; did you mean 'hydra.run.dir'?"),
         (["model=resnet18", "model.hidden=[3]"], "there is no config key 'model.hidden' here: it belongs to another"),
+        (["+optim.lr=1"], "optim.lr is in the config already: write optim.lr=VALUE without the +"),
+        (["+model=mlp"], "model is in the config already: write model=VALUE without the +"),
         (["data=minst"], "data=minst does not exist; did you mean 'mnist'?; choose one of cacd, demo, digits"),
         (["model=resnet8"], "model=resnet8 does not exist; did you mean 'resnet18'?; choose one of alexnet"),
         (["data/split=radnom"], "data/split=radnom does not exist; did you mean 'random'?; choose one of column"),

@@ -210,6 +210,9 @@ def explain(error: BaseException, conf: Path) -> str | None:
         )
     if match := re.search(r"Ambiguous value for argument '([^=']+)=([^']*)'", text):
         return f"{match[1]} has several values: add -m to run them all, or write {match[1]}=[{match[2]}] for one list"
+    if match := re.search(r"An item is already at '([^']*)'|^(\S+) appears more than once in the final defaults", text):
+        name = match[1] or match[2]
+        return f"{name} is in the config already: write {name}=VALUE without the +"
     if match := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']*)'", text):
         return _no_key(match[1], conf)
     if match := re.search(r"Key '([^']+)' is not in struct full_key: (\S+)", text):
