@@ -1,8 +1,11 @@
 """Each rule of the config check, broken by one value."""
 
-import pytest
+import re
 
-from agebench.check import CROP_MODES, FILTERS, RESIDENCIES, RULES, check_config
+import pytest
+from omegaconf import OmegaConf
+
+from agebench.check import CROP_MODES, FILTERS, RESIDENCIES, RULES, RUN_RULES, check_config, check_rules
 from agebench.data import residency, resize
 from agebench.errors import UserError
 
@@ -81,6 +84,28 @@ def test_every_rule_is_broken_above() -> None:
     broken = {line.split()[-1].partition("=")[0] for line, _ in BROKEN}
 
     assert {key for key, _, _ in RULES} <= broken
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "needed"),
+    [
+        ("run", "", "the folder of a trained run: run=outputs/..."),
+        ("images", ["a", "b"], "a folder of images, a zip or tar of one, or an image"),
+        ("output", None, "a file to write"),
+        ("checkpoint", None, "tested, best, last, or a file"),
+        ("format", "ONNX!", "one of onnx, pt2"),
+        ("batch_size", 0, "a whole number of 1 or more"),
+        ("precision", 8, "null for the run's, or 32-true, 16-mixed, bf16-mixed"),
+        ("allow_leak", "maybe", "true or false"),
+    ],
+)
+def test_one_bad_value_for_a_trained_run_is_answered_too(key, value, needed) -> None:
+    with pytest.raises(UserError, match=re.escape(f"{key} must be {needed}, got {value}")):
+        check_rules(OmegaConf.create({key: value}), RUN_RULES)
+
+
+def test_a_folder_may_be_called_by_a_number() -> None:
+    check_rules(OmegaConf.create({"images": 2024, "precision": None}), RUN_RULES)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import sys
 VERBS = {
     "train": "train a model, test it, write a run directory; -m runs a sweep",
     "evaluate": "test a trained run again, or on another data set",
+    "predict": "say ages or classes for images of your own, as CSV",
     "prepare": "check a data set, fetch what can be, pack its pixels",
+    "export": "write a trained run as one ONNX file, or as a PyTorch program",
     "audit": "say what a split leaks, without opening an image",
     "compare": "put runs side by side, over seeds, with intervals of their differences",
 }

@@ -4,7 +4,7 @@ import inspect
 import logging
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import nn
 
 from agebench.checkpoints import LastCheckpoint
 from agebench.data.datamodule import ImageDataModule
-from agebench.errors import UserError, did_you_mean
+from agebench.errors import UserError, did_you_mean, told
 from agebench.heads.base import Head
 from agebench.models.freeze import freeze_backbone
 from agebench.models.minimum_size import check_patches, smallest_size
@@ -147,10 +147,9 @@ def _stored_statistics(path: str, channels: int) -> Normalise | None:
     return Normalise(mean.flatten().tolist(), std.flatten().tolist())
 
 
-def build_head(cfg: DictConfig, data: ImageDataModule) -> Head:
-    """Return the head for the labels of data that is planned."""
-    target = data.target
-    head: Head = _build("head", cfg.head, target.num_labels, target.values.tolist(), ordered=target.ordered)
+def build_head(cfg: DictConfig, values: Sequence[float], *, ordered: bool) -> Head:
+    """Return the head for labels of these values in the target's unit."""
+    head: Head = _build("head", cfg.head, len(values), list(values), ordered=ordered)
     return head
 
 
@@ -165,10 +164,9 @@ def _named(key: str, path: str) -> Any:
         if module in sys.modules and not hasattr(sys.modules[module], name):
             guess = did_you_mean(name, dir(sys.modules[module]))
             raise UserError(f"{key}._target_={path} cannot be imported: {module} has no {name!r}{guess}") from error
-        why = " ".join(str(error.__cause__ or error).split())
         raise UserError(
-            f"{key}._target_={path} cannot be imported ({why}): start from the folder that holds it, or put that "
-            "folder on PYTHONPATH"
+            f"{key}._target_={path} cannot be imported ({told(error.__cause__ or error)}): start from the folder that "
+            "holds it, or put that folder on PYTHONPATH"
         ) from error
     finally:
         hydras.disabled = silent
@@ -196,20 +194,46 @@ def check_parts(cfg: DictConfig) -> None:
     """
     data = build_data(cfg)
     data.plan()
-    build_head(cfg, data)
+    build_head(cfg, data.target.values.tolist(), ordered=data.target.ordered)
     _build("augment", cfg.augment)
 
 
-def build_module(
-    cfg: DictConfig,
-    data: ImageDataModule,
-    *,
-    normalise: Normalise | None = None,
-    kind: type[ImageModule] = ImageModule,
-) -> ImageModule:
-    """Return the LightningModule for data that is set up; without `normalise` its statistics are worked out."""
+def build_trained(cfg: DictConfig, stored: dict[str, Any]) -> ImageModule:
+    """Return the LightningModule of a run with its weights; its data set is not needed.
+
+    Args:
+        cfg: The run's config.
+        stored: A checkpoint of the run.
+    """
+    stamp = stored["agebench"]
+    if "values" not in stamp:
+        raise UserError("these weights were saved by an older agebench, which did not note its labels: train again")
+    cfg = cfg.copy()
+    cfg.model.pretrained, cfg.model.checkpoint_path = False, None
+    head = build_head(cfg, stamp["values"], ordered=stamp["ordered"])
+    head.see(torch.ones(head.num_labels, dtype=torch.int64))  # what it makes of the counts is in the weights
+    channels, size = cfg.data.channels, cfg.data.image_size
+    module = ImageModule(
+        build_model(cfg, channels=channels, num_outputs=head.num_outputs, image_size=size),
+        head,
+        normalise=Normalise([0.0] * channels, [1.0] * channels),  # the statistics are, too
+        augment=_build("augment", cfg.augment),
+        optim=torch.optim.SGD,  # which nobody asks for
+        scheduler=None,
+        unit=stamp["unit"],
+        channels_last=cfg.channels_last,
+        seed=cfg.seed,
+        stamp=stamp,
+    )
+    module.load_state_dict(stored["state_dict"])
+    return module
+
+
+def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModule] = ImageModule) -> ImageModule:
+    """Return the LightningModule for data that is set up."""
     target = data.target
-    head, augment = build_head(cfg, data), _build("augment", cfg.augment)
+    head = build_head(cfg, target.values.tolist(), ordered=target.ordered)
+    augment = _build("augment", cfg.augment)
     train = torch.from_numpy(target.labels[data.split.train])
     head.see(torch.bincount(train, minlength=target.num_labels))
     torch.manual_seed(cfg.seed)  # the weights do not depend on what happened before
@@ -243,11 +267,14 @@ def build_module(
         "protocol": data.protocol,
         "label_names": list(target.label_names),
         "target": target.name,
+        "values": target.values.tolist(),
+        "unit": target.unit,
+        "ordered": target.ordered,
     }
     return kind(
         model,
         head,
-        normalise=normalise or build_normalise(cfg, data, model),
+        normalise=build_normalise(cfg, data, model),
         augment=augment,
         optim=partial(_optimizer, instantiate(cfg.optim, _convert_="all", **_unfused(cfg))),
         scheduler=schedule,

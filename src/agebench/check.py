@@ -27,6 +27,10 @@ def _is_number(value: Any, low: float, *, open_end: bool = False) -> bool:
     return value > low if open_end else value >= low
 
 
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool) and value != ""  # a folder may be called 2024
+
+
 def _is_node(value: Any) -> bool:
     return isinstance(value, Mapping | DictConfig)
 
@@ -80,6 +84,18 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
+# Of the verbs that take a trained run.
+RUN_RULES: tuple[Rule, ...] = (
+    ("run", _is_path, "the folder of a trained run: run=outputs/..."),
+    ("images", _is_path, "a folder of images, a zip or tar of one, or an image"),
+    ("output", _is_path, "a file to write"),
+    ("checkpoint", _is_path, "tested, best, last, or a file"),
+    ("format", lambda v: v in ("onnx", "pt2"), "one of onnx, pt2"),
+    ("batch_size", lambda v: _is_int(v, 1), "a whole number of 1 or more"),
+    ("precision", lambda v: v is None or str(v) in PRECISIONS, f"null for the run's, or {', '.join(PRECISIONS[:3])}"),
+    ("allow_leak", lambda v: isinstance(v, bool), "true or false"),
+)
+
 
 def check_config(cfg: DictConfig, rules: Sequence[Rule] = RULES) -> None:
     """Raise UserError for the first thing in a composed config that cannot work.
@@ -90,14 +106,19 @@ def check_config(cfg: DictConfig, rules: Sequence[Rule] = RULES) -> None:
     if missing:
         raise UserError(f"{missing[0]} has no default: set {missing[0]}=VALUE")
     OmegaConf.to_container(cfg, resolve=True)
+    check_rules(cfg, rules)
+    _check_target(cfg)
+    _check_monitor(cfg)
+    _check_precision(cfg)
+
+
+def check_rules(cfg: DictConfig, rules: Sequence[Rule] = RULES) -> None:
+    """Raise UserError for the first key of a config whose value breaks its rule."""
     for key, holds, needed in rules:
         value = OmegaConf.select(cfg, key, default=_ABSENT)
         if value is not _ABSENT and not holds(value):
             choices = needed.removeprefix("one of ").split(", ") if needed.startswith("one of ") else []
             raise UserError(f"{key} must be {needed}, got {value}{did_you_mean(value, choices)}")
-    _check_target(cfg)
-    _check_monitor(cfg)
-    _check_precision(cfg)
 
 
 def check_sources(configs: Sequence[DictConfig]) -> None:

@@ -46,3 +46,8 @@ def reason(error: BaseException) -> str:
         if isinstance(found, UserError):
             return str(found)
     return f"{type(error).__name__}: {error}"
+
+
+def told(error: BaseException) -> str:
+    """Return what an error of somebody else's says, in one line, or its kind if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -16,6 +16,9 @@ def evaluate(cfg: Any) -> None:
 
     if not cfg.run or str(cfg.run) == "???":
         raise UserError("evaluate needs a trained run: run=outputs/...")
+    from agebench.check import RUN_RULES, check_rules
+
+    check_rules(cfg, RUN_RULES)
     from agebench.retest import retest
 
     keys = {_key(override) for override in HydraConfig.get().overrides.task}

@@ -8,6 +8,14 @@ USES = {
         "Train a model, test it, and write a run directory. Several values for a key and -m run them all:\n"
         "  python -m agebench.train model=convnext data=cacd -m optim.lr=1e-4,1e-3",
     ),
+    "predict": (
+        "python -m agebench.predict run=FOLDER images=FOLDER [KEY=VALUE ...]",
+        "Say the ages or classes of images that nobody has labelled, by a trained run, as CSV.",
+    ),
+    "export": (
+        "python -m agebench.export run=FOLDER [format=onnx|pt2] [KEY=VALUE ...]",
+        "Write a trained run as one file, from the bytes of an image to the posterior: it needs no agebench.",
+    ),
     "prepare": (
         "python -m agebench.prepare data=CHOICE [KEY=VALUE ...]",
         "Check a data set, fetch or draw what can be, and pack its pixels.",
@@ -45,7 +53,7 @@ def show_help(verb: str, conf: Path, config_name: str) -> str:
     lines = [f"usage: {usage}", "", purpose, "", "flags", FLAGS, ""]
     folders = sorted(p for p in conf.rglob("*") if p.is_dir() and p.relative_to(conf).parts[0] != "hydra")
     if verb != "train":  # the others take the rest from a run, or need none of it
-        folders = [f for f in folders if f.relative_to(conf).parts[0] == "data"]
+        folders = [f for f in folders if f.relative_to(conf).parts[0] == "data" and verb not in ("predict", "export")]
     for folder in folders:
         choices = sorted(p for p in folder.glob("*.yaml") if not p.stem.startswith("_"))
         if choices:

@@ -293,6 +293,12 @@ class ImageModule(L.LightningModule):
             metrics=scores,
         )
 
+    def predict_step(self, images: Tensor, batch_index: int = 0) -> tuple[Tensor, Tensor]:
+        """Return the posterior, shape (B, R), and the point in the target's unit, shape (B,), of uint8 images."""
+        outputs = self._outputs(images)
+        with torch.autocast(self.device.type, enabled=False):
+            return self.head.posterior(outputs), self.head.point(outputs)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer of the parameters that train, and its scheduler."""
         optimizer = self.optim(p for p in self.parameters() if p.requires_grad)

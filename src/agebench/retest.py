@@ -1,7 +1,6 @@
 """A finished run tested once more: on its own test images or on those of another data set."""
 
 import logging
-import sys
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +17,8 @@ from agebench.errors import UserError
 from agebench.fit import quieten
 from agebench.leaks import check_people, is_own_test, own_leak, read_split, tell_leak
 from agebench.metrics import headline
-from agebench.module import Normalise
 from agebench.outputs import describe_data, describe_test, write_breakdown, write_predictions, write_split
+from agebench.trained import make_trainer, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -43,21 +42,11 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
         UserError: If the folder is not a finished run, the labels are not those it was trained for, or another test set
             shows whom it was trained on and `allow_leak` is false.
     """
-    if not isinstance(cfg.allow_leak, bool):
-        raise UserError(f"allow_leak must be true or false, got {cfg.allow_leak}")
     run_dir = Path(cfg.run)
     trained = run.read_results(run_dir)
     other = cfg.get("data") is not None
-    path = _checkpoint(cfg.checkpoint, run_dir, trained)
-    if trained.get("status") != "completed":
-        log.warning(
-            "%s is %s, not completed: these are the figures of an unfinished run", run_dir, trained.get("status")
-        )
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    if "agebench" not in stored:
-        raise UserError(f"{path} is no checkpoint of agebench's: give one of a run's checkpoints/")
+    path, stored, config = read_checkpoint(run_dir, cfg.checkpoint, trained)
     stamp = stored["agebench"]
-    config = _trained_config(stamp)
     _keep_source(config, cfg, typed)
     same_data = _is_same_data(config, cfg)
     _take_over(config, cfg)
@@ -75,21 +64,13 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
         )
     found = _leak_of_other(run_dir, data, same_data=same_data, allow=cfg.allow_leak) if other else {}
     data.setup()
-    with open_dict(config):
-        config.data.residency = "auto"  # the run's GPU may not be here
-        config.model.pretrained, config.model.checkpoint_path = False, None  # the run's own weights come in a moment
-    # Statistics of the images it was trained on travel with the weights; these only have their shape.
-    module = build.build_module(config, data, normalise=Normalise([0.0] * data.channels, [1.0] * data.channels))
-    module.load_state_dict(stored["state_dict"])
-    trainer = L.Trainer(
-        accelerator=cfg.accelerator,
+    data.residency = "auto"  # the run's GPU may not be here
+    module = build.build_trained(config, stored)
+    trainer = make_trainer(
+        cfg,
+        config,
         devices=cfg.devices,
         strategy="ddp" if cfg.devices not in (1, "1") else "auto",
-        precision=cfg.precision or config.trainer.precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
         use_distributed_sampler=False,
         default_root_dir=str(folder),
         limit_test_batches=None if other else config.trainer.limit_test_batches,
@@ -133,19 +114,6 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
             log.info("%s", tell_leak(results["leak"]))
         log.info("written to %s", folder)
     return results
-
-
-def _trained_config(stamp: dict[str, Any]) -> DictConfig:
-    """Return the config that a checkpoint was trained by; relative paths in it are taken from where it was started."""
-    config: DictConfig = OmegaConf.create(stamp["config"])
-    started = Path(stamp["started_in"])
-    sys.path.append(stamp["started_in"])  # where a network of the user's own was found
-    lists = (f"data.split.{name}" for name in ("file", "train", "val", "test"))
-    for key in ("data.root", "data.source.root", *lists, "paths.data", "paths.cache"):
-        value = OmegaConf.select(config, key)
-        if isinstance(value, str) and (started / value).exists():  # data/split=subset has numbers there
-            OmegaConf.update(config, key, str(started / value))
-    return config
 
 
 def _keep_split(data: ImageDataModule, run_dir: Path, protocol: str) -> None:
@@ -230,16 +198,6 @@ def _take_over(config: DictConfig, cfg: DictConfig) -> None:
         config.data = OmegaConf.create(OmegaConf.to_container(cfg.data, resolve=False))
         config.paths = OmegaConf.create(OmegaConf.to_container(cfg.paths, resolve=True))
         config.data.update(kept)
-
-
-def _checkpoint(choice: str, run_dir: Path, trained: dict[str, Any]) -> Path:
-    name = trained.get("best", {}).get("tested", "best") if choice == "tested" else choice
-    path = run_dir / "checkpoints" / f"{name}.ckpt" if name in ("best", "last") else Path(name)
-    if not path.is_file():
-        raise UserError(
-            f"there are no weights at {path}: the run is {trained.get('status')}; checkpoint=best, last or a file"
-        )
-    return path
 
 
 def _few(names: Any) -> str:

@@ -68,7 +68,7 @@ def test_only_the_rows_asked_for_are_decoded_and_the_next_split_adds_what_it_lac
 
 
 def test_rows_are_read_in_the_order_that_the_source_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_cores", lambda: 1)
+    monkeypatch.setattr(store_module, "cores", lambda: 1)
     source = Shades()
 
     fill(tmp_path, source)

@@ -9,7 +9,7 @@ import numpy as np
 
 from agebench.data.files import nfc
 from agebench.data.records import Array
-from agebench.errors import UserError
+from agebench.errors import UserError, told
 
 METADATA = ("celebrity2000_meta.mat", "celebrity2000.mat")
 FIELDS = ("age", "identity", "year", "rank", "lfw", "birth")
@@ -42,7 +42,7 @@ def read_metadata(path: Path) -> dict[str, Array]:
         if len(sizes) != 1:
             raise _UnfitError(f"its fields differ in length, {sorted(sizes)}")
     except Exception as error:  # a damaged file makes the two parsers raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = told(error)
         raise UserError(
             f"cannot read {path} as CACD's metadata ({reason}): download it again, see docs/data.md"
         ) from error

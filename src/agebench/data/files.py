@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from agebench.data.records import Array, Records
-from agebench.errors import BrokenImageError
+from agebench.errors import BrokenImageError, told
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")  # an EPS, say, would start Ghostscript
@@ -145,11 +145,6 @@ def decode(data: bytes) -> Image.Image:
         reason = "the file is cut short" if CUT_SHORT.search(str(error)) else f"the file is damaged ({told(error)})"
         raise BrokenImageError(reason) from error
     return image
-
-
-def told(error: Exception) -> str:
-    """Return what an error of somebody else's says, or its kind if it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def find_images(folder: Path) -> Iterator[str]:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from agebench.data.records import Array
-from agebench.errors import UserError
+from agebench.errors import BrokenImageError, UserError, told
 
 CROP_MODES = ("squash", "center", "border")  # timm's words
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
@@ -43,7 +43,18 @@ class Resize:
         """Return the pixels, uint8, shape (C, S, S).
 
         EXIF rotation is applied, 16-bit grey is scaled rather than clipped, transparency is dropped.
+
+        Raises:
+            BrokenImageError: If it is of a kind that Pillow opens and cannot convert.
         """
+        try:
+            return self._convert(image)
+        except MemoryError as error:
+            raise BrokenImageError("it takes more memory than there is", lasting=False) from error
+        except Exception as error:  # what Pillow raises then is nearly anything
+            raise BrokenImageError(f"it cannot be converted ({told(error)})") from error
+
+    def _convert(self, image: Image.Image) -> Array:
         with contextlib.suppress(Exception):  # notes of a camera that nobody can read turn no image
             image = ImageOps.exif_transpose(image)
         image = _eight_bits(image)

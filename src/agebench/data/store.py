@@ -14,8 +14,7 @@ import shutil
 import threading
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
-from agebench.data.files import told
+from agebench.data.parallel import ahead, cores
 from agebench.data.records import Array, Source
 from agebench.data.resize import Resize
 from agebench.errors import BrokenImageError, UserError
@@ -38,7 +37,6 @@ Done = dict[int, BrokenImageError | None]  # rows that were read, and what was w
 
 VERSION = 1  # raise it when the same files would give other bytes
 COMMIT_S = 2.0  # decoding of so many seconds is lost at most when the process is killed
-CHUNK = 16  # images a task: handing over each alone would cost a tenth of the speed
 PAGE = 4096  # bytes that a sparse file grows by
 
 
@@ -212,12 +210,12 @@ class Store:
     def _decode(self, source: Source, rows: Array, stamps: Array) -> None:
         """Decode rows and write them on all cores, in the order that suits the disk."""
 
-        def pack(chunk: list[int]) -> Done:
+        def pack(chunk: Sequence[int]) -> Done:
             done: Done = {}
             with self._file.open("r+b") as file:  # each thread its own, for a file has one position
                 for row in chunk:
                     try:
-                        pixels = self._read(source, row)
+                        pixels = self.resize(source.open(row))
                     except BrokenImageError as error:
                         done[row] = error
                         continue
@@ -230,12 +228,12 @@ class Store:
         ordered = source.reading_order(rows).tolist()
         fresh: Done = {}
         progress = tqdm(total=len(rows), desc="packing images", unit="img", disable=None, leave=False)
-        workers, committing = ThreadPoolExecutor(_cores()), ThreadPoolExecutor(1)
+        workers, committing = ThreadPoolExecutor(cores()), ThreadPoolExecutor(1)
         pending: Future[None] | None = None
         with progress, workers, committing:
             last = time.monotonic()
             try:
-                for done in _ahead(workers, pack, [ordered[i : i + CHUNK] for i in range(0, len(ordered), CHUNK)]):
+                for done in ahead(workers, pack, ordered):
                     fresh |= done
                     progress.update(len(done))
                     if time.monotonic() - last > COMMIT_S and (pending is None or pending.done()):
@@ -248,15 +246,6 @@ class Store:
                 if pending is not None:
                     pending.result()
                 self._commit(fresh, stamp_of)
-
-    def _read(self, source: Source, row: int) -> Array:
-        image = source.open(row)
-        try:
-            return self.resize(image)
-        except MemoryError as error:
-            raise BrokenImageError("it takes more memory than there is", lasting=False) from error
-        except Exception as error:  # of a kind that Pillow opens and cannot convert
-            raise BrokenImageError(f"it cannot be converted ({told(error)})") from error
 
     def _commit(self, fresh: Done, stamp_of: dict[int, int]) -> None:
         """Note rows as done, once their pixels are safe on the disk."""
@@ -272,22 +261,6 @@ class Store:
         broken = {row: why for row, why in known.items() if row not in fresh} | failed
         if broken != known:
             write_whole(self._broken, json.dumps(dict(sorted(broken.items())), indent=0).encode())
-
-
-def _ahead(pool: ThreadPoolExecutor, task: Callable[[list[int]], Done], chunks: Iterable[list[int]]) -> Iterator[Done]:
-    """Yield what a task makes of each chunk, in order, with a few under way: a call that fails calls off the others."""
-    waiting: deque[Future[Done]] = deque()
-    for chunk in chunks:
-        waiting.append(pool.submit(task, chunk))
-        if len(waiting) > 2 * _cores():
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _cores() -> int:
-    """Return the cores that this process may use, which a batch system may have limited."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_whole(path: Path, data: bytes) -> None:

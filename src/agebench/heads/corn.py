@@ -55,6 +55,6 @@ class CornHead(RankHead):
 
     def posterior(self, outputs: Tensor) -> Tensor:
         """Return P(y > k - 1) times the answer `no` to question k, shape (B, R); nothing is subtracted."""
-        one = outputs.new_ones(len(outputs), 1)
+        one = torch.ones_like(outputs[:, :1])
         reached = torch.cat([one, self.above(outputs)], dim=1)  # (B, R - 1) -> (B, R)
         return reached * torch.cat([(-outputs).sigmoid(), one], dim=1)

@@ -51,7 +51,7 @@ def rearranged_posterior(logits: Tensor) -> Tensor:
     Args:
         logits: Of P(y > k), finite, shape (B, R - 1).
     """
-    ends = logits.new_full((len(logits), 1), torch.inf)
+    ends = torch.full_like(logits[:, :1], torch.inf)
     cuts = logits.sort(dim=1, descending=True).values
     upper, lower = torch.cat([ends, cuts], dim=1), torch.cat([cuts, -ends], dim=1)  # (B, R - 1) -> (B, R)
     # sigmoid(upper) - sigmoid(lower), without the cancellation that would round a small probability to zero.

@@ -1,0 +1,29 @@
+"""`python -m agebench.export`: a trained run as one file that needs no agebench."""
+
+from typing import Any
+
+from agebench.cli import main as run_verb
+
+
+def export(cfg: Any) -> None:
+    """Export by a composed config."""
+    from omegaconf import OmegaConf
+
+    from agebench.check import RUN_RULES, check_rules
+    from agebench.errors import UserError
+
+    if OmegaConf.is_missing(cfg, "run"):
+        raise UserError("export needs a trained run: run=outputs/...")
+    check_rules(cfg, RUN_RULES)
+    from agebench.shipping import ship
+
+    ship(cfg)
+
+
+def main() -> None:
+    """Run the verb."""
+    run_verb("export", export, config_name="export")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What a trained run says of images that nobody has labelled."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from omegaconf import DictConfig
+
+from agebench import build, run
+from agebench.data.resize import Resize
+from agebench.data.unlabelled import Unlabelled
+from agebench.errors import UserError
+from agebench.fit import quieten
+from agebench.trained import make_trainer, read_checkpoint
+
+log = logging.getLogger(__name__)
+Array = npt.NDArray[Any]
+SHOWN = 10  # answers on the console
+
+
+def predict_images(cfg: DictConfig) -> None:
+    """Write a CSV with a row an image: its name, likeliest label, point, posterior, and what was wrong with it.
+
+    The point is in the target's unit (years, decades, bins), and the label once more where labels have no order.
+    Images are brought to size as the run's were, and are never augmented.
+
+    Args:
+        cfg: The composed config of the verb.
+
+    Raises:
+        UserError: If the run or the images cannot be read, or the file to write is there already.
+    """
+    output = Path(str(cfg.output)).expanduser()
+    if output.exists():
+        raise UserError(f"{output} is there already: give another output=, or delete it")
+    run_dir = Path(str(cfg.run)).expanduser()
+    _, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, run.read_results(run_dir))
+    data = trained.data
+    resize = Resize(data.image_size, data.channels, data.crop_mode, data.crop_pct, data.interpolation)
+    images = Unlabelled(Path(str(cfg.images)).expanduser(), resize=resize, batch_size=cfg.batch_size)
+    quieten()
+    torch.set_float32_matmul_precision(trained.matmul_precision)
+    trainer = make_trainer(cfg, trained, devices=1)
+    start = time.monotonic()
+    answers: Any = trainer.predict(build.build_trained(trained, stored), images)
+    rate = len(images.names) / (time.monotonic() - start)
+    if len(images.broken) == len(images.names):
+        name, reason = images.names[0], images.broken[0]
+        raise UserError(f"none of the {len(images.names):,} images can be read, such as {name}: {reason}")
+    posterior, point = (torch.cat(part).float().numpy() for part in zip(*answers, strict=True))
+    stamp = stored["agebench"]
+    labels = [stamp["label_names"][best] for best in posterior.argmax(1)]
+    points = [f"{p:.6g}" for p in point] if stamp["ordered"] else labels
+    columns = ("name", "label", "point", *(f"p({label})" for label in stamp["label_names"]), "problem")
+    rows = [(name, *[""] * (len(columns) - 2), images.broken.get(i, "")) for i, name in enumerate(images.names)]
+    read = [i for i in range(len(rows)) if i not in images.broken]
+    for i, label, at, each in zip(read, labels, points, posterior, strict=True):
+        rows[i] = (images.names[i], label, at, *(f"{p:.6g}" for p in each), "")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        run.write_csv(output, columns, rows)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror or error}; give another output=") from error
+    for i, answer in zip(read[:SHOWN], points if stamp["unit"] == "years" else labels, strict=False):
+        log.info("%s  %s%s", images.names[i], answer, " years" if stamp["unit"] == "years" else "")
+    if len(read) > SHOWN:
+        log.info("...")
+    log.info("%s of %s images, %s a second", f"{len(read):,}", f"{len(images.names):,}", f"{rate:,.0f}")
+    if images.broken:
+        log.warning("%s could not be read: the column problem says why", f"{len(images.broken):,}")
+    log.info("written to %s", output)

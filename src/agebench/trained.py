@@ -1,0 +1,82 @@
+"""What a trained run has left: its weights, and the config and labels that travel with them."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+
+from agebench.errors import UserError, told
+
+log = logging.getLogger(__name__)
+
+
+def read_checkpoint(run_dir: Path, choice: str, results: dict[str, Any]) -> tuple[Path, dict[str, Any], DictConfig]:
+    """Return the file of a run's weights, what it holds, and the config that they were trained by.
+
+    Relative paths in the config are taken from where the run was started.
+
+    Args:
+        run_dir: The run's folder.
+        choice: `tested` for the weights that its results are of, `best`, `last`, or a file.
+        results: What its results.json holds.
+
+    Raises:
+        UserError: If there is no such file, or it is no checkpoint of ours.
+    """
+    name = results.get("best", {}).get("tested", "best") if choice == "tested" else choice
+    path = run_dir / "checkpoints" / f"{name}.ckpt" if name in ("best", "last") else Path(name)
+    status = results.get("status")
+    if not path.is_file():
+        raise UserError(f"there are no weights at {path}: the run is {status}; checkpoint=best, last or a file")
+    if status != "completed":
+        log.warning("%s is %s, not completed: its weights are those of an unfinished run", run_dir, status)
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        kind = type(error).__name__
+        raise UserError(f"{path} is damaged or no checkpoint ({kind}): give checkpoint=best, last or a file") from error
+    if not isinstance(stored, dict) or "agebench" not in stored:
+        raise UserError(f"{path} is no checkpoint of agebench's: give one of a run's checkpoints/")
+    return path, stored, _trained_config(stored["agebench"])
+
+
+def make_trainer(cfg: DictConfig, trained: DictConfig, **more: Any) -> L.Trainer:
+    """Return what runs a trained network on new images, silently and writing nothing.
+
+    Args:
+        cfg: The verb's config: `accelerator`, and `precision` or null for the run's.
+        trained: The run's config.
+        more: Further arguments of Lightning's Trainer.
+
+    Raises:
+        UserError: If there is no such device here, or it cannot do that precision.
+    """
+    try:
+        return L.Trainer(
+            accelerator=cfg.accelerator,
+            precision=cfg.precision or trained.trainer.precision,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            **more,
+        )
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        raise UserError(f"accelerator={cfg.accelerator} cannot be had here: {told(error).rstrip('.')}") from error
+
+
+def _trained_config(stamp: dict[str, Any]) -> DictConfig:
+    config: DictConfig = OmegaConf.create(stamp["config"])
+    started = Path(stamp["started_in"])
+    sys.path.append(stamp["started_in"])  # where a network of the user's own was found
+    lists = (f"data.split.{name}" for name in ("file", "train", "val", "test"))
+    for key in ("data.root", "data.source.root", *lists, "paths.data", "paths.cache"):
+        value = OmegaConf.select(config, key)
+        if isinstance(value, str) and (started / value).exists():  # data/split=subset has numbers there
+            OmegaConf.update(config, key, str(started / value))
+    return config

@@ -1,0 +1,152 @@
+"""Whole predictions: on images that nobody has labelled, with the data set out of reach."""
+
+import csv
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def numbers(row: dict[str, str]) -> list[float]:
+    return [float(value) for key, value in row.items() if key.startswith("p(")]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a run on demo faces, `run`, and the faces, `data/demo`."""
+    from agebench import train
+
+    folder = tmp_path_factory.mktemp("predict")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("AGEBENCH_DATA", str(folder / "data"))
+        line = "data=demo data.image_size=32 data.limit=300 model=small_cnn trainer.max_epochs=1 report=false"
+        patch.setattr("sys.argv", ["agebench-train", *line.split(), "data.target=age", "hydra.run.dir=run"])
+        train.main()
+    return folder
+
+
+@pytest.fixture
+def faces(trained: Path, tmp_path: Path) -> Path:
+    """Return the faces that the run was tested on, in a folder of their own, out of which no label can be had."""
+    (tmp_path / "faces" / "deep").mkdir(parents=True)
+    for i, row in enumerate(table(trained / "run" / "predictions.csv")):
+        below = "deep" if i % 2 else "."
+        shutil.copy(trained / "data" / "demo" / "CACD2000" / row["name"], tmp_path / "faces" / below / row["name"])
+    return tmp_path / "faces"
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_the_answers_are_those_of_the_runs_own_test(command, trained, faces, packed):
+    shutil.copytree(trained / "run", "run")
+    if packed:
+        with zipfile.ZipFile("faces.zip", "w") as archive:
+            for path in faces.rglob("*.jpg"):
+                archive.write(path, path.relative_to(faces))
+
+    command("predict", "run=run", f"images={'faces.zip' if packed else faces}", "output=out/ages.csv", "batch_size=7")
+
+    expected = {row["name"]: row for row in table(Path("run/predictions.csv"))}
+    answers = table(Path("out/ages.csv"))
+    assert sorted(Path(row["name"]).name for row in answers) == sorted(expected)
+    for row in answers:
+        tested = expected[Path(row["name"]).name]
+        assert numbers(row) == pytest.approx(numbers(tested), abs=2e-6)
+        assert float(row["point"]) == pytest.approx(float(tested["point"]))
+        assert row["label"] == str(14 + int(np.argmax(numbers(row))))
+        assert row["problem"] == ""
+
+
+def test_what_cannot_be_read_has_a_row_that_says_why(command, trained, faces, capsys):
+    (faces / "empty.png").touch()
+    (faces / "a.jpg").write_text("no image")
+    Image.new("L", (40, 30)).save(faces / "grey.png")
+
+    command("predict", f"run={trained}/run", f"images={faces}", "output=ages.csv")
+
+    problems = {row["name"]: row["problem"] for row in table(Path("ages.csv"))}
+    answered = [row["name"] for row in table(Path("ages.csv")) if row["point"]]
+    assert problems["empty.png"] == "the file is empty"
+    assert problems["a.jpg"].startswith("it is no image")
+    assert "grey.png" in answered
+    assert len(answered) == len(problems) - 2
+    assert "2 could not be read" in capsys.readouterr().err
+
+
+def test_classes_are_answered_by_name_and_one_image_is_enough(command, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for shade, name in ((60, "dark"), (190, "light")):
+        (tmp_path / "shades" / name).mkdir(parents=True)
+        for i in range(30):
+            pixels = rng.integers(shade - 40, shade + 40, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "shades" / name / f"{i}.png")
+    line = "data=folder data.root=shades data/split=random data.image_size=8 data.batch_size=8 model=mlp"
+    command("train", *line.split(), "report=false", "hydra.run.dir=run")
+    Image.new("RGB", (8, 8), (200, 190, 195)).save("new.png")
+    shutil.rmtree("shades")
+
+    command("predict", "run=run", "images=new.png")
+
+    (file,) = Path("run/predict").glob("*.csv")
+    (row,) = table(file)
+    assert (row["name"], row["label"], row["point"]) == ("new.png", "light", "light")
+    assert list(row) == ["name", "label", "point", "p(dark)", "p(light)", "problem"]
+    assert "new.png  light" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("", "predict needs a trained run: run=outputs/..."),
+        ("run=RUN", "predict needs images: images=FOLDER"),
+        ("run=nowhere images=here", "nowhere is not a run"),
+        ("run=RUN images=nowhere", "there is nothing at nowhere: give a folder of images"),
+        ("run=RUN images=none", "there is no image below none"),
+        ("run=RUN images=bad", "none of the 1 images can be read, such as x.jpg: the file is empty"),
+        ("run=RUN images=bad output=here.csv", "here.csv is there already: give another output="),
+        ("run=RUN images=bad batch_size=0", "batch_size must be a whole number of 1 or more, got 0"),
+        ("run=RUN images=bad checkpoint=here.csv", "here.csv is damaged or no checkpoint"),
+        ("run=RUN images=bad accelerator=warp", "accelerator=warp cannot be had here"),
+        ("run=RUN image=bad", "'image'; did you mean 'images'?"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(command, trained, capsys, arguments, sentence):
+    Path("none").mkdir()
+    Path("bad").mkdir()
+    Path("bad/x.jpg").touch()
+    Path("here.csv").write_text("mine")
+
+    with pytest.raises(SystemExit) as end:
+        command("predict", *arguments.replace("RUN", f"{trained}/run").split())
+
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert "Traceback" not in told
+    assert Path("here.csv").read_text() == "mine"
+    assert sorted(path.name for path in Path().iterdir()) == ["bad", "here.csv", "none"]
+
+
+def test_weights_of_before_the_labels_travelled_are_refused(command, trained, tmp_path, capsys):
+    import torch
+
+    shutil.copytree(trained / "run", "run")
+    tested = json.loads(Path("run/results.json").read_text())["best"]["tested"]
+    stored = torch.load(f"run/checkpoints/{tested}.ckpt", weights_only=True)
+    del stored["agebench"]["values"]
+    torch.save(stored, f"run/checkpoints/{tested}.ckpt")
+
+    with pytest.raises(SystemExit) as end:
+        command("predict", "run=run", f"images={trained}/data/demo")
+
+    assert end.value.code == 2
+    assert "saved by an older agebench" in capsys.readouterr().err
