@@ -51,7 +51,7 @@ class CornHead(RankHead):
 
     def above(self, outputs: Tensor) -> Tensor:
         """Return P(y > k), shape (B, R - 1); it never rises with k."""
-        return outputs.sigmoid().cumprod(dim=1)
+        return F.logsigmoid(outputs).cumsum(dim=1).exp()  # ONNX has no cumulative product
 
     def posterior(self, outputs: Tensor) -> Tensor:
         """Return P(y > k - 1) times the answer `no` to question k, shape (B, R); nothing is subtracted."""

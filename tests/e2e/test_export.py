@@ -1,0 +1,85 @@
+"""Whole exports: the file answers as the run's own test did, by nothing but what is written beside it."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+LINE = "data=demo data.image_size=32 data.limit=200 model=small_cnn trainer.max_epochs=1 report=false head=corn"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a run on demo faces, `run`, and the faces, `data/demo`."""
+    from agebench import train
+
+    folder = tmp_path_factory.mktemp("export")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("AGEBENCH_DATA", str(folder / "data"))
+        patch.setattr("sys.argv", ["agebench-train", *LINE.split(), "hydra.run.dir=run"])
+        train.main()
+    return folder
+
+
+def read_images(folder: Path, names: list[str], about: dict) -> np.ndarray:
+    """Bring images to the model's input by what its JSON says, with Pillow alone."""
+    assert (about["resize"]["crop_mode"], about["resize"]["crop_pct"]) == ("squash", 1.0)
+    _, _, height, width = about["input"]["shape"]
+    how = Image.Resampling[about["resize"]["interpolation"].upper()]
+    images = [
+        Image.open(folder / name).convert(about["input"]["channels"]).resize((width, height), how) for name in names
+    ]
+    return np.stack([np.asarray(image).transpose(2, 0, 1) for image in images])
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_the_file_answers_as_the_run_was_tested(command, trained, kind):
+    command("export", f"run={trained}/run", f"format={kind}", f"output=out/model.{kind}")
+
+    about = json.loads(Path("out/model.json").read_text())
+    with (trained / "run" / "predictions.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    images = read_images(trained / "data/demo/CACD2000", [row["name"] for row in rows], about)
+    if kind == "onnx":
+        session = onnxruntime.InferenceSession("out/model.onnx", providers=["CPUExecutionProvider"])
+        posterior, point = session.run(["posterior", "point"], {about["input"]["name"]: images})
+    else:
+        posterior, point = torch.export.load("out/model.pt2").module()(torch.from_numpy(images))
+    expected = [[float(row[f"p({label})"]) for label in about["labels"]] for row in rows]
+    assert np.asarray(posterior) == pytest.approx(np.array(expected), abs=1e-5)
+    assert np.asarray(point) == pytest.approx(np.array([float(row["point"]) for row in rows]))
+    assert (about["unit"], about["protocol"].split("/")[0]) == ("decades", "demo")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("", "export needs a trained run: run=outputs/..."),
+        ("run=nowhere", "nowhere is not a run"),
+        ("run=RUN format=onxx", "format must be one of onnx, pt2, got onxx; did you mean 'onnx'?"),
+        ("run=RUN output=here.onnx", "here.onnx is there already: give another output="),
+        ("run=RUN output=about.onnx", "about.json is there already: give another output="),
+        ("run=RUN output=here.onnx/model.onnx", "cannot write here.onnx/model.onnx"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(command, trained, capsys, arguments, sentence):
+    for name in ("here.onnx", "about.json"):
+        Path(name).write_text("mine")
+
+    with pytest.raises(SystemExit) as end:
+        command("export", *arguments.replace("RUN", f"{trained}/run").split())
+
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert "Traceback" not in told
+    assert sorted((path.name, path.read_text()) for path in Path().iterdir()) == [
+        ("about.json", "mine"),
+        ("here.onnx", "mine"),
+    ]
