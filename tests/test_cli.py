@@ -135,6 +135,12 @@ def test_a_key_of_a_config_that_is_not_there_is_named(compose_config, conf) -> N
     assert explain(raised.value, conf).startswith("there is no config key or group 'optim.learning_rate'")
 
 
+def test_a_full_disk_is_told_though_the_system_names_no_file(conf) -> None:
+    assert explain(OSError(28, "No space left on device"), conf) == (
+        "the disk is full: make room, or choose another hydra.run.dir or paths.output"
+    )
+
+
 def test_choices_from_a_folder_of_ones_own_are_offered(run_line, tmp_path, capsys) -> None:
     own = tmp_path / "own" / "model"
     own.mkdir(parents=True)

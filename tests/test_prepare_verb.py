@@ -56,6 +56,18 @@ def test_only_lists_that_are_there_are_named(
     assert found == files
 
 
+def test_a_list_of_what_was_missing_goes_when_it_is_back(compose_config: Any, tmp_path: Path, line: Any) -> None:
+    config = compose_config(*line, name="prepare")
+    config.paths.cache = str(tmp_path / "cache")
+    prepare(config)
+    (store,) = (tmp_path / "cache").iterdir()
+    (store / "broken.csv").write_text("name,reason\n1.png,of another day")
+
+    prepare(config)
+
+    assert "of another day" not in "".join(file.read_text() for file in store.glob("*.csv"))
+
+
 def test_a_folder_with_something_in_it_is_refused_before_anything_is_packed(
     compose_config: Any, tmp_path: Path, line: Any
 ) -> None:

@@ -25,7 +25,7 @@ VALUED |= {"--experimental-rerun"}
 EXTRAS = {"ray": "ray", "ray_aws": "ray", "ray_cluster": "ray", "joblib": "joblib", "optuna": "optuna"}
 EXTRAS |= {"submitit_local": "slurm", "submitit_slurm": "slurm"}
 log = logging.getLogger(__name__)
-UNWRITABLE = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOENT)
+UNWRITABLE = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
 
 
 def config_folder() -> Path:
@@ -190,6 +190,8 @@ def explain(error: BaseException, conf: Path) -> str | None:
     for found in links:
         if isinstance(found, UserError | SweepError):
             return str(found)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full: make room, or choose another hydra.run.dir or paths.output"
     if isinstance(error, OSError) and error.filename and error.errno in UNWRITABLE:
         return f"cannot write {error.filename}: {error.strerror}; choose another hydra.run.dir or paths.output"
     text = " ".join(str(error).split()) if str(error) else str(links[-1])

@@ -79,8 +79,10 @@ def check_people(
     rows = data.split.test
     names, people = data.records.names[rows], _people(data.records, same_data=same_data)[rows]
     theirs = _keys(trained["identity"], same_data=same_data)
-    if not same_data and not ((people != "").any() and (theirs != "").any()):
-        log.warning("nothing says whether these images, or who is in them, were among those the run was trained on")
+    if not same_data:
+        _tell_same_names(names, trained["name"][trained["part"] == "train"])
+        if not tells_people(trained, data):
+            log.warning("nothing says whether these images, or who is in them, were among those the run was trained on")
     shown, by_person = {}, {}
     for part in ("train", "val"):
         of_part = trained["part"] == part
@@ -104,6 +106,21 @@ def check_people(
     log.warning("%s: the figure is not one of what it has never seen", told)
     found = _look_up(trained, theirs, data, people)
     return {"images": images, "identities": count, **(leak(found) or {})}
+
+
+def tells_people(trained: dict[str, Array], data: ImageDataModule) -> bool:
+    """Return whether both a run and another data set say by name who is in their images."""
+    people = _people(data.records, same_data=False)[data.split.test]
+    return bool((people != "").any() and (_keys(trained["identity"], same_data=False) != "").any())
+
+
+def _tell_same_names(tested: Array, trained: Array) -> None:
+    """Warn if images of another data set are called as those of train, in whatever folders: they may be the same."""
+    known = {name.rpartition("/")[2] for name in trained.tolist()}
+    count = sum(name.rpartition("/")[2] in known for name in tested.tolist())
+    if count:
+        of = f"{count:,} of the {len(tested):,} test images"
+        log.warning("%s are called as images that the model was trained on: make sure that they are others", of)
 
 
 def is_own_test(trained: dict[str, Array], data: ImageDataModule, *, same_data: bool) -> bool:

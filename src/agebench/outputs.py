@@ -33,11 +33,18 @@ def write_split(folder: Path, data: ImageDataModule) -> None:
 
 
 def write_losses(folder: Path, data: ImageDataModule) -> None:
-    """Write missing.csv (images that the data set lists and that are not there) and broken.csv, if there are any."""
-    if len(data.missing):
-        run.write_csv(folder / "missing.csv", ("name",), [(name,) for name in data.missing])
-    if data.broken:
-        run.write_csv(folder / "broken.csv", ("name", "reason"), data.broken.items())
+    """Write missing.csv (images that the data set lists and that are not there) and broken.csv, if there are any.
+
+    Lists of an earlier time go if there are none.
+    """
+    for file, columns, rows in (
+        ("missing.csv", ("name",), [(name,) for name in data.missing]),
+        ("broken.csv", ("name", "reason"), list(data.broken.items())),
+    ):
+        if rows:
+            run.write_csv(folder / file, columns, rows)
+        else:
+            (folder / file).unlink(missing_ok=True)
 
 
 def write_predictions(folder: Path, data: ImageDataModule, predictions: Predictions) -> None:

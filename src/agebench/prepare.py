@@ -14,14 +14,14 @@ def prepare(cfg: Any) -> None:
 
     check_config(cfg)
     from agebench.build import build_data
-    from agebench.data.export import check_empty, export_tree
+    from agebench.data.export import export_tree, make_empty
     from agebench.data.split import PARTS
     from agebench.outputs import write_losses
 
     log = logging.getLogger("agebench.prepare")
     tree = None if cfg.export is None else Path(str(cfg.export)).expanduser()
     if tree is not None:
-        check_empty(tree)  # before the packing, which may take minutes
+        make_empty(tree)  # before the packing, which may take minutes
     data = build_data(cfg)
     data.setup()
     listed = len(data.records) + len(data.missing)
@@ -36,8 +36,12 @@ def prepare(cfg: Any) -> None:
         log.info("  %-5s %9s images, %3d labels%s", part, f"{len(rows):,}", labels, who)
     side = f"{data.channels} x {data.image_size} x {data.image_size}"
     log.info("packed as uint8 %s, %s, in %s", side, f"{data.packed_bytes / 2**20:,.1f} MiB", data.store.folder)
-    write_losses(data.store.folder, data)
     losses = {"missing": len(data.missing), "broken": len(data.broken)}
+    try:
+        write_losses(data.store.folder, data)
+    except OSError as error:  # a cache that others have packed may be theirs alone to write
+        log.warning("cannot list what is missing or broken in %s: %s", data.store.folder, error.strerror or error)
+        losses = {}
     if lost := [kind for kind, count in losses.items() if count]:
         log.info("what is %s is listed in %s there", " or ".join(lost), " and ".join(f"{kind}.csv" for kind in lost))
     if tree is not None:

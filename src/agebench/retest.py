@@ -15,7 +15,7 @@ from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import UserError
 from agebench.fit import quieten
-from agebench.leaks import check_people, is_own_test, own_leak, read_split, tell_leak
+from agebench.leaks import check_people, is_own_test, own_leak, read_split, tell_leak, tells_people
 from agebench.metrics import headline
 from agebench.outputs import describe_data, describe_test, write_breakdown, write_predictions, write_split
 from agebench.trained import make_trainer, read_checkpoint
@@ -47,6 +47,10 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
     other = cfg.get("data") is not None
     path, stored, config = read_checkpoint(run_dir, cfg.checkpoint, trained)
     stamp = stored["agebench"]
+    for key in TRAINED_FOR:
+        if f"data.{key}" in typed and other and cfg.data.get(key) != config.data.get(key):
+            was = config.data.get(key)
+            raise UserError(f"the run was trained with data.{key}={was} and is tested so: leave data.{key} out")
     _keep_source(config, cfg, typed)
     same_data = _is_same_data(config, cfg)
     _take_over(config, cfg)
@@ -179,14 +183,15 @@ def _leak_of_other(run_dir: Path, data: ImageDataModule, *, same_data: bool, all
     """
     trained = read_split(run_dir)
     if trained is None:
-        log.warning(
-            "%s has no readable split.csv: it cannot be checked whether the model was trained on whom it is tested on",
-            run_dir,
-        )
-        return {"leak": None}
+        told = f"{run_dir} has no readable split.csv, which tells whom the model was trained on"
+        if not allow:
+            raise UserError(f"{told}: bring it back, or set allow_leak=true to have the figure all the same")
+        log.warning("%s: the figure may be one of people that it has seen", told)
+        return {"leak": None, "leak_checked": False}
     if is_own_test(trained, data, same_data=same_data):
-        return {"leak": own_leak(trained, data)}
-    return {"leak": check_people(trained, data, same_data=same_data, allow=allow)}
+        return {"leak": own_leak(trained, data), "leak_checked": True}
+    checked = same_data or tells_people(trained, data)
+    return {"leak": check_people(trained, data, same_data=same_data, allow=allow), "leak_checked": checked}
 
 
 def _take_over(config: DictConfig, cfg: DictConfig) -> None:

@@ -56,7 +56,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "zeros": (bytes(5000), "no image of a kind that is read"),
     "noise": (np.random.default_rng(1).bytes(5000), "no image of a kind that is read"),
     "a zip": (b"PK\x03\x04" + bytes(100), "no image of a kind that is read"),
-    "an enormous PNG": (claims(30_000, 30_000), "too many|exceeds limit"),
+    "an enormous PNG": (claims(30_000, 30_000), "too many pixels: at most 89,478,485 are read"),
     "a large PNG": (claims(10_000, 10_000), "10000 x 10000 px are too many"),
     "a PNG of no width": (claims(0, 10), "."),
     "a TIFF without its data": (b"II*\x00\x08\x00\x00\x00\x00\x00", "."),

@@ -213,6 +213,18 @@ def test_statistics_are_worked_out_once_and_anew_for_another_train_part(tmp_path
     assert other != first
 
 
+def test_statistics_that_cannot_be_kept_are_worked_out_all_the_same(tmp_path: Path, monkeypatch) -> None:
+    known = module(tmp_path / "own").statistics()
+    data = module(tmp_path / "others")
+
+    def refuse(path: Path, content: bytes) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("agebench.data.datamodule.write_whole", refuse)
+
+    assert data.statistics() == known
+
+
 def test_images_of_one_shade_have_a_deviation_that_one_can_divide_by(tmp_path: Path) -> None:
     for shade in (0, 59, 118, 125, 169, 223, 255):  # E[x²] - E[x]² is below 0 in float64 for five of them
         data = module(tmp_path, Memory(np.full((30, 5, 5, 3), shade, dtype=np.uint8)), name=f"flat{shade}")

@@ -95,6 +95,31 @@ def test_paths_of_a_table_stay_below_the_folder(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "tree" / "train").iterdir()} == {"_0", "_1"}
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "stopped"]
+)
+def test_half_a_tree_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    data = module(tmp_path / "cache", ages(tmp_path), splits.random, target="decade")
+    read, written = data.file, []
+
+    def fail_later(row: int) -> Any:
+        written.append(row)
+        if len(written) == 20:
+            raise error
+        return read(row)
+
+    monkeypatch.setattr(data, "file", fail_later)
+
+    with pytest.raises((UserError, KeyboardInterrupt)) as raised:
+        export_tree(data, tmp_path / "tree")
+
+    assert not (tmp_path / "tree").exists()
+    if isinstance(error, OSError):
+        assert "(No space left on device); nothing is left of it: choose another export=" in str(raised.value)
+    monkeypatch.undo()
+    assert export_tree(data, tmp_path / "tree") == 60
+
+
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_nothing_that_is_there_is_written_over(tmp_path: Path, what: str) -> None:
     target = tmp_path / "tree"
@@ -104,5 +129,7 @@ def test_nothing_that_is_there_is_written_over(tmp_path: Path, what: str) -> Non
         (target / "train").mkdir(parents=True)
     data = module(tmp_path / "cache", Digits(), splits.random, channels=1, limit=3)
 
-    with pytest.raises(UserError, match=r"not an empty folder; choose another export=FOLDER"):
+    with pytest.raises(
+        UserError, match=r"cannot export to .*(not an empty folder|exists).*; choose another export=FOLDER"
+    ):
         export_tree(data, target)

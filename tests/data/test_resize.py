@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from agebench.data.resize import Resize
-from agebench.errors import UserError
+from agebench.errors import BrokenImageError, UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 30, 4), dtype=np.uint8)
 DEEP = np.random.default_rng(1).integers(0, 65536, (40, 30), dtype=np.uint16)
@@ -83,6 +83,23 @@ def test_numbers_of_eight_bits_in_a_wider_mode_keep_their_value() -> None:
     image = Image.fromarray(np.full((4, 4), 200, dtype=np.int32))
 
     assert Resize(4, 1)(image).tolist() == [[[200] * 4] * 4]
+
+
+@pytest.mark.parametrize(
+    ("top", "kind"), [(1.0, np.float32), (255, np.float32), (65535, np.float32), (65535, np.int32)]
+)
+def test_grey_of_a_wider_mode_is_scaled_from_the_white_that_it_needs(top: float, kind: type) -> None:
+    image = through_file(Image.fromarray((np.array([[0.0, 0.2], [0.4, 1.0]]) * top).astype(kind)), "TIFF")
+
+    assert Resize(2, 1)(image).tolist() == [[[0, 51], [102, 255]]]
+
+
+@pytest.mark.parametrize("grey", [70_000.0, -1.0, float("nan"), float("inf")])
+def test_grey_that_does_not_say_what_is_white_is_broken_and_no_black_square(grey: float) -> None:
+    image = Image.fromarray(np.full((4, 4), grey, dtype=np.float32))
+
+    with pytest.raises(BrokenImageError, match="does not say what is white"):
+        Resize(4, 1)(image)
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_a_disk_too_small_is_said_before_a_byte_is_written(tmp_path: Path, monke
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=319))  # 20 x 4 x 4 is 320
     source = Shades()
 
-    with pytest.raises(UserError, match=r"GiB are free: set paths\.cache"):
+    with pytest.raises(UserError, match=r"MiB are free: set paths\.cache"):
         fill(tmp_path, source)
 
     assert source.opened == []
@@ -191,6 +191,65 @@ def test_a_disk_that_fills_up_meanwhile_is_said_in_one_sentence(
 
     with pytest.raises(UserError, match=r"No space left on device; set paths\.cache"):
         fill(tmp_path, Shades())
+
+
+FULL = """
+import numpy as np
+from PIL import Image
+from pathlib import Path
+from agebench.data.resize import Resize
+from agebench.data.store import Store
+from agebench.errors import UserError
+
+class Source:
+    def open(self, row):
+        if row == 300:  # somebody else takes the rest of the disk
+            try:
+                Path("{folder}/others").write_bytes(bytes(2**22))
+            except OSError:
+                pass
+        return Image.new("L", (16, 16), row % 256)
+    def stamps(self, rows):
+        return np.full(len(rows), 7, dtype=np.uint64)
+    def reading_order(self, rows):
+        return rows
+
+store = Store(Path("{folder}"), "shades", key="k", count=900, resize=Resize(16, 3))
+try:
+    store.fill(Source(), np.arange(900))
+except UserError as error:
+    print("told:", error)
+Path("{folder}/others").unlink(missing_ok=True)
+pixels, _ = store.fill(Source(), np.arange(300))
+print("shades:", pixels[:300, 0, 0, 0].tolist() == [row % 256 for row in range(300)])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a disk of its own: Linux's mounts")
+def test_a_disk_that_fills_up_under_the_stamps_is_told_and_kills_nobody(tmp_path: Path) -> None:
+    """What is written through a map ends the process by a signal when no page is left for it."""
+    mount = f"mount -t tmpfs -o size=1m none {tmp_path}"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a disk of its own")
+
+    script = FULL.format(folder=tmp_path)
+    line = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, script]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert "No space left on device; set paths.cache to another folder" in done.stdout
+    assert "shades: True" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["[]", '{"3": 5}', '{"3": ["q", "a"]}', '{"x": [1, "a"]}', "cut"])
+def test_a_list_of_broken_images_that_makes_no_sense_is_worked_out_again(tmp_path: Path, text: str) -> None:
+    source = Shades(failing=7, error=BrokenImageError("cut short"))
+    fill(tmp_path, source)
+    next(tmp_path.glob("*/broken.json")).write_text(text)
+
+    _, broken = make(tmp_path).fill(source, np.arange(20))  # type: ignore[arg-type]
+
+    assert broken == {7: "cut short"}
 
 
 def test_threads_that_ask_at_once_pack_once(tmp_path: Path) -> None:

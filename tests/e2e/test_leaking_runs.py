@@ -194,15 +194,57 @@ def test_people_are_the_same_in_another_table_and_numbers_are_not(command, leaky
 
     assert "12 of the 12 test images show people" in capsys.readouterr().err
     assert results(tmp_path / "strangers_out")["leak"] is None
+    assert results(tmp_path / "strangers_out")["leak_checked"] is True
 
 
 def test_a_run_without_its_split_cannot_be_checked_and_says_so_once(command, leaky, tmp_path, capsys):
     (leaky / "split.csv").unlink()
+    line = ("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "data/split=column", "hydra.run.dir=other")
 
-    command("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "data/split=column", "hydra.run.dir=other")
+    with pytest.raises(SystemExit) as end:
+        command(*line)
+    refused = capsys.readouterr().err
+    command(*line, "allow_leak=true")
 
+    assert end.value.code == 2
+    assert "run has no readable split.csv, which tells whom the model was trained on: bring it back, or set" in refused
     assert capsys.readouterr().err.count("has no readable split.csv") == 1
-    assert results(tmp_path / "other")["leak"] is None
+    found = results(tmp_path / "other")
+    assert (found["leak"], found["leak_checked"]) == (None, False)
+
+
+def test_images_of_another_data_set_that_are_called_as_those_of_train_are_told(command, leaky, tmp_path, capsys):
+    write_people(tmp_path / "nobody")
+    table = tmp_path / "nobody" / "faces.csv"
+    table.write_text("\n".join(",".join(line.split(",")[:2]) for line in table.read_text().splitlines()))
+
+    command(
+        "evaluate",
+        "run=run",
+        *OTHER,
+        "data.root=nobody/faces.csv",
+        "data/split=random",
+        "data.split.seed=1",
+        "hydra.run.dir=out",
+    )
+
+    with (leaky / "split.csv").open() as lines:
+        trained = {row["name"] for row in csv.DictReader(lines) if row["part"] == "train"}
+    with (tmp_path / "out" / "predictions.csv").open() as lines:
+        tested = [row["name"] for row in csv.DictReader(lines)]
+    called = sum(name in trained for name in tested)
+    told = capsys.readouterr().err
+    assert f"{called} of the {len(tested)} test images are called as images that the model was trained on" in told
+    assert "nothing says whether these images, or who is in them" in told
+    assert results(tmp_path / "out")["leak_checked"] is False
+
+
+def test_a_target_that_the_run_was_not_trained_for_is_refused(command, leaky, capsys):
+    with pytest.raises(SystemExit) as end:
+        command("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "data.target=decade")
+
+    assert end.value.code == 2
+    assert "the run was trained with data.target=age and is tested so: leave data.target out" in capsys.readouterr().err
 
 
 def test_allow_leak_is_true_or_false(command, leaky, capsys):

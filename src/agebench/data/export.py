@@ -1,6 +1,7 @@
 """The images themselves, sorted into folders as other tools want them."""
 
 import re
+import shutil
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -23,9 +24,22 @@ def export_tree(data: ImageDataModule, folder: Path) -> int:
         How many images were written.
 
     Raises:
-        UserError: If the folder has something in it already.
+        UserError: If the folder has something in it already, or cannot be written; nothing of the tree is left then.
     """
-    check_empty(folder)
+    make_empty(folder)
+    try:
+        return _export(data, folder)
+    except BaseException as error:  # also Ctrl-C: half a tree would be taken for a whole one
+        shutil.rmtree(folder, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"cannot export to {folder} ({reason}); nothing is left of it: choose another export="
+        ) from error
+
+
+def _export(data: ImageDataModule, folder: Path) -> int:
     parts = ("train", "val") if data.split.val_is_test else ("train", "val", "test")
     jobs = [(part, row) for part in parts for row in data.in_reading_order(data.split.part(part)).tolist()]
     for part, row in tqdm(jobs, desc="exporting", unit="img", disable=None, leave=False):
@@ -42,9 +56,15 @@ def export_tree(data: ImageDataModule, folder: Path) -> int:
     return len(jobs)
 
 
-def check_empty(folder: Path) -> None:
-    """Raise UserError if there is something in a folder already, or it is none."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+def make_empty(folder: Path) -> None:
+    """Make a folder; raise UserError if that cannot be, or there is something in it already."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        empty = not any(folder.iterdir())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot export to {folder} ({reason}); choose another export=FOLDER") from error
+    if not empty:
         raise UserError(f"cannot export to {folder}: it is not an empty folder; choose another export=FOLDER")
 
 

@@ -3,7 +3,9 @@
 import io
 import os
 import re
+import stat
 import unicodedata
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")  # an EPS, say, would start Ghostscript
 CUT_SHORT = re.compile(r"truncated", re.IGNORECASE)  # what Pillow says of it
 MOST_PIXELS = 89_478_485  # where Pillow starts to warn of decompression bombs
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # which decode() turns into a reason
 MOST_BYTES = 256 * 2**20  # of one image file
 
 
@@ -56,8 +59,11 @@ class FolderFiles:
         """Return what a file holds."""
         path = self.root / name
         try:
-            if path.stat().st_size > MOST_BYTES:
-                raise BrokenImageError(f"{path.stat().st_size / 2**20:,.0f} MiB are too much for an image")
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe would never end
+                raise BrokenImageError("it is no file")
+            if status.st_size > MOST_BYTES:
+                raise BrokenImageError(f"{status.st_size / 2**20:,.0f} MiB are too much for an image")
             return path.read_bytes()
         except OSError as error:
             leads_nowhere = isinstance(error, FileNotFoundError) and path.is_symlink()
@@ -69,10 +75,10 @@ class FolderFiles:
         stamps, root = np.ones(len(names), dtype=np.uint64), str(self.root)
         for i, name in enumerate(names):
             try:
-                stat = os.stat(os.path.join(root, name))  # noqa: PTH116,PTH118  # a Path for each of 163,446 costs seconds
+                status = os.stat(os.path.join(root, name))  # noqa: PTH116,PTH118  # a Path for each of 163,446 costs seconds
             except OSError:
                 continue
-            stamps[i] = (stat.st_mtime_ns * 0x9E3779B97F4A7C15 + stat.st_size) % (2**64 - 1) + 1  # never 0
+            stamps[i] = (status.st_mtime_ns * 0x9E3779B97F4A7C15 + status.st_size) % (2**64 - 1) + 1  # never 0
         return stamps
 
     def positions(self, names: Sequence[str]) -> Array:
@@ -139,6 +145,8 @@ def decode(data: bytes) -> Image.Image:
         raise BrokenImageError(f"it is no image of a kind that is read ({', '.join(FORMATS)})") from error
     except BrokenImageError:
         raise
+    except Image.DecompressionBombError as error:
+        raise BrokenImageError(f"it has too many pixels: at most {MOST_PIXELS:,} are read") from error
     except MemoryError as error:
         raise BrokenImageError("it takes more memory than there is", lasting=False) from error
     except Exception as error:  # damaged files make Pillow's plugins raise nearly anything

@@ -49,6 +49,8 @@ class Resize:
         """
         try:
             return self._convert(image)
+        except BrokenImageError:
+            raise
         except MemoryError as error:
             raise BrokenImageError("it takes more memory than there is", lasting=False) from error
         except Exception as error:  # what Pillow raises then is nearly anything
@@ -81,10 +83,13 @@ class Resize:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale grey of 16 bits and more to 8, which Pillow's own conversion would clip to white."""
+    """Scale grey of 16 bits and more, or in fractions, to 8, which Pillow's own conversion would clip to white."""
     if not image.mode.startswith(("I", "F")):
         return image
-    grey = np.asarray(image, dtype=np.float32)  # exact for 16 bits
-    # Modes I and F do not say what white is; those of 16 bits do.
-    top = 65535.0 if image.mode.startswith("I;16") or grey.max() > 255 else 255.0
+    grey = np.asarray(image, dtype=np.float64)
+    tops = (65535.0,) if image.mode.startswith("I;16") else (1.0, 255.0, 65535.0)[image.mode != "F" :]
+    # Modes I and F do not say what white is: it is the least of the usual ones that nothing exceeds.
+    if not np.isfinite(grey).all() or grey.min() < 0 or grey.max() > tops[-1]:
+        raise BrokenImageError(f"grey from {grey.min():g} to {grey.max():g} does not say what is white")
+    top = next(top for top in tops if grey.max() <= top)
     return Image.fromarray((grey * (255.0 / top)).round().clip(0, 255).astype(np.uint8))

@@ -6,6 +6,7 @@ behind it did, a new file takes the place of the old one, with what is still val
 keeps it.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -35,7 +36,7 @@ from agebench.errors import BrokenImageError, UserError
 log = logging.getLogger(__name__)
 Done = dict[int, BrokenImageError | None]  # rows that were read, and what was wrong with them
 
-VERSION = 1  # raise it when the same files would give other bytes
+VERSION = 2  # raise it when the same files would give other bytes
 COMMIT_S = 2.0  # decoding of so many seconds is lost at most when the process is killed
 PAGE = 4096  # bytes that a sparse file grows by
 
@@ -89,7 +90,12 @@ class Store:
                     pixels, done = self._map()
             except OSError as error:  # of writing, for reading raises BrokenImageError
                 reason = error.strerror or str(error)
-                raise UserError(f"cannot write {self.folder}: {reason}; set paths.cache to another folder") from error
+                fix = (
+                    "use a smaller data.image_size"
+                    if error.errno == errno.EFBIG
+                    else "set paths.cache to another folder"
+                )
+                raise UserError(f"cannot write {self.folder}: {reason}; {fix}") from error
         if pixels is None:
             raise UserError(f"{self._file} went away while it was read: start again")
         broken = self._read_broken()
@@ -105,10 +111,9 @@ class Store:
         threading.Thread(target=self._read_through, args=(rows,), daemon=True).start()
 
     def _read_through(self, rows: Array) -> None:
-        runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
         buffer = memoryview(bytearray(16 * 2**20))
         with self._file.open("rb", buffering=0) as file:
-            for run in runs:
+            for run in _runs(rows):
                 file.seek(int(run[0]) * self.row_bytes)
                 left = len(run) * self.row_bytes
                 while left > 0 and (read := file.readinto(buffer[: min(left, len(buffer))])):
@@ -154,8 +159,9 @@ class Store:
 
     def _read_broken(self) -> dict[int, tuple[int, str]]:
         try:
-            return {int(row): (stamp, why) for row, (stamp, why) in json.loads(self._broken.read_text("utf-8")).items()}
-        except (FileNotFoundError, ValueError):  # what is not known to be broken is tried again
+            known = json.loads(self._broken.read_text("utf-8"))
+            return {int(row): (int(stamp), str(why)) for row, (stamp, why) in known.items()}
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):  # what is not known is tried again
             return {}
 
     def _lacking(self, done: Array, rows: Array, stamps: Array) -> Array:
@@ -173,7 +179,7 @@ class Store:
         done[changed] = 0
         kept = np.flatnonzero(done).tolist()
         self._check_space(len(kept))
-        log.info("%s images have changed since they were packed: %s are kept", f"{len(changed):,}", f"{len(kept):,}")
+        log.info("images that have changed since they were packed: %s; kept: %s", f"{len(changed):,}", f"{len(kept):,}")
         part = self._file.with_suffix(".part")
         with self._file.open("rb") as old, part.open("wb") as new:
             new.truncate(self._size)
@@ -191,7 +197,7 @@ class Store:
         if not len(lacking):
             return
         self._check_space(len(lacking))
-        log.info("packing %s images into %s", f"{len(lacking):,}", self.folder)
+        log.info("packing %s image%s into %s", f"{len(lacking):,}", "s" * (len(lacking) > 1), self.folder)
         start = time.monotonic()
         self._decode(source, rows[lacking], stamps[lacking])
         seconds = time.monotonic() - start
@@ -199,12 +205,13 @@ class Store:
 
     def _check_space(self, count: int) -> None:
         pages = -(-self.row_bytes // PAGE) + (self.row_bytes % PAGE > 0)
-        needed = min(count * pages * PAGE, self.shape[0] * self.row_bytes)
+        needed = min(count * pages * PAGE, self._stamps_at)
+        needed += min(count * PAGE, self._size - self._stamps_at)
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise UserError(
-                f"packing the images takes {needed / 2**30:,.1f} GiB in {self.folder.parent}, and {free / 2**30:,.1f} "
-                "GiB are free: set paths.cache to another disk, or a smaller data.image_size"
+                f"packing the images takes {needed / 2**20:,.1f} MiB in {self.folder.parent}, and {free / 2**20:,.1f} "
+                "MiB are free: set paths.cache to another disk, or a smaller data.image_size"
             )
 
     def _decode(self, source: Source, rows: Array, stamps: Array) -> None:
@@ -251,16 +258,22 @@ class Store:
         """Note rows as done, once their pixels are safe on the disk."""
         with self._file.open("r+b") as file:
             _sync(file)
-        packed = [row for row, error in fresh.items() if error is None]
-        done = np.memmap(self._file, dtype=np.uint64, mode="r+", offset=self._stamps_at, shape=self.shape[:1])
-        done[packed] = [stamp_of[row] for row in packed]
-        done.flush()
+        packed = np.array(sorted(row for row, error in fresh.items() if error is None), dtype=np.int64)
+        with self._file.open("r+b") as file:  # not by a map: a full disk would kill the process without a word
+            for run in _runs(packed):
+                file.seek(self._stamps_at + 8 * int(run[0]))
+                file.write(np.array([stamp_of[row] for row in run.tolist()], dtype=np.uint64).tobytes())
         # The stamp 0 fits no file: an image that could not be read, rather than decoded, is tried again next time.
         failed = {row: (stamp_of[row] * error.lasting, str(error)) for row, error in fresh.items() if error is not None}
         known = self._read_broken()
         broken = {row: why for row, why in known.items() if row not in fresh} | failed
         if broken != known:
             write_whole(self._broken, json.dumps(dict(sorted(broken.items())), indent=0).encode())
+
+
+def _runs(rows: Array) -> list[Array]:
+    """Split ascending rows where one is left out."""
+    return np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if len(rows) else []
 
 
 def write_whole(path: Path, data: bytes) -> None:
