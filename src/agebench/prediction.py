@@ -46,7 +46,7 @@ def predict_images(cfg: DictConfig) -> None:
     trainer = make_trainer(cfg, trained, devices=1)
     start = time.monotonic()
     answers: Any = trainer.predict(build.build_trained(trained, stored), images)
-    rate = len(images.names) / (time.monotonic() - start)
+    seconds = time.monotonic() - start
     if len(images.broken) == len(images.names):
         name, reason = images.names[0], images.broken[0]
         raise UserError(f"none of the {len(images.names):,} images can be read, such as {name}: {reason}")
@@ -68,7 +68,7 @@ def predict_images(cfg: DictConfig) -> None:
         log.info("%s  %s%s", images.names[i], answer, " years" if stamp["unit"] == "years" else "")
     if len(read) > SHOWN:
         log.info("...")
-    log.info("%s of %s images, %s a second", f"{len(read):,}", f"{len(images.names):,}", f"{rate:,.0f}")
+    log.info("%s of %s images in %.1f s", f"{len(read):,}", f"{len(images.names):,}", seconds)
     if images.broken:
         log.warning("%s could not be read: the column problem says why", f"{len(images.broken):,}")
     log.info("written to %s", output)
