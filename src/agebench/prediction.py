@@ -51,24 +51,43 @@ def predict_images(cfg: DictConfig) -> None:
         name, reason = images.names[0], images.broken[0]
         raise UserError(f"none of the {len(images.names):,} images can be read, such as {name}: {reason}")
     posterior, point = (torch.cat(part).float().numpy() for part in zip(*answers, strict=True))
-    stamp = stored["agebench"]
-    labels = [stamp["label_names"][best] for best in posterior.argmax(1)]
-    points = [f"{p:.6g}" for p in point] if stamp["ordered"] else labels
-    columns = ("name", "label", "point", *(f"p({label})" for label in stamp["label_names"]), "problem")
-    rows = [(name, *[""] * (len(columns) - 2), images.broken.get(i, "")) for i, name in enumerate(images.names)]
-    read = [i for i in range(len(rows)) if i not in images.broken]
-    for i, label, at, each in zip(read, labels, points, posterior, strict=True):
-        rows[i] = (images.names[i], label, at, *(f"{p:.6g}" for p in each), "")
+    columns, rows = tabulate(images, stored["agebench"], posterior, point)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         run.write_csv(output, columns, rows)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}; give another output=") from error
-    for i, answer in zip(read[:SHOWN], points if stamp["unit"] == "years" else labels, strict=False):
-        log.info("%s  %s%s", images.names[i], answer, " years" if stamp["unit"] == "years" else "")
+    read = [row for row in rows if row[1]]
+    for name, label, at, *_ in read[:SHOWN]:
+        log.info("%s  %s", name, f"{at} years" if stored["agebench"]["unit"] == "years" else label)
     if len(read) > SHOWN:
         log.info("...")
-    log.info("%s of %s images in %.1f s", f"{len(read):,}", f"{len(images.names):,}", seconds)
+    log.info("%s of %s images in %.1f s", f"{len(read):,}", f"{len(rows):,}", seconds)
     if images.broken:
         log.warning("%s could not be read: the column problem says why", f"{len(images.broken):,}")
     log.info("written to %s", output)
+
+
+def tabulate(
+    images: Unlabelled, stamp: dict[str, Any], posterior: Array, point: Array
+) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and a row of them for each image, in the order of the names.
+
+    Args:
+        images: Read through; of those that could be read there are answers.
+        stamp: Of the run's weights.
+        posterior: Float, shape (n, R).
+        point: Float, shape (n,).
+    """
+    names = stamp["label_names"]
+    labels = [names[best] for best in posterior.argmax(1)]
+    points = [f"{p:.6g}" for p in point] if stamp["ordered"] else labels
+    answers = zip(labels, points, ([f"{p:.6g}" for p in each] for each in posterior), strict=True)
+    rows = []
+    for place, name in enumerate(images.names):
+        if place in images.broken:
+            rows.append([name, *[""] * (2 + len(names)), images.broken[place]])
+        else:
+            label, at, each = next(answers)
+            rows.append([name, label, at, *each, ""])
+    return ["name", "label", "point", *(f"p({name})" for name in names), "problem"], rows
