@@ -1,0 +1,28 @@
+"""What docs/extending.md shows, taken from its page, runs."""
+
+import json
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
+
+
+def write_blocks(folder: Path, *names: str) -> None:
+    """Write the code blocks whose first line is a comment with one of these file names."""
+    blocks = re.findall(r"```\w+\n# (\S+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    for name, text in blocks:
+        if name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+
+
+def test_the_head_on_the_page_trains_and_has_metrics_with_intervals(command, tmp_path, monkeypatch):
+    write_blocks(tmp_path, "myheads.py", "myconf/head/earth_mover.yaml")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    command("train", "--config-dir", "myconf", "head=earth_mover", "data=demo", "data.target=age", "data.image_size=16",
+            "data.limit=100", "model=mlp", "trainer.max_epochs=1", "report=false", "hydra.run.dir=run")  # fmt: skip
+
+    results = json.loads(Path("run/results.json").read_text())
+    assert results["status"] == "completed"
+    assert {"test/mae", "test/loss"} <= results["intervals"].keys()
