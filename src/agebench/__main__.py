@@ -31,7 +31,7 @@ def main() -> None:
         from agebench.errors import did_you_mean
 
         print(
-            f"agebench: there is no verb {verb!r}{did_you_mean(verb, VERBS)} (known: {', '.join(VERBS)})",
+            f"agebench: there is no verb {verb!r}{did_you_mean(verb, VERBS)}; known: {', '.join(VERBS)}",
             file=sys.stderr,
         )
         sys.exit(2)

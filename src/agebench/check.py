@@ -160,7 +160,7 @@ def _check_monitor(cfg: DictConfig) -> None:
         if monitor is not None and monitor not in ("auto", *known):
             raise UserError(
                 f"{key} must be auto or a metric of data.target={cfg.data.target}, got {monitor}"
-                f"{did_you_mean(monitor, known)} (known: {', '.join(known)})"
+                f"{did_you_mean(monitor, known)}; known: {', '.join(known)}"
             )
 
 

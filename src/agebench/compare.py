@@ -53,7 +53,7 @@ def _formats(text: str, *, several: bool) -> list[str]:
     for name in names:
         if name not in FORMATS:
             raise UserError(
-                f"--format {name!r} does not exist{did_you_mean(name, FORMATS)} (choose of {', '.join(FORMATS)})"
+                f"--format {name!r} does not exist{did_you_mean(name, FORMATS)}; choose of {', '.join(FORMATS)}"
             )
     if not names:
         raise UserError(f"--format needs one or more of {', '.join(FORMATS)}, got {text!r}")

@@ -25,9 +25,9 @@ class BrokenImageError(UserError):
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """Return the end of a sentence on an unknown name: the known one that is nearest, or nothing."""
+    """Return what follows an unknown name in a sentence: the known one that is nearest, in brackets, or nothing."""
     close = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def chain(error: BaseException) -> list[BaseException]:

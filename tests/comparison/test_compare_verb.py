@@ -73,7 +73,7 @@ def test_several_formats_and_pictures_go_to_a_folder(verb, runs, tmp_path) -> No
     [
         (["nowhere"], "there is no folder nowhere"),
         (["."], "there is no run in or below ."),
-        ([".", "--format", "mdd"], "--format 'mdd' does not exist; did you mean 'md'?"),
+        ([".", "--format", "mdd"], "--format 'mdd' does not exist (did you mean 'md'?)"),
         ([".", "--format", ","], "--format needs one or more of md, csv, html, json"),
         ([".", "--format", "md,csv"], "makes several files: add --output FOLDER"),
         ([], "arguments are required: FOLDER"),

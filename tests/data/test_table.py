@@ -101,7 +101,8 @@ def test_a_table_in_shift_jis_is_refused_with_the_way_out(tmp_path: Path) -> Non
         (("path,kind", "a,b"), r"no column 'label'"),
         (("",), r"no column 'path', only none"),
         (("path,label",), "a header but no rows"),
-        (("path,label", "a,b", "a,c"), "names an image twice"),
+        (("path,label", "x,b", "a,b", "a,c"), r"names a twice: every path must be there once"),
+        (("path,label", "a,b", ",c"), "gives no path in row 2 below its header: fill it in"),
         (("path,label", "a,b", "c.png,"), "gives no label for .*c.png"),
         (("path,label", "a,b", "c.png"), "gives no label for .*c.png"),
         (("path,label,split", "a,b,training"), "split must be train, val or test, got training"),
@@ -159,8 +160,52 @@ def test_identities_are_known_of_all_images_or_of_none(tmp_path: Path) -> None:
 
 
 def test_an_image_may_not_be_there_twice_under_two_spellings_of_its_path(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="names an image twice"):
+    with pytest.raises(UserError, match=r"names a\.png twice"):
         table(tmp_path, "path,label", "a.png,x", "./a.png,y").records()
+
+
+@pytest.mark.parametrize(
+    ("column", "named", "nearest"), [("identity", "person", "persons"), ("split", "prt", "part"), ("split", "x", "")]
+)
+def test_a_column_that_is_named_must_be_there(tmp_path: Path, column: str, named: str, nearest: str) -> None:
+    source = table(tmp_path, "path,label,persons,part", "a,b,c,train", columns=COLUMNS | {column: named})
+
+    with pytest.raises(UserError) as raised:
+        source.records()
+
+    guess = f" (did you mean '{nearest}'?)" if nearest else ""
+    assert str(raised.value) == (
+        f"{source.root} has no column '{named}', only path, label, persons, part{guess}: "
+        f"name yours with data.columns.{column}=NAME"
+    )
+
+
+def test_the_usual_names_are_those_of_the_config(compose_config) -> None:
+    usual = compose_config("data=table", "data.root=x.csv").data.columns
+
+    assert dict(usual) == COLUMNS == {column: column for column in usual}
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_table_with_semicolons_or_tabs_is_read(tmp_path: Path, mark: str) -> None:
+    lines = ("path,label,identity", "a.png,cat,p1", "b.png,dog,p2")
+
+    records = table(tmp_path, *(line.replace(",", mark) for line in lines)).records()
+
+    assert records.names.tolist() == ["a.png", "b.png"]
+    assert records.columns["identity"].tolist() == ["p1", "p2"]
+
+
+def test_a_table_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = table(tmp_path, "path,label", "a,b")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(source.root))
+
+    monkeypatch.setattr(Path, "open", refuse)
+
+    with pytest.raises(UserError, match=r"cannot read .*mine\.csv \(Permission denied\): see to its permissions"):
+        source.records()
 
 
 def test_files_in_another_unicode_form_than_the_table_are_found(tmp_path: Path) -> None:

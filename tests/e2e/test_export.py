@@ -62,7 +62,7 @@ def test_the_file_answers_as_the_run_was_tested(command, trained, kind):
     [
         ("", "export needs a trained run: run=outputs/..."),
         ("run=nowhere", "nowhere is not a run"),
-        ("run=RUN format=onxx", "format must be one of onnx, pt2, got onxx; did you mean 'onnx'?"),
+        ("run=RUN format=onxx", "format must be one of onnx, pt2, got onxx (did you mean 'onnx'?)"),
         ("run=RUN output=here.onnx", "here.onnx is there already: give another output="),
         ("run=RUN output=about.onnx", "about.json is there already: give another output="),
         ("run=RUN output=here.onnx/model.onnx", "cannot write here.onnx/model.onnx"),

@@ -116,7 +116,7 @@ def test_classes_are_answered_by_name_and_one_image_is_enough(command, tmp_path,
         ("run=RUN images=bad batch_size=0", "batch_size must be a whole number of 1 or more, got 0"),
         ("run=RUN images=bad checkpoint=here.csv", "here.csv is damaged or no checkpoint"),
         ("run=RUN images=bad accelerator=warp", "accelerator=warp cannot be had here"),
-        ("run=RUN image=bad", "'image'; did you mean 'images'?"),
+        ("run=RUN image=bad", "'image' (did you mean 'images'?)"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(command, trained, capsys, arguments, sentence):

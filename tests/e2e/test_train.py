@@ -182,7 +182,7 @@ def test_a_wrong_value_in_any_point_stops_the_sweep_before_the_first(command, tm
         (("trainer.limit_train_batches=0.001",), "leaves no batch"),
         (("callbacks.checkpoint.monitor=val/foo",), "callbacks.checkpoint.monitor must be"),
         (("model._target_=nowhere.Net",), "cannot be imported"),
-        (("model._target_=agebench.models.mlp.MPL",), "agebench.models.mlp has no 'MPL'; did you mean 'MLP'?"),
+        (("model._target_=agebench.models.mlp.MPL",), "agebench.models.mlp has no 'MPL' (did you mean 'MLP'?)"),
         (("-m", "data=digits", "sweep=x,y"), "sweep names one folder for all points"),
         (("-m", "data=cacd,digits"), "no CACD images under"),
         (("data=digits", "model=mlp", "model.pretrained=true"), "no published weights"),

@@ -154,7 +154,7 @@ def _wanted(metric: str | None, completed: Sequence[Run]) -> str | None:
     wanted = wanted if wanted.removeprefix("test/") in known else wanted.lower()
     if wanted.removeprefix("test/") not in known:
         hint = did_you_mean(wanted.removeprefix("test/"), known)
-        raise UserError(f"no run here has the metric {metric!r}{hint} (known: {', '.join(known)})")
+        raise UserError(f"no run here has the metric {metric!r}{hint}; known: {', '.join(known)}")
     return wanted
 
 

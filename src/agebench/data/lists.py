@@ -89,13 +89,13 @@ def _read(file: str) -> tuple[list[list[str]], list[str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         lines = text.splitlines()
-        rows = [row for row in csv.reader(lines, delimiter=_delimiter(lines)) if any(row)]
+        rows = [row for row in csv.reader(lines, delimiter=delimiter(lines)) if any(row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {file} as a list in UTF-8 ({error}): save it as CSV UTF-8") from error
     return rows, lines
 
 
-def _delimiter(lines: list[str]) -> str:
+def delimiter(lines: list[str]) -> str:
     """Return what parts the cells: spreadsheets write a semicolon or a tab where the comma is the decimal sign."""
     first = next((line for line in lines if line.strip()), "")
     return next((mark for mark in ";\t" if first.count(mark) >= max(1, first.count(","))), ",")

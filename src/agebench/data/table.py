@@ -4,6 +4,7 @@ import csv
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from agebench.data.files import FileSource, FolderFiles, nfc
+from agebench.data.lists import delimiter
 from agebench.data.records import Array, Records
-from agebench.errors import UserError
+from agebench.errors import UserError, did_you_mean
 
 NUMBER = re.compile(r"-?[0-9]+")
 
@@ -23,7 +25,7 @@ class Table(FileSource):
     Args:
         root: The CSV file (UTF-8, header in the first row); relative image paths are taken from its folder.
         columns: Names of the columns for `path` and `label`, and, if the table has them, `identity` and `split`
-            (train, val or test).
+            (train, val or test). The latter two must be there if they are given another name than that.
         label: `class` if labels are names, `age` if they are years (then decade, age and bins can be learnt).
     """
 
@@ -65,17 +67,24 @@ class Table(FileSource):
         if not self.root.is_file():
             raise UserError(f"no table at {self.root}: data.root must be a CSV file with the columns path and label")
         try:
-            with self.root.open(newline="", encoding="utf-8-sig") as lines:
-                reader = csv.DictReader(lines)
-                rows, has = list(reader), list(reader.fieldnames or [])
+            with self.root.open(newline="", encoding="utf-8-sig") as file:
+                lines = file.readlines()
+            reader = csv.DictReader(lines, delimiter=delimiter(lines))
+            rows, has = list(reader), list(reader.fieldnames or [])
+        except OSError as error:
+            raise UserError(
+                f"cannot read {self.root} ({error.strerror or error}): see to its permissions, or to the disk"
+            ) from error
         except (UnicodeDecodeError, csv.Error) as error:
             raise UserError(
                 f"cannot read {self.root} as a CSV file in UTF-8 ({error}): save it as CSV UTF-8"
             ) from error
-        for column in ("path", "label"):
-            if self.columns.get(column) not in has:
+        for column in ("path", "label", "identity", "split"):
+            name = self.columns.get(column)
+            # Without the last two under their usual names a table is one that has none of it; a name given is meant.
+            if name not in has and (column in ("path", "label") or name not in (None, column)):
                 raise UserError(
-                    f"{self.root} has no column {self.columns.get(column)!r}, only {', '.join(has) or 'none'}: "
+                    f"{self.root} has no column {name!r}, only {', '.join(has) or 'none'}{did_you_mean(name, has)}: "
                     f"name yours with data.columns.{column}=NAME"
                 )
         if not rows:
@@ -85,8 +94,14 @@ class Table(FileSource):
             return np.array([row[self.columns[column]] or "" for row in rows])
 
         names, labels = read("path"), read("label")
-        if len({nfc(os.path.normpath(name)) for name in names}) < len(names):  # ./a.jpg is a.jpg
-            raise UserError(f"{self.root} names an image twice: every path must be there once")
+        if (names == "").any():
+            raise UserError(
+                f"{self.root} gives no path in row {np.argmax(names == '') + 1} below its header: "
+                "fill it in or take the row out"
+            )
+        spelled = Counter(nfc(os.path.normpath(name)) for name in names)  # ./a.jpg is a.jpg
+        if len(spelled) < len(names):
+            raise UserError(f"{self.root} names {spelled.most_common(1)[0][0]} twice: every path must be there once")
         if (labels == "").any():
             raise UserError(f"{self.root} gives no label for {names[labels == ''][0]}: fill it in or take the row out")
         columns: dict[str, Array] = {}

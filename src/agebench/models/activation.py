@@ -27,5 +27,5 @@ def activation_layer(name: str) -> nn.Module:
     """
     if name not in _LAYERS:
         guess = did_you_mean(str(name).lower(), _LAYERS)
-        raise UserError(f"model.activation={name} is unknown{guess} (known: {', '.join(_LAYERS)})")
+        raise UserError(f"model.activation={name} is unknown{guess}; known: {', '.join(_LAYERS)}")
     return _LAYERS[name]()
