@@ -324,6 +324,15 @@ def test_images_of_other_names_without_metadata_are_refused(tmp_path: Path) -> N
     assert "is named as CACD's are" in refusal(CACD(str(tmp_path)).records)
 
 
+def test_an_age_in_a_name_that_nobody_reaches_is_refused(tmp_path: Path) -> None:
+    draw(tmp_path, *NAMES)
+    (tmp_path / "999_Somebody_0001.jpg").touch()
+
+    message = refusal(CACD(str(tmp_path)).records)
+
+    assert message.startswith(f"999_Somebody_0001.jpg under {tmp_path} would show somebody of 999 years, at most 200")
+
+
 def test_images_none_of_which_is_listed_are_refused(tmp_path: Path) -> None:
     write_v5(tmp_path / "celebrity2000_meta.mat")
     draw(tmp_path, "10.png", "11.png")

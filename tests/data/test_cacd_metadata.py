@@ -167,6 +167,10 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "v5 with no rows": (lambda p: write_v5(p, rows=[]), "field age is no list of numbers"),
     "v5 with half an age": (lambda p: write_v5(p, age=np.full((7, 1), 30.5)), "field age holds 30.5"),
     "v5 with an age in words": (lambda p: write_v5(p, age=cells(*["old"] * 7)), "field age is no list of numbers"),
+    "v5 with an age of 999": (
+        lambda p: write_v5(p, age=np.array([[53, 14, 15, 999, 40, 23, 31]]).T),
+        r"42_Conan_O'Brien_0007\.jpg shows somebody of 999 years, at most 200 are believed",
+    ),
     "v5 with a rank of nan": (lambda p: write_v5(p, rank=np.full((7, 1), np.nan)), "field rank holds nan"),
     "v5 with a birth out of bounds": (lambda p: write_v5(p, birth=np.full((7, 1), 1e300)), "field birth holds 1e"),
     "v5 with numbers for names": (lambda p: write_v5(p, name=cells(*range(7))), "names an image '0'"),
@@ -188,6 +192,10 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "v7.3 with numbers for names": (lambda p: write_v73(p, name=np.ones((1, 7))), "field name is no list of texts"),
     "v7.3 with an age of infinity": (lambda p: write_v73(p, age=np.full((1, 7), np.inf)), "field age holds inf"),
     "v7.3 with an age in words": (lambda p: write_v73(p, age=[b"old"] * 7), "field age is no list of numbers"),
+    "v7.3 with an age of -5": (
+        lambda p: write_v73(p, age=np.array([[53, -5, 15, 42, 40, 23, 31]])),
+        r"14_Chloë_Moretz_0001\.jpg shows somebody of -5 years",
+    ),
     "v7.3 with fewer ages": (lambda p: write_v73(p, age=np.ones((1, 2))), r"differ in length, \[2, 7\]"),
     "v7.3 with names that lead nowhere": (lambda p: write_v73(p, name=no_reference), "download it again"),
     "v7.3 with names that lead to a folder": (lambda p: write_v73(p, name=same_reference_of("#refs#")), "is no text"),
@@ -216,6 +224,24 @@ def test_every_kind_of_bad_metadata_is_answered_in_one_sentence(tmp_path: Path, 
     assert message.endswith("): download it again, see docs/data.md")
     assert "\n" not in message
     assert len(message) - len(str(tmp_path)) < 300
+
+
+@pytest.mark.parametrize("write", [write_v5, write_v73], ids=["v5", "v7.3"])
+def test_metadata_that_may_not_be_read_is_not_to_be_downloaded_again(
+    tmp_path: Path, write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "meta.mat")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(scipy.io, "loadmat", refuse)
+    monkeypatch.setattr(h5py, "is_hdf5", lambda _: False)  # as h5py answers of a file that it may not open
+
+    with pytest.raises(UserError) as caught:
+        read_metadata(path)
+
+    assert str(caught.value) == f"cannot read {path} (Permission denied): see to its permissions"
 
 
 @pytest.mark.data

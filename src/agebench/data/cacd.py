@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from agebench.data.archives import ARCHIVE_SUFFIXES, open_archive
-from agebench.data.cacd_metadata import METADATA, NAME, read_metadata
+from agebench.data.cacd_metadata import METADATA, MOST_YEARS, NAME, no_age, read_metadata
 from agebench.data.demo import write_demo
 from agebench.data.files import Files, FileSource, FolderFiles, find_images, nfc
 from agebench.data.names import match_names
@@ -85,6 +85,12 @@ class CACD(FileSource):
                 f"{METADATA[0]} ages are read off the names: put that file there, or use data=folder or data=table"
             )
         ages, people = _ages_and_people(names)
+        if len(unfit := no_age(ages)):
+            name, age = names[unfit[0]], ages[unfit[0]]
+            raise UserError(
+                f"{name} under {self.root} would show somebody of {age} years, at most {MOST_YEARS} are believed: "
+                f"take it away, or put {METADATA[0]} there, which has the ages"
+            )
         return Records(names, {"age": ages, "identity": people})
 
     def _nothing(self) -> UserError:

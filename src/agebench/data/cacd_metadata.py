@@ -13,7 +13,8 @@ from agebench.errors import UserError, told
 
 METADATA = ("celebrity2000_meta.mat", "celebrity2000.mat")
 FIELDS = ("age", "identity", "year", "rank", "lfw", "birth")
-NAME = re.compile(r"(\d+)_(.+)_(\d+)\.jpe?g", re.IGNORECASE)  # age, person, number
+MOST_YEARS = 200
+NAME = re.compile(r"(\d{1,3})_(.+)_(\d+)\.jpe?g", re.IGNORECASE)  # age, person, number
 
 STRUCT = "celebrityImageData"
 CACHE = 2**20  # bytes; HDF5 would let its own grow to 600 MB over the headers of 163,446 names
@@ -27,7 +28,8 @@ def read_metadata(path: Path) -> dict[str, Array]:
     """Read CACD's metadata, MATLAB 5 by scipy or MATLAB 7.3 by h5py, whose feature array is never touched.
 
     Returns:
-        `name`, str, in NFC, unique and each a full match of NAME, and the FIELDS, int64; each of shape (N,), N > 0.
+        `name`, str, in NFC, unique and each a full match of NAME, and the FIELDS, int64, `age` from 0 to MOST_YEARS;
+        each of shape (N,), N > 0.
 
     Raises:
         UserError: If the file is neither, cut short, or does not hold that.
@@ -41,12 +43,23 @@ def read_metadata(path: Path) -> dict[str, Array]:
         sizes = {len(column) for column in columns.values()}
         if len(sizes) != 1:
             raise _UnfitError(f"its fields differ in length, {sorted(sizes)}")
+        unfit = no_age(columns["age"])
+        if len(unfit):
+            name, age = columns["name"][unfit[0]], columns["age"][unfit[0]]
+            raise _UnfitError(f"it says that {name} shows somebody of {age} years, at most {MOST_YEARS} are believed")
+    except PermissionError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}): see to its permissions") from error
     except Exception as error:  # a damaged file makes the two parsers raise nearly anything
         reason = told(error)
         raise UserError(
             f"cannot read {path} as CACD's metadata ({reason}): download it again, see docs/data.md"
         ) from error
     return columns
+
+
+def no_age(years: Array) -> Array:
+    """Return the rows that are no age of anybody, int64, shape (n,), of years of shape (N,)."""
+    return np.flatnonzero((years < 0) | (years > MOST_YEARS))
 
 
 def _read_v5(path: Path) -> dict[str, Any]:
