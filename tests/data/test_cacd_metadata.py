@@ -235,8 +235,7 @@ def test_metadata_that_may_not_be_read_is_not_to_be_downloaded_again(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(scipy.io, "loadmat", refuse)
-    monkeypatch.setattr(h5py, "is_hdf5", lambda _: False)  # as h5py answers of a file that it may not open
+    monkeypatch.setattr(Path, "open", refuse)
 
     with pytest.raises(UserError) as caught:
         read_metadata(path)
