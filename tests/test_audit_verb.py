@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from agebench.audit import audit, folder_name
+from agebench.data.demo import write_demo
 from agebench.errors import UserError
 
 Verb = Callable[..., dict[str, Any]]
@@ -151,6 +153,29 @@ def test_a_table_that_is_not_there_is_one_sentence(verb, tmp_path) -> None:
 def test_cacd_without_anything_says_what_it_needs(verb, tmp_path) -> None:
     with pytest.raises(UserError, match=r"celebrity2000_meta\.mat"):
         verb("data=cacd", f"data.root={tmp_path}")
+
+
+@pytest.fixture
+def cacd(tmp_path: Path) -> Path:
+    """Return a folder with the metadata of 300 faces of 30 people, and nothing else."""
+    root = tmp_path / "cacd"
+    write_demo(root, people=30, images=300, seed=0)
+    shutil.rmtree(root / "CACD2000")
+    return root
+
+
+def test_images_that_are_not_there_and_an_archive_that_cannot_be_read_are_told_apart(verb, cacd, caplog) -> None:
+    absent = verb("data=cacd", f"data.root={cacd}")
+    told = caplog.text
+    caplog.clear()
+    (cacd / "CACD2000.tar.gz").write_bytes(b"\x1f\x8b cut short")
+    damaged = verb("data=cacd", f"data.root={cacd}")
+
+    assert absent == damaged
+    assert "no image of data=cacd is there: all 300 that it lists are audited" in told
+    assert "which images of data=cacd are there cannot be told: all 300 that it lists are audited" in caplog.text
+    assert "no image of data=cacd" not in caplog.text
+    assert any("CACD2000.tar.gz" in r.message for r in caplog.records if r.levelname == "WARNING")
 
 
 @pytest.mark.data

@@ -29,13 +29,13 @@ def audit(cfg: Any) -> dict[str, Any]:
 
     log = logging.getLogger("agebench.audit")
     data = build_data(cfg)
-    empty = not cfg.listed and _has_no_image(data.source, log)
-    data.plan(listed=cfg.listed or empty)
-    if empty:
-        log.info("no image of data=%s is there: all %s that it lists are audited", data.name, f"{len(data.records):,}")
+    lack = "" if cfg.listed else _lack_of_images(data, log)
+    data.plan(listed=bool(cfg.listed or lack))
+    if lack:
+        log.info("%s: all %s that it lists are audited", lack, f"{len(data.records):,}")
     found = audits.audit(data.records, data.target, data.split)
     head = {"protocol": data.protocol, "split_sha": test_sha(data.records, data.split.test)}
-    found = {**head, "listed": bool(cfg.listed or empty), **found, "verdict": audits.verdict(found)}
+    found = {**head, "listed": bool(cfg.listed or lack), **found, "verdict": audits.verdict(found)}
 
     log.info("protocol %s", data.protocol)
     for line in table(found):
@@ -54,22 +54,26 @@ def audit(cfg: Any) -> dict[str, Any]:
     return found
 
 
-def _has_no_image(source: Any, log: Any) -> bool:
-    """Make a source ready and return whether it lists images without having a single one: a table is then enough."""
-    from agebench.errors import UserError
+def _lack_of_images(data: Any, log: Any) -> str:
+    """Make a source ready; if it lists images and has none to open, return why: the list is then enough."""
+    from agebench.errors import NoImagesError, UserError
 
+    none = f"no image of data={data.name} is there"
     try:
-        source.prepare()
+        data.source.prepare()
     except UserError as refusal:
         try:
-            source.records()
+            data.source.records()
         except UserError as error:
             if str(error) != str(refusal):
                 log.warning("%s", refusal)
             raise
+        if not isinstance(refusal, NoImagesError):
+            log.warning("%s", refusal)
+            return f"which images of data={data.name} are there cannot be told"
         log.info("%s", refusal)
-        return True
-    return not source.present().any()
+        return none
+    return "" if data.source.present().any() else none
 
 
 def table(found: dict[str, Any]) -> list[str]:

@@ -11,6 +11,10 @@ class UserError(Exception):
     """
 
 
+class NoImagesError(UserError):
+    """The data set can be listed and none of its images is there, which is enough for an audit."""
+
+
 class BrokenImageError(UserError):
     """One image cannot be had; the message is the reason alone, for whoever raises it knows no row.
 

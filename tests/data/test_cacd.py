@@ -1,6 +1,7 @@
 """CACD: the same records from each metadata file and from the names alone, its images unpacked or not."""
 
 import io
+import os
 import sys
 import tarfile
 import unicodedata
@@ -104,7 +105,7 @@ def test_without_ranks_the_official_split_says_where_they_are(tmp_path: Path) ->
     draw(tmp_path, *NAMES)
     records = CACD(str(tmp_path)).records()
 
-    with pytest.raises(UserError, match=r"official needs parts .* the ranks in celebrity2000_meta\.mat"):
+    with pytest.raises(UserError, match=r"official needs parts .* the ranks in celebrity2000_meta\.mat or "):
         official(records, make_target(records, "decade").labels)
 
 
@@ -303,9 +304,10 @@ def test_no_image_is_answered_with_what_was_expected_where(tmp_path: Path) -> No
 
     only = ", only the metadata celebrity2000_meta.mat"
     assert message.startswith(f"no CACD images under {tmp_path}{only}: expected {tmp_path}/CACD2000/*.jpg or ")
-    for part in ("CACD2000.tar.gz", ".zip", "celebrity2000_meta.mat", "docs/data.md", "data.root=", "data=demo"):
+    for part in ("CACD2000.tar.gz", ".zip", "docs/data.md", "data.root=", "data=demo"):
         assert part in message
     elsewhere = message.replace(only, "").replace(str(tmp_path), str(nowhere.root))
+    elsewhere = elsewhere.replace(".zip);", ".zip), with celebrity2000_meta.mat beside it;")
     assert refusal(nowhere.prepare) == refusal(nowhere.records) == elsewhere
 
 
@@ -315,6 +317,79 @@ def test_half_a_download_is_named_as_what_it_is(tmp_path: Path, file: str) -> No
 
     assert f"under {tmp_path}, only {file}, a download that is not finished: expected" in refusal(
         CACD(str(tmp_path)).prepare
+    )
+
+
+@pytest.mark.parametrize("file", ["CACD2000.7z", "cacd.TAR.BZ2", "faces.rar", "CACD2000.tar.xz"])
+def test_an_archive_of_another_kind_is_named(tmp_path: Path, file: str) -> None:
+    write_v5(tmp_path / "celebrity2000_meta.mat")
+    (tmp_path / file).write_bytes(b"packed")
+
+    message = refusal(CACD(str(tmp_path)).prepare)
+
+    only = f"only the metadata celebrity2000_meta.mat and {file}, an archive of a kind that is not read (unpack it): "
+    assert only in message
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "CACD2000.tar.gz").symlink_to(tmp_path / "other-disk" / "CACD2000.tar.gz")
+
+    inside, itself = (refusal(CACD(str(root)).prepare) for root in (tmp_path, tmp_path / "CACD2000.tar.gz"))
+
+    assert f"under {tmp_path}, only CACD2000.tar.gz, a link that leads nowhere: expected" in inside
+    assert itself.startswith(f"{tmp_path / 'CACD2000.tar.gz'} is a link that leads nowhere: give ")
+
+
+def test_a_root_that_is_no_archive_is_told_what_to_give(tmp_path: Path) -> None:
+    meta = write_v5(tmp_path / "celebrity2000_meta.mat")
+
+    metadata, missing = (refusal(CACD(str(root)).prepare) for root in (meta, tmp_path / "nothere.tar.gz"))
+
+    assert metadata == (
+        f"data.root={meta} is no folder of images: give the folder that holds them and the metadata, "
+        f"data.root={tmp_path}"
+    )
+    assert missing.startswith(f"there is no file {tmp_path / 'nothere.tar.gz'}: give an archive that is there, or ")
+
+
+def test_metadata_in_another_case_is_read(tmp_path: Path) -> None:
+    write_v5(tmp_path / "Celebrity2000_Meta.mat")
+    draw(tmp_path, *NAMES)
+
+    assert "rank" in CACD(str(tmp_path)).records().columns
+
+
+def test_metadata_half_downloaded_is_named_before_ages_are_read_off_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "celebrity2000_meta.mat.part").write_bytes(b"half")
+    (tmp_path / "notes.txt.part").write_bytes(b"another")
+    draw(tmp_path, *NAMES)
+
+    assert len(CACD(str(tmp_path)).records()) == 7
+
+    told = (
+        "celebrity2000_meta.mat.part is a download that is not finished: ages are read off names, and no rank is known"
+    )
+    assert [record.message for record in caplog.records] == [told]
+
+
+def test_a_folder_that_may_not_be_listed_is_no_folder_without_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_v5(tmp_path / "celebrity2000_meta.mat")
+    draw(tmp_path / "CACD2000", *NAMES)
+    scandir, locked = os.scandir, str(tmp_path / "CACD2000")
+
+    def refuse(path: Any) -> Any:
+        if str(path) == locked:
+            raise PermissionError(13, "Permission denied", locked)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+    assert refusal(CACD(str(tmp_path)).prepare) == (
+        f"cannot list the folder {locked} (Permission denied): see to its permissions"
     )
 
 

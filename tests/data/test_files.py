@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 from agebench.data import files
 from agebench.data.files import FileSource, FolderFiles, decode, find_images, nfc
 from agebench.data.records import Records
-from agebench.errors import BrokenImageError
+from agebench.errors import BrokenImageError, UserError
 
 
 def draw(path: Path, *, seed: int = 0) -> Path:
@@ -59,6 +60,27 @@ def test_a_link_that_leads_back_is_not_followed(tmp_path: Path, monkeypatch: pyt
 
 def test_a_folder_that_is_not_there_holds_no_image(tmp_path: Path) -> None:
     assert list(find_images(tmp_path / "nowhere")) == []
+
+
+def test_a_folder_that_cannot_be_listed_is_told_and_not_passed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "1.png")
+    (tmp_path / "lost+found").mkdir()  # of root alone, on every disk of its own
+    (tmp_path / "b").mkdir()
+    scandir, locked = os.scandir, {str(tmp_path / "lost+found")}
+
+    def refuse(path: str) -> Any:
+        if path in locked:
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert list(find_images(tmp_path)) == ["1.png"]
+    locked.add(str(tmp_path / "b"))
+
+    with pytest.raises(UserError, match=r"cannot list the folder .*b \(Permission denied\): see to its permissions"):
+        list(find_images(tmp_path))
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow's, of the TIFF

@@ -252,6 +252,14 @@ def test_official_without_published_parts_is_refused_with_a_way_out() -> None:
         splits.official(untested, labels)
 
 
+def test_official_without_parts_advises_first_what_does_not_leak() -> None:
+    records, labels = crowd()
+    unranked = Records(records.names, {"identity": records.columns["identity"]})
+
+    with pytest.raises(UserError, match="names none: use data/split=identity, or random, which leaks people"):
+        splits.official(unranked, labels)
+
+
 @pytest.mark.parametrize(
     ("protocol", "there", "advice"),
     [

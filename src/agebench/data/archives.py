@@ -27,6 +27,13 @@ _OTHERS = {
 }
 
 
+def check_there(path: Path) -> None:
+    """Raise UserError if a path that is named as an archive leads to nothing."""
+    if path.name.lower().endswith(ARCHIVE_SUFFIXES) and not path.exists():
+        what = f"{path} is a link that leads nowhere" if path.is_symlink() else f"there is no file {path}"
+        raise UserError(f"{what}: give an archive that is there, or the folder that it lies in")
+
+
 def open_archive(path: Path, *, cache: Path | None = None) -> Files:
     """Return the images in a zip, a tar or a gzipped tar, each read without unpacking the rest.
 
@@ -41,7 +48,9 @@ def open_archive(path: Path, *, cache: Path | None = None) -> Files:
         with path.open("rb") as file:
             head = file.read(tarfile.BLOCKSIZE)
     except OSError as error:
-        raise UserError(f"cannot read the archive {path} ({error.strerror or error})") from error
+        raise UserError(
+            f"cannot read the archive {path} ({error.strerror or error}): see to its permissions, or to the disk"
+        ) from error
     if not head:
         raise UserError(f"{path} is empty: delete it, and download it again")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):

@@ -4,18 +4,20 @@ Source: Chen, Chen, Hsu (2014), https://bcsiriuschen.github.io/CARC/. The files 
 """
 
 import logging
+import os
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from agebench.data.archives import ARCHIVE_SUFFIXES, open_archive
+from agebench.data.archives import ARCHIVE_SUFFIXES, check_there, open_archive
 from agebench.data.cacd_metadata import METADATA, MOST_YEARS, NAME, no_age, read_metadata
 from agebench.data.demo import write_demo
 from agebench.data.files import Files, FileSource, FolderFiles, find_images, nfc
+from agebench.data.members import ARCHIVES
 from agebench.data.names import match_names
 from agebench.data.records import Array, Records
-from agebench.errors import UserError
+from agebench.errors import NoImagesError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class CACD(FileSource):
         if not self._found:
             raise self._nothing()
         if not self.present().any():
-            raise UserError(
+            raise NoImagesError(
                 f"{self._metadata} lists none of the {len(self._found):,} images under {self.root}: they are named as "
                 f"{self._found[0]!r} and not as {self._records.names[0]}; set data.root to CACD's own images"
             )
@@ -84,6 +86,11 @@ class CACD(FileSource):
                 f"no image under {self.root} is named as CACD's are (53_Robin_Williams_0001.jpg), and without "
                 f"{METADATA[0]} ages are read off the names: put that file there, or use data=folder or data=table"
             )
+        for name in _find_unfinished(self._folder):
+            if name.lower().startswith(METADATA):
+                log.warning(
+                    "%s is a download that is not finished: ages are read off names, and no rank is known", name
+                )
         ages, people = _ages_and_people(names)
         if len(unfit := no_age(ages)):
             name, age = names[unfit[0]], ages[unfit[0]]
@@ -96,27 +103,43 @@ class CACD(FileSource):
     def _nothing(self) -> UserError:
         has = [] if self._metadata is None else [f"the metadata {self._metadata.name}"]
         has += [f"{name}, a download that is not finished" for name in _find_unfinished(self.root)]
+        has += _find_unread(self.root)
         only = f", only {' and '.join(has)}" if has else ""
-        return UserError(
+        beside = f", with {METADATA[0]} beside it" if self._metadata is None else ""
+        return NoImagesError(
             f"no CACD images under {self.root}{only}: expected {self.root}/CACD2000/*.jpg or "
-            f"{self.root}/CACD2000.tar.gz (or .tgz, .tar, .zip), with {METADATA[0]} beside it; see docs/data.md for "
+            f"{self.root}/CACD2000.tar.gz (or .tgz, .tar, .zip){beside}; see docs/data.md for "
             "where to get them, set data.root=FOLDER, or try data=demo"
         )
+
+    @cached_property
+    def _folder(self) -> Path:
+        return self.root if self.root.is_dir() else self.root.parent
 
     @cached_property
     def _metadata(self) -> Path | None:
         """The metadata file in the data's own folder, in one within it, or in the one around it."""
         if not self.root.exists():
             return None
-        own = self.root if self.root.is_dir() else self.root.parent
+        own = self._folder
         folders = [own, *sorted(folder for folder in own.glob("*/") if not folder.name.startswith("."))]
         if own == self.root:
             folders.append(self.root.absolute().parent)
-        candidates = (folder / file for folder in folders for file in METADATA)
-        return next((path for path in candidates if path.is_file()), None)
+        for folder in folders:
+            spelled = {name.lower(): name for name in reversed(_names_in(folder))}  # in any case, small letters first
+            for file in METADATA:
+                if file in spelled and (folder / spelled[file]).is_file():
+                    return folder / spelled[file]
+        return None
 
     @cached_property
     def _files(self) -> Files:
+        check_there(self.root)
+        if self.root.suffix.lower() == ".mat" and not self.root.is_dir():
+            raise UserError(
+                f"data.root={self.root} is no folder of images: give the folder that holds them and the metadata, "
+                f"data.root={self.root.parent}"
+            )
         archive = self.root if self.root.is_file() else _find_archive(self.root)
         return FolderFiles(self.root) if archive is None else open_archive(archive, cache=self.cache)
 
@@ -150,12 +173,10 @@ class Demo(CACD):
 
 def _find_archive(folder: Path) -> Path | None:
     """Return the archive in a folder that holds no unpacked image."""
-    if not folder.is_dir():
-        return None
     found = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.name.lower().endswith(ARCHIVE_SUFFIXES) and not path.name.startswith(".") and path.is_file()
+        folder / name
+        for name in _names_in(folder)
+        if name.lower().endswith(ARCHIVE_SUFFIXES) and not name.startswith(".") and (folder / name).is_file()
     ]
     if not found:
         return None
@@ -173,8 +194,27 @@ def _find_archive(folder: Path) -> Path | None:
 
 def _find_unfinished(folder: Path) -> list[str]:
     """Return the names of downloads in a folder that browsers and download tools have not ended."""
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path.name for path in found if path.name.lower().endswith(UNFINISHED))
+    return [name for name in _names_in(folder) if name.lower().endswith(UNFINISHED)]
+
+
+def _find_unread(folder: Path) -> list[str]:
+    """Return what is said of the archives in a folder that are of no kind that is read, or links that lead nowhere."""
+    told = []
+    for name in _names_in(folder):
+        path = folder / name
+        if path.is_symlink() and not path.exists():
+            told.append(f"{name}, a link that leads nowhere")
+        elif name.lower().endswith(ARCHIVES) and not name.startswith(".") and path.is_file():
+            told.append(f"{name}, an archive of a kind that is not read (unpack it)")
+    return told
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Return what lies in a folder, sorted, or nothing if it cannot be listed: find_images says so."""
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208  # a Path for each of 163,446 costs seconds
+    except OSError:
+        return []
 
 
 def _as_listed(path: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from agebench.data.records import Array, Records
-from agebench.errors import BrokenImageError, told
+from agebench.errors import BrokenImageError, UserError, told
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")  # an EPS, say, would start Ghostscript
@@ -159,10 +159,13 @@ def find_images(folder: Path) -> Iterator[str]:
     """Yield every image file below a folder, at any depth, by its path below it; hidden files and folders are skipped.
 
     Links to folders are followed, unless they lead back to a folder that they lie in.
+
+    Raises:
+        UserError: If a folder is there and cannot be listed; os.walk by itself would pass it by.
     """
     root = str(folder)
-    for here, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [f for f in folders if not f.startswith(".") and not _leads_back(Path(here, f))]
+    for here, folders, files in os.walk(root, followlinks=True, onerror=_refuse):
+        folders[:] = [f for f in folders if not _is_hidden(f) and not _leads_back(Path(here, f))]
         # Text, for a Path for each of 163,446 files costs seconds.
         below = here[len(root) :].replace(os.sep, "/").strip("/")
         yield from (f"{below}/{file}" if below else file for file in files if is_image(file))
@@ -185,6 +188,16 @@ def nfc(text: str) -> str:
 
 def _is_utf8(text: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot list the folder {error.filename} ({reason}): see to its permissions") from error
+
+
+def _is_hidden(folder: str) -> bool:
+    return folder.startswith(".") or folder == "lost+found"  # which every ext4 disk has for root alone
 
 
 def _leads_back(folder: Path) -> bool:

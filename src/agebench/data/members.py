@@ -10,7 +10,7 @@ from agebench.errors import UserError
 MOST_RATIO = 200  # unpacked to packed; photos hardly shrink at all
 HARMLESS_BYTES = 2**30  # unpacked, of a whole archive: below that no ratio is asked for
 
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _AS_PUBLISHED = "use the archive as published"
@@ -42,7 +42,7 @@ class Members(Generic[T]):
             raise UserError(f"{self.path} holds the unsafe name {_shown(name)}; {_AS_PUBLISHED}")
         if not parts or "__MACOSX" in parts or any(part.startswith(".") for part in parts):
             return None
-        if parts[-1].lower().endswith(_ARCHIVES):
+        if parts[-1].lower().endswith(ARCHIVES):
             self._nested = name
         if not is_image(parts[-1]):
             return None

@@ -60,8 +60,8 @@ def official(
     """
     if "part" not in records.columns:
         raise UserError(
-            "data/split=official needs parts fixed by the publisher (for CACD: the ranks in celebrity2000_meta.mat), "
-            "and this data names none: use data/split=random, or identity if people are known"
+            "data/split=official needs parts fixed by the publisher (for CACD: the ranks in celebrity2000_meta.mat or "
+            f"celebrity2000.mat), and this data names none: use {_without_parts(records)}"
         )
     split = _published("official", records, labels, seed=seed, val_share=None if val_from_test else val_share)
     if not val_from_test:
@@ -95,11 +95,16 @@ def _check_parts(name: str, records: Records, needed: Sequence[str]) -> None:
         return
     marked, there = _marked(records, empty), ", ".join(f"{count:,} {part}" for part, count in has.items() if count)
     told = f"the data set marks {marked:,} and none of them is there" if marked else "this data marks none"
-    people = len(np.unique(records.columns["identity"])) if "identity" in records.columns else 0
-    other = "data/split=identity, or random, which leaks people" if people >= 10 else "data/split=random"
     raise UserError(
-        f"data/split={name} needs {empty} images: {told}, but {there or 'no image of any part'}; use {other}"
+        f"data/split={name} needs {empty} images: {told}, but {there or 'no image of any part'}; "
+        f"use {_without_parts(records)}"
     )
+
+
+def _without_parts(records: Records) -> str:
+    """Return the splits to advise where the publisher's parts cannot be had, one that does not leak first."""
+    people = len(np.unique(records.columns["identity"])) if "identity" in records.columns else 0
+    return "data/split=identity, or random, which leaks people" if people >= 10 else "data/split=random"
 
 
 def _marked(records: Records, part: str) -> int:
