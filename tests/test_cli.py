@@ -56,10 +56,18 @@ def run_line(monkeypatch, tmp_path, conf):
         ("a=1 --info searchpath b=2", "--info=searchpath a=1 b=2"),
         ("~trainer +x=1 -m ++y=-1", "-m ~trainer +x=1 ++y=-1"),
         ("a=1 --config-dir", "--config-dir a=1"),
+        ("data.root=~/faces", "data.root='/home/me/faces'"),
+        ("paths.cache=~", "paths.cache='/home/me'"),
+        ("-m a=~/x,~/y b=[~/x,z~1,w]", "-m a='/home/me/x','/home/me/y' b=['/home/me/x','z~1',w]"),
+        ("a='~/x'", "a='~/x'"),
+        ("~model=mlp", "~model=mlp"),
         ("", ""),
     ],
 )
-def test_flags_may_stand_anywhere(line, expected) -> None:
+def test_flags_may_stand_anywhere_and_a_tilde_is_home(line, expected, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+
     flags, overrides = split_flags(line.split())
 
     assert [*flags, *overrides] == expected.split()
@@ -87,7 +95,8 @@ def test_flags_may_stand_anywhere(line, expected) -> None:
         (["optim.lr=1e-4,1e-3"], "optim.lr has several values: add -m to run them all, or write optim.lr=[1e-4,1e-3]"),
         (["optim.lr=[1"], "cannot read optim.lr=[1 (no viable alternative at input '[1'): give KEY=VALUE"),
         (["optim.lr", "=", "3"], "cannot read optim.lr (missing EQUAL at '<EOF>'): give KEY=VALUE without spaces"),
-        (["data.name=顔"], "cannot read data.name=顔"),
+        (["data.name=顔"], "cannot read data.name=顔: give KEY=VALUE"),
+        (["data.root=/x&y"], "cannot read data.root=/x&y: give KEY=VALUE without spaces around =, and quote other"),
         (["=3"], "a group takes the name of a choice, as in model=mlp"),
         (["optim=null"], "a group takes the name of a choice, as in model=mlp"),
     ],

@@ -31,6 +31,10 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, str | int) and not isinstance(value, bool) and value != ""  # a folder may be called 2024
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
 def _is_node(value: Any) -> bool:
     return isinstance(value, Mapping | DictConfig)
 
@@ -45,6 +49,8 @@ RULES: tuple[Rule, ...] = (
     ("test_checkpoint", lambda v: v in ("best", "last"), "best or last"),
     ("optim.lr", lambda v: _is_number(v, 0, open_end=True), "a number above 0"),
     ("optim.weight_decay", lambda v: _is_number(v, 0), "a number of 0 or more"),
+    ("paths.cache", _is_text, "a folder, in which pixels are packed"),
+    ("data.source.root", _is_text, "where the data lies, as data.root=PATH has it (a folder named 2024 is ./2024)"),
     ("data.batch_size", lambda v: v == "full" or _is_int(v, 1), "a whole number of 1 or more, or full"),
     ("data.eval_batch_size", lambda v: _is_int(v, 1), "a whole number of 1 or more"),
     ("data.image_size", lambda v: _is_int(v, 1), "a side in px of 1 or more"),
@@ -148,6 +154,11 @@ def _check_target(cfg: DictConfig) -> None:
         )
     if cfg.data.target == "bins" and not cfg.data.get("bins"):
         raise UserError("data.target=bins needs the lower edges of the bins in years: data.bins=[18,30,45,60]")
+    if cfg.data.target != "bins" and cfg.data.get("bins"):
+        raise UserError(
+            f"data.bins needs data.target=bins, and the target is {cfg.data.target}: set data.target=bins, or leave "
+            "data.bins out"
+        )
 
 
 def _check_monitor(cfg: DictConfig) -> None:

@@ -40,14 +40,17 @@ sweep_folder: Path | None = None
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return flags, their values among them, and overrides: Hydra's parser takes no override after a flag."""
+    """Return flags, their values among them, and overrides: Hydra's parser takes no override after a flag.
+
+    A ~ in the value of an override is no mistake: it is the home folder where the shell would have put that.
+    """
     flags: list[str] = []
     overrides: list[str] = []
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("-"):
-            overrides.append(argument)
+            overrides.append(_with_home(argument))
         elif argument in VALUED:
             flags += [argument, *rest[:1]]
             rest = rest[1:]
@@ -62,6 +65,18 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def quoted(value: str) -> str:
     """Return a text as a value in Hydra's override grammar, whatever characters it has."""
     return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
+
+
+def _with_home(override: str) -> str:
+    """Return an override with ~/ as shells put it at the start of a word, and any other ~ quoted: Hydra takes none."""
+    key, sign, value = override.partition("=")
+    if "'" in value or '"' in value:
+        return override
+    return key + sign + re.sub(r"[^][,{}()=]*~[^][,{}()=]*", lambda m: quoted(_home(m[0])), value)
+
+
+def _home(path: str) -> str:
+    return os.path.expanduser(path)  # noqa: PTH111  # Path's raises for a user whom nobody knows
 
 
 def main(verb: str, task: Callable[[Any], Any], *, config_name: str) -> None:
@@ -206,8 +221,9 @@ def explain(error: BaseException, conf: Path) -> str | None:
         if str(error.override).endswith(","):
             return f"cannot read {error.override}: it ends in a comma; give a value after it, or leave it out"
         reason = text.partition(" See http")[0].removeprefix(f"Error parsing override '{error.override}' ")
+        reason = "" if reason.startswith("LexerNoViableAlt") else f" ({reason})"  # which tells nothing but its own name
         return (
-            f"cannot read {error.override} ({reason}): give KEY=VALUE without spaces around =, "
+            f"cannot read {error.override}{reason}: give KEY=VALUE without spaces around =, "
             f"""and quote other values than plain words and numbers twice: 'KEY="VALUE"'"""
         )
     if match := re.search(r"Ambiguous value for argument '([^=']+)=([^']*)'", text):
