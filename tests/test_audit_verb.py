@@ -46,6 +46,11 @@ def test_a_table_alone_is_enough(verb, table, tmp_path, caplog) -> None:
     assert found["protocol"] == "table/random/age"
     assert found["listed"]
     assert len(found["split_sha"]) == 16
+    assert {path.name for path in (tmp_path / "out" / ".hydra").iterdir()} == {
+        "config.yaml",
+        "hydra.yaml",
+        "overrides.yaml",
+    }
     assert [found["splits"][part]["images"] for part in ("train", "val", "test")] == [160, 20, 20]
     assert found["test_identity_in_train"] == 1
     assert found["lookup_mae"] <= 0.7 < found["median_mae"]
@@ -146,8 +151,22 @@ def test_listed_is_true_or_false(verb, value) -> None:
 
 
 def test_a_table_that_is_not_there_is_one_sentence(verb, tmp_path) -> None:
+    (tmp_path / "out").mkdir()  # by Hydra
+
     with pytest.raises(UserError, match=r"no table at .*nothing\.csv"):
         verb("data=table", f"data.root={tmp_path}/nothing.csv")
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_audit_leaves_what_was_in_its_folder(verb, tmp_path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").touch()
+
+    with pytest.raises(UserError, match="listed must be true or false"):
+        verb("listed=1")
+
+    assert (tmp_path / "out" / "notes.txt").exists()
 
 
 def test_cacd_without_anything_says_what_it_needs(verb, tmp_path) -> None:

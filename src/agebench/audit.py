@@ -1,6 +1,8 @@
 """`python -m agebench.audit`: what a split leaks, told without opening an image."""
 
+import contextlib
 import re
+from pathlib import Path
 from typing import Any
 
 from agebench.cli import main as run_verb
@@ -9,10 +11,20 @@ from agebench.data.protocol import capped_name, split_name, target_name
 
 def audit(cfg: Any) -> dict[str, Any]:
     """Audit the split of a composed config; write audit.json, audit.png and split.csv, and return the former."""
-    import logging
-    from pathlib import Path
-
     from hydra.core.hydra_config import HydraConfig
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        return _audit(cfg, folder)
+    except Exception:
+        if folder != Path.cwd():
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()  # Hydra has made it
+        raise
+
+
+def _audit(cfg: Any, folder: Path) -> dict[str, Any]:
+    import logging
 
     from agebench.check import RULES, check_config
 
@@ -25,7 +37,7 @@ def audit(cfg: Any) -> dict[str, Any]:
     from agebench.outputs import write_split
     from agebench.report.leak import draw_leak
     from agebench.report.style import look
-    from agebench.run import write_json
+    from agebench.run import write_config, write_json
 
     log = logging.getLogger("agebench.audit")
     data = build_data(cfg)
@@ -41,8 +53,8 @@ def audit(cfg: Any) -> dict[str, Any]:
     for line in table(found):
         log.info(line)
     log.info("%s", found["verdict"])
-    folder = Path(HydraConfig.get().runtime.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder, cfg)
     write_json(folder / "audit.json", found)
     write_split(folder, data)
     target = data.target

@@ -140,6 +140,15 @@ def test_an_age_that_the_name_contradicts_is_the_metadatas(tmp_path: Path, caplo
     assert "2 images have another age" in caplog.text
 
 
+def test_one_age_that_the_name_contradicts_is_one_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [(name, age + (age == 53), *rest) for name, age, *rest in ROWS]
+    write_v5(tmp_path / "celebrity2000_meta.mat", rows=rows)
+
+    CACD(str(tmp_path)).records()
+
+    assert "1 image has another age" in caplog.text
+
+
 @pytest.mark.parametrize("place", ["data", "data/metadata", "."])
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
 def test_metadata_may_lie_beside_in_a_folder_or_around(tmp_path: Path, place: str, packed: bool) -> None:

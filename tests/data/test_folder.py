@@ -92,7 +92,13 @@ def test_images_beside_the_parts_are_no_class_of_their_own(tmp_path: Path, caplo
     assert records.class_names == ("cat",)
     assert records.names.tolist() == ["train/cat/1.png", "val/cat/1.png"]
     assert [shade(source, row) for row in (0, 1)] == [0, 1]
-    assert "2 images" in caplog.text
+    assert "2 images lie in no class folder of train, val or test" in caplog.text
+
+
+def test_one_image_beside_the_parts_is_told_in_the_singular(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fill(tmp_path, "train/cat/1.png", "test/cat/2.png", "more/3.png").records()
+
+    assert "1 image lies in no class folder" in caplog.text
 
 
 def test_kana_that_macos_spelled_apart_are_one_class_name(tmp_path: Path) -> None:

@@ -428,8 +428,8 @@ def test_column_warns_of_images_that_the_data_has_not(tmp_path: Path, caplog: py
     with caplog.at_level(logging.WARNING):
         splits.column(*blocks(3), file=file)
 
-    assert "1 images" in caplog.text
-    assert "gone.jpg" in caplog.text
+    assert "1 image that " in caplog.text
+    assert "lists is not in this data, such as gone.jpg" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -649,7 +649,7 @@ def test_check_refuses_an_image_on_two_sides(part: str) -> None:
     rows = {"train": [0, 1, 2], "val": [3], "test": [4]} | {part: [2, 5]}
     split = Split("mine", **{name: np.array(r) for name, r in rows.items()})
 
-    with pytest.raises(UserError, match=f"1 images are in train and in {part}"):
+    with pytest.raises(UserError, match=f"1 image is in train and in {part}"):
         splits.check(split)
 
 

@@ -66,7 +66,8 @@ class CACD(FileSource):
         ages, people = _ages_and_people(names)
         differ = int((ages != fields["age"]).sum())
         if differ:
-            log.warning("%s images have another age in %s than in their names: it holds", f"{differ:,}", self._metadata)
+            images = "image has" if differ == 1 else "images have"
+            log.warning("%s %s another age in %s than by name: it holds", f"{differ:,}", images, self._metadata)
         if _group_alike(people, fields["identity"]):
             fields["identity"] = people
         else:

@@ -79,10 +79,10 @@ class Folder(FileSource):
             return found
         inside = [name for name, part in zip(found, parts, strict=True) if part]
         if len(inside) < len(found):
+            left = len(found) - len(inside)
+            images = "image lies" if left == 1 else "images lie"
             log.warning(
-                "%s images under %s are in no class folder of train, val or test and are left out",
-                f"{len(found) - len(inside):,}",
-                self.root,
+                "%s %s in no class folder of train, val or test under %s: left out", f"{left:,}", images, self.root
             )
         return inside
 

@@ -280,7 +280,8 @@ def column(
         if len(rows[part]) == 0:
             raise _no_match(part, files[part], listed, records, by_column=file is not None)
     if lost:
-        log.warning("%s images that %s lists are not in this data, such as %s", f"{len(lost):,}", told, lost[0])
+        images, are = ("image", "is") if len(lost) == 1 else ("images", "are")
+        log.warning("%s %s that %s lists %s not in this data, such as %s", f"{len(lost):,}", images, told, are, lost[0])
     val_is_test = np.array_equal(rows["val"], rows["test"])
     for first, second in (("train", "test"), ("train", "val"), ("val", "test")):
         shared = np.intersect1d(rows[first], rows[second])
@@ -335,8 +336,9 @@ def check(split: Split) -> None:
     for part in ("val", "test"):
         shared = np.intersect1d(split.train, split.part(part))
         if len(shared):
+            images = "image is" if len(shared) == 1 else "images are"
             raise UserError(
-                f"data/split={split.name}: {len(shared)} images are in train and in {part}; a split must not share any"
+                f"data/split={split.name}: {len(shared):,} {images} in train and in {part}; a split must not share any"
             )
 
 
