@@ -59,8 +59,6 @@ BROKEN = [
     ("data.target=age", "data=digits has no target age: set data.target=class"),
     ("data=cacd data.target=class", "data=cacd has no target class: set data.target=decade (or age, bins)"),
     ("data=cacd data.target=bins", "data.target=bins needs the lower edges of the bins in years: data.bins=[18,30"),
-    ("data=cacd data.bins=[18,30]", "data.bins needs data.target=bins, and the target is decade: set data.target=bins"),
-    ("data.bins=[18,30]", "data.bins needs data.target=bins, and the target is class"),
     ("data.split=random", "data.split must be chosen as a group: data/split=NAME, got random"),
     ("data.split.seed=-1", "data.split.seed must be a whole number from 0"),
     ("data/split=kfold data.split.fold=-1", "data.split.fold must be a whole number of 0 or more, got -1"),
@@ -84,6 +82,14 @@ def test_one_bad_value_is_answered_by_one_sentence(compose_config, line, sentenc
         check_config(config)
 
     assert str(raised.value).startswith(sentence)
+
+
+def test_bins_that_nothing_learns_are_told_and_let_be_for_a_sweep_over_targets(compose_config, caplog) -> None:
+    check_config(compose_config("data=cacd", "data.bins=[18,30]"))
+    check_config(compose_config("data=cacd", "data.target=bins", "data.bins=[18,30]"))
+
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["data.bins is for data.target=bins, and the target is decade: no bins are learnt"]
 
 
 def test_every_rule_is_broken_above() -> None:
