@@ -1,5 +1,6 @@
 """From a command line to an exit code: flags anywhere, and one sentence with the fix for every mistake."""
 
+import errno
 import logging
 import os
 import re
@@ -124,6 +125,15 @@ def test_a_missing_value_is_named(compose_config, conf) -> None:
         _ = config.model.model_name
 
     assert explain(raised.value, conf) == "model.model_name has no default: set model.model_name=VALUE"
+
+
+def test_what_is_forbidden_may_have_been_to_read_or_to_write(conf) -> None:
+    told = explain(PermissionError(errno.EACCES, "Permission denied", "/disk/cacd"), conf)
+
+    assert told is not None
+    assert told.startswith(
+        "cannot read or write /disk/cacd: Permission denied; see to its permissions, or choose another"
+    )
 
 
 def test_an_interpolation_that_leads_nowhere_names_its_key(compose_config, conf) -> None:

@@ -208,6 +208,11 @@ def explain(error: BaseException, conf: Path) -> str | None:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "the disk is full: make room, or choose another hydra.run.dir or paths.output"
     if isinstance(error, OSError) and error.filename and error.errno in UNWRITABLE:
+        if error.errno in (errno.EACCES, errno.EPERM):  # which says not what was tried
+            return (
+                f"cannot read or write {error.filename}: {error.strerror}; see to its permissions, or choose another "
+                "data.root, hydra.run.dir or paths.output"
+            )
         return f"cannot write {error.filename}: {error.strerror}; choose another hydra.run.dir or paths.output"
     text = " ".join(str(error).split()) if str(error) else str(links[-1])
     match = re.search(r"Could not (?:find|load) '(hydra/(?:launcher|sweeper))/(\w+)'", text)
