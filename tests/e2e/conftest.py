@@ -26,3 +26,21 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
         importlib.import_module(f"agebench.{verb}").main()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a run on demo faces, `run`, and the faces, `data/demo`; nobody writes there."""
+    from agebench import train
+
+    GlobalHydra.instance().clear()
+
+    folder = tmp_path_factory.mktemp("trained")
+    line = "data=demo data.target=age data.image_size=32 data.limit=300 model=small_cnn head=corn"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("AGEBENCH_DATA", str(folder / "data"))
+        more = ["trainer.max_epochs=1", "report=false", "hydra.run.dir=run"]
+        patch.setattr("sys.argv", ["agebench-train", *line.split(), *more])
+        train.main()
+    return folder

@@ -10,22 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-LINE = "data=demo data.image_size=32 data.limit=200 model=small_cnn trainer.max_epochs=1 report=false head=corn"
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a run on demo faces, `run`, and the faces, `data/demo`."""
-    from agebench import train
-
-    folder = tmp_path_factory.mktemp("export")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("AGEBENCH_DATA", str(folder / "data"))
-        patch.setattr("sys.argv", ["agebench-train", *LINE.split(), "hydra.run.dir=run"])
-        train.main()
-    return folder
-
 
 def read_images(folder: Path, names: list[str], about: dict) -> np.ndarray:
     """Bring images to the model's input by what its JSON says, with Pillow alone."""
@@ -54,7 +38,7 @@ def test_the_file_answers_as_the_run_was_tested(command, trained, kind):
     expected = [[float(row[f"p({label})"]) for label in about["labels"]] for row in rows]
     assert np.asarray(posterior) == pytest.approx(np.array(expected), abs=1e-5)
     assert np.asarray(point) == pytest.approx(np.array([float(row["point"]) for row in rows]))
-    assert (about["unit"], about["protocol"].split("/")[0]) == ("decades", "demo")
+    assert (about["unit"], about["protocol"].split("/")[0]) == ("years", "demo")
 
 
 @pytest.mark.parametrize(

@@ -20,21 +20,6 @@ def numbers(row: dict[str, str]) -> list[float]:
     return [float(value) for key, value in row.items() if key.startswith("p(")]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a run on demo faces, `run`, and the faces, `data/demo`."""
-    from agebench import train
-
-    folder = tmp_path_factory.mktemp("predict")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("AGEBENCH_DATA", str(folder / "data"))
-        line = "data=demo data.image_size=32 data.limit=300 model=small_cnn trainer.max_epochs=1 report=false"
-        patch.setattr("sys.argv", ["agebench-train", *line.split(), "data.target=age", "hydra.run.dir=run"])
-        train.main()
-    return folder
-
-
 @pytest.fixture
 def faces(trained: Path, tmp_path: Path) -> Path:
     """Return the faces that the run was tested on, in a folder of their own, out of which no label can be had."""
