@@ -50,6 +50,8 @@ def ship(cfg: DictConfig) -> None:
     """
     output = Path(str(cfg.output)).expanduser()
     about_file = output.with_suffix(".json")
+    if about_file == output:
+        raise UserError(f"{output} is what is written about the model: give output= another ending, as .{cfg.format}")
     for file in (output, about_file):
         if file.exists():
             raise UserError(f"{file} is there already: give another output=, or delete it")

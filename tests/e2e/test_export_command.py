@@ -48,6 +48,10 @@ def test_the_file_answers_as_the_run_was_tested(command, trained, kind):
         ("run=nowhere", "nowhere is not a run"),
         ("run=RUN format=onxx", "format must be one of onnx, pt2, got onxx (did you mean 'onnx'?)"),
         ("run=RUN output=here.onnx", "here.onnx is there already: give another output="),
+        (
+            "run=RUN output=new.json",
+            "new.json is what is written about the model: give output= another ending, as .onnx",
+        ),
         ("run=RUN output=about.onnx", "about.json is there already: give another output="),
         ("run=RUN output=here.onnx/model.onnx", "cannot write here.onnx/model.onnx"),
     ],
