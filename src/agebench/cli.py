@@ -107,6 +107,10 @@ def main(verb: str, task: Callable[[Any], Any], *, config_name: str) -> None:
     except KeyboardInterrupt:
         print(f"agebench {verb}: interrupted; what was finished is kept", file=sys.stderr)
         sys.exit(1)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning's test and predict end so, without a word
+            print(f"agebench {verb}: interrupted; what was finished is kept", file=sys.stderr)
+        raise
 
 
 class SweepError(Exception):
