@@ -417,9 +417,13 @@ def test_a_last_checkpoint_that_cannot_be_read_starts_it_over(train, tmp_path, w
     assert_same(tmp_path / "killed", whole)
 
 
+SHA_OF_NOTHING = "e3b0c44298fc1c14"
+
+
 def write_checkpoint(path: Path, step: int, **more: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"global_step": step, "weight": torch.tensor(float(step)), **more}, path)
+    weights = {"state_dict": {}, "agebench": {"weights_sha": SHA_OF_NOTHING}}
+    torch.save({"global_step": step, "weight": torch.tensor(float(step)), **weights, **more}, path)
 
 
 def written_run(folder: Path, *, last: int, best: int | None, kept: int | None) -> tuple[dict, Path]:
@@ -427,7 +431,7 @@ def written_run(folder: Path, *, last: int, best: int | None, kept: int | None) 
     checkpoints, config = folder / "checkpoints", {"seed": 0}
     state = {"best_model_path": "/old/best.ckpt", "dirpath": "/old", "best_k_models": {}}
     state |= {"kth_best_model_path": "", "last_model_path": ""}
-    stamp = {"config": config, "config_hash": run.config_hash(config), "data_sha": "sha"}
+    stamp = {"weights_sha": SHA_OF_NOTHING, "config": config, "config_hash": run.config_hash(config), "data_sha": "sha"}
     callbacks = {"ModelCheckpoint": state, "LastCheckpoint": {"epochs": 3}}
     write_checkpoint(checkpoints / "last.ckpt", last, callbacks=callbacks, agebench=stamp)
     for name, step in (("best.ckpt", best), (kept_file(checkpoints).name, kept)):

@@ -37,8 +37,9 @@ def _audit(cfg: Any, folder: Path) -> dict[str, Any]:
     from agebench.outputs import write_split
     from agebench.report.leak import draw_leak
     from agebench.report.style import look
-    from agebench.run import write_config, write_json
+    from agebench.run import check_folder, write_config, write_json
 
+    check_folder(folder, "audit")
     log = logging.getLogger("agebench.audit")
     data = build_data(cfg)
     lack = "" if cfg.listed else _lack_of_images(data, log)

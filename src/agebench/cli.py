@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agebench.errors import UserError, chain, did_you_mean
+from agebench.errors import FailedError, UserError, chain, did_you_mean
 
 # Hydra's flags that take a value of their own, after a space.
 VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
@@ -103,7 +103,7 @@ def main(verb: str, task: Callable[[Any], Any], *, config_name: str) -> None:
         if full or message is None:
             raise
         print(f"agebench {verb}: {message}", file=sys.stderr)
-        sys.exit(2 if not isinstance(error, SweepError) else 1)
+        sys.exit(1 if isinstance(error, FailedError) else 2)
     except KeyboardInterrupt:
         print(f"agebench {verb}: interrupted; what was finished is kept", file=sys.stderr)
         sys.exit(1)
@@ -113,7 +113,7 @@ def main(verb: str, task: Callable[[Any], Any], *, config_name: str) -> None:
         raise
 
 
-class SweepError(Exception):
+class SweepError(FailedError):
     """Some points of a sweep failed; each has already been reported."""
 
 
@@ -207,7 +207,7 @@ def explain(error: BaseException, conf: Path) -> str | None:
 
     links = chain(error)
     for found in links:
-        if isinstance(found, UserError | SweepError):
+        if isinstance(found, UserError | FailedError):
             return str(found)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "the disk is full: make room, or choose another hydra.run.dir or paths.output"

@@ -11,6 +11,13 @@ class UserError(Exception):
     """
 
 
+class FailedError(Exception):
+    """A job failed although command, config and data are right; the message says what happened and what may help.
+
+    The verbs print the message without a traceback and exit with code 1.
+    """
+
+
 class NoImagesError(UserError):
     """The data set can be listed and none of its images is there, which is enough for an audit."""
 
@@ -47,7 +54,7 @@ def chain(error: BaseException) -> list[BaseException]:
 def reason(error: BaseException) -> str:
     """Return what to write down of an exception: the sentence meant for the user if there is one in its chain."""
     for found in chain(error):
-        if isinstance(found, UserError):
+        if isinstance(found, UserError | FailedError):
             return str(found)
     return f"{type(error).__name__}: {error}"
 

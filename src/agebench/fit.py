@@ -22,9 +22,10 @@ from agebench.callbacks import EpochTable, Progress, Speed, skip_idle_hooks
 from agebench.checkpoints import WholeFiles
 from agebench.console import announce, device_name, tell
 from agebench.data.datamodule import ImageDataModule
-from agebench.errors import UserError, reason
+from agebench.errors import FailedError, UserError, reason
 from agebench.hparams import hparams
-from agebench.module import ImageModule
+from agebench.models.weights import hash_tensors
+from agebench.module import ImageModule, Predictions
 from agebench.outputs import data_sha, describe_data, describe_test, write_breakdown, write_predictions, write_split
 from agebench.summary import count_parameters
 from agebench.sweep import job
@@ -54,6 +55,8 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
         UserError: If the config or the data is wrong, or the directory holds another run.
     """
     first = run.is_first_process()
+    if first:
+        run.check_folder(run_dir, "run")
     run_dir.mkdir(parents=True, exist_ok=True)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     wanted = run.config_hash(config)
@@ -74,8 +77,8 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
             "resumed": before.get("resumed", 0),
         }
         if first:
-            run.write_config(run_dir, cfg)
             run.write_json(run_dir / "results.json", results)
+            run.write_config(run_dir, cfg)
         try:
             return _fit(cfg, config, run_dir, before, results, first=first)
         except (KeyboardInterrupt, SystemExit):
@@ -172,7 +175,7 @@ def _fit(
     fit_s = speed.fit_s
     checkpoint = trainer.checkpoint_callback
     best_path = getattr(checkpoint, "best_model_path", "") if cfg.test_checkpoint == "best" else ""
-    history = list(table.rows)  # before testing, which takes the callbacks back to where they were at the best epoch
+    history = list(table.rows)
     best = _best(history, monitor, mode, checkpoint)
     results |= {
         "best": {**best, "monitor": monitor, "mode": mode, "tested": "best" if best_path else "last"},
@@ -184,11 +187,9 @@ def _fit(
             "data_wait_share": round(speed.data_wait_share, 5),
         },
     }
-    # The weights in memory are the last ones, a run's that had already ended too: they were read with its checkpoint.
-    trainer.test(module, datamodule=data, ckpt_path=best_path or None, weights_only=True, verbose=False)
-    predictions = module.predictions
-    if predictions is None:
-        raise RuntimeError("the test ended without predictions")
+    last = run_dir / "checkpoints" / "last.ckpt"
+    predictions, weights_sha = _test(trainer, module, data, best_path or (last if last.is_file() else None))
+    results["weights_sha"] = weights_sha
     if not first:
         return float(best["value"])
 
@@ -213,6 +214,30 @@ def _fit(
     resume.tidy(run_dir)
     tell(results, run_dir)
     return float(best["value"])
+
+
+def _test(
+    trainer: L.Trainer, module: ImageModule, data: ImageDataModule, checkpoint: str | Path | None
+) -> tuple[Predictions, str]:
+    """Test the weights in a checkpoint file, or those in memory if there is none; return their hash too.
+
+    The file is read here and not by the trainer, which would let callbacks (weight averaging) restore other weights.
+
+    Raises:
+        FailedError: If a callback changed the weights for the test: the figures would not be those of the file.
+    """
+    if checkpoint is not None:
+        module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    weights_sha = hash_tensors(module.state_dict())
+    trainer.test(module, datamodule=data, verbose=False)
+    if module.predictions is None:
+        raise RuntimeError("the test ended without predictions")
+    if module.tested_sha != weights_sha:
+        raise FailedError(
+            "a callback changed the weights for the test, so that the figures would not be those of "
+            f"{checkpoint or 'the last epoch'}: leave out the callback that was added"
+        )
+    return module.predictions, weights_sha
 
 
 def _trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Any]) -> L.Trainer:

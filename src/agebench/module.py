@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from agebench import metrics
+from agebench.errors import FailedError
 from agebench.heads.base import Head
 from agebench.models.freeze import keep_frozen_in_eval
+from agebench.models.weights import hash_tensors
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
@@ -142,6 +144,7 @@ class ImageModule(L.LightningModule):
         self._compiled = torch.compile(model.forward) if compile else None
         self.collected = Collected()
         self.predictions: Predictions | None = None
+        self.tested_sha = ""  # of the weights that the last test really used
         # Of the epoch so far: images and mean loss of each step, hits, and the outputs that are yet to be counted.
         self._seen: list[tuple[int, Tensor]] = []
         self._hits: list[Tensor] = []
@@ -221,10 +224,12 @@ class ImageModule(L.LightningModule):
         sums = torch.stack([each.sum(), (mean * each).sum(), right]).float().to(self.device)
         count, loss, hits = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         means = {"train/loss": loss / count, "train/accuracy": hits / count}
+        if not math.isfinite(loss):  # on every device alike, for the sums are reduced
+            raise FailedError(
+                f"the training loss of epoch {self.current_epoch + 1} is {loss / count}: training has diverged. The "
+                "epochs before it are kept; try a lower optim.lr, scheduler.warmup_epochs or trainer.gradient_clip_val"
+            )
         self.log_dict(means, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
-        if not math.isfinite(loss):
-            log.warning("the training loss is %s: training stops; a lower optim.lr may help", loss)
-            self.trainer.should_stop = True
 
     def _evaluation_step(self, batch: Any) -> None:
         images = batch.images
@@ -285,6 +290,7 @@ class ImageModule(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the headline metrics of the test part; keep its predictions with all of its metrics."""
         answers, scores, (outputs, target, rows) = self._evaluate("test")
+        self.tested_sha = hash_tensors(self.state_dict())
         self.predictions = Predictions(
             **vars(answers),
             rows=rows.cpu().numpy(),
@@ -310,4 +316,5 @@ class ImageModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Stamp the checkpoint; plain data only, so that weights_only=True loads it."""
-        checkpoint["agebench"] = self.stamp
+        # Lightning calls this hook last: what callbacks such as weight averaging put into the state dict is hashed.
+        checkpoint["agebench"] = {**self.stamp, "weights_sha": hash_tensors(checkpoint["state_dict"])}

@@ -3,7 +3,7 @@
 import logging
 import pickle
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from agebench import run
 from agebench.checkpoints import keep_best, kept_file, move_paths
 from agebench.errors import UserError
+from agebench.models.weights import hash_tensors
 from agebench.sweep import job
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,8 @@ def find_start(folder: Path, before: Mapping[str, Any], *, config: Mapping[str, 
         stamp, epochs = held["agebench"], int(held["callbacks"]["LastCheckpoint"]["epochs"])
         known = stamp.get("config_hash"), stamp.get("data_sha")
         step = int(held["global_step"])
+        if stamp["weights_sha"] != hash_tensors(held["state_dict"]):
+            raise ValueError("its weights are not those that were saved")
     except UNREADABLE as error:
         _say("%s cannot be gone on from (%s): starting over", last, type(error).__name__)
         return Start()
@@ -114,8 +117,8 @@ def find_start(folder: Path, before: Mapping[str, Any], *, config: Mapping[str, 
 
 def prepare(folder: Path, start: Start) -> None:
     """Make a folder ready to be written from there on; of a run that starts over nothing stays."""
-    for half in folder.rglob("*.part"):  # the file that an earlier start was writing when it was killed
-        half.unlink()
+    # What an earlier start was writing when it was killed.
+    _remove(folder, "*.[0-9]*-[0-9]*.part", "metrics.part", "*.ckpt.part", "best*.part", inside=("", "checkpoints"))
     if start.checkpoint is not None:
         held = torch.load(start.checkpoint, map_location="cpu", weights_only=True, mmap=True)
         best = _best_of(held, start.checkpoint.parent)
@@ -126,11 +129,22 @@ def prepare(folder: Path, start: Start) -> None:
                 part.replace(best)
             keep_best(best)
         return
-    for old in (*folder.glob("events.out.tfevents*"), *folder.glob("checkpoints/*")):
-        old.unlink()
-    for name in WRITTEN:
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "report", ignore_errors=True)
+    _remove(folder, "events.out.tfevents*", *WRITTEN)
+    _remove(folder, "*.ckpt", inside=("checkpoints",))
+    _remove(folder, "*.png", "*.csv", "*.npz", inside=("report",))
+
+
+def _remove(folder: Path, *patterns: str, inside: Sequence[str] = ("",)) -> None:
+    """Remove the files of a run that match a pattern, directly inside it or inside named folders of it.
+
+    A link is never followed: what it points to may not belong to the run.
+    """
+    for place in (folder / name for name in inside):
+        if place.is_symlink():
+            continue
+        for file in (file for pattern in patterns for file in place.glob(pattern)):
+            if file.is_file() and not file.is_symlink():
+                file.unlink(missing_ok=True)
 
 
 def tidy(folder: Path) -> None:
@@ -155,7 +169,8 @@ def _right_best(best: Path, step: int) -> Path | None:
     """
     for path in (best, kept_file(best.parent)):
         try:
-            if torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"] <= step:
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            if held["global_step"] <= step and held["agebench"]["weights_sha"] == hash_tensors(held["state_dict"]):
                 return path
         except UNREADABLE:
             continue

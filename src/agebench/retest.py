@@ -43,6 +43,8 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
             shows whom it was trained on and `allow_leak` is false.
     """
     run_dir = Path(cfg.run)
+    if run.is_first_process():
+        run.check_folder(folder, "evaluation")
     trained = run.read_results(run_dir)
     other = cfg.get("data") is not None
     path, stored, config = read_checkpoint(run_dir, cfg.checkpoint, trained)
@@ -97,6 +99,7 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
     }
     if run.is_first_process():
         folder.mkdir(parents=True, exist_ok=True)
+        run.write_config(folder, cfg)
         write_split(folder, data)
         write_predictions(folder, data, predictions)
         write_breakdown(folder, data, predictions, bounds=bounds)

@@ -44,6 +44,10 @@ WITHOUT_EFFECT = (
 )
 
 
+STATUSES = ("running", "completed", "failed", "interrupted")
+WRITTEN_FIRST = {".lock", "train.log", "console.log", "evaluate.log", "audit.log"}  # before the first result
+
+
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return 12 hex digits that stand for all that decides a run's result.
 
@@ -155,6 +159,43 @@ def read_results(folder: Path) -> dict[str, Any]:
             f"{folder} is not a run: it has no readable results.json; give a folder that train wrote"
         ) from error
     return results
+
+
+def check_folder(folder: Path, kind: str) -> None:
+    """Raise UserError unless a folder is new, empty, or one that the same verb wrote: its files will be replaced.
+
+    Args:
+        folder: Where a verb is about to write.
+        kind: `run`, `evaluation` or `audit`.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another hydra.run.dir")
+    strange = {path.name for path in folder.iterdir()} - WRITTEN_FIRST
+    if not strange:
+        return
+    results, audited = _json(folder / "results.json"), _json(folder / "audit.json")
+    known = results.get("status") in STATUSES
+    found = {
+        "run": known and "run" not in results and isinstance(results.get("config"), str),
+        "evaluation": known and isinstance(results.get("run"), str),
+        "audit": isinstance(audited.get("protocol"), str),
+    }
+    if found[kind]:
+        return
+    other = next((name for name, is_there in found.items() if is_there), None)
+    what = f"holds another {other}" if other else f"is not empty and holds no {kind} of agebench"
+    raise UserError(f"{folder} {what} ({', '.join(sorted(strange)[:3])}): choose another hydra.run.dir")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return what a JSON file holds, empty if it cannot be read."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return read if isinstance(read, dict) else {}
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from agebench.errors import UserError, told
+from agebench.models.weights import hash_tensors
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,30 @@ def read_checkpoint(run_dir: Path, choice: str, results: dict[str, Any]) -> tupl
         raise UserError(f"{path} is damaged or no checkpoint ({kind}): give checkpoint=best, last or a file") from error
     if not isinstance(stored, dict) or "agebench" not in stored:
         raise UserError(f"{path} is no checkpoint of agebench's: give one of a run's checkpoints/")
+    check_weights(path, stored, results if choice == "tested" else {})
     return path, stored, _trained_config(stored["agebench"])
+
+
+def check_weights(path: Path, stored: dict[str, Any], results: Mapping[str, Any]) -> None:
+    """Raise UserError if weights are damaged, not finite, or not those that a run's results describe.
+
+    Args:
+        path: Of the checkpoint, for messages.
+        stored: What it holds.
+        results: What results.json says of the weights in this file; empty if it says nothing.
+    """
+    found, saved = hash_tensors(stored["state_dict"]), stored["agebench"].get("weights_sha")
+    if saved is None:
+        raise UserError(f"{path} was saved by an older agebench, without a hash of its weights: train again")
+    if found != saved:
+        raise UserError(f"{path} is damaged: its weights are not those that were saved; restore it from a copy")
+    if results.get("weights_sha") not in (None, found):
+        raise UserError(
+            f"{path} does not hold the weights that results.json describes: restore it from a copy, or give "
+            "checkpoint=best or last to use it all the same"
+        )
+    if not all(tensor.isfinite().all() for tensor in stored["state_dict"].values()):
+        raise UserError(f"{path} holds weights that are not finite, so training diverged: train with a lower optim.lr")
 
 
 def make_trainer(cfg: DictConfig, trained: DictConfig, **more: Any) -> L.Trainer:

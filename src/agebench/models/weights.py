@@ -1,5 +1,6 @@
 """Where weights come from: a local file, fitted to the network, or the hub, with a way out when it is out of reach."""
 
+import hashlib
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,16 @@ _PROBE_SECONDS = 5.0
 
 # The packages whose exceptions tell of a download; which of them it is depends on the version of huggingface_hub.
 _NETWORK_PACKAGES = {"huggingface_hub", "hf_xet", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib"}
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return 16 hex digits of the SHA-256 of named tensors: names, types, shapes and every bit of their values."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)  # NumPy has no bfloat16
+    return digest.hexdigest()[:16]
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> str:
