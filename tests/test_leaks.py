@@ -114,7 +114,7 @@ def test_the_leak_of_a_runs_own_test_images_counts_no_unknown_person() -> None:
 
 
 def test_an_audit_counts_the_tested_rows_of_the_test_part_alone() -> None:
-    # In train is one image of X at 20; everybody else is at 50 or a stranger.
+    # Train is one image of x at 20, so the lookup and its fallback both say 20.
     data = data_of(["6.jpg", "7.jpg", "8.jpg", "9.jpg"], ["ed", "x", "flo", "x"], [30, 23, 40, 50])
 
     found = leaks.audit_tested(data, np.array([1, 2]))
