@@ -90,6 +90,40 @@ def test_the_very_images_of_train_are_refused_whoever_is_in_them(people: list[st
     assert leaks.tell_leak(found) == "for comparison: 1 of the test images are images that the model was trained on"
 
 
+def test_images_of_unknown_people_are_not_images_of_one_person() -> None:
+    trained = {**TRAINED, "identity": np.array(["", "", "bo", "cy", "di"])}
+    data = data_of(["6.jpg", "7.jpg", "8.jpg", "9.jpg"], ["", "", "bo", "ed"], [20, 26, 33, 40])
+
+    with pytest.raises(UserError, match=r"1 of the 4 test images show people \(1 of them\)"):
+        leaks.check_people(trained, data, same_data=True, allow=False)
+    found = leaks.check_people(trained, data, same_data=True, allow=True)
+
+    assert found is not None
+    assert (found["images"], found["identities"]) == (1, 1)
+    assert found["test_identity_in_train"] == 0.25
+    # Bo's median is 30; all others get everybody's, which is 24.
+    assert found["lookup_mae"] == pytest.approx((4 + 2 + 3 + 16) / 4)
+
+
+def test_the_leak_of_a_runs_own_test_images_counts_no_unknown_person() -> None:
+    trained = {**TRAINED, "identity": np.array(["", "ann", "bo", "", ""])}
+    unknown, known = data_of(["5.jpg"], [""], [50]), data_of(["5.jpg"], ["bo"], [50])
+
+    assert leaks.own_leak(trained, unknown) is None
+    assert leaks.own_leak(trained, known)["lookup_mae"] == 20
+
+
+def test_an_audit_counts_the_tested_rows_of_the_test_part_alone() -> None:
+    # Train is one image of x at 20, so the lookup and its fallback both say 20.
+    data = data_of(["6.jpg", "7.jpg", "8.jpg", "9.jpg"], ["ed", "x", "flo", "x"], [30, 23, 40, 50])
+
+    found = leaks.audit_tested(data, np.array([1, 2]))
+
+    assert found["splits"]["test"] == {"images": 2, "identities": 2, "labels": 2}
+    assert found["test_identity_in_train"] == 0.5
+    assert found["lookup_mae"] == pytest.approx((3 + 20) / 2)
+
+
 def test_names_of_images_mean_nothing_in_another_data_set() -> None:
     data = data_of(["1.jpg", "2.jpg"], None, [20, 24])
 

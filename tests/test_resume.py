@@ -481,6 +481,64 @@ def test_half_a_file_of_a_start_that_was_killed_does_not_stay(tmp_path) -> None:
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["split.csv"]
 
 
+# Every file that a run leaves beside its checkpoints and that would be wrong beside those of another.
+LEFT = (
+    "metrics.csv",
+    "predictions.csv",
+    "per_class.csv",
+    "error_by_decade.csv",
+    "cs_curve.csv",
+    "projector_config.pbtxt",
+    "events.out.tfevents.1",
+    "report/index.html",
+)
+
+
+def test_a_run_that_starts_over_leaves_nothing_of_the_old_one(tmp_path) -> None:
+    (tmp_path / "report").mkdir()
+    for name in (*LEFT, "results.json"):
+        (tmp_path / name).touch()
+
+    resume.prepare(tmp_path, resume.Start())
+
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_run_that_resumes_keeps_what_it_has_written(tmp_path) -> None:
+    config, _ = written_run(tmp_path, last=12, best=12, kept=None)
+    (tmp_path / "report").mkdir()
+    for name in LEFT:
+        (tmp_path / name).touch()
+
+    resume.prepare(tmp_path, resume.find_start(tmp_path, {}, config=config, sha="sha", resume="auto"))
+
+    assert [name for name in LEFT if not (tmp_path / name).is_file()] == []
+
+
+FINISHED = {"status": "completed", "config": "c0ffee", "data_sha": "5ha", "best": {"value": 0.75}}
+
+
+def test_a_finished_run_of_the_same_config_and_data_is_complete(tmp_path) -> None:
+    assert resume.finished(tmp_path, FINISHED, config="c0ffee", sha=lambda: "5ha") == 0.75
+
+
+@pytest.mark.parametrize(
+    ("config", "sha", "reason"),
+    [
+        ("c0ffee", "0ther", "holds a finished run of this config on other images or labels"),
+        ("0ther", "5ha", "holds a finished run of another config"),
+    ],
+)
+def test_a_finished_run_on_other_data_or_of_another_config_is_refused(tmp_path, config, sha, reason) -> None:
+    with pytest.raises(UserError, match=reason):
+        resume.finished(tmp_path, FINISHED, config=config, sha=lambda: sha)
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+def test_an_unfinished_run_is_not_complete_whatever_its_data(tmp_path, status) -> None:
+    assert resume.finished(tmp_path, FINISHED | {"status": status}, config="c0ffee", sha=lambda: "0ther") is None
+
+
 def test_paths_of_a_run_that_was_moved_are_those_of_now(tmp_path) -> None:
     state = {
         "dirpath": "/old/checkpoints",

@@ -154,6 +154,26 @@ def test_an_inner_layer_of_another_shape_is_refused_and_not_left_new(tmp_path) -
         load_checkpoint(KerasCNN(8, 1, num_classes=10), tmp_path / "px28.pth")
 
 
+def test_a_file_with_layers_that_the_network_lacks_is_refused(tmp_path) -> None:
+    state = published_resnet().state_dict()
+    torch.save({**state, "layer9.weight": torch.zeros(2)}, tmp_path / "deeper.pth")
+
+    with pytest.raises(UserError, match=r"has beyond it layer9.weight: give model.checkpoint_path"):
+        load_checkpoint(timm.create_model(RESNET, num_classes=10), tmp_path / "deeper.pth")
+
+
+@pytest.mark.parametrize("num_classes", [10, 3])
+def test_a_classifier_of_another_input_width_is_refused_and_not_left_new(tmp_path, num_classes) -> None:
+    state = published_resnet().state_dict()
+    width = state["fc.weight"].shape[1]
+    state["fc.weight"] = torch.zeros(10, width + 1)
+    torch.save(state, tmp_path / "wider.pth")
+    model = timm.create_model(RESNET, num_classes=num_classes)
+
+    with pytest.raises(UserError, match=rf"another shape fc.weight \(10, {width + 1}\) for \({num_classes}, {width}\)"):
+        load_checkpoint(model, tmp_path / "wider.pth")
+
+
 def test_only_one_convolution_may_change_its_channels(tmp_path) -> None:
     state = published_resnet().state_dict()
     key = "layer1.0.conv1.weight"

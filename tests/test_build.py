@@ -1,0 +1,307 @@
+"""A composed config as the network, statistics, schedule and metric of a run, on scikit-learn's digits."""
+
+import math
+
+import lightning as L
+import numpy as np
+import pytest
+import timm
+import torch
+from timm.data import constants
+from torch import nn
+
+from agebench import build
+from agebench.data.records import Records
+from agebench.data.target import make_target
+from agebench.errors import UserError
+from agebench.models.mlp import MLP
+
+SMALL = (
+    "data=digits",
+    "data.limit=50",
+    "data.batch_size=10",
+    "model=mlp",
+    "model.hidden=[4]",
+    "trainer.accelerator=cpu",
+)  # 50 training images, 5 batches an epoch
+
+
+class Network(nn.Sequential):
+    """A network that has a switch for published weights, and records how it was set."""
+
+    def __init__(self, in_chans: int, *, num_classes: int, pretrained: bool = False) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(in_chans * 8 * 8, num_classes))
+        self.pretrained = pretrained
+
+
+def module_of(config):
+    """Return the LightningModule of a config, and its data."""
+    data = build.build_data(config)
+    data.setup()
+    return build.build_module(config, data), data
+
+
+def statistics(module) -> tuple[list[float], list[float]]:
+    return module.normalise.mean.flatten().tolist(), module.normalise.std.flatten().tolist()
+
+
+def test_the_initial_weights_depend_on_the_seed_alone(compose_config) -> None:
+    found = []
+
+    for seed, before in ((3, 1), (3, 2), (4, 1)):
+        config = compose_config(*SMALL)
+        config.seed = seed
+        torch.manual_seed(before)
+        found.append(module_of(config)[0].model.linear1.weight.detach())
+
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_a_network_is_returned_in_training_mode(compose_config) -> None:
+    model = build.build_model(compose_config(*SMALL), channels=1, num_outputs=10, image_size=8)
+
+    assert all(layer.training for layer in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("freeze", "trainable"),
+    [
+        ("backbone", {"classifier.weight", "classifier.bias"}),
+        (None, {f"{layer}.{kind}" for layer in ("linear1", "norm1", "classifier") for kind in ("weight", "bias")}),
+    ],
+)
+def test_model_freeze_decides_which_parameters_train(compose_config, freeze, trainable) -> None:
+    config = compose_config(*SMALL)
+    config.model.freeze = freeze
+
+    module, _ = module_of(config)
+
+    assert {name for name, each in module.model.named_parameters() if each.requires_grad} == trainable
+
+
+def test_an_unknown_value_of_model_freeze_is_refused(compose_config) -> None:
+    config = compose_config(*SMALL)
+    config.model.freeze = "head"
+
+    with pytest.raises(UserError, match=r"model.freeze=head is not known"):
+        build.build_model(config, channels=1, num_outputs=10, image_size=8)
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_a_checkpoint_file_takes_the_place_of_the_published_weights(compose_config, tmp_path, from_file) -> None:
+    given = Network(1, num_classes=10)
+    torch.save(given.state_dict(), tmp_path / "given.pth")
+    config = compose_config(*SMALL)
+    path = str(tmp_path / "given.pth") if from_file else None
+    config.model = {"_target_": f"{__name__}.Network", "pretrained": True, "checkpoint_path": path, "freeze": None}
+
+    model = build.build_model(config, channels=1, num_outputs=10, image_size=8)
+
+    assert model.pretrained is not from_file
+    assert torch.equal(model[1].weight, given[1].weight) is from_file
+
+
+def test_published_weights_of_a_network_that_has_none_are_refused(compose_config) -> None:
+    config = compose_config(*SMALL)
+    config.model.pretrained = True
+
+    with pytest.raises(UserError, match=r"there are no published weights of MLP: set model.pretrained=false"):
+        build.build_model(config, channels=1, num_outputs=10, image_size=8)
+
+
+@pytest.mark.parametrize(
+    ("target", "bins", "chosen"),
+    [
+        ("age", None, ("val/mae", "min")),
+        ("bins", [30, 50], ("val/accuracy", "max")),
+        ("decade", None, ("val/accuracy", "max")),
+        ("class", None, ("val/accuracy", "max")),
+    ],
+)
+def test_the_best_epoch_is_chosen_by_mae_for_ages_in_years_and_else_by_accuracy(
+    compose_config, target, bins, chosen
+) -> None:
+    records = Records(np.array(["a", "b", "c"]), {"age": np.array([20, 40, 60]), "class": np.arange(3)}, tuple("xyz"))
+    unit = make_target(records, target, bins=bins).unit
+
+    assert build.build_monitor(compose_config(*SMALL), unit=unit) == chosen
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"),
+    [
+        ("val/loss", "min"),
+        ("train/loss", "min"),
+        ("train/loss_step", "min"),
+        ("val/mae", "min"),
+        ("val/rmse", "min"),
+        ("val/nll", "min"),
+        ("val/accuracy", "max"),
+        ("val/macro_f1", "max"),
+        ("val/cs5", "max"),
+    ],
+)
+def test_a_named_metric_is_minimised_if_it_is_an_error(compose_config, monitor, mode) -> None:
+    config = compose_config(*SMALL)
+    config.monitor = monitor
+
+    for unit in ("", "years"):
+        assert build.build_monitor(config, unit=unit) == (monitor, mode)
+
+
+def test_the_schedule_follows_the_metric_that_chooses_the_best_epoch(compose_config) -> None:
+    modes = {}
+
+    for monitor in ("auto", "val/loss"):
+        module, _ = module_of(compose_config(*SMALL, "scheduler=plateau", f"monitor={monitor}"))
+        schedule = module.configure_optimizers()["lr_scheduler"]
+        modes[schedule["monitor"]] = schedule["scheduler"].mode
+
+    assert modes == {"val/accuracy": "max", "val/loss": "min"}
+
+
+@pytest.mark.parametrize("chosen", [("val/mae", "min"), ("val/accuracy", "max")])
+def test_the_callbacks_watch_the_metric_that_chooses_the_best_epoch(compose_config, tmp_path, chosen) -> None:
+    config = compose_config(*SMALL, "callbacks.early_stopping.patience=2")
+
+    made = build.build_callbacks(config, tmp_path, monitor=chosen[0], mode=chosen[1])
+
+    watching = {type(each).__name__: (each.monitor, each.mode) for each in made if hasattr(each, "monitor")}
+    assert watching == {"ModelCheckpoint": chosen, "EarlyStopping": chosen}
+
+
+class Rates(L.Callback):
+    """Records the learning rate of every optimizer step."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
+        self.seen.append(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps"),
+    [
+        ({"max_epochs": 3}, 15),
+        ({"max_epochs": 3, "max_steps": 7}, 7),
+        ({"max_epochs": 1, "max_steps": 12}, 5),
+        ({"max_epochs": -1, "max_steps": 8}, 8),
+        ({"max_epochs": 2, "accumulate_grad_batches": 2}, 6),  # the last step of an epoch has one batch
+        ({"max_epochs": 3, "limit_train_batches": 2}, 6),
+        ({"max_epochs": 3, "limit_train_batches": 9}, 15),
+        ({"max_epochs": 3, "limit_train_batches": 1}, 3),
+        ({"max_epochs": 3, "limit_train_batches": 0.5}, 6),
+        ({"max_epochs": 3, "limit_train_batches": 1.0}, 15),
+        ({"max_epochs": 2, "limit_train_batches": 3, "accumulate_grad_batches": 2}, 4),
+    ],
+    ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value),
+)
+def test_a_cosine_schedule_ends_with_the_last_step_of_the_training(compose_config, limits, steps) -> None:
+    config = compose_config(*SMALL, "scheduler=cosine", "optim.lr=1e-3")
+    config.trainer.update(limits)
+    module, data = module_of(config)
+    rates = Rates()
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary"), False)
+
+    L.Trainer(accelerator="cpu", callbacks=[rates], limit_val_batches=0, **limits, **quiet).fit(module, datamodule=data)
+
+    expected = [1e-3 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+    assert rates.seen == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_limit_that_leaves_no_training_batch_is_refused(compose_config) -> None:
+    config = compose_config(*SMALL)
+    config.trainer.limit_train_batches = 0.1  # half a batch of five
+
+    with pytest.raises(UserError, match=r"trainer.limit_train_batches=0.1 leaves no batch"):
+        module_of(config)
+
+
+# The values of ImageNet are those of timm, and (0.485 + 0.456 + 0.406) / 3 and so on for grey images.
+@pytest.mark.parametrize(
+    ("choice", "channels", "mean", "std"),
+    [
+        ("imagenet", 3, constants.IMAGENET_DEFAULT_MEAN, constants.IMAGENET_DEFAULT_STD),
+        ("imagenet", 1, [0.449], [0.226]),
+        ("half", 3, [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
+        ("half", 1, [0.5], [0.5]),
+        ("none", 3, [0, 0, 0], [1, 1, 1]),
+        ("none", 1, [0], [1]),
+    ],
+)
+def test_named_statistics_are_the_published_ones_and_their_average_for_grey(
+    compose_config, choice, channels, mean, std
+) -> None:
+    config = compose_config(*SMALL)
+    config.data.update({"normalise": choice, "channels": channels})
+
+    found = statistics(module_of(config)[0])
+
+    assert found == (pytest.approx(mean, abs=1e-6), pytest.approx(std, abs=1e-6))
+
+
+@pytest.mark.parametrize("choice", ["auto", "dataset"])
+def test_without_weights_the_statistics_are_those_of_the_train_part(compose_config, choice) -> None:
+    config = compose_config(*SMALL)
+    config.data.normalise = choice
+
+    module, data = module_of(config)
+
+    images = np.stack([np.asarray(data.source.open(row)) for row in data.split.train]) / 255
+    assert statistics(module) == (pytest.approx([images.mean()], rel=1e-5), pytest.approx([images.std()], rel=1e-5))
+
+
+def test_unknown_statistics_are_refused(compose_config) -> None:
+    config = compose_config(*SMALL)
+    config.data.normalise = "mean"
+
+    with pytest.raises(UserError, match=r"data.normalise=mean is not known"):
+        module_of(config)
+
+
+def write_own_checkpoint(path, *, channels: int = 1) -> None:
+    """Write a checkpoint as a run does: the network below `model.`, the statistics below `normalise.`."""
+    network = MLP(8, 1, num_classes=10, hidden=[4])
+    state = {f"model.{key}": value for key, value in network.state_dict().items()}
+    state["normalise.mean"] = torch.full((channels, 1, 1), 0.25)
+    state["normalise.std"] = torch.full((channels, 1, 1), 0.75)
+    torch.save({"state_dict": state}, path)
+
+
+@pytest.mark.parametrize(("choice", "mean", "std"), [("auto", 0.25, 0.75), ("half", 0.5, 0.5)])
+def test_auto_takes_the_statistics_that_a_checkpoint_of_our_own_was_trained_with(
+    compose_config, tmp_path, choice, mean, std
+) -> None:
+    write_own_checkpoint(tmp_path / "best.ckpt")
+    config = compose_config(*SMALL)
+    config.data.normalise, config.model.checkpoint_path = choice, str(tmp_path / "best.ckpt")
+
+    module, _ = module_of(config)
+
+    assert statistics(module) == ([mean], [std])
+
+
+def test_statistics_of_other_channels_are_left_out(compose_config, tmp_path) -> None:
+    write_own_checkpoint(tmp_path / "best.ckpt", channels=3)
+    config = compose_config(*SMALL)
+    config.model.checkpoint_path = str(tmp_path / "best.ckpt")
+
+    module, data = module_of(config)
+
+    images = np.stack([np.asarray(data.source.open(row)) for row in data.split.train]) / 255
+    assert statistics(module)[0] == pytest.approx([images.mean()], rel=1e-5)
+
+
+def test_auto_takes_the_published_statistics_of_a_network_whose_weights_come_from_a_file(
+    compose_config, tmp_path
+) -> None:
+    line = ("data=digits", "data.limit=50", "data.channels=3", "data.image_size=32", "model=timm")
+    torch.save(timm.create_model("test_resnet", num_classes=10).state_dict(), tmp_path / "published.pth")
+
+    module, _ = module_of(
+        compose_config(*line, "model.model_name=test_resnet", f"model.checkpoint_path={tmp_path / 'published.pth'}")
+    )
+
+    assert statistics(module) == ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])  # as timm's model card has it
