@@ -20,8 +20,8 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agebench.allocator import keep_freed_memory
 from agebench.models.small_cnn import SmallCNN
+from agebench.training.memory import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results"
 LABELS = 10

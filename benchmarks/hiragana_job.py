@@ -25,9 +25,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from agebench.fit import fit
 from agebench.models.mlp import MLP
 from agebench.models.small_cnn import SmallCNN
+from agebench.training.fit import fit
 
 RESULTS = Path(__file__).parent / "results"
 TRAIN = 10_000

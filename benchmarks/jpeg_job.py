@@ -22,8 +22,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from agebench.fit import fit
 from agebench.models.small_cnn import SmallCNN
+from agebench.training.fit import fit
 
 RESULTS = Path(__file__).parent / "results"
 KINDS, SIDE = 6, 64

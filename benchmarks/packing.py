@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from agebench.data.faces import draw_look, draw_photo
-from agebench.data.files import FolderFiles, decode
-from agebench.data.folder import Folder
+from agebench.data.readers.folders import FolderFiles, decode
 from agebench.data.resize import Resize
+from agebench.data.sources.drawn_faces import draw_look, draw_photo
+from agebench.data.sources.folder import Folder
 from agebench.data.store import Store
 
 RESULTS = Path(__file__).parent / "results"
@@ -83,7 +83,7 @@ def main() -> None:
     given = parser.parse_args()
     names = [f"{i:06d}.jpg" for i in range(given.count)]
     if given.names:
-        from agebench.data.cacd_metadata import read_metadata
+        from agebench.data.sources.cacd_metadata import read_metadata
 
         names = [str(name) for name in read_metadata(given.names)["name"][: given.count]]
     folder = given.folder or Path(tempfile.mkdtemp())

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.throughput import Screen, compose
 
-from agebench.fit import fit
+from agebench.training.fit import fit
 
 RESULTS = Path(__file__).parent / "results" / "scaling.csv"
 # Model, image size, batch size, train images.

@@ -27,8 +27,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from agebench.build import build_data, build_module
-from agebench.callbacks import Speed
-from agebench.fit import fit
+from agebench.training.callbacks import Speed
+from agebench.training.fit import fit
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -67,7 +67,7 @@ def compose(*overrides: str) -> Any:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
-    from agebench.cli import config_folder
+    from agebench.cli.main import config_folder
 
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = hydra_compose("config", list(overrides), return_hydra_config=True)

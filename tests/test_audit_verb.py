@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from agebench.audit import audit, folder_name
-from agebench.data.demo import write_demo
+from agebench.data.sources.demo import write_demo
 from agebench.errors import UserError
 
 Verb = Callable[..., dict[str, Any]]

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from agebench.build import build_monitor
-from agebench.check import check_config
+from agebench.cli.rules import check_config
 from agebench.errors import UserError
 from hydra_plugins.agebench_optuna.sweeper import StudySweeper, direction
 

@@ -65,7 +65,9 @@ def test_the_module_knows_the_contract_of_heads_and_not_who_builds() -> None:
     used = TREE["agebench.module"]
 
     assert {name for name in used if belongs(name, {"agebench.heads"})} == {"agebench.heads.base"}
-    assert not {name for name in used if belongs(name, {"agebench.build", "agebench.fit", "agebench.data"} | VERBS)}
+    assert not {
+        name for name in used if belongs(name, {"agebench.build", "agebench.training.fit", "agebench.data"} | VERBS)
+    }
 
 
 @pytest.mark.parametrize("leaf", ["agebench.errors", "agebench.data.records"])
@@ -96,13 +98,13 @@ def test_imports_form_no_circle() -> None:
 
 
 def test_help_and_mistakes_load_nothing_heavy() -> None:
-    light = ["agebench.train", "agebench.cli", "agebench.help", "agebench.check", "agebench.run"]
+    light = ["agebench.train", "agebench.cli.main", "agebench.cli.help", "agebench.cli.rules", "agebench.runs.identity"]
     light += ["hydra_plugins.agebench_launcher.launcher"]
     code = f"import sys, {', '.join(light)}; print(*sys.modules)"
 
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
-    assert "agebench.cli" in loaded
+    assert "agebench.cli.main" in loaded
     heavy = {
         "torch",
         "lightning",

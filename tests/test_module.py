@@ -10,14 +10,14 @@ import torch
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 from torch import nn
 
-from agebench.callbacks import EpochTable
 from agebench.data.loader import BatchSampler, Pixels, TimedLoader
 from agebench.errors import FailedError
-from agebench.heads.binary import BinaryHead
-from agebench.heads.softmax import SoftmaxHead
+from agebench.heads.binary import Binary
+from agebench.heads.softmax import Softmax
 from agebench.models.freeze import freeze_backbone
 from agebench.models.small_cnn import SmallCNN
 from agebench.module import Collected, ImageModule, Normalise
+from agebench.training.callbacks import EpochTable
 
 LABELS, SIDE = 3, 4
 
@@ -49,7 +49,7 @@ def make_module(model: nn.Module | None = None, **changes) -> ImageModule:
         "seed": 0,
         "stamp": {"protocol": "drawn/random/class", "label_names": ["a", "b", "c"]},
     }
-    head = changes.pop("head", None) or SoftmaxHead(LABELS, [0, 1, 2], ordered=False)
+    head = changes.pop("head", None) or Softmax(LABELS, [0, 1, 2], ordered=False)
     kind = changes.pop("kind", ImageModule)
     return kind(model or linear(), head, **(settings | changes))
 
@@ -132,7 +132,7 @@ def test_normalised_images_have_the_precision_of_the_weights(dtype: torch.dtype,
     assert found.flatten().tolist() == pytest.approx([-2.0, -1.2, 2.0], abs=0.02 if dtype == torch.bfloat16 else 1e-6)
 
 
-class Moving(SoftmaxHead):
+class Moving(Softmax):
     """A head whose answers move with the batches it has seen, as those of a head with parameters do."""
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class Moving(SoftmaxHead):
         return super().posterior(outputs).roll(int(self.turned), dims=1)
 
 
-@pytest.mark.parametrize("head", [SoftmaxHead(LABELS, list(range(LABELS)), ordered=False), Moving()])
+@pytest.mark.parametrize("head", [Softmax(LABELS, list(range(LABELS)), ordered=False), Moving()])
 def test_the_accuracy_of_an_epoch_is_that_of_its_steps(head) -> None:
     class Watched(ImageModule):
         def loss_of(self, batch):
@@ -203,7 +203,7 @@ def test_a_training_that_ends_within_an_epoch_logs_what_it_saw_of_it() -> None:
 
 
 def test_val_metrics_are_of_the_whole_part_and_not_averaged_over_batches() -> None:
-    head = SoftmaxHead(LABELS, [2, 3, 4], ordered=True)
+    head = Softmax(LABELS, [2, 3, 4], ordered=True)
     module, data = make_module(head=head, unit="decades"), pixels(11, seed=3)
     expected, target = probabilities(module, data), data.target.numpy()
     trainer = make_trainer()
@@ -240,7 +240,7 @@ def test_predictions_are_in_the_parts_order_with_the_loss_of_each_image() -> Non
 
 
 def test_a_test_keeps_every_metric_and_logs_the_headline_alone() -> None:
-    head = SoftmaxHead(LABELS, [20, 30, 31], ordered=True)
+    head = Softmax(LABELS, [20, 30, 31], ordered=True)
     module, trainer = make_module(head=head, unit="years"), make_trainer()
 
     trainer.test(module, loader(pixels(9), 4), verbose=False)
@@ -257,7 +257,7 @@ def test_a_test_keeps_every_metric_and_logs_the_headline_alone() -> None:
 def test_a_network_whose_outputs_are_no_numbers_is_tested_without_a_figure() -> None:
     model = linear()
     model[1].weight.data.fill_(torch.nan)
-    module = make_module(model, head=SoftmaxHead(LABELS, [0, 1, 2], ordered=True), unit="bins")
+    module = make_module(model, head=Softmax(LABELS, [0, 1, 2], ordered=True), unit="bins")
 
     make_trainer().test(module, loader(pixels(5), 5), verbose=False)
 
@@ -278,7 +278,7 @@ def test_collected_returns_rows_in_order_and_starts_anew_after_a_reset() -> None
     assert collected.compute()[1].tolist() == [8, 7]
 
 
-@pytest.mark.parametrize("head", [SoftmaxHead(LABELS, [0, 1, 2], ordered=True), BinaryHead(2, [0, 1], ordered=False)])
+@pytest.mark.parametrize("head", [Softmax(LABELS, [0, 1, 2], ordered=True), Binary(2, [0, 1], ordered=False)])
 def test_a_part_of_one_image_is_evaluated(head) -> None:
     module = make_module(linear(head.num_outputs), head=head)
 
@@ -317,7 +317,7 @@ def test_what_is_not_frozen_is_trained_in_training_mode_even_after_an_evaluation
 
 
 def test_under_bf16_the_network_works_in_bf16_and_the_head_in_float32() -> None:
-    class Watching(SoftmaxHead):
+    class Watching(Softmax):
         def loss(self, outputs, target):
             self.dtype = outputs.dtype
             return super().loss(outputs, target)

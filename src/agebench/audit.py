@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from agebench.cli import main as run_verb
+from agebench.cli.main import main as run_verb
 from agebench.data.protocol import capped_name, split_name, target_name
 
 
@@ -26,18 +26,18 @@ def audit(cfg: Any) -> dict[str, Any]:
 def _audit(cfg: Any, folder: Path) -> dict[str, Any]:
     import logging
 
-    from agebench.check import RULES, check_config
+    from agebench.cli.rules import RULES, check_config
 
     check_config(cfg, [*RULES, ("listed", lambda value: isinstance(value, bool), "true or false")])
     import numpy as np
 
     from agebench.build import build_data
-    from agebench.data import audit as audits
     from agebench.data.split import PARTS, test_sha
-    from agebench.outputs import write_split
+    from agebench.leakage import audit as audits
     from agebench.report.leak import draw_leak
     from agebench.report.style import look
-    from agebench.run import check_folder, write_config, write_json
+    from agebench.runs.identity import check_folder, write_config, write_json
+    from agebench.runs.tables import write_split
 
     check_folder(folder, "audit")
     log = logging.getLogger("agebench.audit")

@@ -15,7 +15,6 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from agebench.checkpoints import LastCheckpoint
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import UserError, did_you_mean, told
 from agebench.heads.base import Head
@@ -23,6 +22,7 @@ from agebench.models.freeze import freeze_backbone
 from agebench.models.minimum_size import check_patches, smallest_size
 from agebench.models.weights import create_pretrained, load_checkpoint
 from agebench.module import ImageModule, Normalise
+from agebench.training.checkpoints import LastCheckpoint
 
 log = logging.getLogger(__name__)
 

@@ -65,8 +65,8 @@ def _formats(text: str, *, several: bool) -> list[str]:
 def _compare(folders: Sequence[Path], metric: str | None, formats: Sequence[str], output: Path | None) -> None:
     # Loads NumPy; --help and mistakes are answered without.
     from agebench.comparison import render
-    from agebench.comparison.runs import find_runs
     from agebench.comparison.tables import compare
+    from agebench.runs.read import find_runs
 
     compared = compare(find_runs(folders), metric)
     if compared.apart:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from agebench.cli import main as run_verb
+from agebench.cli.main import main as run_verb
 from agebench.errors import UserError
 
 
@@ -16,10 +16,10 @@ def evaluate(cfg: Any) -> None:
 
     if not cfg.run or str(cfg.run) == "???":
         raise UserError("evaluate needs a trained run: run=outputs/...")
-    from agebench.check import RUN_RULES, check_rules
+    from agebench.cli.rules import RUN_RULES, check_rules
 
     check_rules(cfg, RUN_RULES)
-    from agebench.retest import retest
+    from agebench.inference.evaluate import retest
 
     keys = {_key(override) for override in HydraConfig.get().overrides.task}
     retest(cfg, Path(HydraConfig.get().runtime.output_dir), typed=keys)
@@ -34,7 +34,7 @@ def with_own_data(arguments: Sequence[str]) -> list[str]:
     """
     from pathlib import Path
 
-    from agebench.run import read_results
+    from agebench.runs.identity import read_results
 
     given = {_key(argument): argument.partition("=")[2] for argument in arguments if not argument.startswith("-")}
     if any(argument in ("--help", "-h") for argument in arguments):

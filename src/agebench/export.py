@@ -2,20 +2,20 @@
 
 from typing import Any
 
-from agebench.cli import main as run_verb
+from agebench.cli.main import main as run_verb
 
 
 def export(cfg: Any) -> None:
     """Export by a composed config."""
     from omegaconf import OmegaConf
 
-    from agebench.check import RUN_RULES, check_rules
+    from agebench.cli.rules import RUN_RULES, check_rules
     from agebench.errors import UserError
 
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError("export needs a trained run: run=outputs/...")
     check_rules(cfg, RUN_RULES)
-    from agebench.shipping import ship
+    from agebench.inference.export import ship
 
     ship(cfg)
 

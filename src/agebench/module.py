@@ -13,9 +13,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from agebench import metrics
 from agebench.errors import FailedError
 from agebench.heads.base import Head
+from agebench.metrics import compute as metrics
 from agebench.models.freeze import keep_frozen_in_eval
 from agebench.models.weights import hash_tensors
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from agebench.cli import main as run_verb
+from agebench.cli.main import main as run_verb
 
 
 def prepare(cfg: Any) -> None:
@@ -10,13 +10,13 @@ def prepare(cfg: Any) -> None:
     import logging
     from pathlib import Path
 
-    from agebench.check import check_config
+    from agebench.cli.rules import check_config
 
     check_config(cfg)
     from agebench.build import build_data
-    from agebench.data.export import export_tree, make_empty
+    from agebench.data.image_tree import export_tree, make_empty
     from agebench.data.split import PARTS
-    from agebench.outputs import write_losses
+    from agebench.runs.tables import write_losses
 
     log = logging.getLogger("agebench.prepare")
     tree = None if cfg.export is None else Path(str(cfg.export)).expanduser()

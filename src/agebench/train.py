@@ -3,9 +3,9 @@
 import sys
 from typing import Any
 
-from agebench.cli import main as run_verb
+from agebench.cli.main import main as run_verb
+from agebench.cli.resume import typed_again
 from agebench.errors import UserError
-from agebench.rerun import typed_again
 
 
 def train(cfg: Any) -> float | None:
@@ -20,7 +20,7 @@ def train(cfg: Any) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from agebench.check import check_config
+    from agebench.cli.rules import check_config
     from agebench.sweep.point import count_ranks
 
     check_config(cfg)
@@ -30,7 +30,7 @@ def train(cfg: Any) -> float | None:
             f"trainer.devices={cfg.trainer.devices} in a sweep needs the launcher that is agebench's own, or tasks "
             f"that SLURM starts, one a device: leave out hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
         )
-    from agebench.fit import fit
+    from agebench.training.fit import fit
 
     best = fit(cfg, Path(hydra.runtime.output_dir))
     return None if math.isnan(best) else best

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from agebench.comparison.groups import Group, alike, goodness
-from agebench.comparison.runs import read_run
+from agebench.runs.read import read_run
 
 
 def run_with(make_run, name: str, mae: float | None, **kwargs):

@@ -5,16 +5,9 @@ import pytest
 from scipy.stats import bootstrap
 
 from agebench.comparison.groups import Group
-from agebench.comparison.pairs import (
-    NoPairsError,
-    can_pair,
-    compare_with_best,
-    holm,
-    paired_differences,
-    read_numbers,
-)
-from agebench.comparison.runs import read_run
-from agebench.intervals import paired_difference
+from agebench.comparison.pairs import NoPairsError, can_pair, compare_with_best, holm, paired_differences, read_numbers
+from agebench.metrics.bootstrap import paired_difference
+from agebench.runs.read import read_run
 
 TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
 PEOPLE = np.array(list("aaabbbcccddd"))

@@ -1,7 +1,7 @@
 """Only that is shown in which runs differ."""
 
 from agebench.comparison.parameters import differing, short_names, tell
-from agebench.comparison.runs import read_run
+from agebench.runs.read import read_run
 
 
 def test_a_group_is_told_by_its_choice_and_not_by_its_keys(make_run) -> None:

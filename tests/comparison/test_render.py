@@ -9,8 +9,8 @@ import pytest
 
 from agebench.comparison.cells import caption, heading, lay_out
 from agebench.comparison.render import notes_of, to_csv, to_html, to_json, to_markdown
-from agebench.comparison.runs import find_runs
 from agebench.comparison.tables import compare
+from agebench.runs.read import find_runs
 
 TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
 

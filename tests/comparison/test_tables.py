@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from agebench.comparison.runs import find_runs
 from agebench.comparison.tables import compare
 from agebench.errors import UserError
+from agebench.runs.read import find_runs
 
 TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
 

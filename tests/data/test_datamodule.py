@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 
 from agebench.data import split as splits
-from agebench.data.cacd import CACD
 from agebench.data.datamodule import ImageDataModule
-from agebench.data.digits import Digits
-from agebench.data.folder import Folder
 from agebench.data.records import Records
+from agebench.data.sources.cacd import CACD
+from agebench.data.sources.digits import Digits
+from agebench.data.sources.folder import Folder
+from agebench.data.sources.table import Table
 from agebench.data.split import PARTS
-from agebench.data.table import Table
 from agebench.errors import UserError
 
 COLUMNS = {"path": "path", "label": "label", "identity": "identity", "split": "split"}

@@ -9,8 +9,8 @@ from PIL import Image
 
 from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
-from agebench.data.digits import Digits
 from agebench.data.residency import choose_residency
+from agebench.data.sources.digits import Digits
 from agebench.errors import UserError
 
 CPU = torch.device("cpu")

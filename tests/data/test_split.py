@@ -584,7 +584,7 @@ def test_lists_that_are_not_all_there_are_refused(
 
 @pytest.mark.parametrize("protocol", [splits.random, splits.identity, splits.lecture, splits.kfold])
 def test_the_split_that_a_run_wrote_is_read_back_as_it_was(tmp_path: Path, protocol: Any) -> None:
-    from agebench.outputs import write_split
+    from agebench.runs.tables import write_split
 
     records, labels = crowd()
     split = protocol(records, labels, seed=7)
@@ -690,7 +690,7 @@ def test_the_seed_of_a_run_does_not_change_who_is_tested(compose_config: Any, tm
 
 @pytest.fixture(scope="module")
 def cacd(test_data: Path) -> Records:
-    from agebench.data.cacd import CACD
+    from agebench.data.sources.cacd import CACD
 
     return CACD(str(test_data / "cacd")).records()
 

@@ -50,7 +50,7 @@ def leaky(command, tmp_path):
 
 
 def test_a_split_that_leaks_is_told_everywhere(command, tmp_path, capsys, monkeypatch):
-    from agebench import features
+    from agebench.training import run_report as features
 
     drawn = []
     monkeypatch.setattr(features, "write_report", lambda folder, *, outcome, **_: drawn.append(outcome))

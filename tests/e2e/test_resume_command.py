@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agebench import fit as fitting
+from agebench.training import fit as fitting
 
 QUICK = ("data=digits", "data.limit=400", "model.hidden=[16]", "report=false", "trainer.accelerator=cpu")
 FILES = ("metrics.csv", "predictions.csv", "split.csv", "per_class.csv")

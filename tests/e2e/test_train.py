@@ -142,7 +142,7 @@ def test_a_sweep_with_its_flag_in_the_middle_runs_every_point_in_a_folder_of_its
         ("head=softmax,binary", "a question with two labels, and this target has 10"),
         ("head=softmax,coral", "needs labels with an order"),
         ("data/split=random,identity", "needs to know who is in each image"),
-        ("head._target_=agebench.heads.softmax.SoftmaxHead,mine.Head", "head._target_=mine.Head cannot be imported"),
+        ("head._target_=agebench.heads.softmax.Softmax,mine.Head", "head._target_=mine.Head cannot be imported"),
         ("launcher.jobs=0 seed=0,1", "launcher.jobs must be auto, or a whole number of 1 or more, got 0"),
     ],
 )

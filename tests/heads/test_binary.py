@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from agebench.errors import UserError
-from agebench.heads.binary import BinaryHead
+from agebench.heads.binary import Binary
 
 
 @pytest.fixture
-def head() -> BinaryHead:
-    return BinaryHead(2, [0, 1], ordered=False)
+def head() -> Binary:
+    return Binary(2, [0, 1], ordered=False)
 
 
 def test_one_output_worked_by_hand(head) -> None:
@@ -69,9 +69,9 @@ def test_the_point_is_what_the_likelier_label_is_worth() -> None:
     outputs = torch.tensor([[-1.0], [1.0]])
 
     for ordered in (True, False):
-        assert BinaryHead(2, [18, 65], ordered=ordered).point(outputs).tolist() == [18.0, 65.0]
+        assert Binary(2, [18, 65], ordered=ordered).point(outputs).tolist() == [18.0, 65.0]
 
 
 def test_a_target_of_ten_labels_is_sent_to_the_softmax_head() -> None:
     with pytest.raises(UserError, match="this target has 10: head=softmax"):
-        BinaryHead(10, list(range(10)), ordered=False)
+        Binary(10, list(range(10)), ordered=False)

@@ -10,11 +10,11 @@ from coral_pytorch.layers import CoralLayer
 from coral_pytorch.losses import coral_loss
 
 from agebench.errors import UserError
-from agebench.heads.coral import CoralHead
+from agebench.heads.coral import CORAL
 
 
-def head_of(num_labels: int, *, first: float = 0, biases=None, **settings) -> CoralHead:
-    head = CoralHead(num_labels, [first + k for k in range(num_labels)], ordered=True, **settings)
+def head_of(num_labels: int, *, first: float = 0, biases=None, **settings) -> CORAL:
+    head = CORAL(num_labels, [first + k for k in range(num_labels)], ordered=True, **settings)
     if biases is not None:
         head.biases.data = torch.as_tensor(biases)
     return head
@@ -89,7 +89,7 @@ def test_the_gradients_are_those_of_the_loss(drawn) -> None:
 class Loss(torch.nn.Module):
     """Calls a head's loss, for functional_call."""
 
-    def __init__(self, head: CoralHead) -> None:
+    def __init__(self, head: CORAL) -> None:
         super().__init__()
         self.head = head
 
@@ -181,7 +181,7 @@ def test_a_point_is_decoded_as_asked(decode, point) -> None:
 
 
 def test_values_need_not_be_evenly_spaced() -> None:
-    head = CoralHead(3, [0, 18, 65], ordered=True)  # biases 1 and 1/2
+    head = CORAL(3, [0, 18, 65], ordered=True)  # biases 1 and 1/2
 
     assert head.point(torch.tensor([[-2.0], [-0.75], [0.0]])).tolist() == [0, 18, 65]
 
@@ -220,7 +220,7 @@ def test_extreme_outputs_stay_finite(size) -> None:
 
 
 def test_classes_and_a_single_label_are_refused() -> None:
-    with pytest.raises(UserError, match="CoralHead needs labels with an order"):
-        CoralHead(3, [0, 1, 2], ordered=False)
+    with pytest.raises(UserError, match="CORAL needs labels with an order"):
+        CORAL(3, [0, 1, 2], ordered=False)
     with pytest.raises(UserError, match="only one"):
         head_of(1)

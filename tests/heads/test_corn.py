@@ -9,11 +9,11 @@ from coral_pytorch.dataset import corn_label_from_logits
 from coral_pytorch.losses import corn_loss
 
 from agebench.errors import UserError
-from agebench.heads.corn import CornHead
+from agebench.heads.corn import CORN
 
 
-def head_of(num_labels: int, *, first: float = 0, **settings) -> CornHead:
-    return CornHead(num_labels, [first + k for k in range(num_labels)], ordered=True, **settings)
+def head_of(num_labels: int, *, first: float = 0, **settings) -> CORN:
+    return CORN(num_labels, [first + k for k in range(num_labels)], ordered=True, **settings)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -155,7 +155,7 @@ def test_the_point_is_the_median_of_the_posterior(drawn) -> None:
 
 
 def test_values_need_not_be_evenly_spaced() -> None:
-    head = CornHead(3, [0, 18, 65], ordered=True)
+    head = CORN(3, [0, 18, 65], ordered=True)
 
     assert head.point(torch.tensor([[-1.0, 9.0], [1.0, -1.0], [9.0, 1.0]])).tolist() == [0, 18, 65]
 
@@ -182,7 +182,7 @@ def test_extreme_outputs_stay_finite(size) -> None:
 
 
 def test_classes_and_a_single_label_are_refused() -> None:
-    with pytest.raises(UserError, match="CornHead needs labels with an order"):
-        CornHead(3, [0, 1, 2], ordered=False)
+    with pytest.raises(UserError, match="CORN needs labels with an order"):
+        CORN(3, [0, 1, 2], ordered=False)
     with pytest.raises(UserError, match="only one"):
         head_of(1)

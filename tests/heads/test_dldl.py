@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agebench.errors import UserError
-from agebench.heads.dldl import DldlHead
+from agebench.heads.dldl import DLDL
 
 UNEVEN = [14.0, 15.0, 17.0, 22.0, 30.0]
 
@@ -31,7 +31,7 @@ def drawn() -> tuple[np.ndarray, np.ndarray]:
 
 def test_two_labels_worked_by_hand() -> None:
     # One unit apart at sigma = 1 / sqrt(2 ln 3) the neighbour's density is a third: the soft label is (3/4, 1/4).
-    head = DldlHead(2, [5, 6], ordered=True, sigma=1 / math.sqrt(2 * math.log(3)))
+    head = DLDL(2, [5, 6], ordered=True, sigma=1 / math.sqrt(2 * math.log(3)))
 
     loss = head.loss(torch.zeros(1, 2), torch.tensor([0]))
 
@@ -43,7 +43,7 @@ def test_the_loss_is_the_divergence_that_numpy_finds(drawn) -> None:
     outputs, target = drawn
     wanted = gaussian(UNEVEN, target, 3.0)
     expected = (wanted * np.log(wanted / softmax(outputs))).sum(1).mean()
-    head = DldlHead(5, UNEVEN, ordered=True, sigma=3.0)
+    head = DLDL(5, UNEVEN, ordered=True, sigma=3.0)
 
     loss = head.loss(torch.from_numpy(outputs), torch.from_numpy(target))
 
@@ -53,14 +53,14 @@ def test_the_loss_is_the_divergence_that_numpy_finds(drawn) -> None:
 
 def test_the_gradient_is_that_of_the_loss(drawn) -> None:
     outputs, target = torch.from_numpy(drawn[0][:4]).requires_grad_(), torch.from_numpy(drawn[1][:4])
-    head = DldlHead(5, UNEVEN, ordered=True)
+    head = DLDL(5, UNEVEN, ordered=True)
 
     assert torch.autograd.gradcheck(lambda x: head.loss(x, target), outputs)
 
 
 @pytest.mark.parametrize("target", [0, 2, 4])
 def test_no_outputs_have_a_lower_loss_than_the_soft_label(drawn, target) -> None:
-    head = DldlHead(5, UNEVEN, ordered=True, sigma=3.0)
+    head = DLDL(5, UNEVEN, ordered=True, sigma=3.0)
     perfect = torch.from_numpy(np.log(gaussian(UNEVEN, np.array([target]), 3.0)))
 
     best = head.loss(perfect, torch.tensor([target])).item()
@@ -73,7 +73,7 @@ def test_no_outputs_have_a_lower_loss_than_the_soft_label(drawn, target) -> None
 def test_a_soft_label_falls_with_the_distance_from_the_true_value() -> None:
     values = torch.tensor(UNEVEN)
 
-    soft = DldlHead(5, UNEVEN, ordered=True).soft_labels
+    soft = DLDL(5, UNEVEN, ordered=True).soft_labels
 
     for row, value in zip(soft, values, strict=True):
         ordered = row[(values - value).abs().argsort()]
@@ -82,7 +82,7 @@ def test_a_soft_label_falls_with_the_distance_from_the_true_value() -> None:
 
 
 def test_the_posterior_is_the_softmax(drawn) -> None:
-    posterior = DldlHead(5, UNEVEN, ordered=True).posterior(torch.from_numpy(drawn[0])).numpy()
+    posterior = DLDL(5, UNEVEN, ordered=True).posterior(torch.from_numpy(drawn[0])).numpy()
 
     np.testing.assert_allclose(posterior, softmax(drawn[0]), rtol=1e-12)
 
@@ -91,16 +91,16 @@ def test_the_posterior_is_the_softmax(drawn) -> None:
     ("values", "sigma"), [(range(14, 63), 2.0), (range(1, 7), 0.5), (range(5), 0.4), (range(2), 0.1)]
 )
 def test_sigma_is_two_years_or_a_tenth_of_a_shorter_range(values, sigma) -> None:
-    assert DldlHead(len(values), list(values), ordered=True).sigma == pytest.approx(sigma)
+    assert DLDL(len(values), list(values), ordered=True).sigma == pytest.approx(sigma)
 
 
 def test_auto_is_the_median() -> None:
     outputs = torch.tensor([[0.4, 0.15, 0.05, 0.1, 0.3]]).log()
 
-    assert DldlHead(5, UNEVEN, ordered=True).point(outputs).tolist() == [15.0]
+    assert DLDL(5, UNEVEN, ordered=True).point(outputs).tolist() == [15.0]
 
 
 @pytest.mark.parametrize("sigma", [0, -1.0, math.nan, math.inf])
 def test_a_sigma_that_is_no_width_is_refused(sigma) -> None:
     with pytest.raises(UserError, match=r"head\.sigma must be a positive number"):
-        DldlHead(5, UNEVEN, ordered=True, sigma=sigma)
+        DLDL(5, UNEVEN, ordered=True, sigma=sigma)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from agebench.errors import UserError
-from agebench.heads.dldl import DldlHead
-from agebench.heads.dldl_v2 import DldlV2Head
+from agebench.heads.dldl import DLDL
+from agebench.heads.dldl_v2 import DLDLv2
 
 UNEVEN = [14.0, 15.0, 17.0, 22.0, 30.0]
 
@@ -21,7 +21,7 @@ def drawn() -> tuple[np.ndarray, np.ndarray]:
 
 def test_two_labels_worked_by_hand() -> None:
     # The soft label is (3/4, 1/4) as for DLDL, and even odds have their mean half a unit off.
-    head = DldlV2Head(2, [5, 6], ordered=True, sigma=1 / math.sqrt(2 * math.log(3)), lambda_l1=4.0)
+    head = DLDLv2(2, [5, 6], ordered=True, sigma=1 / math.sqrt(2 * math.log(3)), lambda_l1=4.0)
 
     loss = head.loss(torch.zeros(1, 2), torch.tensor([0]))
 
@@ -36,7 +36,7 @@ def test_the_loss_is_numpys(drawn) -> None:
     wanted /= wanted.sum(1, keepdims=True)
     divergence = (wanted * (np.log(wanted) - log_p)).sum(1)
     expected = (divergence + 0.7 * np.abs(np.exp(log_p) @ values - values[target])).mean()
-    head = DldlV2Head(5, UNEVEN, ordered=True, sigma=3.0, lambda_l1=0.7)
+    head = DLDLv2(5, UNEVEN, ordered=True, sigma=3.0, lambda_l1=0.7)
 
     loss = head.loss(torch.from_numpy(outputs), torch.from_numpy(target))
 
@@ -47,14 +47,14 @@ def test_the_loss_is_numpys(drawn) -> None:
 def test_without_lambda_it_is_dldl(drawn) -> None:
     outputs, target = map(torch.from_numpy, drawn)
 
-    loss = DldlV2Head(5, UNEVEN, ordered=True, lambda_l1=0).loss(outputs, target)
+    loss = DLDLv2(5, UNEVEN, ordered=True, lambda_l1=0).loss(outputs, target)
 
-    assert loss.item() == pytest.approx(DldlHead(5, UNEVEN, ordered=True).loss(outputs, target).item(), rel=1e-12)
+    assert loss.item() == pytest.approx(DLDL(5, UNEVEN, ordered=True).loss(outputs, target).item(), rel=1e-12)
 
 
 def test_the_gradient_is_that_of_the_loss(drawn) -> None:
     outputs, target = torch.from_numpy(drawn[0][:4]).requires_grad_(), torch.from_numpy(drawn[1][:4])
-    head = DldlV2Head(5, UNEVEN, ordered=True)
+    head = DLDLv2(5, UNEVEN, ordered=True)
 
     assert torch.autograd.gradcheck(lambda x: head.loss(x, target), outputs)
 
@@ -62,7 +62,7 @@ def test_the_gradient_is_that_of_the_loss(drawn) -> None:
 def test_a_perfect_prediction_has_the_lowest_loss() -> None:
     # Of the middle of evenly spaced labels: the soft label is symmetric, so its mean is the true value.
     values = np.arange(20.0, 31.0)
-    head = DldlV2Head(11, values.tolist(), ordered=True, sigma=1.5)
+    head = DLDLv2(11, values.tolist(), ordered=True, sigma=1.5)
     perfect = torch.from_numpy(-((values - 25) ** 2) / (2 * 1.5**2))[None]
     others = torch.from_numpy(np.random.default_rng(0).normal(size=(32, 11)) * 3)
 
@@ -76,7 +76,7 @@ def test_a_perfect_prediction_has_the_lowest_loss() -> None:
 def test_auto_is_the_mean_and_the_others_are_what_they_say() -> None:
     outputs = torch.tensor([[0.4, 0.15, 0.05, 0.1, 0.3]]).log()
     points = {
-        decode: DldlV2Head(5, UNEVEN, ordered=True, decode=decode).point(outputs).item()
+        decode: DLDLv2(5, UNEVEN, ordered=True, decode=decode).point(outputs).item()
         for decode in ("auto", "mean", "median", "mode")
     }
 
@@ -86,4 +86,4 @@ def test_auto_is_the_mean_and_the_others_are_what_they_say() -> None:
 @pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
 def test_a_lambda_that_is_no_weight_is_refused(weight) -> None:
     with pytest.raises(UserError, match=r"head\.lambda_l1 must be zero or a positive number"):
-        DldlV2Head(5, UNEVEN, ordered=True, lambda_l1=weight)
+        DLDLv2(5, UNEVEN, ordered=True, lambda_l1=weight)

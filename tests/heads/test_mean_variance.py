@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agebench.errors import UserError
-from agebench.heads.mean_variance import MeanVarianceHead
+from agebench.heads.mean_variance import MeanVariance
 
 UNEVEN = [14.0, 15.0, 17.0, 22.0, 30.0]
 
@@ -20,7 +20,7 @@ def drawn() -> tuple[np.ndarray, np.ndarray]:
 
 def test_two_labels_worked_by_hand() -> None:
     # Even odds of 10 and 14: mean 12, off by 2, so half its square is 2; variance 4.
-    head = MeanVarianceHead(2, [10, 14], ordered=True)
+    head = MeanVariance(2, [10, 14], ordered=True)
 
     loss = head.loss(torch.zeros(1, 2), torch.tensor([1]))
 
@@ -37,7 +37,7 @@ def test_the_loss_is_numpys(drawn) -> None:
         0.3 * (mean - values[target]) ** 2 / 2,
         0.7 * (p @ values**2 - mean**2),
     )
-    head = MeanVarianceHead(5, UNEVEN, ordered=True, lambda_mean=0.3, lambda_variance=0.7)
+    head = MeanVariance(5, UNEVEN, ordered=True, lambda_mean=0.3, lambda_variance=0.7)
 
     loss = head.loss(torch.from_numpy(outputs), torch.from_numpy(target))
 
@@ -47,13 +47,13 @@ def test_the_loss_is_numpys(drawn) -> None:
 
 def test_the_gradient_is_that_of_the_loss(drawn) -> None:
     outputs, target = torch.from_numpy(drawn[0][:4]).requires_grad_(), torch.from_numpy(drawn[1][:4])
-    head = MeanVarianceHead(5, UNEVEN, ordered=True)
+    head = MeanVariance(5, UNEVEN, ordered=True)
 
     assert torch.autograd.gradcheck(lambda x: head.loss(x, target), outputs)
 
 
 def test_a_perfect_prediction_has_the_lowest_loss(drawn) -> None:
-    head = MeanVarianceHead(5, UNEVEN, ordered=True)
+    head = MeanVariance(5, UNEVEN, ordered=True)
 
     for target in range(5):
         perfect = 50 * torch.eye(5)[target][None]
@@ -63,7 +63,7 @@ def test_a_perfect_prediction_has_the_lowest_loss(drawn) -> None:
 
 
 def test_of_two_posteriors_with_the_same_odds_of_the_truth_the_nearer_and_the_narrower_lose_less() -> None:
-    head, target = MeanVarianceHead(5, [1, 2, 3, 4, 5], ordered=True), torch.tensor([2])
+    head, target = MeanVariance(5, [1, 2, 3, 4, 5], ordered=True), torch.tensor([2])
     narrow, wide, off = torch.tensor([[1e-9, 0.2, 0.6, 0.2, 1e-9], [0.2, 1e-9, 0.6, 1e-9, 0.2], [0.4, 0, 0.6, 0, 0]])
 
     losses = [head.loss(p.clamp(min=1e-9).log()[None], target).item() for p in (narrow, wide, off)]
@@ -76,7 +76,7 @@ def test_of_two_posteriors_with_the_same_odds_of_the_truth_the_nearer_and_the_na
 def test_auto_is_the_mean_and_the_others_are_what_they_say() -> None:
     outputs = torch.tensor([[0.4, 0.15, 0.05, 0.1, 0.3]]).log()
     points = {
-        decode: MeanVarianceHead(5, UNEVEN, ordered=True, decode=decode).point(outputs).item()
+        decode: MeanVariance(5, UNEVEN, ordered=True, decode=decode).point(outputs).item()
         for decode in ("auto", "mean", "median", "mode")
     }
 
@@ -87,4 +87,4 @@ def test_auto_is_the_mean_and_the_others_are_what_they_say() -> None:
 @pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
 def test_a_lambda_that_is_no_weight_is_refused(name, weight) -> None:
     with pytest.raises(UserError, match=rf"head\.{name} must be zero or a positive number"):
-        MeanVarianceHead(5, UNEVEN, ordered=True, **{name: weight})
+        MeanVariance(5, UNEVEN, ordered=True, **{name: weight})

@@ -9,11 +9,11 @@ from coral_pytorch.dataset import levels_from_labelbatch, proba_to_label
 from coral_pytorch.losses import coral_loss
 
 from agebench.errors import UserError
-from agebench.heads.orcnn import OrcnnHead
+from agebench.heads.orcnn import ORCNN
 
 
-def head_of(num_labels: int, *, first: float = 0, **settings) -> OrcnnHead:
-    return OrcnnHead(num_labels, [first + k for k in range(num_labels)], ordered=True, **settings)
+def head_of(num_labels: int, *, first: float = 0, **settings) -> ORCNN:
+    return ORCNN(num_labels, [first + k for k in range(num_labels)], ordered=True, **settings)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -129,7 +129,7 @@ def test_a_point_is_decoded_as_asked(decode, point) -> None:
 
 
 def test_values_need_not_be_evenly_spaced() -> None:
-    head = OrcnnHead(3, [0, 18, 65], ordered=True)
+    head = ORCNN(3, [0, 18, 65], ordered=True)
 
     assert head.point(torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0]])).tolist() == [0, 18, 65]
 
@@ -167,7 +167,7 @@ def test_extreme_outputs_stay_finite(size) -> None:
 
 
 def test_classes_and_a_single_label_are_refused() -> None:
-    with pytest.raises(UserError, match="OrcnnHead needs labels with an order"):
-        OrcnnHead(3, [0, 1, 2], ordered=False)
+    with pytest.raises(UserError, match="ORCNN needs labels with an order"):
+        ORCNN(3, [0, 1, 2], ordered=False)
     with pytest.raises(UserError, match="only one"):
         head_of(1)

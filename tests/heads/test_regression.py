@@ -9,15 +9,15 @@ import torch
 from scipy import stats
 
 from agebench.errors import UserError
-from agebench.heads.regression import RegressionHead
+from agebench.heads.regression import Regression
 
 AGES = list(range(14, 63))
 UNEVEN = [14.0, 15.0, 17.0, 22.0, 30.0]
 LOSSES = ("l1", "mse", "huber")
 
 
-def head_of(values, **settings) -> RegressionHead:
-    return RegressionHead(len(values), list(values), ordered=True, **settings)
+def head_of(values, **settings) -> Regression:
+    return Regression(len(values), list(values), ordered=True, **settings)
 
 
 def outputs_for(values, estimates) -> torch.Tensor:
@@ -25,7 +25,7 @@ def outputs_for(values, estimates) -> torch.Tensor:
     return torch.from_numpy((np.asarray(estimates, dtype=np.float64) - np.mean(values)) / np.std(values))[:, None]
 
 
-def with_scale(head: RegressionHead, scale: float) -> RegressionHead:
+def with_scale(head: Regression, scale: float) -> Regression:
     """Set the scale of the posterior in the target's unit, from what is known of two errors of that size."""
     head.train()
     label = head.num_labels // 2

@@ -9,11 +9,11 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from agebench import build
 from agebench.errors import UserError
-from agebench.heads.softmax import SoftmaxHead
+from agebench.heads.softmax import Softmax
 
 
-def head_of(num_labels: int, **settings) -> SoftmaxHead:
-    return SoftmaxHead(num_labels, list(range(num_labels)), ordered=False, **settings)
+def head_of(num_labels: int, **settings) -> Softmax:
+    return Softmax(num_labels, list(range(num_labels)), ordered=False, **settings)
 
 
 def softmax(outputs: np.ndarray) -> np.ndarray:
@@ -101,8 +101,8 @@ def test_ordered_labels_are_estimated_by_the_median_and_others_by_the_likeliest(
     outputs = torch.tensor([[0.4, 0.15, 0.05, 0.4 + 1e-3]]).log()  # a softmax undoes the logarithm
     values = [10.0, 20.0, 30.0, 40.0]
 
-    assert SoftmaxHead(4, values, ordered=True).point(outputs).tolist() == [20.0]
-    assert SoftmaxHead(4, values, ordered=False).point(outputs).tolist() == [40.0]
+    assert Softmax(4, values, ordered=True).point(outputs).tolist() == [20.0]
+    assert Softmax(4, values, ordered=False).point(outputs).tolist() == [40.0]
 
 
 def test_it_takes_one_output_a_label() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agebench.errors import UserError
-from agebench.heads.sord import SordHead
+from agebench.heads.sord import SORD
 
 UNEVEN = [14.0, 15.0, 17.0, 22.0, 30.0]
 DISTANCES = {
@@ -30,7 +30,7 @@ def drawn() -> tuple[np.ndarray, np.ndarray]:
 
 def test_two_labels_worked_by_hand() -> None:
     # At a scale of ln 3 a neighbour one unit off gets a third of the true label's mass: (3/4, 1/4).
-    head = SordHead(2, [5, 6], ordered=True, scale=math.log(3))
+    head = SORD(2, [5, 6], ordered=True, scale=math.log(3))
 
     loss = head.loss(torch.zeros(1, 2), torch.tensor([0]))
 
@@ -44,7 +44,7 @@ def test_the_loss_is_the_divergence_that_numpy_finds(drawn, distance, scale) -> 
     values = np.array(UNEVEN)
     wanted = softmax(-scale * DISTANCES[distance](values[target][:, None], values))
     expected = (wanted * np.log(wanted / softmax(outputs))).sum(1).mean()
-    head = SordHead(5, UNEVEN, ordered=True, distance=distance, scale=scale)
+    head = SORD(5, UNEVEN, ordered=True, distance=distance, scale=scale)
 
     loss = head.loss(torch.from_numpy(outputs), torch.from_numpy(target))
 
@@ -55,7 +55,7 @@ def test_the_loss_is_the_divergence_that_numpy_finds(drawn, distance, scale) -> 
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_the_gradient_is_that_of_the_loss(drawn, distance) -> None:
     outputs, target = torch.from_numpy(drawn[0][:4]).requires_grad_(), torch.from_numpy(drawn[1][:4])
-    head = SordHead(5, UNEVEN, ordered=True, distance=distance)
+    head = SORD(5, UNEVEN, ordered=True, distance=distance)
 
     assert torch.autograd.gradcheck(lambda x: head.loss(x, target), outputs)
 
@@ -64,7 +64,7 @@ def test_the_gradient_is_that_of_the_loss(drawn, distance) -> None:
 @pytest.mark.parametrize("target", [0, 2, 4])
 def test_no_outputs_have_a_lower_loss_than_the_soft_label(drawn, distance, target) -> None:
     values = np.array(UNEVEN)
-    head = SordHead(5, UNEVEN, ordered=True, distance=distance, scale=0.2)
+    head = SORD(5, UNEVEN, ordered=True, distance=distance, scale=0.2)
     perfect = torch.from_numpy(-0.2 * DISTANCES[distance](values[target], values))[None]
 
     best = head.loss(perfect, torch.tensor([target])).item()
@@ -75,7 +75,7 @@ def test_no_outputs_have_a_lower_loss_than_the_soft_label(drawn, distance, targe
 
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_a_soft_label_falls_with_the_distance_from_the_true_label(distance) -> None:
-    soft = SordHead(49, list(range(14, 63)), ordered=True, distance=distance).soft_labels.double()
+    soft = SORD(49, list(range(14, 63)), ordered=True, distance=distance).soft_labels.double()
 
     for true, row in enumerate(soft):
         assert (row[: true + 1].diff() >= 0).all()
@@ -86,34 +86,34 @@ def test_a_soft_label_falls_with_the_distance_from_the_true_label(distance) -> N
 @pytest.mark.parametrize("values", [range(14, 63), range(1, 7), range(5), range(2)])
 @pytest.mark.parametrize("distance", ["absolute", "squared"])
 def test_the_scale_of_labels_one_unit_apart_is_one(values, distance) -> None:
-    assert SordHead(len(values), list(values), ordered=True, distance=distance).scale == pytest.approx(1)
+    assert SORD(len(values), list(values), ordered=True, distance=distance).scale == pytest.approx(1)
 
 
 def test_the_scale_undoes_a_change_of_unit() -> None:
     years, months = [14.0, 15.0, 18.0], [168.0, 180.0, 216.0]
 
     for distance in DISTANCES:
-        soft = [SordHead(3, values, ordered=True, distance=distance).soft_labels for values in (years, months)]
+        soft = [SORD(3, values, ordered=True, distance=distance).soft_labels for values in (years, months)]
         torch.testing.assert_close(*soft)
 
 
 def test_auto_is_the_median() -> None:
     outputs = torch.tensor([[0.4, 0.15, 0.05, 0.1, 0.3]]).log()
 
-    assert SordHead(5, UNEVEN, ordered=True).point(outputs).tolist() == [15.0]
+    assert SORD(5, UNEVEN, ordered=True).point(outputs).tolist() == [15.0]
 
 
 def test_logarithms_of_what_has_none_are_refused() -> None:
     with pytest.raises(UserError, match=r"head\.distance=log needs positive values, and the first label's is 0"):
-        SordHead(5, list(range(5)), ordered=True, distance="log")
+        SORD(5, list(range(5)), ordered=True, distance="log")
 
 
 def test_an_unknown_distance_names_those_there_are() -> None:
     with pytest.raises(UserError, match=r"head\.distance=cosine .*absolute, squared, log"):
-        SordHead(5, UNEVEN, ordered=True, distance="cosine")
+        SORD(5, UNEVEN, ordered=True, distance="cosine")
 
 
 @pytest.mark.parametrize("scale", [0, -1.0, math.nan, math.inf])
 def test_a_scale_that_is_not_positive_is_refused(scale) -> None:
     with pytest.raises(UserError, match=r"head\.scale must be a positive number"):
-        SordHead(5, UNEVEN, ordered=True, scale=scale)
+        SORD(5, UNEVEN, ordered=True, scale=scale)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agebench.errors import UserError
-from agebench.heads.unimodal import UnimodalHead
+from agebench.heads.unimodal import Unimodal
 
 UNEVEN = [14.0, 15.0, 17.0, 22.0, 30.0]
 
@@ -20,7 +20,7 @@ def drawn() -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_concentrated_loss_worked_by_hand() -> None:
     # Even odds of 10 and 14: mean 12, 2 off, variance 4, and a floor of 1; level odds violate no order.
-    head = UnimodalHead(2, [10, 14], ordered=True, floor=1.0)
+    head = Unimodal(2, [10, 14], ordered=True, floor=1.0)
 
     loss = head.loss(torch.zeros(1, 2), torch.tensor([1]))
 
@@ -38,7 +38,7 @@ def test_the_concentrated_loss_worked_by_hand() -> None:
 )
 def test_the_hinge_worked_by_hand(target, hinge) -> None:
     outputs = torch.tensor([[0.2, 0.3, 0.1, 0.4]], dtype=torch.float64).log()
-    with_hinge, without = (UnimodalHead(4, [0, 1, 2, 3], ordered=True, lambda_unimodal=x) for x in (10.0, 0.0))
+    with_hinge, without = (Unimodal(4, [0, 1, 2, 3], ordered=True, lambda_unimodal=x) for x in (10.0, 0.0))
 
     difference = with_hinge.loss(outputs, torch.tensor([target])) - without.loss(outputs, torch.tensor([target]))
 
@@ -55,7 +55,7 @@ def test_the_loss_is_numpys(drawn) -> None:
         variance = (p * values**2).sum() - mean**2 + 0.25
         hinge = sum(max(0, p[k] - p[k + 1]) if k < y else max(0, p[k + 1] - p[k]) for k in range(4))
         expected.append(math.log(variance) / 2 + (mean - values[y]) ** 2 / (2 * variance) + 30 * hinge)
-    head = UnimodalHead(5, UNEVEN, ordered=True, lambda_unimodal=30.0, floor=0.25)
+    head = Unimodal(5, UNEVEN, ordered=True, lambda_unimodal=30.0, floor=0.25)
 
     loss = head.loss(torch.from_numpy(outputs), torch.from_numpy(target))
 
@@ -65,13 +65,13 @@ def test_the_loss_is_numpys(drawn) -> None:
 
 def test_the_gradient_is_that_of_the_loss(drawn) -> None:
     outputs, target = torch.from_numpy(drawn[0][:4]).requires_grad_(), torch.from_numpy(drawn[1][:4])
-    head = UnimodalHead(5, UNEVEN, ordered=True)
+    head = Unimodal(5, UNEVEN, ordered=True)
 
     assert torch.autograd.gradcheck(lambda x: head.loss(x, target), outputs)
 
 
 def test_a_perfect_prediction_has_the_lowest_loss(drawn) -> None:
-    head = UnimodalHead(5, UNEVEN, ordered=True)
+    head = Unimodal(5, UNEVEN, ordered=True)
     lowest = math.log((16 / 4) ** 2 / 12) / 2  # half the logarithm of the floor
 
     for target in range(5):
@@ -83,7 +83,7 @@ def test_a_perfect_prediction_has_the_lowest_loss(drawn) -> None:
 
 def test_the_best_variance_is_the_squared_error() -> None:
     # Posteriors of the same mean 5 over 0, 5 and 10, whose variances are 25 times the mass at the two ends.
-    head = UnimodalHead(3, [0, 5, 10], ordered=True, lambda_unimodal=0.0, floor=1e-6)
+    head = Unimodal(3, [0, 5, 10], ordered=True, lambda_unimodal=0.0, floor=1e-6)
     ends = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
     posteriors = torch.stack([ends / 2, 1 - ends, ends / 2], dim=1)
 
@@ -100,11 +100,11 @@ def test_the_best_variance_is_the_squared_error() -> None:
     ("values", "floor"), [(range(14, 63), 1 / 12), (range(1, 7), 1 / 12), (UNEVEN, 16 / 12), (range(2), 1 / 12)]
 )
 def test_the_floor_is_the_variance_within_a_label(values, floor) -> None:
-    assert UnimodalHead(len(values), list(values), ordered=True).floor == pytest.approx(floor)
+    assert Unimodal(len(values), list(values), ordered=True).floor == pytest.approx(floor)
 
 
 def test_training_makes_the_posterior_unimodal_around_the_truth() -> None:
-    head, target = UnimodalHead(9, list(range(9)), ordered=True), torch.tensor([0, 3, 8])
+    head, target = Unimodal(9, list(range(9)), ordered=True), torch.tensor([0, 3, 8])
     outputs = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 9))).requires_grad_()
     optimizer = torch.optim.Adam([outputs], lr=0.05)
 
@@ -123,7 +123,7 @@ def test_training_makes_the_posterior_unimodal_around_the_truth() -> None:
 def test_auto_is_the_mean_and_the_others_are_what_they_say() -> None:
     outputs = torch.tensor([[0.4, 0.15, 0.05, 0.1, 0.3]]).log()
     points = {
-        decode: UnimodalHead(5, UNEVEN, ordered=True, decode=decode).point(outputs).item()
+        decode: Unimodal(5, UNEVEN, ordered=True, decode=decode).point(outputs).item()
         for decode in ("auto", "mean", "median", "mode")
     }
 
@@ -141,4 +141,4 @@ def test_auto_is_the_mean_and_the_others_are_what_they_say() -> None:
 )
 def test_weights_outside_their_range_are_refused(settings, message) -> None:
     with pytest.raises(UserError, match=message):
-        UnimodalHead(5, UNEVEN, ordered=True, **settings)
+        Unimodal(5, UNEVEN, ordered=True, **settings)

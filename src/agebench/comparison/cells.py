@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from agebench.comparison.groups import LOWER, count, goodness
 from agebench.comparison.parameters import short_names, tell
 from agebench.comparison.tables import Baseline, Row, Table, name_of, shown_metrics
-from agebench.intervals import resamples_for
+from agebench.metrics.bootstrap import resamples_for
 
 FINE = 2_000  # test images from which on a share has a fourth digit
 NONE = "-"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agebench.comparison.parameters import Parameters
-from agebench.comparison.runs import Run
+from agebench.runs.read import Run
 
 # Of these, less is better; of `bias`, whatever is nearest to zero; of the others, more.
 LOWER = ("loss", "nll", "ece", "mae", "rmse", "median_error", "balanced_mae")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from agebench.comparison.groups import Group
-from agebench.comparison.runs import Run
-from agebench.intervals import CENTRAL, Difference, draw, group_codes, resamples_for
-from agebench.metrics import Answers, Array, per_image
+from agebench.metrics.bootstrap import CENTRAL, Difference, draw, group_codes, resamples_for
+from agebench.metrics.compute import Answers, Array, per_image
+from agebench.runs.read import Run
 
 COLUMNS = ["name", "identity", "target", "point"]  # of predictions.csv, before the posterior
 FROM_ESTIMATES = ("mae", "cs", "within_1")  # what needs no posterior, which is most of a file
@@ -103,7 +103,7 @@ def compare_with_best(groups: Sequence[Group], best: int, *, metric: str, unit: 
 
 
 def paired_differences(apart: Sequence[Array], people: Array | None) -> list[Difference]:
-    """Return what agebench.intervals.paired_difference does of each of P pairs, from the same resamples.
+    """Return what agebench.metrics.bootstrap.paired_difference does of each of P pairs, from the same resamples.
 
     Drawing them takes most of the time: 10,000 images one by one take 1 s, however many pairs share them.
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agebench.comparison.runs import Run
+from agebench.runs.read import Run
 
 FIRST = ("data", "data/split", "model", "head", "optim", "scheduler", "augment")  # then the others by name
 # Groups that only set keys of others, or have no effect.

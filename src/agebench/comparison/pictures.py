@@ -10,8 +10,8 @@ from typing import Any, Literal
 from agebench.comparison.cells import heading
 from agebench.comparison.groups import LOWER, Group
 from agebench.comparison.parameters import short_names
-from agebench.comparison.runs import Run
 from agebench.comparison.tables import Comparison, Table, name_of
+from agebench.runs.read import Run
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def _curves(table: Table) -> Any:
 
 
 def _parallel(table: Table) -> Any:
-    from agebench.report.parallel import draw_parallel
+    from agebench.report.parallel_coordinates import draw_parallel
 
     if len(table.rows) < 3 or len(table.parameters) < 2:  # the ranking says as much
         return None

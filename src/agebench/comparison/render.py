@@ -15,8 +15,8 @@ from typing import Any
 from agebench.comparison.cells import caption, heading, lay_out
 from agebench.comparison.groups import count
 from agebench.comparison.parameters import tell
-from agebench.comparison.runs import Run
 from agebench.comparison.tables import Comparison, Row, Table
+from agebench.runs.read import Run
 
 WIDTH = 120  # of the text beneath a table; tables are as wide as they are
 STYLE = """body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; }

@@ -10,9 +10,9 @@ from agebench.comparison.groups import count
 from agebench.comparison.parameters import Parameters, differing, short_names, tell
 from agebench.comparison.pictures import draw_pictures
 from agebench.comparison.render import align, csv_text, tell_exactly, to_markdown
-from agebench.comparison.runs import Run, number, points_of
 from agebench.comparison.tables import Comparison, compare
 from agebench.comparison.write import write_text
+from agebench.runs.read import Run, number, points_of
 
 log = logging.getLogger(__name__)
 

@@ -5,14 +5,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from agebench.comparison.blind import score_blind
+from agebench.comparison.baselines import score_blind
 from agebench.comparison.groups import Group, alike, count, goodness
 from agebench.comparison.pairs import Paired, can_pair, compare_with_best
 from agebench.comparison.parameters import differing, short_names, tell
-from agebench.comparison.runs import Run, mapping
 from agebench.errors import UserError, did_you_mean
-from agebench.intervals import Difference
-from agebench.metrics import HEADLINE
+from agebench.metrics.bootstrap import Difference
+from agebench.metrics.compute import HEADLINE
+from agebench.runs.read import Run, mapping
 
 UNITS = {"age": "years", "decade": "decades", "bins": "bins"}  # of errors, by the target in a protocol
 NO_PAIRS = {

@@ -7,7 +7,7 @@ from agebench.comparison import render
 from agebench.comparison.pictures import draw_pictures
 from agebench.comparison.tables import Comparison
 from agebench.errors import UserError
-from agebench.run import whole
+from agebench.runs.identity import whole
 
 
 def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str]) -> list[Path]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agebench.data.lists import find_rows, read_names, read_parts
 from agebench.data.protocol import capped_name, split_name
 from agebench.data.records import Array, Records
+from agebench.data.split_lists import find_rows, read_names, read_parts
 from agebench.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -28,9 +28,9 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
-from agebench.data.parallel import ahead, cores
 from agebench.data.records import Array, Source
 from agebench.data.resize import Resize
+from agebench.data.threads import ahead, cores
 from agebench.errors import BrokenImageError, UserError
 
 log = logging.getLogger(__name__)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from agebench.data.archives import open_archive
-from agebench.data.files import Files, FolderFiles, decode, is_image, nfc
-from agebench.data.parallel import ahead, cores
+from agebench.data.readers.archives import open_archive
+from agebench.data.readers.folders import Files, FolderFiles, decode, is_image, nfc
 from agebench.data.records import Array
 from agebench.data.resize import Resize
+from agebench.data.threads import ahead, cores
 from agebench.errors import BrokenImageError, UserError
 
 

@@ -10,7 +10,7 @@ from agebench.errors import UserError
 from agebench.heads.base import Head
 
 
-class BinaryHead(Head):
+class Binary(Head):
     """Gives the second of two labels the probability sigmoid(output).
 
     Args:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from agebench.heads.ranks import RankHead, answers, rearranged_posterior
 
 
-class CoralHead(RankHead):
+class CORAL(RankHead):
     """Scores an image once and answers R - 1 questions, `is its label above k?`, by adding a learned bias a question.
 
     P(y > k) = sigmoid(score + bias of k). The biases start in descending order, evenly spaced over (0, 1]. At the

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from agebench.heads.ranks import RankHead, answers
 
 
-class CornHead(RankHead):
+class CORN(RankHead):
     """Answers R - 1 questions, `above label k, given above k - 1?`, and multiplies the answers up.
 
     P(y > k) is the product of the answers up to k: it never rises with k, whatever the outputs.

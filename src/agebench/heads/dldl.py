@@ -11,7 +11,7 @@ from agebench.errors import UserError
 from agebench.heads.base import Head
 
 
-class DldlHead(Head):
+class DLDL(Head):
     """Learns a label distribution: a Gaussian around the true value, taken at the R values and normalised over them.
 
     The loss is the Kullback-Leibler divergence of softmax(outputs) from it.

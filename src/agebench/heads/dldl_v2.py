@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from agebench.errors import UserError
-from agebench.heads.dldl import DldlHead
+from agebench.heads.dldl import DLDL
 
 
-class DldlV2Head(DldlHead):
+class DLDLv2(DLDL):
     """Learns a label distribution and its mean together: DLDL's divergence + lambda_l1 * |mean - true value|.
 
     Args:
         num_labels: R, at least 2.
         values: What each label is worth, length R.
         ordered: Must be true.
-        sigma: Standard deviation of the Gaussian in the target's unit; None as in DldlHead.
+        sigma: Standard deviation of the Gaussian in the target's unit; None as in DLDL.
         lambda_l1: Nats a unit of the mean's absolute error. The default 1 is one label's step both for years and for
             decades, so in either unit a miss by one label costs about what the divergence charges for it.
         decode: `auto` for the mean, which is what the loss brings near the truth; else see Head.
@@ -26,7 +26,7 @@ class DldlV2Head(DldlHead):
 
     Source:
         Gao, Zhou, Wu, Geng (2018), IJCAI, "Age Estimation Using Expectation of Label Distribution Learning",
-        doi:10.24963/ijcai.2018/99. Departs as DldlHead does in labels and sigma; the paper's thin networks, its
+        doi:10.24963/ijcai.2018/99. Departs as DLDL does in labels and sigma; the paper's thin networks, its
         hybrid pooling and its averaging of an image with its mirror image are no part of a head.
     """
 

@@ -10,7 +10,7 @@ from agebench.errors import UserError
 from agebench.heads.base import Head
 
 
-class MeanVarianceHead(Head):
+class MeanVariance(Head):
     """Brings the posterior's mean near the true value and narrows the posterior.
 
     The loss is the cross-entropy + lambda_mean * (mean - true value)^2 / 2 + lambda_variance * variance.

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from agebench.heads.ranks import RankHead, answers, rearranged_posterior
 
 
-class OrcnnHead(RankHead):
+class ORCNN(RankHead):
     """Asks of every label but the last whether the image is above it, each question with a logit of its own.
 
     Args:

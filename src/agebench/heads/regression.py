@@ -14,7 +14,7 @@ LOSSES = ("l1", "mse", "huber")
 WINDOW = 100  # training batches that the size of the errors is averaged over
 
 
-class RegressionHead(Head):
+class Regression(Head):
     """Estimates the target directly: estimate = mean + spread * output, mean and spread those of the R values.
 
     So a network that answers about zero starts in the middle of the labels, and the loss is of the same size whatever

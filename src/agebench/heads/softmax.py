@@ -13,7 +13,7 @@ from agebench.heads.base import Head
 LOSSES = ("cross_entropy", "squared_error")
 
 
-class SoftmaxHead(Head):
+class Softmax(Head):
     """Classifies: label k has the probability softmax(outputs)[k].
 
     Args:

@@ -13,7 +13,7 @@ from agebench.heads.base import Head
 DISTANCES = ("absolute", "squared", "log")
 
 
-class SordHead(Head):
+class SORD(Head):
     """Learns softmax(-scale * distance) over the labels in place of a one-hot label.
 
     The loss is the Kullback-Leibler divergence of softmax(outputs) from it.

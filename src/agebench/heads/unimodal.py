@@ -10,7 +10,7 @@ from agebench.errors import UserError
 from agebench.heads.base import Head
 
 
-class UnimodalHead(Head):
+class Unimodal(Head):
     """Learns the label distribution itself, held to be unimodal around the true label and concentrated there.
 
     With the posterior p, its mean m and variance v, the true value t of label y, and a floor f under the variance:

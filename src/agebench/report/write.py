@@ -12,15 +12,7 @@ from agebench.report.curves import draw_curves, write_curves
 from agebench.report.error_by_age import draw_errors_by_age, write_errors_by_age
 from agebench.report.mistakes import write_mistakes
 from agebench.report.outcome import Array, Outcome
-from agebench.report.projection import (
-    TSNE_MOST,
-    Plane,
-    embed,
-    fit_plane,
-    sample_rows,
-    why_not,
-    write_projection,
-)
+from agebench.report.projection import TSNE_MOST, Plane, embed, fit_plane, sample_rows, why_not, write_projection
 from agebench.report.scatter import draw_scatter
 from agebench.report.style import look
 

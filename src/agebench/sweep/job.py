@@ -18,7 +18,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from agebench import cli
+from agebench.cli import main as cli
 from agebench.errors import UserError
 from agebench.sweep.point import CONSOLE, Point
 from agebench.sweep.slots import Slot

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agebench import run
 from agebench.errors import UserError
+from agebench.runs import identity as run
 
 CONSOLE = "console.log"  # in a point's folder: all that its process says
 

@@ -16,8 +16,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from agebench import cli
-from agebench.check import check_config, check_sources
+from agebench.cli import main as cli
+from agebench.cli.rules import check_config, check_sources
 from agebench.errors import UserError
 from agebench.sweep.job import Context
 from agebench.sweep.point import Point, count_ranks

@@ -8,7 +8,7 @@ from hydra_plugins.agebench_launcher.launcher import AgebenchLauncher
 
 
 class AgebenchSweeper(BasicSweeper):
-    """Takes the product of all values. `agebench.sweep.noted` puts it in the place of Hydra's."""
+    """Takes the product of all values. `agebench.sweep.hydra_callback` puts it in the place of Hydra's."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose every point beforehand, unless the launcher is the one that does so itself."""

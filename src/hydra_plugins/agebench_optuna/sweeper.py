@@ -11,9 +11,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from agebench import run
-from agebench.cli import SweepError
+from agebench.cli.main import SweepError
 from agebench.errors import UserError
+from agebench.runs import identity as run
 
 log = logging.getLogger(__name__)
 LOWER_IS_BETTER = ("loss", "mae", "rmse", "nll")  # of the metrics that `monitor` may name

@@ -1,0 +1,60 @@
+"""`resume=FOLDER`: a run's command typed again, from its own folder."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agebench.cli.main import quoted
+from agebench.errors import UserError
+
+
+def typed_again(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with resume=FOLDER replaced by what was typed when that run began.
+
+    Further overrides come after it. The working directory becomes the one of then, for paths may be relative to it.
+
+    Raises:
+        UserError: If the folder is no run of train's, or more than one run is asked for.
+    """
+    given = [argument for argument in arguments if argument.partition("=")[0] == "resume"]
+    name = given[-1].partition("=")[2].strip("'\"") if given else "auto"
+    if name.lower() in ("", "auto", "false", "null", "true") or any(a in ("--help", "-h") for a in arguments):
+        return list(arguments)
+    rest = [argument for argument in arguments if argument not in given]
+    folder = Path(name).absolute()
+    own = f"hydra.run.dir={quoted(str(folder))}"
+    if own in rest:  # a DDP rank, started from the line as it is after this
+        return list(arguments)
+    _refuse(name, folder, rest)
+    hydra, overrides = _read(folder / ".hydra" / "hydra.yaml"), _read(folder / ".hydra" / "overrides.yaml")
+    sources = hydra["hydra"]["runtime"]["config_sources"]
+    configs = [f"--config-dir={source['path']}" for source in sources if source["provider"] == "command-line"]
+    searched = [o for o in hydra["hydra"]["overrides"]["hydra"] if o.startswith("hydra.searchpath=")]
+    typed = [o for o in overrides if o.partition("=")[0] != "resume"]
+    started_in = Path(hydra["hydra"]["runtime"]["cwd"])
+    if started_in.is_dir():
+        os.chdir(started_in)
+    return [*configs, *typed, *searched, *rest, f"resume={quoted(str(folder))}", own]
+
+
+def _refuse(name: str, folder: Path, rest: Sequence[str]) -> None:
+    if (folder / "multirun.yaml").is_file():
+        raise UserError(f"resume={name} is a sweep: give the sweep's own command again, which goes on with the rest")
+    if not (folder / ".hydra" / "overrides.yaml").is_file():
+        raise UserError(
+            f"resume={name} is no run (it has no .hydra/overrides.yaml): give a folder that train wrote, auto or false"
+        )
+    if any(a in ("-m", "--multirun") for a in rest):
+        raise UserError(f"resume={name} goes on with one run: leave -m out")
+    if any(a.startswith("hydra.run.dir=") for a in rest):
+        raise UserError(f"resume={name} goes on in that folder: leave hydra.run.dir out")
+
+
+def _read(path: Path) -> Any:
+    from omegaconf import OmegaConf
+
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): give the run's own command instead of resume=") from error

@@ -1,0 +1,1 @@
+"""Data sets that a YAML can name."""

@@ -1,0 +1,1 @@
+"""Who is in train and in test."""

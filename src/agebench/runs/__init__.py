@@ -1,0 +1,1 @@
+"""A run directory - its name, its files and what they hold."""

@@ -1,0 +1,190 @@
+"""Finished and unfinished runs, read back from their folders; nothing here trusts what a folder holds."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]  # PyYAML has no type information
+
+from agebench.errors import UserError
+from agebench.runs.identity import WITHOUT_EFFECT, config_hash, flatten
+
+# Folders of a run that hold no other run, and may hold many files.
+PASSED_BY = {".hydra", "checkpoints", "report"}
+# How a checkpoint is kept, not which one is tested.
+KEPT = ("dirpath", "filename", "save_last", "enable_version_counter", "auto_insert_metric_name", "verbose")
+SAME_MODEL = ("seed", *(f"callbacks.checkpoint.{key}" for key in KEPT))
+OWN_DATA = ("Folder", "Table")  # sources that are what their path says
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, or one evaluation of a run, as its folder tells it.
+
+    Args:
+        folder: Where it lies.
+        status: `completed`, `running`, `failed`, `interrupted`, `unreadable`, or `not started`.
+        results: results.json, of an evaluation with what only its run knows (seed, params, epochs, timing) added.
+        config: The composed config with dotted keys, what is without effect left out; empty if it cannot be read.
+        choices: The choice of each config group.
+        typed: The keys and groups that somebody typed.
+        same: What runs share that differ in the seed alone.
+        written: When results.json was last written, in seconds.
+        evaluated: The run that an evaluation tested again, None for a run itself.
+    """
+
+    folder: Path
+    status: str
+    results: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    choices: Mapping[str, str] = field(default_factory=dict)
+    typed: frozenset[str] = frozenset()
+    same: tuple[str, ...] = ()
+    written: float = 0.0
+    evaluated: Path | None = None
+
+    @property
+    def seed(self) -> Any:
+        """Of the training."""
+        return self.results.get("seed")
+
+    @property
+    def error(self) -> str:
+        """Return the first line of what went wrong."""
+        return next(iter(str(self.results.get("error") or "").strip().splitlines()), "")
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The test metrics by name (`test/mae`); None is what a diverged network has."""
+        found = mapping(self.results.get("metrics")).items()
+        known = {str(name): number(value) for name, value in found if value is None or number(value) is not None}
+        return {name: value if value is not None and math.isfinite(value) else None for name, value in known.items()}
+
+    def told(self, *keys: str) -> Any:
+        """Return what results.json has under nested keys, None if it has nothing there."""
+        found: Any = self.results
+        for key in keys:
+            found = mapping(found).get(key)
+        return found
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return a mapping as it is, and anything else as an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def number(value: Any) -> float | None:
+    """Return a number as a float, and anything else as None."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def find_runs(folders: Sequence[Path]) -> list[Run]:
+    """Return every run that lies in or below the folders, once each, in the order of the folders and then of names.
+
+    Raises:
+        UserError: If a folder does not exist, or there is no run in or below it.
+    """
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"there is no folder {folder}: give folders that train, a sweep or evaluate wrote")
+        below = []
+        for place, inside, files in os.walk(folder):
+            inside[:] = [name for name in inside if name not in PASSED_BY]
+            if "results.json" in files:
+                below.append(Path(place))
+        if not below:
+            raise UserError(f"there is no run in or below {folder}: a run is a folder with a results.json")
+        for place_of_run in sorted(below):
+            found.setdefault(place_of_run.resolve(), place_of_run)
+    return [read_run(folder) for folder in found.values()]
+
+
+def points_of(sweep: Path) -> list[Run]:
+    """Return the runs directly inside a sweep's folder, those that never wrote a result included."""
+    marks = ("results.json", ".hydra", "train.log")
+    inside = sorted(path for path in sweep.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [read_run(path) for path in inside if any((path / mark).exists() for mark in marks)]
+
+
+def read_run(folder: Path) -> Run:
+    """Return a run as its folder tells it; what is missing or cannot be read is left empty."""
+    results, status, written = _results(folder)
+    hydra = mapping(mapping(_yaml(folder / ".hydra" / "hydra.yaml")).get("hydra"))
+    evaluated = None
+    typed = _yaml(folder / ".hydra" / "overrides.yaml")
+    config = _yaml(folder / ".hydra" / "config.yaml")
+    checkpoint: tuple[str, ...] = ()
+    if isinstance(tested := results.get("run"), str):  # an evaluation: what was trained is another folder's to tell
+        evaluated = _run_of(folder, tested, str(mapping(hydra.get("runtime")).get("cwd", "")))
+        trained = _results(evaluated)[0]
+        hydra = mapping(mapping(_yaml(evaluated / ".hydra" / "hydra.yaml")).get("hydra"))
+        typed, config = (_yaml(evaluated / ".hydra" / f"{name}.yaml") for name in ("overrides", "config"))
+        own = f"{mapping(trained.get('best')).get('tested', 'best')}.ckpt"
+        if results.get("checkpoint") not in (None, own):
+            checkpoint = (str(results["checkpoint"]),)
+        kept = ("seed", "params", "epochs", "timing", "best", "device", "threads", "git")
+        results = {**{key: trained[key] for key in kept if key in trained}, **results, "seed": trained.get("seed")}
+        results["data_sha"] = trained.get("data_sha")
+    flat = flatten(mapping(config))
+    kept_flat = {key: value for key, value in flat.items() if not _has_no_effect(key, flat)}
+    choices = mapping(mapping(hydra.get("runtime")).get("choices"))
+    if checkpoint:
+        kept_flat["checkpoint"] = checkpoint[0]
+    # A run whose config cannot be read is like no other.
+    decides = config_hash(kept_flat) if flat else str(folder.resolve())
+    return Run(
+        folder=folder,
+        status=status,
+        results=results,
+        config=kept_flat,
+        choices={str(k): str(v) for k, v in choices.items() if v is not None},
+        typed=frozenset(
+            str(each).partition("=")[0].lstrip("+~") for each in (typed if isinstance(typed, list) else [])
+        ),
+        same=(decides, str(results.get("data_sha") or ""), *checkpoint),
+        written=written,
+        evaluated=evaluated,
+    )
+
+
+def _results(folder: Path) -> tuple[dict[str, Any], str, float]:
+    path = folder / "results.json"
+    try:
+        read, written = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
+    except FileNotFoundError:
+        return {}, "not started", 0.0
+    except (OSError, ValueError):
+        return {}, "unreadable", 0.0
+    if not isinstance(read, dict) or not isinstance(read.get("status"), str):
+        return {}, "unreadable", written
+    return read, read["status"], written
+
+
+def _yaml(path: Path) -> Any:
+    # Some fourteen times as fast as the loader in Python, which 500 runs would notice.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), loader)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+
+
+def _run_of(folder: Path, tested: str, started: str) -> Path:
+    """Return the folder of the run that an evaluation tested; by default the evaluation lies inside it."""
+    for place in (Path(started) / tested, Path(tested), folder.parent.parent):
+        if (place / "results.json").is_file():
+            return place
+    return Path(tested)
+
+
+def _has_no_effect(key: str, flat: Mapping[str, Any]) -> bool:
+    if key in SAME_MODEL or any(key == each or key.startswith(f"{each}.") for each in WITHOUT_EFFECT):
+        return True
+    # Where a named data set lies does not change it.
+    own = str(flat.get("data.source._target_", "")).rpartition(".")[2] in OWN_DATA
+    return key in ("data.root", "data.source.root") and not own

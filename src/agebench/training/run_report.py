@@ -1,0 +1,103 @@
+"""What a network sees in an image: the input of its classifier; and the report drawn from it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from agebench.data.datamodule import ImageDataModule
+from agebench.data.split import PARTS
+from agebench.leakage.seen_in_training import tell_leak
+from agebench.models.classifier import classifier_layers
+from agebench.module import ImageModule, Predictions
+from agebench.report.outcome import Outcome
+from agebench.report.projector import write_projector
+from agebench.report.write import write_report
+from agebench.runs.tables import describe_data
+
+Array = npt.NDArray[Any]
+MOST = 1_000  # images a part; what is drawn of more would not be seen
+
+
+def extract_features(module: ImageModule, images: Tensor, *, batch_size: int = 256) -> Array:
+    """Return what the classifier is given for each image, float32, shape (n, d).
+
+    Args:
+        module: The trained module; put into evaluation mode.
+        images: uint8, shape (n, C, S, S).
+        batch_size: Images at a time.
+    """
+    seen: list[Tensor] = []
+    layer = classifier_layers(module.model)[0]
+    hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1).float().cpu()))
+    try:
+        with torch.no_grad():
+            module.eval()
+            for batch in images.split(batch_size):
+                module(batch.to(module.device))
+    finally:
+        hook.remove()
+    return torch.cat(seen).numpy()
+
+
+def write_run_report(
+    run_dir: Path,
+    module: ImageModule,
+    data: ImageDataModule,
+    *,
+    predictions: Predictions,
+    history: list[dict[str, float]],
+    writer: Any | None,
+) -> None:
+    """Write report/ of a run; TensorBoard gets the figures, and the test's features to look around in, if it is on."""
+    features = {}
+    for part in PARTS:
+        if part == "val" and data.split.val_is_test:
+            continue
+        pixels = data.part(part)
+        chosen = np.sort(np.random.default_rng(0).permutation(len(pixels))[:MOST])
+        rows = torch.from_numpy(chosen)
+        batch = pixels[rows]
+        features[part] = extract_features(module, batch.images), batch.target.cpu().numpy()
+        if part == "test":
+            tested, images = chosen, batch.images
+    leak = describe_data(data, predictions)["leak"]
+    outcome = Outcome(
+        names=data.records.names[data.split.test[predictions.rows]],
+        target=predictions.target,
+        posterior=predictions.posterior,
+        point=predictions.point,
+        values=data.target.values,
+        label_names=data.target.label_names,
+        ordered=data.target.ordered,
+        unit=data.target.unit,
+        note=tell_leak(leak) if leak else "",
+        lookup_mae=leak["lookup_mae"] if leak else None,
+    )
+    write_report(
+        run_dir / "report",
+        history=history,
+        outcome=outcome,
+        features=features,
+        title=f"{data.protocol} · {type(module.model).__name__}",
+        writer=writer,
+        step=0 if writer is None else module.trainer.global_step,
+    )
+    if writer is not None:
+        # A limited test predicts some of the images only.
+        _, places, at = np.intersect1d(tested, predictions.rows, assume_unique=True, return_indices=True)
+        shown = images[torch.from_numpy(places)].cpu().numpy()
+        write_projector(run_dir, "test", features["test"][0][places], shown, _about(outcome, at))
+
+
+def _about(outcome: Outcome, rows: Array) -> dict[str, list[str]]:
+    """Return label, prediction and name of some of the tested images."""
+    names = outcome.label_names
+    return {
+        "label": [names[label] for label in outcome.target[rows]],
+        "predicted": [f"{p:.1f}" if outcome.ordered else names[int(p)] for p in outcome.point[rows]],
+        "name": [str(name) for name in outcome.names[rows]],
+    }

@@ -1,0 +1,76 @@
+"""The help screen names every choice with the line its file has for it."""
+
+import re
+
+import pytest
+
+from agebench.cli.help import USES, describe, show_help
+
+
+@pytest.fixture
+def screen(conf) -> str:
+    return show_help("train", conf, "config")
+
+
+def test_every_group_is_listed_with_every_choice_and_its_line(screen, conf) -> None:
+    blocks = dict(re.findall(r"^(\S+)=\n((?:  \S.*\n?)+)", screen, flags=re.MULTILINE))
+
+    groups = "data data/split model head optim scheduler augment trainer callbacks logger experiment debug"
+    for group in groups.split():
+        choices = [path for path in (conf / group).glob("*.yaml") if not path.stem.startswith("_")]
+        listed = {line.split()[0]: " ".join(line.split()[1:]) for line in blocks[group].splitlines()}
+        assert set(listed) == {path.stem for path in choices}
+        for path in choices:
+            says = next(line for line in path.read_text().splitlines() if not line.startswith("# @")).lstrip("# ")
+            assert listed[path.stem] == " ".join(says.split())
+            assert says
+
+
+def test_the_screen_fits_a_terminal(screen) -> None:
+    choices = screen.partition("other keys")[0]
+
+    assert max(len(line) for line in choices.splitlines()) <= 120
+
+
+def test_keys_outside_groups_are_listed_with_their_comments(screen) -> None:
+    other = screen.partition("other keys")[2]
+
+    for key in ("seed", "monitor", "test_checkpoint", "report", "sweep", "pretrained", "checkpoint_path", "freeze"):
+        line = next(line for line in other.splitlines() if line.strip().startswith(f"{key}:"))
+        assert "#" in line
+
+
+def test_hydras_machinery_is_left_out(screen) -> None:
+    assert "job_logging" not in screen
+    assert "override_dirname" not in screen
+    assert "runtime.choices" not in screen
+    assert "_datamodule" not in screen
+    assert "defaults" not in screen
+
+
+def test_the_users_own_line_is_the_example(screen) -> None:
+    assert "python -m agebench.train model=convnext data=cacd -m optim.lr=1e-4,1e-3" in screen
+
+
+@pytest.mark.parametrize("verb", USES)
+def test_each_verb_says_how_it_is_called(verb, conf) -> None:
+    name = "config" if verb == "train" else verb
+
+    assert show_help(verb, conf, name).startswith(f"usage: python -m agebench.{verb} ")
+
+
+def test_a_verb_that_only_reads_data_offers_only_data(conf) -> None:
+    screen = show_help("prepare", conf, "prepare")
+
+    assert "data/split=" in screen
+    assert "model=" not in screen
+    assert "optim=" not in screen
+
+
+def test_a_package_line_of_hydras_is_no_description(tmp_path) -> None:
+    file = tmp_path / "choice.yaml"
+
+    file.write_text("# @package _global_\n# What it is\nkey: 1\n")
+    assert describe(file) == "What it is"
+    file.write_text("key: 1  # not a description\n")
+    assert describe(file) == ""

@@ -1,0 +1,315 @@
+"""From a command line to an exit code: flags anywhere, and one sentence with the fix for every mistake."""
+
+import errno
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from PIL import Image
+
+from agebench.cli.main import config_folder, explain, main, quoted, split_flags
+from agebench.errors import UserError
+from agebench.runs.identity import config_hash
+
+USERS_LINE = "model=convnext data=cacd -m optim.lr=1e-4,1e-3"
+
+
+@pytest.fixture
+def run_line(monkeypatch, tmp_path, conf):
+    """Run a command line in this process, in an empty folder, with a task instead of a training."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.delenv("AGEBENCH_DATA", raising=False)
+
+    def run(line: str, task=lambda cfg: None) -> int:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["agebench", *line.split()])
+        try:
+            main("train", task, config_name="config")
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    yield run
+    GlobalHydra.instance().clear()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (USERS_LINE, "-m model=convnext data=cacd optim.lr=1e-4,1e-3"),
+        ("data=mnist --config-dir X model=mlp", "--config-dir X data=mnist model=mlp"),
+        ("data=mnist --config-dir=X model=mlp", "--config-dir=X data=mnist model=mlp"),
+        ("data=mnist --cfg job model=mlp", "--cfg job data=mnist model=mlp"),
+        ("a=1 -c job b=2 -cn name c=3 -m", "-c job -cn name -m a=1 b=2 c=3"),
+        ("a=1 -cd own -p trainer --resolve b=2", "-cd own -p trainer --resolve a=1 b=2"),
+        ("a=1 --info b=2", "--info=all a=1 b=2"),
+        ("a=1 --info searchpath b=2", "--info=searchpath a=1 b=2"),
+        ("~trainer +x=1 -m ++y=-1", "-m ~trainer +x=1 ++y=-1"),
+        ("a=1 --config-dir", "--config-dir a=1"),
+        ("data.root=~/faces", "data.root='/home/me/faces'"),
+        ("paths.cache=~", "paths.cache='/home/me'"),
+        ("-m a=~/x,~/y b=[~/x,z~1,w]", "-m a='/home/me/x','/home/me/y' b=['/home/me/x','z~1',w]"),
+        ("a='~/x'", "a='~/x'"),
+        ("~model=mlp", "~model=mlp"),
+        ("", ""),
+    ],
+)
+def test_flags_may_stand_anywhere_and_a_tilde_is_home(line, expected, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+
+    flags, overrides = split_flags(line.split())
+
+    assert [*flags, *overrides] == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["optim.lrr=1"], "there is no config key or group 'optim.lrr' (did you mean 'optim.lr'?)"),
+        (["optm.lr=1"], "there is no config key or group 'optm.lr' (did you mean 'optim.lr'?)"),
+        (["lr=1"], "there is no config key or group 'lr' (did you mean 'optim.lr'?)"),
+        (["trainer.max_epoch=1"], "'trainer.max_epoch' (did you mean 'trainer.max_epochs'?)"),
+        (["modle=mlp"], "there is no config key or group 'modle' (did you mean 'model'?)"),
+        (["split=random"], "there is no config key or group 'split' (did you mean 'data/split'?)"),
+        (["~modle"], "there is no config key or group 'modle' (did you mean 'model'?)"),
+        (["hydra.runn.dir=x"], "'hydra.runn.dir' (did you mean 'hydra.run.dir'?)"),
+        (["model=resnet18", "model.hidden=[3]"], "there is no config key 'model.hidden' here: it belongs to another"),
+        (["+optim.lr=1"], "optim.lr is in the config already: write optim.lr=VALUE without the +"),
+        (["+model=mlp"], "model is in the config already: write model=VALUE without the +"),
+        (["data=minst"], "data=minst does not exist (did you mean 'mnist'?); choose one of cacd, demo, digits"),
+        (["model=resnet8"], "model=resnet8 does not exist (did you mean 'resnet18'?); choose one of alexnet"),
+        (["data/split=radnom"], "data/split=radnom does not exist (did you mean 'random'?); choose one of column"),
+        (["experiment=ds_ch14"], "experiment=ds_ch14 does not exist (did you mean 'ds_ch14_cacd'?)"),
+        (["hydra/launcher=rays"], "hydra/launcher=rays does not exist (did you mean 'ray_cluster'?)"),
+        (["optim.lr=1e-4,1e-3"], "optim.lr has several values: add -m to run them all, or write optim.lr=[1e-4,1e-3]"),
+        (["optim.lr=[1"], "cannot read optim.lr=[1 (no viable alternative at input '[1'): give KEY=VALUE"),
+        (["optim.lr", "=", "3"], "cannot read optim.lr (missing EQUAL at '<EOF>'): give KEY=VALUE without spaces"),
+        (["data.name=顔"], "cannot read data.name=顔: give KEY=VALUE"),
+        (["data.root=/x&y"], "cannot read data.root=/x&y: give KEY=VALUE without spaces around =, and quote other"),
+        (["=3"], "a group takes the name of a choice, as in model=mlp"),
+        (["optim=null"], "a group takes the name of a choice, as in model=mlp"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistyped_line_is_answered_by_one_sentence_with_the_nearest_name(
+    compose_config, conf, overrides, sentence
+) -> None:
+    with pytest.raises(Exception) as raised:  # noqa: PT011  # Hydra's kinds of errors differ; the sentence is the test
+        compose_config(*overrides)
+
+    told = explain(raised.value, conf)
+
+    assert told is not None
+    assert told.startswith(sentence) or sentence in told
+    assert "\n" not in told
+    assert "_datamodule" not in told
+    assert "http" not in told
+
+
+def test_a_missing_value_is_named(compose_config, conf) -> None:
+    config = compose_config("model=timm")
+
+    with pytest.raises(Exception, match="Missing mandatory value") as raised:
+        _ = config.model.model_name
+
+    assert explain(raised.value, conf) == "model.model_name has no default: set model.model_name=VALUE"
+
+
+def test_what_is_forbidden_may_have_been_to_read_or_to_write(conf) -> None:
+    told = explain(PermissionError(errno.EACCES, "Permission denied", "/disk/cacd"), conf)
+
+    assert told is not None
+    assert told.startswith(
+        "cannot read or write /disk/cacd: Permission denied; see to its permissions, or choose another"
+    )
+
+
+def test_an_interpolation_that_leads_nowhere_names_its_key(compose_config, conf) -> None:
+    config = compose_config("optim.lr=${nowhere}")
+
+    with pytest.raises(Exception, match="nowhere") as raised:
+        OmegaConf.to_container(config, resolve=True)
+
+    assert explain(raised.value, conf) == "optim.lr: Interpolation key 'nowhere' not found"
+
+
+def test_a_key_of_a_config_that_is_not_there_is_named(compose_config, conf) -> None:
+    config = compose_config()
+
+    with pytest.raises(Exception, match="struct") as raised:
+        _ = config.optim.learning_rate
+
+    assert explain(raised.value, conf).startswith("there is no config key or group 'optim.learning_rate'")
+
+
+def test_a_full_disk_is_told_though_the_system_names_no_file(conf) -> None:
+    assert explain(OSError(28, "No space left on device"), conf) == (
+        "the disk is full: make room, or choose another hydra.run.dir or paths.output"
+    )
+
+
+def test_choices_from_a_folder_of_ones_own_are_offered(run_line, tmp_path, capsys) -> None:
+    own = tmp_path / "own" / "model"
+    own.mkdir(parents=True)
+    (own / "my_network.yaml").write_text("# Mine\n_target_: torch.nn.Identity\n")
+
+    code = run_line("--config-dir own model=my_netwrok")
+
+    assert code == 2
+    assert "did you mean 'my_network'?" in capsys.readouterr().err
+
+
+def test_an_ordinary_bug_is_not_explained(conf) -> None:
+    with pytest.raises(ValueError, match="invalid literal") as raised:
+        int("x")
+
+    assert explain(raised.value, conf) is None
+
+
+def test_a_sentence_for_the_user_is_found_under_what_wrapped_it(conf) -> None:
+    error = RuntimeError("wrapped")
+    error.__cause__ = UserError("needed 2, got 1: give one more")
+
+    assert explain(error, conf) == "needed 2, got 1: give one more"
+
+
+def test_a_run_that_ends_well_exits_with_0_and_gets_its_config(run_line) -> None:
+    seen = []
+
+    code = run_line("seed=3 optim.lr=0.5 hydra.run.dir=here", seen.append)
+
+    assert code == 0
+    assert (seen[0].seed, seen[0].optim.lr) == (3, 0.5)
+
+
+@pytest.mark.parametrize("line", ["optim.lrr=1", "data=minst", "optim.lr=[1", "optim.lr=1,2", "= 3", "-m modle=a,b"])
+def test_a_wrong_line_exits_with_2_one_line_and_no_traceback(run_line, capsys, line) -> None:
+    code = run_line(line, lambda cfg: pytest.fail("nothing must start"))
+
+    told = capsys.readouterr().err
+    assert code == 2
+    assert re.fullmatch(r"agebench train: [^\n]+\n", told)
+
+
+def test_wrong_data_exits_with_2_and_its_sentence(run_line, capsys) -> None:
+    def task(cfg):
+        raise UserError("no images under data/x: set data.root=FOLDER")
+
+    code = run_line("hydra.run.dir=here", task)
+
+    assert code == 2
+    assert capsys.readouterr().err == "agebench train: no images under data/x: set data.root=FOLDER\n"
+
+
+def test_an_ordinary_bug_keeps_its_traceback(run_line) -> None:
+    def task(cfg):
+        return 1 / 0
+
+    with pytest.raises(ZeroDivisionError):  # Python prints the traceback and exits with 1
+        run_line("hydra.run.dir=here", task)
+
+
+def test_interrupting_exits_with_1(run_line, capsys) -> None:
+    def task(cfg):
+        raise KeyboardInterrupt
+
+    assert run_line("hydra.run.dir=here", task) == 1
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_hydra_full_error_shows_the_traceback_and_is_left_as_it_was(run_line, monkeypatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+
+    with pytest.raises(Exception, match=r"optim\.lrr"):
+        run_line("optim.lrr=1")
+
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+def test_the_environment_is_left_as_it_was(run_line) -> None:
+    run_line("hydra.run.dir=here")
+
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_the_users_own_line_runs_two_points(run_line, tmp_path) -> None:
+    (tmp_path / "data" / "cacd").mkdir(parents=True)  # a sweep looks for its data before its first point
+    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "cacd" / "53_Robin_Williams_0001.jpg")
+    seen = []
+
+    def task(cfg):
+        seen.append(OmegaConf.to_container(cfg, resolve=True))
+        return 0.5
+
+    code = run_line(f"{USERS_LINE} hydra.sweep.dir=points hydra/launcher=basic", task)
+
+    assert code == 0
+    assert [config["optim"]["lr"] for config in seen] == [1e-4, 1e-3]
+    assert {config["model"]["model_name"] for config in seen} == {"convnext_tiny.fb_in1k"}
+    assert {config["data"]["name"] for config in seen} == {"cacd"}
+    # What differs, then six digits of the hash that the results have: nothing of model and data, which do not.
+    expected = [f"lr-{lr}-{config_hash(config)[:6]}" for lr, config in zip(("0.0001", "0.001"), seen, strict=True)]
+    assert sorted(p.name for p in (tmp_path / "points").iterdir() if p.is_dir()) == sorted(expected)
+
+
+def test_a_points_name_ends_in_the_hash_of_its_config_worked_out(run_line, tmp_path) -> None:
+    hashes = []
+
+    def task(cfg):
+        assert "${" in str(OmegaConf.to_container(cfg, resolve=False)["model"])
+        hashes.append(config_hash(OmegaConf.to_container(cfg, resolve=True))[:6])
+        return 0.0
+
+    code = run_line("-m model=mlp data.image_size=8,16 hydra.sweep.dir=points debug=profile hydra/launcher=basic", task)
+
+    assert code == 0
+    expected = [f"image_size-{size}-{six}" for size, six in zip((8, 16), hashes, strict=True)]
+    assert sorted(p.name for p in (tmp_path / "points").iterdir() if p.is_dir()) == sorted(expected)
+
+
+def test_a_sweep_with_one_wrong_point_starts_none(run_line, capsys) -> None:
+    code = run_line("-m optim.lr=1e-3,-1 hydra.sweep.dir=points", lambda cfg: pytest.fail("nothing must start"))
+
+    assert code == 2
+    assert "optim.lr must be a number above 0, got -1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "path", ["plain", "with space", "a=b,c", "it's", "back\\slash", "ends in \\", "\\'both\\'", "[x]{y}$", "日本"]
+)
+def test_any_text_can_be_a_value_of_an_override(path) -> None:
+    override = OverridesParser.create().parse_override(f"hydra.run.dir={quoted(path)}")
+
+    assert override.value() == path
+
+
+def test_help_answers_with_0_and_does_not_run(run_line, capsys) -> None:
+    code = run_line("data=mnist --help", lambda cfg: pytest.fail("nothing must start"))
+
+    assert code == 0
+    assert capsys.readouterr().out.startswith("usage: python -m agebench.train")
+
+
+def test_the_composed_config_is_printed_wherever_the_flag_stands(run_line, capsys) -> None:
+    code = run_line("optim.lr=0.25 --cfg job seed=7", lambda cfg: pytest.fail("nothing must start"))
+
+    printed = OmegaConf.create(capsys.readouterr().out)
+    assert code == 0
+    assert (printed.optim.lr, printed.seed) == (0.25, 7)
+
+
+def test_the_configs_are_found_beside_the_source(conf) -> None:
+    assert config_folder() == conf
+    assert (Path(config_folder()) / "config.yaml").is_file()

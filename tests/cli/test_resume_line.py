@@ -1,0 +1,80 @@
+"""`resume=FOLDER` is the command of that run, typed again."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agebench.cli.resume import typed_again
+from agebench.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """Return the folder of a run that was started from `began`, as Hydra describes it."""
+    made = tmp_path / "a run=1"
+    (made / ".hydra").mkdir(parents=True)
+    (tmp_path / "began").mkdir()
+    sources = [{"path": "hydra.conf", "provider": "hydra"}, {"path": "/my conf", "provider": "command-line"}]
+    runtime = {"cwd": str(tmp_path / "began"), "config_sources": sources}
+    hydra = ["hydra.run.dir=elsewhere", "hydra.mode=RUN", "hydra.searchpath=[file:///x]"]
+    task = ["data=digits", "+model.width=4", "resume=false", "optim.lr=1e-3"]
+    (made / ".hydra" / "hydra.yaml").write_text(
+        yaml.safe_dump({"hydra": {"runtime": runtime, "overrides": {"hydra": hydra, "task": task}}})
+    )
+    (made / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(task))
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["data=digits", "model=mlp"],
+        ["resume=auto", "-m", "seed=0,1"],
+        ["resume=false"],
+        ["resume=False", "data=mnist"],
+        ["resume=nowhere", "--help"],
+        [],
+    ],
+)
+def test_any_other_line_stays_as_it_is(line) -> None:
+    assert typed_again(line) == line
+
+
+def test_a_folder_brings_back_what_was_typed_where_it_was_typed(folder, tmp_path) -> None:
+    line = typed_again(["resume=a run=1", "report=false"])
+
+    own = f"'{folder}'"
+    assert line == [
+        "--config-dir=/my conf",
+        "data=digits",
+        "+model.width=4",
+        "optim.lr=1e-3",
+        "hydra.searchpath=[file:///x]",
+        "report=false",
+        f"resume={own}",
+        f"hydra.run.dir={own}",
+    ]
+    assert Path.cwd() == tmp_path / "began"
+    assert typed_again(line) == line  # as a DDP rank gets it
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (["resume=nowhere"], r"resume=nowhere is no run.*give a folder that train wrote"),
+        (["resume=a run=1", "-m", "seed=0,1"], "leave -m out"),
+        (["resume=a run=1", "hydra.run.dir=there"], "leave hydra.run.dir out"),
+        (["resume=swept"], "is a sweep: give the sweep's own command again"),
+        (["resume=torn"], r"overrides.yaml cannot be read|hydra.yaml cannot be read"),
+    ],
+)
+def test_what_is_no_run_is_refused_in_a_sentence(folder, tmp_path, line, sentence) -> None:
+    (tmp_path / "swept").mkdir()
+    (tmp_path / "swept" / "multirun.yaml").touch()
+    (tmp_path / "torn" / ".hydra").mkdir(parents=True)
+    (tmp_path / "torn" / ".hydra" / "overrides.yaml").write_text("[")
+
+    with pytest.raises(UserError, match=sentence):
+        typed_again(line)

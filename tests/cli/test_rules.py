@@ -1,0 +1,170 @@
+"""Each rule of the config check, broken by one value."""
+
+import re
+
+import pytest
+from omegaconf import OmegaConf
+
+from agebench.cli.rules import CROP_MODES, FILTERS, RESIDENCIES, RULES, RUN_RULES, check_config, check_rules
+from agebench.data import residency, resize
+from agebench.errors import UserError
+
+BROKEN = [
+    ("sweep=", "sweep must be a folder's name"),
+    ("sweep=a/../../b", "sweep must be a folder's name"),
+    ("launcher.jobs=0", "launcher.jobs must be auto, or a whole number of 1 or more, got 0"),
+    ("launcher.gpus_per_job=-1", "launcher.gpus_per_job must be a whole number of 0 or more, got -1"),
+    ("launcher.timeout=0", "launcher.timeout must be seconds above 0, or null, got 0"),
+    ("launcher.fail_fast=1", "launcher.fail_fast must be true or false, got 1"),
+    ("seed=-1", "seed must be a whole number from 0 to 4294967295, got -1"),
+    ("seed=4294967296", "seed must be a whole number from 0 to 4294967295, got 4294967296"),
+    ("seed=0.5", "seed must be a whole number"),
+    ("seed=true", "seed must be a whole number"),
+    ("seed=null", "seed must be a whole number"),
+    ("report=1", "report must be true or false, got 1"),
+    ("resume=true", "resume must be auto, false or the folder of a run, got True"),
+    ("resume=0", "resume must be"),
+    ("channels_last=1", "channels_last must be true or false, got 1"),
+    ("compile=inductor", "compile must be true or false, got inductor"),
+    ("matmul_precision=higher", "matmul_precision must be one of highest, high, medium, got higher"),
+    ("test_checkpoint=first", "test_checkpoint must be best or last, got first"),
+    ("optim.lr=0", "optim.lr must be a number above 0, got 0"),
+    ("optim.lr=-1e-3", "optim.lr must be a number above 0, got -0.001"),
+    ("optim.lr=inf", "optim.lr must be a number above 0, got inf"),
+    ("optim.lr=nan", "optim.lr must be a number above 0, got nan"),
+    ("optim.lr=fast", "optim.lr must be a number above 0, got fast"),
+    ("optim.weight_decay=-1", "optim.weight_decay must be a number of 0 or more, got -1"),
+    ("paths.cache=null", "paths.cache must be a folder, in which pixels are packed, got None"),
+    ("data=cacd data.root=null", "data.source.root must be where the data lies, as data.root=PATH has it (a folder"),
+    ("data=folder data.root=2024", "data.source.root must be where the data lies, as data.root=PATH has it (a folder"),
+    ("data=mnist data.source.root=null", "data.source.root must be where the data lies"),
+    ("data.batch_size=0", "data.batch_size must be a whole number of 1 or more, or full, got 0"),
+    ("data.batch_size=half", "data.batch_size must be"),
+    ("data.batch_size=2.5", "data.batch_size must be"),
+    ("data.eval_batch_size=full", "data.eval_batch_size must be"),
+    ("data.image_size=0", "data.image_size must be a side in px of 1 or more, got 0"),
+    ("data.image_size=[8,8]", "data.image_size must be"),
+    ("data.channels=2", "data.channels must be 1 (grey) or 3 (colour), got 2"),
+    ("data.channels=true", "data.channels must be"),
+    ("data.crop_mode=crop", "data.crop_mode must be one of squash, center, border, got crop"),
+    ("data.crop_pct=1.5", "data.crop_pct must be a share above 0 and at most 1, got 1.5"),
+    ("data.crop_pct=0", "data.crop_pct must be a share above 0"),
+    ("data.interpolation=linear", "data.interpolation must be one of nearest, lanczos, bilinear"),
+    ("data.require_all=1", "data.require_all must be true or false, got 1"),
+    ("data.residency=cpu", "data.residency must be one of auto, gpu, ram, mapped, got cpu"),
+    ("data.num_workers=-1", "data.num_workers must be"),
+    ("data.per_class=0", "data.per_class must be a whole number of 1 or more, or null, got 0"),
+    ("data.limit=0", "data.limit must be a whole number of 1 or more, or null, got 0"),
+    ("data.target=ages", "data.target must be one of class, decade, age, bins, got ages"),
+    ("data.target=age", "data=digits has no target age: set data.target=class"),
+    ("data=cacd data.target=class", "data=cacd has no target class: set data.target=decade (or age, bins)"),
+    ("data=cacd data.target=bins", "data.target=bins needs the lower edges of the bins in years: data.bins=[18,30"),
+    ("data.split=random", "data.split must be chosen as a group: data/split=NAME, got random"),
+    ("data.split.seed=-1", "data.split.seed must be a whole number from 0"),
+    ("data/split=kfold data.split.fold=-1", "data.split.fold must be a whole number of 0 or more, got -1"),
+    ("trainer.max_epochs=ten", "trainer.max_epochs must be a whole number of epochs, got ten"),
+    ("trainer.max_epochs=-2", "trainer.max_epochs must be"),
+    ("trainer.precision=8", "trainer.precision must be one of 32-true, 16-mixed, bf16-mixed, got 8"),
+    ("callbacks.early_stopping=5", "callbacks.early_stopping must be null or a block of keys, such as"),
+    ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience must be a number of epochs, or null"),
+    ("monitor=val/acuracy", "monitor must be auto or a metric of data.target=class, got val/acuracy (did you mean "),
+    ("monitor=val/mae", "monitor must be auto or a metric of data.target=class, got val/mae"),
+    ("monitor=test/accuracy", "monitor must be auto or a metric of data.target=class, got test/accuracy"),
+    ("model=timm", "model.model_name has no default: set model.model_name=VALUE"),
+]
+
+
+@pytest.mark.parametrize(("line", "sentence"), BROKEN, ids=[line for line, _ in BROKEN])
+def test_one_bad_value_is_answered_by_one_sentence(compose_config, line, sentence) -> None:
+    config = compose_config(*line.split())
+
+    with pytest.raises(UserError) as raised:
+        check_config(config)
+
+    assert str(raised.value).startswith(sentence)
+
+
+def test_bins_that_nothing_learns_are_told_and_let_be_for_a_sweep_over_targets(compose_config, caplog) -> None:
+    check_config(compose_config("data=cacd", "data.bins=[18,30]"))
+    check_config(compose_config("data=cacd", "data.target=bins", "data.bins=[18,30]"))
+
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["data.bins is for data.target=bins, and the target is decade: no bins are learnt"]
+
+
+def test_every_rule_is_broken_above() -> None:
+    broken = {line.split()[-1].partition("=")[0] for line, _ in BROKEN}
+
+    assert {key for key, _, _ in RULES} <= broken
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "needed"),
+    [
+        ("run", "", "the folder of a trained run: run=outputs/..."),
+        ("images", ["a", "b"], "a folder of images, a zip or tar of one, or an image"),
+        ("output", None, "a file to write"),
+        ("checkpoint", None, "tested, best, last, or a file"),
+        ("format", "ONNX!", "one of onnx, pt2"),
+        ("batch_size", 0, "a whole number of 1 or more"),
+        ("precision", 8, "null for the run's, or 32-true, 16-mixed, bf16-mixed"),
+        ("allow_leak", "maybe", "true or false"),
+    ],
+)
+def test_one_bad_value_for_a_trained_run_is_answered_too(key, value, needed) -> None:
+    with pytest.raises(UserError, match=re.escape(f"{key} must be {needed}, got {value}")):
+        check_rules(OmegaConf.create({key: value}), RUN_RULES)
+
+
+def test_a_folder_may_be_called_by_a_number() -> None:
+    check_rules(OmegaConf.create({"images": 2024, "precision": None}), RUN_RULES)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "seed=0",
+        "seed=4294967295",
+        "data.batch_size=full",
+        "data.batch_size=1",
+        "trainer.precision=64-true",
+        "callbacks.early_stopping=null",
+        "callbacks.early_stopping.patience=0",
+        "monitor=train/loss",
+        "monitor=val/macro_f1",
+        "data=cacd monitor=val/within_1",
+        "data=cacd data.target=age monitor=val/cs5",
+        "monitor=val/nll",
+        "data=cacd data.target=bins data.bins=[18,30]",
+        "trainer.max_epochs=null",
+        "trainer.max_epochs=-1",
+        "optim.lr=1",
+        "trainer.precision=bf16-mixed trainer.accelerator=cpu",
+    ],
+)
+def test_what_works_passes(compose_config, line) -> None:
+    check_config(compose_config(*line.split()))
+
+
+def test_half_precision_on_a_cpu_names_what_a_cpu_can_do(compose_config) -> None:
+    config = compose_config("trainer.precision=16-mixed", "trainer.accelerator=cpu")
+
+    with pytest.raises(UserError, match=r"needs a GPU.*use trainer\.precision=bf16-mixed"):
+        check_config(config)
+
+
+def test_an_interpolation_that_leads_nowhere_is_found_before_any_work(compose_config) -> None:
+    config = compose_config("data.image_size=${nowhere}")
+
+    with pytest.raises(Exception, match="Interpolation key 'nowhere' not found"):
+        check_config(config)
+
+
+def test_the_other_verbs_configs_pass(compose_config) -> None:
+    check_config(compose_config("data=digits", name="prepare"))
+
+
+def test_the_choices_are_those_of_the_code_that_takes_them() -> None:
+    assert CROP_MODES == resize.CROP_MODES
+    assert FILTERS == resize.FILTERS
+    assert RESIDENCIES == residency.RESIDENCIES

@@ -1,0 +1,52 @@
+"""What scores without a look at an image stands in the table, worked out by hand."""
+
+import csv
+
+import pytest
+
+from agebench.comparison.baselines import score_blind
+from agebench.comparison.render import RENDERERS
+from agebench.comparison.tables import compare
+from agebench.runs.read import read_run
+
+POINTS = [21.0] * 12
+
+
+def write_split(folder, train) -> None:
+    with (folder / "split.csv").open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(("name", "part", "identity", "label"))
+        writer.writerows((f"t{i}.jpg", "train", "x", label) for i, label in enumerate(train))
+        writer.writerow(("v.jpg", "val", "y", 29))
+
+
+def test_the_median_and_the_commonest_label_of_train_are_tried_on_the_test_images(make_run) -> None:
+    folder = make_run("one", points=POINTS)
+    write_split(folder, [20, 20, 20, 22, 24, 29])
+
+    found = score_blind(read_run(folder), "years")
+
+    # Targets 20 to 29, 20 and 21; the median of train is 21, its commonest label 20.
+    assert found["test/mae"] == pytest.approx((1 + 0 + 1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 + 1 + 0) / 12)
+    assert found["test/accuracy"] == pytest.approx(2 / 12)
+
+
+def test_it_stands_in_the_table_without_a_rank(make_run) -> None:
+    folder = make_run("one", points=POINTS)
+    write_split(folder, [21])
+
+    text = RENDERERS["md"](compare([read_run(folder)]))
+
+    (line,) = [line for line in text.splitlines() if "always the median" in line]
+    assert [cell.strip() for cell in line.strip("|").split("|")][:2] == ["-", "always the median"]
+    assert "3.17" in line
+
+
+@pytest.mark.parametrize("train", [None, [], [99]])
+def test_a_run_without_a_split_that_can_be_read_has_none(make_run, train) -> None:
+    folder = make_run("one", points=POINTS)
+    if train is not None:
+        write_split(folder, train)
+
+    assert score_blind(read_run(folder), "years") == {}
+    assert "always the median" not in RENDERERS["md"](compare([read_run(folder)]))

@@ -1,0 +1,109 @@
+"""Runs are found and read, whatever a folder holds."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agebench.errors import UserError
+from agebench.runs.read import find_runs, points_of, read_run
+
+
+def test_runs_are_found_at_any_depth_once_each(make_run, tmp_path) -> None:
+    make_run("sweeps/one/seed-0")
+    make_run("sweeps/one/seed-1", seed=1)
+    make_run("single")
+
+    found = find_runs([tmp_path, tmp_path / "sweeps"])
+
+    assert [run.folder.name for run in found] == ["single", "seed-0", "seed-1"]
+    assert [run.seed for run in found] == [0, 0, 1]
+    assert {run.status for run in found} == {"completed"}
+
+
+def test_a_folder_that_is_not_there_or_without_runs_is_one_sentence(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere: "):
+        find_runs([tmp_path / "nowhere"])
+    with pytest.raises(UserError, match="there is no run in or below "):
+        find_runs([tmp_path])
+
+
+def test_runs_of_one_config_share_what_they_are_whatever_has_no_effect(make_run) -> None:
+    first = read_run(make_run("a"))
+    second = read_run(make_run("b", seed=7, config={"data.num_workers": 4, "data.root": "/elsewhere", "report": True}))
+    third = read_run(make_run("c", config={"callbacks.checkpoint.save_last": False}))
+    other = read_run(make_run("d", config={"optim.lr": 0.1}))
+    other_images = read_run(make_run("e", data_sha="9999"))
+
+    assert first.same == second.same == third.same
+    assert len({first.same, other.same, other_images.same}) == 3
+
+
+def test_a_folder_of_ones_own_is_what_its_path_says(make_run) -> None:
+    own = {"data.source._target_": "agebench.data.sources.folder.Folder"}
+    here, there = (read_run(make_run(path, config={**own, "data.root": f"/{path}"})) for path in ("here", "there"))
+
+    assert here.same != there.same
+    assert here.config["data.root"] == "/here"
+
+
+def test_an_evaluation_takes_from_its_run_what_only_that_knows(make_run, tmp_path) -> None:
+    trained = make_run("trained", head="coral", seed=3, typed=["optim.lr=0.001"])
+    folder = trained / "evaluate" / "now"
+    folder.mkdir(parents=True)
+    told = {"status": "completed", "run": "nowhere/else", "checkpoint": "best.ckpt", "protocol": "demo/random/age"}
+    (folder / "results.json").write_text(json.dumps({**told, "metrics": {"test/mae": 2.0}}))
+
+    found = read_run(folder)
+
+    assert found.evaluated == trained
+    assert (found.seed, found.choices["head"], found.told("epochs")) == (3, "coral", 20)
+    assert (found.told("protocol"), found.metrics) == ("demo/random/age", {"test/mae": 2.0})
+    assert found.same == read_run(trained).same
+    (folder / "results.json").write_text(json.dumps({**told, "checkpoint": "last.ckpt"}))
+    assert read_run(folder).same != read_run(trained).same
+    assert read_run(folder).config["checkpoint"] == "last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("", "unreadable"),
+        ("[1, 2]", "unreadable"),
+        ('{"status": 3}', "unreadable"),
+        ('{"status": "running"}', "running"),
+    ],
+)
+def test_odd_results_are_told_as_such(tmp_path, text, status) -> None:
+    (tmp_path / "results.json").write_text(text)
+
+    assert read_run(tmp_path).status == status
+
+
+def test_odd_files_and_values_are_passed_over(tmp_path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    for name, text in {"config": "a: [", "hydra": "- 1", "overrides": "5"}.items():
+        (tmp_path / ".hydra" / f"{name}.yaml").write_text(text)
+    metrics = {"test/mae": None, "test/loss": float("inf"), "test/cs5": "high", "test/accuracy": 1}
+    (tmp_path / "results.json").write_text(json.dumps({"status": "completed", "metrics": metrics, "best": [1]}))
+
+    found = read_run(tmp_path)
+
+    assert found.metrics == {"test/mae": None, "test/loss": None, "test/accuracy": 1.0}
+    assert found.told("best", "value") is None
+    assert (found.config, found.choices, found.typed) == ({}, {}, frozenset())
+
+
+def test_points_are_the_folders_right_inside_a_sweep_even_if_nothing_was_written(make_run, tmp_path) -> None:
+    make_run("sweep/done")
+    make_run("sweep/done/evaluate/later")
+    (tmp_path / "sweep" / "pending" / ".hydra").mkdir(parents=True)
+    (tmp_path / "sweep" / "notes").mkdir()
+    (tmp_path / "sweep" / "pending" / ".hydra" / "config.yaml").write_text(yaml.safe_dump({"optim": {"lr": 1}}))
+
+    found = points_of(tmp_path / "sweep")
+
+    assert [(run.folder.name, run.status) for run in found] == [("done", "completed"), ("pending", "not started")]
+    assert found[1].config == {"optim.lr": 1}
+    assert isinstance(found[1].folder, Path)

@@ -1,0 +1,371 @@
+"""Downloads from a local server that behaves in every way servers do."""
+
+import hashlib
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from agebench.data.readers import download as module
+from agebench.data.readers.download import download
+from agebench.errors import UserError
+
+BODY = bytes(i * i % 251 for i in range(5000))
+OTHER = bytes(len(BODY))
+MD5 = hashlib.md5(BODY).hexdigest()
+
+
+@dataclass
+class Site:
+    """A server's address, what it is to do, and what it was asked."""
+
+    address: str = ""
+    body: bytes = BODY
+    ranges: bool = True
+    break_after: list[int] = field(default_factory=list)  # body bytes sent before it hangs up, one entry an answer
+    statuses: list[int] = field(default_factory=list)  # given first, one an answer
+    content_range: str | None = None  # sent instead of the right one
+    redirect: str | None = None
+    delay_s: float = 0.0
+    asked: list[tuple[str, str | None]] = field(default_factory=list)  # path and Range of every request
+
+    def url(self, name: str = "file.bin") -> str:
+        return f"{self.address}/{name}"
+
+    @property
+    def asked_ranges(self) -> list[str | None]:
+        return [span for _, span in self.asked]
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(module, "BACKOFF_S", 0.001)
+    site = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            span = self.headers.get("Range")
+            site.asked.append((self.path, span))
+            time.sleep(site.delay_s)
+            status = 404 if "missing" in self.path else site.statuses.pop(0) if site.statuses else 200
+            if site.redirect:
+                self.send_response(302)
+                self.send_header("Location", site.redirect)
+                self.end_headers()
+                return
+            if status != 200:
+                self.send_error(status)
+                return
+            start, total = 0, len(site.body)
+            if span and site.ranges:
+                match = re.fullmatch(r"bytes=(\d+)-", span)
+                assert match
+                start = int(match[1])
+                if start >= total:
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{total}")
+                    self.end_headers()
+                    return
+                self.send_response(206)
+                self.send_header("Content-Range", site.content_range or f"bytes {start}-{total - 1}/{total}")
+            else:
+                self.send_response(200)
+            self.send_header("Content-Length", str(total - start))
+            self.end_headers()
+            self.wfile.write(site.body[start:][: site.break_after.pop(0) if site.break_after else total])
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    site.address = f"http://127.0.0.1:{server.server_port}"
+    yield site
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def part_of(path: Path) -> Path:
+    return path.parent / f"{path.name}.part"
+
+
+def test_a_served_file_gets_its_name_and_leaves_no_part(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.bin"
+
+    answer = download([site.url()], path, md5=MD5, sha256=hashlib.sha256(BODY).hexdigest(), size=5000)
+
+    assert answer == path
+    assert path.read_bytes() == BODY
+    assert not part_of(path).exists()
+    assert site.asked == [("/file.bin", None)]
+
+
+def test_a_transfer_that_breaks_off_goes_on_where_it_broke(site: Site, tmp_path: Path) -> None:
+    site.break_after = [1000, 500]
+
+    path = download([site.url()], tmp_path / "file.bin")
+
+    assert path.read_bytes() == BODY
+    assert site.asked_ranges == [None, "bytes=1000-", "bytes=1500-"]
+
+
+def test_a_part_of_an_earlier_process_is_resumed(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    part_of(path).write_bytes(BODY[:4000])
+
+    download([site.url()], path, md5=MD5)
+
+    assert path.read_bytes() == BODY
+    assert site.asked_ranges == ["bytes=4000-"]
+
+
+def test_a_server_that_ignores_range_starts_the_file_over(site: Site, tmp_path: Path) -> None:
+    site.ranges = False
+    path = tmp_path / "file.bin"
+    part_of(path).write_bytes(BODY[:4000])
+
+    download([site.url()], path)
+
+    assert path.read_bytes() == BODY
+
+
+def test_a_complete_part_is_accepted_when_the_server_has_nothing_left(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    part_of(path).write_bytes(BODY)
+
+    download([site.url()], path)
+
+    assert path.read_bytes() == BODY
+    assert site.asked_ranges == ["bytes=5000-"]
+
+
+def test_a_part_of_the_known_size_is_verified_without_asking(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    part_of(path).write_bytes(BODY)
+
+    download([site.url()], path, md5=MD5, size=len(BODY))
+
+    assert path.read_bytes() == BODY
+    assert site.asked == []
+
+
+def test_a_part_longer_than_the_file_starts_over(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    part_of(path).write_bytes(BODY + b"more")
+
+    download([site.url()], path)
+
+    assert path.read_bytes() == BODY
+    assert site.asked_ranges == ["bytes=5004-", None]
+
+
+@pytest.mark.parametrize("header", ["bytes 0-4999/5000", "bytes 4000-4999/4900", "bytes */5000", "nonsense"])
+def test_a_range_other_than_the_one_asked_for_is_not_appended(site: Site, tmp_path: Path, header: str) -> None:
+    site.content_range = header
+    path = tmp_path / "file.bin"
+    part_of(path).write_bytes(BODY[:4000])
+
+    download([site.url()], path)
+
+    assert path.read_bytes() == BODY
+    assert site.asked_ranges == ["bytes=4000-", None]
+
+
+def test_a_part_that_belongs_to_another_file_is_fetched_anew(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    part_of(path).write_bytes(OTHER[:4000])
+
+    download([site.url()], path, md5=MD5)
+
+    assert path.read_bytes() == BODY
+    assert site.asked_ranges == ["bytes=4000-", None]
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha256"])
+def test_a_wrong_sum_is_named_and_the_part_deleted(site: Site, tmp_path: Path, algorithm: str) -> None:
+    site.body = OTHER
+    path = tmp_path / "file.bin"
+    found, wanted = (hashlib.new(algorithm, body).hexdigest() for body in (OTHER, BODY))
+    sums = {algorithm: wanted}
+
+    with pytest.raises(UserError, match=f"its {algorithm} is {found}, not {wanted}; what came was deleted"):
+        download([site.url()], path, md5=sums.get("md5"), sha256=sums.get("sha256"))
+
+    assert not path.exists()
+    assert not part_of(path).exists()
+    assert len(site.asked) == 1
+
+
+def test_a_file_of_another_size_is_refused_before_it_comes(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+
+    with pytest.raises(UserError, match="it has 5,000 bytes, not 4,999"):
+        download([site.url()], path, size=4999)
+
+    assert not path.exists()
+
+
+def test_a_check_that_fails_has_the_file_deleted(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    seen = []
+
+    def check(file: Path) -> None:
+        seen.append(file.read_bytes())
+        raise UserError("it is no zip file")
+
+    with pytest.raises(UserError, match="it is no zip file; what came was deleted"):
+        download([site.url()], path, check=check)
+
+    assert seen == [BODY]
+    assert list(tmp_path.glob("file.bin")) + list(tmp_path.glob("*.part")) == []
+
+
+def test_the_second_mirror_serves_what_the_first_has_not(site: Site, tmp_path: Path) -> None:
+    path = download([site.url("missing.bin"), site.url()], tmp_path / "file.bin", md5=MD5)
+
+    assert path.read_bytes() == BODY
+    assert [name for name, _ in site.asked] == ["/missing.bin", "/file.bin"]
+
+
+def test_a_passing_error_of_the_server_is_tried_again(site: Site, tmp_path: Path) -> None:
+    site.statuses = [503, 429]
+
+    path = download([site.url()], tmp_path / "file.bin")
+
+    assert path.read_bytes() == BODY
+    assert len(site.asked) == 3
+
+
+def test_a_server_that_always_breaks_at_the_same_byte_is_given_up(site: Site, tmp_path: Path) -> None:
+    site.ranges = False
+    site.break_after = [1000] * 100
+    path = tmp_path / "file.bin"
+
+    with pytest.raises(UserError, match="1,000 of 5,000 bytes came"):
+        download([site.url()], path)
+
+    assert len(site.asked) == module.ATTEMPTS
+    assert part_of(path).read_bytes() == BODY[:1000]  # kept: another day it may go on
+
+
+def test_a_slow_server_that_gives_a_little_every_time_is_not_given_up(site: Site, tmp_path: Path) -> None:
+    site.break_after = [500] * 9
+
+    path = download([site.url()], tmp_path / "file.bin")
+
+    assert path.read_bytes() == BODY
+    assert len(site.asked) == 10 > module.ATTEMPTS
+
+
+def test_a_server_that_falls_silent_is_left_after_the_timeout(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    site.delay_s = 0.5
+
+    with pytest.raises(UserError, match="timed out"):
+        download([site.url()], tmp_path / "file.bin")
+
+
+def test_without_a_network_the_message_says_what_to_do_and_comes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/mnist/file.bin"
+        began = time.monotonic()
+
+        with pytest.raises(UserError) as caught:
+            download([url, url.replace("mnist", "mirror")], tmp_path / "file.bin")
+
+    assert time.monotonic() - began < 3
+    message = str(caught.value)
+    assert message.startswith("cannot download file.bin from ")
+    for needed in (url, "/mirror/file.bin", "refused", f"fetch {url} by hand into {tmp_path}", "data.root="):
+        assert needed in message
+
+
+@pytest.mark.parametrize("url", ["ftp://host/file.bin", "file:///etc/passwd", "file.bin", ""])
+def test_only_http_and_https_are_served(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match="only http:// and https://"):
+        download([url], tmp_path / "file.bin")
+
+
+def test_no_address_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no address"):
+        download([], tmp_path / "file.bin")
+
+
+@pytest.mark.parametrize("scheme", ["file", "ftp"])
+def test_a_redirect_leads_to_no_other_scheme(site: Site, tmp_path: Path, scheme: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(BODY)
+    site.redirect = f"{scheme}://127.0.0.1{secret}"
+
+    with pytest.raises(UserError, match=r"unknown url type|is not allowed"):
+        download([site.url()], tmp_path / "file.bin")
+
+    assert not (tmp_path / "file.bin").exists()
+
+
+def test_a_file_that_is_there_is_not_fetched(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    path.write_bytes(BODY)
+
+    download([site.url()], path, md5=MD5)
+
+    assert site.asked == []
+
+
+def test_a_wrong_file_that_is_there_is_named_and_left_alone(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    path.write_bytes(OTHER)
+
+    with pytest.raises(UserError, match=r"file\.bin is not the published file: its md5 is .* move it away"):
+        download([site.url()], path, md5=MD5)
+
+    assert path.read_bytes() == OTHER
+
+
+def test_a_folder_that_cannot_be_made_is_a_user_error(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_bytes(b"")
+
+    with pytest.raises(UserError, match="cannot write"):
+        download([site.url()], tmp_path / "taken" / "file.bin")
+
+
+def test_nothing_is_drawn_where_stderr_is_no_terminal(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    download([site.url()], tmp_path / "file.bin")
+
+    assert capsys.readouterr() == ("", "")
+
+
+def test_two_processes_download_once(site: Site, tmp_path: Path) -> None:
+    site.delay_s = 1.0  # long enough for the second process to come to the lock
+    path = tmp_path / "file.bin"
+    code = (
+        "from pathlib import Path; from agebench.data.readers.download import download; "
+        f"download([{site.url()!r}], Path({str(path)!r}), md5={MD5!r})"
+    )
+
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    codes = [process.wait(timeout=60) for process in processes]
+
+    assert codes == [0, 0]
+    assert path.read_bytes() == BODY
+    assert len(site.asked) == 1

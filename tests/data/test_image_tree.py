@@ -1,0 +1,135 @@
+"""The images themselves, sorted into folders."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from agebench.data import split as splits
+from agebench.data.datamodule import ImageDataModule
+from agebench.data.image_tree import export_tree
+from agebench.data.sources.digits import Digits
+from agebench.data.sources.folder import Folder
+from agebench.data.sources.table import Table
+from agebench.errors import UserError
+
+COLUMNS = {"path": "path", "label": "label", "identity": "identity", "split": "split"}
+
+
+def module(cache: Path, source: Any, split: Any, **changes: Any) -> ImageDataModule:
+    settings = {"name": "mine", "target": "class", "image_size": 8, "channels": 3, "batch_size": 8, "seed": 0}
+    data = ImageDataModule(source, split, cache=str(cache), **settings | changes)
+    data.setup()
+    return data
+
+
+def ages(root: Path) -> Table:
+    """Write a table of 60 people of 10 to 69, whose pictures lie in nested folders."""
+    lines = ["path,label"]
+    for age in range(10, 70):
+        path = root / "faces" / str(age % 3) / f"{age}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (age, age, age)).save(path)
+        lines.append(f"faces/{age % 3}/{age}.png,{age}")
+    (root / "table.csv").write_text("\n".join(lines))
+    return Table(str(root / "table.csv"), COLUMNS, label="age")
+
+
+def test_a_tree_read_back_as_folders_has_the_same_files_in_the_same_parts(tmp_path: Path) -> None:
+    data = module(tmp_path / "cache", ages(tmp_path), splits.random, target="decade")
+
+    count = export_tree(data, tmp_path / "tree")
+
+    back = module(tmp_path / "cache", Folder(str(tmp_path / "tree")), splits.official)
+    assert count == 60
+    assert back.target.label_names == ("10s", "20s", "30s", "40s", "50s", "60s")
+    assert back.counts == data.counts
+    for part in ("train", "val", "test"):
+        names = data.records.names[data.split.part(part)]
+        labels = [data.target.label_names[i] for i in data.target.labels[data.split.part(part)]]
+        for name, label in zip(names, labels, strict=True):
+            copy = tmp_path / "tree" / part / label / name
+            assert copy.read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_a_lecture_whose_val_is_its_test_becomes_train_and_val(tmp_path: Path) -> None:
+    data = module(tmp_path / "cache", ages(tmp_path), partial(splits.lecture, per_label=5), target="decade")
+
+    export_tree(data, tmp_path / "tree")
+
+    assert sorted(path.name for path in (tmp_path / "tree").iterdir()) == ["train", "val"]
+    assert len(list((tmp_path / "tree" / "train" / "30s").rglob("*.png"))) == 4
+    assert len(list((tmp_path / "tree" / "val" / "30s").rglob("*.png"))) == 1
+
+
+def test_images_without_files_become_png(tmp_path: Path) -> None:
+    data = module(tmp_path / "cache", Digits(), splits.random, channels=1, limit=3)
+
+    export_tree(data, tmp_path / "tree")
+
+    files = sorted((tmp_path / "tree").rglob("*.png"))
+    assert len(files) == 9
+    for file in files:
+        expected = np.asarray(Digits().open(int(file.stem)))
+        np.testing.assert_array_equal(np.asarray(Image.open(file)), expected)
+        assert int(file.parent.name) == Digits().records().columns["class"][int(file.stem)]
+
+
+def test_paths_of_a_table_stay_below_the_folder(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    lines = ["path,label"]
+    for i in range(20):
+        path = tmp_path / f"{i}.png"
+        Image.new("RGB", (8, 8)).save(path)
+        lines.append(f"{path if i % 2 else '../' + path.name},<{i % 2}")
+    (inside / "table.csv").write_text("\n".join(lines))
+    data = module(tmp_path / "cache", Table(str(inside / "table.csv"), COLUMNS), splits.random)
+
+    count = export_tree(data, tmp_path / "tree")
+
+    assert count == len(list((tmp_path / "tree").rglob("*.png"))) == 20
+    assert {path.name for path in (tmp_path / "tree" / "train").iterdir()} == {"_0", "_1"}
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "stopped"]
+)
+def test_half_a_tree_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    data = module(tmp_path / "cache", ages(tmp_path), splits.random, target="decade")
+    read, written = data.file, []
+
+    def fail_later(row: int) -> Any:
+        written.append(row)
+        if len(written) == 20:
+            raise error
+        return read(row)
+
+    monkeypatch.setattr(data, "file", fail_later)
+
+    with pytest.raises((UserError, KeyboardInterrupt)) as raised:
+        export_tree(data, tmp_path / "tree")
+
+    assert not (tmp_path / "tree").exists()
+    if isinstance(error, OSError):
+        assert "(No space left on device); nothing is left of it: choose another export=" in str(raised.value)
+    monkeypatch.undo()
+    assert export_tree(data, tmp_path / "tree") == 60
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_nothing_that_is_there_is_written_over(tmp_path: Path, what: str) -> None:
+    target = tmp_path / "tree"
+    if what == "file":
+        target.write_text("mine")
+    else:
+        (target / "train").mkdir(parents=True)
+    data = module(tmp_path / "cache", Digits(), splits.random, channels=1, limit=3)
+
+    with pytest.raises(
+        UserError, match=r"cannot export to .*(not an empty folder|exists).*; choose another export=FOLDER"
+    ):
+        export_tree(data, target)

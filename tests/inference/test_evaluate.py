@@ -1,0 +1,104 @@
+"""A finished run tested again in this process, on digits of which its own test saw one batch."""
+
+import csv
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from agebench.inference.evaluate import retest
+from agebench.training.fit import fit
+
+BASE = (
+    "data=digits",
+    "data.eval_batch_size=50",
+    "model.hidden=[16]",
+    "trainer.max_epochs=1",
+    "trainer.limit_test_batches=1",
+    "trainer.accelerator=cpu",
+    "callbacks.progress=null",
+    "report=false",
+)
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open() as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.fixture(scope="module")
+def trained_run(compose_config, tmp_path_factory) -> Path:
+    """Return the folder of a finished run; no test writes into it."""
+    folder = tmp_path_factory.mktemp("retest") / "run"
+    fit(compose_config(*BASE), folder)
+    return folder
+
+
+@pytest.fixture
+def evaluate(compose_config, tmp_path):
+    """Return a function that tests a run again and returns the folder of the results."""
+
+    def start(run_dir: Path, *overrides: str) -> Path:
+        retest(compose_config(f"run={run_dir}", "accelerator=cpu", *overrides, name="evaluate"), tmp_path / "again")
+        return tmp_path / "again"
+
+    return start
+
+
+def test_the_runs_own_data_is_tested_under_the_runs_limit_of_test_batches(trained_run, evaluate) -> None:
+    again = evaluate(trained_run)
+
+    assert len(rows(again / "predictions.csv")) == 45  # 180 images in 4 even batches, the first of them
+    assert (again / "predictions.csv").read_bytes() == (trained_run / "predictions.csv").read_bytes()
+    assert results(again)["metrics"] == results(trained_run)["metrics"]
+    assert results(again)["split_sha"] == results(trained_run)["split_sha"]
+
+
+def test_another_data_set_is_tested_without_the_runs_limit_of_test_batches(trained_run, evaluate) -> None:
+    again = evaluate(trained_run, "data=digits", "data.name=other", "data.eval_batch_size=50")
+
+    tested = {row["name"] for row in rows(again / "split.csv") if row["part"] == "test"}
+    assert len(tested) == 180
+    assert {row["name"] for row in rows(again / "predictions.csv")} == tested
+
+
+DIFFERS = "test/accuracy differ from what train reported"
+
+
+@pytest.mark.parametrize(
+    ("shift", "checkpoint", "warned"),
+    [
+        (0.0, "tested", False),
+        (0.9e-4, "tested", False),
+        (-0.9e-4, "tested", False),
+        (1.1e-4, "tested", True),
+        (-1.1e-4, "tested", True),
+        (0.1, "last", False),  # other weights than those that train tested may well differ
+    ],
+)
+def test_a_metric_that_differs_from_the_training_runs_by_over_1e_4_is_warned_of(
+    trained_run, evaluate, tmp_path, caplog, shift, checkpoint, warned
+) -> None:
+    shutil.copytree(trained_run, tmp_path / "run")
+    reported = results(trained_run)
+    reported["metrics"]["test/accuracy"] += shift
+    (tmp_path / "run" / "results.json").write_text(json.dumps(reported))
+
+    with caplog.at_level(logging.WARNING):
+        evaluate(tmp_path / "run", f"checkpoint={checkpoint}")
+
+    assert [DIFFERS in record.getMessage() for record in caplog.records] == [True] * warned
+
+
+def test_a_metric_of_another_data_set_is_not_compared_with_the_training_runs(trained_run, evaluate, caplog) -> None:
+    with caplog.at_level(logging.WARNING):
+        again = evaluate(trained_run, "data=digits", "data.name=other")
+
+    assert results(again)["metrics"] != results(trained_run)["metrics"]
+    assert "differ from what train reported" not in caplog.text

@@ -1,0 +1,112 @@
+"""Exported models: every head, in both formats, answers as the network that was trained."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from agebench.errors import UserError
+from agebench.inference.export import Shipped, compare, write_onnx, write_program
+from agebench.module import ImageModule, Normalise
+
+CONF = Path(__file__).parents[2] / "conf"
+HEADS = sorted(path.stem for path in (CONF / "head").glob("*.yaml"))
+SHAPE = [3, 8, 8]
+
+
+def module_of(head_name: str) -> ImageModule:
+    labels = 2 if head_name == "binary" else 6
+    torch.manual_seed(0)
+    node = OmegaConf.load(CONF / "head" / f"{head_name}.yaml")
+    head = instantiate(node, labels, [20.0 + i for i in range(labels)], ordered=True)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(), nn.Linear(144, head.num_outputs)
+    )
+    nn.init.normal_(network[1].weight)
+    return ImageModule(
+        network,
+        head,
+        normalise=Normalise([0.4, 0.5, 0.6], [0.2, 0.3, 0.1]),
+        augment=nn.Identity(),
+        optim=torch.optim.SGD,
+        scheduler=None,
+        unit="years",
+        channels_last=True,
+        seed=0,
+        stamp={},
+    )
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_onnx_runtime_answers_as_the_evaluated_network_for_batches_of_any_size(tmp_path, head) -> None:
+    module = module_of(head)
+    write_onnx(Shipped(module), SHAPE, tmp_path / "m.onnx", "{}")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+
+    for count in (1, 4):
+        images = torch.randint(256, (count, *SHAPE), dtype=torch.uint8)
+        posterior, point = session.run(None, {"images": images.numpy()})
+
+        with torch.no_grad():
+            expected = module.eval().predict_step(images)
+        assert np.abs(posterior - expected[0].numpy()).max() < 1e-5
+        assert np.abs(point - expected[1].numpy()).max() < 1e-3
+
+
+def test_the_onnx_file_says_what_it_is(tmp_path) -> None:
+    about = {"agebench": {"labels": ["20", "21"]}}
+    write_onnx(Shipped(module_of("softmax")), SHAPE, tmp_path / "m.onnx", json.dumps(about["agebench"]))
+
+    model = onnx.load(tmp_path / "m.onnx")
+
+    onnx.checker.check_model(model, full_check=True)
+    assert {entry.key: json.loads(entry.value) for entry in model.metadata_props} == {
+        "agebench": {"labels": ["20", "21"]}
+    }
+    dimensions = model.graph.input[0].type.tensor_type.shape.dim
+    assert [dimension.dim_param or dimension.dim_value for dimension in dimensions] == ["batch", *SHAPE]
+    assert [output.name for output in model.graph.output] == ["posterior", "point"]
+
+
+def test_a_torch_program_answers_as_the_network_without_it(tmp_path) -> None:
+    module = module_of("coral")
+    write_program(Shipped(module), SHAPE, tmp_path / "m.pt2", '{"unit": "years"}')
+    images = torch.randint(256, (7, *SHAPE), dtype=torch.uint8)
+    extra = {"agebench.json": ""}
+
+    posterior, point = torch.export.load(tmp_path / "m.pt2", extra_files=extra).module()(images)
+
+    with torch.no_grad():
+        expected = module.eval().predict_step(images)
+    torch.testing.assert_close((posterior, point), expected)
+    assert json.loads(extra["agebench.json"]) == {"unit": "years"}
+
+
+def test_a_file_of_other_weights_is_told_from_the_network(tmp_path) -> None:
+    module = module_of("softmax")
+    write_onnx(Shipped(module), SHAPE, tmp_path / "m.onnx", "{}")
+    assert compare(Shipped(module), SHAPE, tmp_path / "m.onnx", "onnx") < 1e-5
+
+    nn.init.normal_(module.model[-1].weight)
+
+    assert compare(Shipped(module), SHAPE, tmp_path / "m.onnx", "onnx") > 1e-2
+
+
+def test_a_network_that_cannot_be_traced_is_refused_in_one_sentence(tmp_path) -> None:
+    class Choosy(nn.Module):
+        def forward(self, images):
+            return images.flatten(1)[:, :6] if images.sum().item() > 0 else images.flatten(1)[:, 6:12]
+
+    module = module_of("softmax")
+    module.model = Choosy()
+
+    with pytest.raises(UserError, match=r"this network cannot be exported: .+"):
+        write_onnx(Shipped(module), SHAPE, tmp_path / "m.onnx", "{}")
+    assert not (tmp_path / "m.onnx").exists()

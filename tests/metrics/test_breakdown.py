@@ -1,0 +1,67 @@
+"""Tables of figures, by hand and against scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import precision_recall_fscore_support
+
+from agebench.metrics import breakdown
+from agebench.metrics.bootstrap import intervals
+from agebench.metrics.compute import Answers, summarise
+
+# Six images of ages 19, 20, 21, 35 and nobody of 36; errors 0, 2 | 1, -1, 0 | -10.
+TARGET, POINT = np.array([0, 0, 1, 2, 2, 3]), np.array([19.0, 21.0, 21.0, 20.0, 21.0, 25.0])
+PREDICTED = np.array([0, 2, 2, 1, 2, 2])
+VALUES = np.array([19.0, 20.0, 21.0, 35.0, 36.0])
+FACES = Answers(np.eye(5)[PREDICTED], POINT, TARGET, VALUES, ordered=True, unit="years")
+
+
+def test_each_label_has_its_row_and_what_no_image_bears_on_is_empty() -> None:
+    bounds = intervals(FACES, resamples=200)
+
+    header, rows = breakdown.per_class(FACES, ["19", "20", "21", "35", "36"], bounds)
+
+    assert header[:3] == ["label", "images", "predicted"]
+    assert header[3:6] == ["precision", "precision_low", "precision_high"]
+    assert [row[:3] for row in rows] == [["19", 2, 1], ["20", 1, 1], ["21", 2, 4], ["35", 1, 0], ["36", 0, 0]]
+    expected = precision_recall_fscore_support(TARGET, PREDICTED, labels=range(5), zero_division=np.nan)[:3]
+    told = np.array([[float(row[at] or "nan") for row in rows] for at in (3, 6, 9)])
+    np.testing.assert_allclose(told, expected, rtol=1e-5)
+    assert rows[4][3:] == [""] * 9
+    assert [rows[2][4], rows[2][5]] == [f"{x:.6g}" for x in bounds["precision"][:, 2]]
+
+
+def test_each_decade_that_has_images_has_its_error() -> None:
+    bounds = intervals(FACES, resamples=200)
+
+    header, rows = breakdown.error_by_decade(FACES, bounds)
+
+    mae, bias = header.index("mae"), header.index("bias")
+    assert [(row[0], row[1], float(row[mae]), float(row[bias])) for row in rows] == [
+        ("10s", 2, 1, 1),
+        ("20s", 3, pytest.approx(2 / 3, rel=1e-5), 0),
+        ("30s", 1, 10, -10),
+    ]
+    assert rows[2][mae + 1] == rows[2][bias + 2] == ""  # one image says nothing of others
+    assert float(rows[0][mae + 1]) == bounds["cell_mae"][0, 0] == 0
+
+
+def test_decades_as_labels_have_the_same_table() -> None:
+    target = np.array([0, 0, 2])
+    answers = Answers(np.eye(3)[target], np.array([2.0, 3.0, 3.0]), target, np.array([2.0, 3.0, 4.0]), True, "decades")
+
+    _, rows = breakdown.error_by_decade(answers, intervals(answers, resamples=10))
+
+    assert [(row[0], row[1], row[2]) for row in rows] == [("20s", 2, "0.5"), ("40s", 1, "1")]
+
+
+def test_the_curve_rises_through_the_cumulative_scores() -> None:
+    bounds = intervals(FACES, resamples=200)
+
+    header, rows = breakdown.cs_curve(FACES, bounds)
+
+    assert header == ["years", "share", "low", "high"]
+    assert [row[0] for row in rows] == list(range(11))
+    shares = [float(row[1]) for row in rows]
+    assert shares == pytest.approx([2 / 6, 4 / 6, *[5 / 6] * 8, 1], rel=1e-5)
+    assert shares[5] == pytest.approx(summarise(FACES)["cs5"], rel=1e-5)
+    assert [float(x) for x in rows[3][2:]] == pytest.approx(bounds["cs3"], rel=1e-5)

@@ -1,0 +1,258 @@
+"""What a run is called, what decides its result, and files that are whole or not there."""
+
+import json
+import os
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from agebench.errors import UserError
+from agebench.runs import identity as run
+
+
+@pytest.fixture
+def hash_of(compose_config):
+    def make(*overrides: str) -> str:
+        return run.config_hash(OmegaConf.to_container(compose_config(*overrides), resolve=True))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optim.lr=2e-3",
+        "optim.weight_decay=0.1",
+        "optim=sgd",
+        "seed=1",
+        "trainer.max_epochs=11",
+        "trainer.precision=bf16-mixed",
+        "data.split.seed=1",
+        "data.split.test_share=0.2",
+        "data/split=kfold",
+        "data.batch_size=64",
+        "data.image_size=16",
+        "data.limit=100",
+        "data.per_class=5",
+        "data=mnist",
+        "model=lenet",
+        "model.hidden=[64,64]",
+        "head.label_smoothing=0.1",
+        "scheduler=cosine",
+        "augment=digits",
+        "augment.flip=0.5",
+        "test_checkpoint=last",
+        "monitor=val/loss",
+        "callbacks.early_stopping.patience=5",
+        "trainer.limit_val_batches=1",
+    ],
+)
+def test_the_hash_changes_with_what_decides_the_result(hash_of, override) -> None:
+    assert hash_of(override) != hash_of()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "paths.data=elsewhere",
+        "paths.output=elsewhere",
+        "paths.cache=elsewhere",
+        "data.num_workers=4",
+        "data.eval_batch_size=7",
+        "logger=csv",
+        "logger=tensorboard_csv",
+        "report=false",
+        "sweep=named",
+        "resume=false",
+        "resume=outputs/there",
+        "launcher.jobs=4",
+        "launcher.timeout=60",
+        "callbacks.progress=null",
+        "callbacks.progress.refresh_rate=1",
+        "callbacks.lr_monitor=null",
+        "callbacks.early_stopping.verbose=false",
+        "trainer.log_every_n_steps=1",
+        "+trainer.profiler.filename=x",
+        "+trainer.enable_progress_bar=false",
+    ],
+)
+def test_the_hash_does_not_change_with_what_does_not(hash_of, override) -> None:
+    assert hash_of(override) == hash_of()
+
+
+def test_batches_of_evaluation_count_where_they_decide_what_is_evaluated(hash_of) -> None:
+    limit = "trainer.limit_test_batches=1"
+
+    assert hash_of(limit, "data.eval_batch_size=7") != hash_of(limit, "data.eval_batch_size=8")
+
+
+def test_the_hash_is_the_same_in_another_process(compose_config) -> None:
+    plain = {"seed": 0, "optim": {"lr": 0.001, "betas": [0.9, 0.999]}}
+    turned = {"optim": {"betas": [0.9, 0.999], "lr": 0.001}, "seed": 0}
+
+    assert run.config_hash(plain) == run.config_hash(turned)
+    # SHA-256 of {"optim.betas": [0.9, 0.999], "optim.lr": 0.001, "seed": 0}, by sha256sum
+    assert run.config_hash(plain) == "ee84fa8d1af8"
+
+
+def test_where_a_named_data_set_lies_does_not_change_it(hash_of) -> None:
+    assert hash_of("data=mnist", "data.root=/here") == hash_of("data=mnist", "data.root=/there")
+    assert hash_of("data=mnist", "data.source.download=false") == hash_of("data=mnist")
+    assert hash_of("data=hiragana73", "data.source.url=http://x/y.zip") == hash_of("data=hiragana73")
+
+
+@pytest.mark.parametrize("data", ["folder", "table"])
+def test_data_of_ones_own_is_what_its_path_says(hash_of, data, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    here, there = hash_of(f"data={data}", "data.root=here"), hash_of(f"data={data}", "data.root=there")
+
+    assert here != there
+    assert hash_of(f"data={data}", f"data.root={tmp_path}/here") == here
+
+
+@pytest.mark.parametrize("key", ["file", "train", "val", "test"])
+def test_a_list_of_ones_own_is_what_its_path_says_from_where_it_is_named(hash_of, key, monkeypatch, tmp_path) -> None:
+    line = ("data=mnist", "data/split=column")
+
+    monkeypatch.chdir(tmp_path)
+    here, again = hash_of(*line, f"data.split.{key}=a.csv"), hash_of(*line, f"data.split.{key}={tmp_path}/a.csv")
+    monkeypatch.chdir(tmp_path.parent)
+    there = hash_of(*line, f"data.split.{key}=a.csv")
+
+    assert here == again
+    assert here != there
+
+
+def test_flatten_joins_keys_and_leaves_lists() -> None:
+    tree = {"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": None, "g": {}}
+
+    assert run.flatten(tree) == {"a.b.c": 1, "a.d": [1, {"e": 2}], "f": None}
+
+
+DIFFERING = [
+    "optim.lr-0.001_seed-0",
+    "optim.lr-1e-05",
+    "model-resnet18_optim.weight_decay-0.1",
+    "data/split-random_data.split.seed-3",
+    "model.hidden-[64,32]",
+    "model.checkpoint_path-/data/a b/best=1.ckpt",
+    "+model.extra-{a:1}",
+    "callbacks.early_stopping.patience-null",
+    "data.name-顔",
+    "model.activation-relu,tanh",
+    "x" * 300 + "-1",
+    "",
+]
+
+
+@pytest.mark.parametrize("differs", DIFFERING)
+def test_a_points_name_is_safe_in_a_path_and_on_a_command_line(differs) -> None:
+    name = run.point_name(differs, {"seed": 0})
+
+    assert not set(name) & set("=,/\\ []{}:'\"")
+    assert len(name) <= 120
+    for folder in (name, f"outputs/sweeps/x/{name}"):
+        parsed = OverridesParser.create().parse_override(f"run={folder}")
+        assert parsed.value() == folder
+        assert not parsed.is_sweep_override()
+
+
+def test_a_points_name_says_what_differs_without_the_groups() -> None:
+    config = {"optim": {"lr": 0.001}, "seed": 0}
+    six = run.config_hash(config)[:6]
+
+    assert run.point_name("optim.lr-0.001|seed-0", config) == f"lr-0.001_seed-0-{six}"
+    assert run.point_name("model-small_cnn|optim.lr-1e-3", config) == f"model-small_cnn_lr-1e-3-{six}"
+    assert run.point_name("data.split.seed-1|data.per_class-5", config) == f"seed-1_per_class-5-{six}"
+
+
+def test_a_name_that_is_all_digits_is_no_number() -> None:
+    config = next({"seed": i} for i in range(1_000) if run.config_hash({"seed": i})[:6].isdigit())
+
+    name = run.point_name("", config)
+
+    assert OverridesParser.create().parse_override(f"run={name}").value() == name
+
+
+def test_points_that_differ_have_names_that_differ() -> None:
+    # Cut to the same visible part, and still apart.
+    values = ["[64,32]", "[64;32]", "a/b", "a,b", "顔", "猫"]
+
+    names = {run.point_name(f"model.hidden-{v}", {"model": {"hidden": v}}) for v in values}
+
+    assert len(names) == len(values)
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path) -> None:
+    file = tmp_path / "results.json"
+    run.write_json(file, {"status": "running", "name": "あ"})
+
+    with pytest.raises(TypeError):
+        run.write_json(file, {"status": object()})
+
+    assert json.loads(file.read_text(encoding="utf-8")) == {"status": "running", "name": "あ"}
+    assert "あ" in file.read_text(encoding="utf-8")
+
+
+def test_a_reader_never_meets_half_a_json(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "results.json"
+    run.write_json(file, {"epoch": 1})
+    seen = []
+    replace = os.replace
+
+    def look_first(source, target):
+        seen.append(json.loads(file.read_text()))
+        replace(source, target)
+
+    monkeypatch.setattr("pathlib.Path.replace", look_first)
+
+    run.write_json(file, {"epoch": 2})
+
+    assert seen == [{"epoch": 1}]  # until the very end the old one stood
+    assert json.loads(file.read_text()) == {"epoch": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_csv_has_its_header_and_leaves_nothing_beside_it(tmp_path) -> None:
+    run.write_csv(tmp_path / "split.csv", ("name", "part"), [("a,b", "train"), ("あ", "test")])
+
+    assert (tmp_path / "split.csv").read_text(encoding="utf-8").splitlines() == ["name,part", '"a,b",train', "あ,test"]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"is not a run.*give a folder that train wrote"):
+        run.read_results(tmp_path)
+
+    (tmp_path / "results.json").write_text('{"status": ')
+    with pytest.raises(UserError, match="no readable"):
+        run.read_results(tmp_path)
+
+
+def test_results_are_read_back(tmp_path) -> None:
+    run.write_json(tmp_path / "results.json", {"metrics": {"test/accuracy": 0.1 + 0.2}})
+
+    assert run.read_results(tmp_path)["metrics"]["test/accuracy"] == 0.1 + 0.2
+
+
+def test_versions_name_what_computes() -> None:
+    import torch
+
+    found = run.versions()
+
+    assert found["torch"] == torch.__version__.partition("+")[0] or found["torch"] == torch.__version__
+    assert {"agebench", "lightning", "timm", "numpy"} <= set(found)
+
+
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_only_rank_0_is_the_first_process(monkeypatch, variable) -> None:
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+
+    assert run.is_first_process()
+    monkeypatch.setenv(variable, "0")
+    assert run.is_first_process()
+    monkeypatch.setenv(variable, "1")
+    assert not run.is_first_process()

@@ -1,0 +1,103 @@
+"""What a test writes: figures with intervals over people, and the tables that go with the target's unit."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from agebench.module import Predictions
+from agebench.runs.identity import write_json
+from agebench.runs.tables import describe_test, write_breakdown
+
+PEOPLE = np.array(["a", "a", "b", "b", "c", "c"])
+
+
+def answered(
+    *, unit: str = "years", people: np.ndarray | None = PEOPLE, loss: float = 3.5, weights: tuple[int, ...] = (1,) * 6
+) -> tuple[SimpleNamespace, Predictions]:
+    """Six images of the part's rows 1 to 6; row 0 was cut off by a trainer limit."""
+    identity = {} if people is None else {"identity": np.concatenate([["z"], people])}
+    data = SimpleNamespace(
+        records=SimpleNamespace(columns=identity),
+        split=SimpleNamespace(test=np.arange(7)),
+        target=SimpleNamespace(label_names=("20", "21", "22")),
+    )
+    target = np.array([0, 1, 2, 0, 1, 2])
+    predictions = Predictions(
+        posterior=np.eye(3)[[0, 1, 2, 0, 0, 0]],
+        point=np.array([20.0, 21.0, 22.0, 20.0, 20.0, 20.0]),
+        target=target,
+        values=np.array([20.0, 21.0, 22.0]),
+        ordered=bool(unit),
+        unit=unit,
+        rows=np.arange(1, 7),
+        losses=np.arange(1.0, 7.0),
+        weights=np.array(weights, dtype=np.float64),
+        metrics={"test/loss": loss, "test/accuracy": 4 / 6},
+    )
+    return data, predictions
+
+
+def test_intervals_are_over_people_where_they_are_known() -> None:
+    over_people, over_images = (describe_test(*answered(people=people))[0] for people in (PEOPLE, None))
+
+    assert over_people["bootstrap"] == {"over": "identity", "groups": 3, "resamples": 10_000, "seed": 0}
+    assert over_images["bootstrap"] == {"over": "image", "groups": 6, "resamples": 10_000, "seed": 0}
+    assert over_people["intervals"]["test/accuracy"] == pytest.approx([0, 1])  # c, c, c has a chance of 1 in 27
+    assert over_people["intervals"]["test/loss"] == pytest.approx([1.5, 5.5])  # a, a, a and c, c, c
+
+
+def test_a_weighted_loss_has_the_interval_of_the_weighted_mean() -> None:
+    told, _ = describe_test(*answered(loss=35 / 11, weights=(3, 1, 3, 1, 1, 2)))
+
+    # a: (3 * 1 + 1 * 2) / 4; c: (1 * 5 + 2 * 6) / 3.
+    assert told["intervals"]["test/loss"] == pytest.approx([5 / 4, 17 / 3])
+
+
+def test_a_loss_that_is_no_mean_over_images_has_no_interval() -> None:
+    told, _ = describe_test(*answered(loss=3.4))
+
+    assert told["metrics"]["test/loss"] == 3.4
+    assert set(told["intervals"]) == {"test/accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("unit", "files"),
+    [
+        ("", {"per_class.csv"}),
+        ("bins", {"per_class.csv"}),
+        ("decades", {"per_class.csv", "error_by_decade.csv"}),
+        ("years", {"per_class.csv", "error_by_decade.csv", "cs_curve.csv"}),
+    ],
+)
+def test_the_tables_are_those_of_the_unit(tmp_path, unit, files) -> None:
+    data, predictions = answered(unit=unit)
+
+    write_breakdown(tmp_path, data, predictions, bounds=describe_test(data, predictions)[1])
+
+    assert {path.name for path in tmp_path.iterdir()} == files
+    with (tmp_path / "per_class.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["label"], row["images"], row["predicted"], row["precision"], row["recall"]) for row in rows] == [
+        ("20", "2", "4", "0.5", "1"),
+        ("21", "2", "1", "1", "0.5"),
+        ("22", "2", "1", "1", "0.5"),
+    ]
+
+
+def test_a_network_that_has_diverged_leaves_nulls_and_no_tables(tmp_path) -> None:
+    data, predictions = answered(loss=float("nan"))
+    predictions.posterior[:] = np.nan
+    predictions.losses[:] = np.nan
+
+    told, bounds = describe_test(data, predictions)
+    write_breakdown(tmp_path, data, predictions, bounds=bounds)
+    write_json(tmp_path / "results.json", told)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    assert json.loads((tmp_path / "results.json").read_text())["intervals"] == {
+        "test/loss": [None, None],
+        "test/accuracy": [None, None],
+    }

@@ -1,0 +1,47 @@
+"""Files are written whole or not at all, though two write the same one at once."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agebench.runs import identity as run
+
+
+def test_two_who_write_the_same_table_at_once_both_succeed(tmp_path: Path) -> None:
+    both, failed = threading.Barrier(2, timeout=20), []
+
+    def rows(name: str) -> Iterator[tuple[str]]:
+        both.wait()  # both files are open
+        yield (name,)
+        both.wait()
+
+    def write(name: str) -> None:
+        try:
+            run.write_csv(tmp_path / "missing.csv", ("name",), rows(name))
+        except Exception as error:
+            failed.append(error)
+
+    writers = [threading.Thread(target=write, args=(name,)) for name in ("a.jpg", "b.jpg")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+
+    assert failed == []
+    assert [path.name for path in tmp_path.iterdir()] == ["missing.csv"]
+    assert (tmp_path / "missing.csv").read_text() in ("name\na.jpg\n", "name\nb.jpg\n")
+
+
+def test_what_cannot_be_written_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    run.write_json(tmp_path / "results.json", {"seed": 1})
+    run.write_csv(tmp_path / "table.csv", ("name",), [("a",)])
+
+    with pytest.raises(ZeroDivisionError):
+        run.write_csv(tmp_path / "table.csv", ("name",), ((1 // n,) for n in (1, 0)))
+    with pytest.raises(TypeError):
+        run.write_json(tmp_path / "results.json", {"seed": object()})
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "table.csv"]
+    assert (tmp_path / "table.csv").read_text() == "name\na\n"

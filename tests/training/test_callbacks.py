@@ -1,0 +1,243 @@
+"""How fast, how far, and the table of epochs."""
+
+import csv
+import re
+import warnings
+from types import SimpleNamespace
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from agebench.data.loader import Batch
+from agebench.training import callbacks
+from agebench.training.callbacks import EpochTable, Progress, Speed
+
+
+class Line(L.LightningModule):
+    """Logs the epoch's number as every metric."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.images_seen = 0
+
+    def on_train_epoch_start(self):
+        self.images_seen = 0
+
+    def training_step(self, batch, batch_index):
+        self.images_seen += len(batch.target)
+        return self.weight.sum()
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        if self.trainer.is_last_batch:
+            self.log("train/loss", 10.0 + self.current_epoch, on_step=False, on_epoch=True)
+
+    def validation_step(self, batch, batch_index):
+        self.log("val/loss", 20.0 + self.current_epoch, batch_size=1)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.25)
+
+
+def gather(items: list[torch.Tensor]) -> Batch:
+    return Batch(torch.stack(items), torch.zeros(len(items), dtype=torch.int64), torch.arange(len(items)))
+
+
+def fit(*watching: L.Callback, epochs: int = 3, **settings) -> L.Trainer:
+    data = DataLoader(torch.ones(5, 1), batch_size=2, collate_fn=gather)  # 2, 2, 1
+    off = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = L.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=list(watching), **off, **settings)
+        trainer.fit(Line(), data, data)
+    return trainer
+
+
+def quiet_fit(*watching: L.Callback, **settings) -> L.Trainer:
+    return fit(*watching, enable_progress_bar=False, **settings)
+
+
+class Clock:
+    """Stands in for the time module."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(callbacks, "time", made)
+    return made
+
+
+def drive(speed: Speed, clock: Clock, epochs: list[tuple[float, float, float, int]], world_size: int = 1) -> None:
+    """Go through epochs of (seconds of training, seconds of waiting in them, seconds of validation, images)."""
+    loader = SimpleNamespace(wait_s=0.0)
+    trainer = SimpleNamespace(train_dataloader=loader, world_size=world_size)
+    for seconds, waited, validation, images in epochs:
+        speed.on_train_epoch_start(trainer, None)
+        clock.now += seconds
+        loader.wait_s += waited
+        speed.on_train_batch_end(trainer, SimpleNamespace(images_seen=images), None, None, 0)
+        speed.on_validation_start(trainer, None)
+        clock.now += validation
+        speed.on_validation_end(trainer, None)
+        speed.on_train_epoch_end(trainer, None)
+
+
+def test_speed_leaves_out_validation_and_the_first_epoch(clock) -> None:
+    speed = Speed()
+
+    drive(speed, clock, [(90.0, 80.0, 5.0, 10), (2.0, 0.5, 7.0, 100), (3.0, 0.25, 9.0, 150)])
+
+    assert speed.images_per_s == pytest.approx(250 / 5)
+    assert speed.data_wait_share == pytest.approx(0.75 / 5)
+
+
+def test_an_only_epoch_counts(clock) -> None:
+    speed = Speed()
+
+    drive(speed, clock, [(4.0, 1.0, 7.0, 100)])
+
+    assert speed.images_per_s == pytest.approx(25)
+    assert speed.data_wait_share == pytest.approx(0.25)
+
+
+def test_a_resumed_run_leaves_out_the_first_epoch_of_each_start(clock) -> None:
+    first, second = Speed(), Speed()
+    first.begin()
+    drive(first, clock, [(90.0, 80.0, 5.0, 10), (2.0, 0.5, 7.0, 100)])
+    held = first.state_dict()
+
+    clock.now += 1_000  # nobody trains
+    second.begin()
+    second.load_state_dict(held)
+    drive(second, clock, [(50.0, 40.0, 5.0, 10), (3.0, 0.25, 9.0, 150)])
+
+    assert second.images_per_s == pytest.approx(250 / 5)
+    assert second.data_wait_share == pytest.approx(0.75 / 5)
+    assert second.fit_s == pytest.approx(90 + 5 + 2 + 7 + 50 + 5 + 3 + 9)
+
+
+def test_speed_counts_the_images_of_all_devices(clock) -> None:
+    speed = Speed()
+
+    drive(speed, clock, [(1.0, 0, 0, 1), (4.0, 0, 0, 100)], world_size=2)
+
+    assert speed.images_per_s == pytest.approx(50)
+
+
+def test_speed_is_zero_before_anything_was_trained() -> None:
+    assert (Speed().images_per_s, Speed().data_wait_share, Speed().now) == (0, 0, 0)
+
+
+def test_lightning_shows_speed_every_image_of_an_epoch() -> None:
+    speed = Speed()
+
+    quiet_fit(speed, epochs=2)
+
+    assert [images for _, _, images in speed._epochs] == [5, 5]
+    assert speed.images_per_s > 0
+
+
+def test_the_table_has_a_header_and_a_row_an_epoch(tmp_path) -> None:
+    file = tmp_path / "metrics.csv"
+
+    quiet_fit(EpochTable(file))
+
+    rows = list(csv.DictReader(file.open()))
+    assert list(rows[0])[:3] == ["epoch", "step", "lr"]
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert [row["step"] for row in rows] == ["3", "6", "9"]
+    assert [float(row["train/loss"]) for row in rows] == [10, 11, 12]
+    assert [float(row["val/loss"]) for row in rows] == [20, 21, 22]
+    assert {float(row["lr"]) for row in rows} == {0.25}
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_an_epoch_without_validation_has_no_figures_of_an_older_one(tmp_path) -> None:
+    table = EpochTable(tmp_path / "metrics.csv")
+
+    quiet_fit(table, epochs=5, check_val_every_n_epoch=2)
+
+    assert [row.get("val/loss") for row in table.rows] == [None, 21, None, 23, None]
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [row["val/loss"] for row in rows] == ["", "21.0", "", "23.0", ""]
+
+
+def test_the_tables_history_travels_with_a_checkpoint(tmp_path) -> None:
+    table = EpochTable(tmp_path / "metrics.csv")
+    trainer = quiet_fit(table, epochs=2)
+    trainer.save_checkpoint(tmp_path / "last.ckpt", weights_only=False)
+    held = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
+
+    resumed = EpochTable()
+    resumed.load_state_dict(held["EpochTable"])
+
+    assert resumed.rows == table.rows
+    assert [row["epoch"] for row in resumed.rows] == [0, 1]
+
+
+def test_an_epoch_that_is_trained_again_replaces_its_row(tmp_path) -> None:
+    table = EpochTable()
+    table.load_state_dict({"rows": [{"epoch": 0, "train/loss": 5.0}, {"epoch": 2, "train/loss": 5.0}]})
+
+    quiet_fit(table, epochs=1)
+
+    assert [(row["epoch"], row["train/loss"]) for row in table.rows] == [(0, 10.0)]
+
+
+def test_without_a_terminal_an_epoch_is_one_line(capsys) -> None:
+    speed = Speed()
+
+    fit(speed, Progress(speed, terminal=False))
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    for number, line in enumerate(lines, start=1):
+        figures = rf"train/loss {9 + number}\.0000  val/loss {19 + number}\.0000"
+        assert re.fullmatch(rf"epoch {number}/3  {figures}  [\d,]+ img/s  eta \d+:\d\d:\d\d", line)
+    assert lines[-1].endswith("eta 0:00:00")
+
+
+def test_the_time_left_is_that_of_the_epochs_so_far(clock) -> None:
+    progress = Progress(Speed(), terminal=False)
+    trainer = SimpleNamespace(max_epochs=5, current_epoch=0)
+    progress._begin, progress._first = clock.now, 0
+
+    clock.now += 2 * 1800.0  # two epochs in an hour
+
+    assert progress._eta(trainer, done=2) == "1:30:00"
+
+
+def test_the_time_left_of_a_resumed_training_counts_its_own_epochs_only(clock) -> None:
+    progress = Progress(Speed(), terminal=False)
+    trainer = SimpleNamespace(max_epochs=10, current_epoch=8)
+    progress._begin, progress._first = clock.now, 8
+
+    clock.now += 60
+
+    assert progress._eta(trainer, done=9) == "0:01:00"
+
+
+def test_an_endless_training_has_no_end_to_wait_for(clock) -> None:
+    progress = Progress(Speed(), terminal=False)
+
+    assert progress._eta(SimpleNamespace(max_epochs=-1, current_epoch=3), done=4) == "?"
+
+
+def test_the_bar_shows_images_per_second_and_the_time_left(capsys) -> None:
+    speed = Speed()
+
+    fit(speed, Progress(speed, terminal=True, refresh_rate=1), epochs=2)
+
+    shown = capsys.readouterr()
+    assert "img/s=" in shown.out + shown.err
+    assert "eta=" in shown.out + shown.err
+    assert "epoch 1/2  " not in shown.out  # no line beside the bar

@@ -1,0 +1,591 @@
+"""A run that is interrupted anywhere and given again ends as one that never was."""
+
+import csv
+import json
+import logging
+import os
+import re
+import signal
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from filelock import FileLock
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from agebench.errors import UserError
+from agebench.runs import identity as run
+from agebench.training import fit as fitting
+from agebench.training import resume
+from agebench.training.checkpoints import WholeFiles, keep_best, kept_file, move_paths
+from agebench.training.fit import fit
+
+EPOCHS = 4
+BASE = (
+    "data=digits",
+    "data.limit=400",
+    "data.batch_size=100",
+    "model.hidden=[16]",
+    f"trainer.max_epochs={EPOCHS}",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=1",
+    "callbacks.progress=null",
+    "report=false",
+)  # 320 images to train on, 4 steps an epoch
+
+
+class Killed(BaseException):
+    """Stands in for kill -9: from then on nothing may be written."""
+
+
+class At(L.Callback):
+    """Does something in a hook of an epoch, or in a hook of the test."""
+
+    def __init__(self, hook: str, epoch: int, act) -> None:
+        def look(trainer: L.Trainer, *args: object) -> None:
+            if trainer.state.fn != "fit" or trainer.current_epoch == epoch:
+                act()
+
+        setattr(self, hook, look)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, handler)  # Lightning ignores Ctrl-C from the first one on
+
+
+@pytest.fixture
+def train(compose_config, monkeypatch):
+    """Return a function that trains into a folder; `act` takes place in a hook of an epoch, or where `inside` says."""
+    make_trainer, write = fitting._trainer, fitting.run.write_json
+
+    def start(folder: Path, *overrides: str, at=None, act=None, inside=None) -> float | None:
+        dead = False
+
+        def die(*args: object, **named: object) -> None:
+            nonlocal dead
+            dead = True
+            raise Killed
+
+        def trainer_with(cfg, run_dir, callbacks):
+            return make_trainer(cfg, run_dir, [*callbacks, *([At(*at, act or die)] if at else [])])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fitting, "_trainer", trainer_with)
+            patch.setattr(fitting.run, "write_json", lambda *given: None if dead else write(*given))
+            patch.setattr(L.pytorch.trainer.call, "_interrupt", lambda *given: die() if dead else interrupt(*given))
+            if inside:
+                inside(patch, die)
+            try:
+                return fit(compose_config(*BASE, *overrides), folder)
+            except Killed:
+                assert json.loads((folder / "results.json").read_text())["status"] == "running"
+                return None
+
+    interrupt = L.pytorch.trainer.call._interrupt
+    return start
+
+
+def told(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def results(folder: Path) -> dict:
+    found = told(folder)
+    for key in ("timing", "resumed", "git"):
+        found.pop(key)
+    return found
+
+
+def weights(folder: Path, name: str) -> dict:
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def scalars(folder: Path) -> dict:
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def assert_same(one: Path, other: Path) -> None:
+    assert results(one) == results(other)
+    for name in ("metrics.csv", "predictions.csv", "split.csv", "per_class.csv"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    for name in ("best", "last"):
+        a, b = weights(one, name), weights(other, name)
+        assert (a["epoch"], a["global_step"]) == (b["epoch"], b["global_step"])
+        assert a["state_dict"].keys() == b["state_dict"].keys()
+        assert all(torch.equal(a["state_dict"][key], b["state_dict"][key]) for key in a["state_dict"])
+    torch.testing.assert_close(
+        weights(one, "last")["optimizer_states"], weights(other, "last")["optimizer_states"], rtol=0, atol=0
+    )
+    assert scalars(one) == scalars(other)
+
+
+STILL = ("optim=sgd", "optim.lr=1e-6", "model.batch_norm=false")  # no epoch is better than the first
+KINDS = {
+    "adam": (),
+    "momentum and one_cycle": ("optim=momentum", "scheduler=one_cycle"),
+    "cosine": ("scheduler=cosine", "scheduler.warmup_epochs=1"),
+    "plateau": (*STILL, "scheduler=plateau", "scheduler.patience=0"),
+    "two epochs a validation": (
+        *STILL,
+        "scheduler=plateau",
+        "scheduler.patience=0",
+        "trainer.check_val_every_n_epoch=2",
+        "trainer.max_epochs=6",
+    ),
+    "two validations an epoch": ("trainer.val_check_interval=2",),
+    "augmented": ("augment=digits", "data.num_workers=1"),
+    "max_steps": ("trainer.max_steps=14", "trainer.max_epochs=-1"),
+    "train loss": ("monitor=train/loss", "trainer.check_val_every_n_epoch=2", "test_checkpoint=last"),
+    "accumulated": ("trainer.accumulate_grad_batches=3", "scheduler=cosine"),
+}
+
+
+@pytest.fixture
+def whole(train, tmp_path) -> Path:
+    """Return the folder of a run that was never interrupted."""
+    train(tmp_path / "whole")
+    return tmp_path / "whole"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_in_every_epoch_it_ends_as_if_it_never_was(train, tmp_path, kind) -> None:
+    train(tmp_path / "whole", *KINDS[kind])
+
+    for epoch in range(EPOCHS):
+        assert train(tmp_path / "killed", *KINDS[kind], at=("on_train_batch_start", epoch)) is None
+    train(tmp_path / "killed", *KINDS[kind])
+
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+    assert told(tmp_path / "killed")["resumed"] == EPOCHS - 1
+
+
+@pytest.mark.parametrize("kind", ["momentum and one_cycle", "cosine", "plateau", "two epochs a validation"])
+def test_the_schedules_above_do_move_the_rate(train, tmp_path, kind) -> None:
+    train(tmp_path / "run", *KINDS[kind])
+
+    with (tmp_path / "run" / "metrics.csv").open() as lines:
+        assert len({row["lr"] for row in csv.DictReader(lines)}) > 1
+
+
+HOOKS = [
+    "on_train_epoch_start",
+    "on_train_batch_end",
+    "on_validation_start",
+    "on_validation_end",
+    "on_train_epoch_end",
+    "on_save_checkpoint",
+]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_killed_anywhere_in_an_epoch_it_ends_the_same(train, tmp_path, whole, hook) -> None:
+    for epoch in (0, 2, 3):
+        assert train(tmp_path / "killed", at=(hook, epoch)) is None
+    train(tmp_path / "killed")
+
+    assert_same(tmp_path / "killed", whole)
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
+@pytest.mark.parametrize("moment", ["half", "after"])
+def test_a_checkpoint_that_is_half_written_is_never_believed(train, tmp_path, whole, name, moment) -> None:
+    save = WholeFiles.save_checkpoint
+
+    def killed_in_the_third(patch, die) -> None:
+        count = 0
+
+        def saving(self, checkpoint, path, storage_options=None):
+            nonlocal count
+            count += Path(path).name == name
+            if count < 3 or Path(path).name != name:
+                return save(self, checkpoint, path)
+            if moment == "after":
+                save(self, checkpoint, path)
+            else:
+                Path(f"{path}.part").write_bytes(Path(path).read_bytes()[:3_000])
+            return die()
+
+        patch.setattr(WholeFiles, "save_checkpoint", saving)
+
+    assert train(tmp_path / "killed", inside=killed_in_the_third) is None
+    train(tmp_path / "killed")
+
+    assert told(tmp_path / "killed")["resumed"] == 1
+    assert_same(tmp_path / "killed", whole)
+    assert sorted(path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+STOPPED = (*STILL, "callbacks.early_stopping.patience=2")
+
+
+@pytest.mark.parametrize("line", [STOPPED, ()], ids=["stopped early", "all epochs"])
+@pytest.mark.parametrize("place", ["before the test", "in the test", "in the tables", "in the report"])
+def test_killed_after_training_it_trains_no_further(train, tmp_path, monkeypatch, line, place) -> None:
+    line = (*line, "report=true") if place == "in the report" else line
+
+    def no_report(*given, **named):
+        """Drawing takes long, and is another matter."""
+
+    def inside(patch, die) -> None:
+        if place == "before the test":
+            patch.setattr(fitting, "_best", die)
+        elif place == "in the tables":
+            patch.setattr(fitting, "write_breakdown", die)
+        else:
+            patch.setattr("agebench.training.run_report.write_run_report", die)
+
+    monkeypatch.setattr("agebench.training.run_report.write_run_report", no_report)
+    train(tmp_path / "whole", *line)
+    if place == "in the test":
+        train(tmp_path / "killed", *line, at=("on_test_batch_start", 0))
+    else:
+        train(tmp_path / "killed", *line, inside=inside)
+    began: list[int] = []
+    train(tmp_path / "killed", *line, at=("on_train_batch_start", 0), act=lambda: began.append(1))
+
+    assert began == []
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+    assert told(tmp_path / "killed")["epochs"] == (3 if line[:1] == STOPPED[:1] else EPOCHS)
+
+
+def test_the_count_of_early_stopping_goes_on(train, tmp_path) -> None:
+    line = (*STILL, "callbacks.early_stopping.patience=3", "trainer.max_epochs=9")
+    for epoch in (1, 2):
+        train(tmp_path / "killed", *line, at=("on_train_batch_start", epoch))
+    train(tmp_path / "killed", *line)
+
+    assert told(tmp_path / "killed")["epochs"] == 4  # the first, and three that are no better
+
+
+def test_min_epochs_hold_though_it_was_told_to_stop_before(train, tmp_path) -> None:
+    line = (*STILL, "callbacks.early_stopping.patience=1", "trainer.max_epochs=9", "trainer.min_epochs=5")
+    train(tmp_path / "whole", *line)
+    for epoch in (2, 3):
+        train(tmp_path / "killed", *line, at=("on_train_batch_start", epoch))
+    train(tmp_path / "killed", *line)
+
+    assert told(tmp_path / "whole")["epochs"] == 5
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_ctrl_c_says_how_to_go_on(train, tmp_path, whole, caplog) -> None:
+    def ctrl_c() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end, caplog.at_level(logging.WARNING):
+        train(tmp_path / "killed", at=("on_train_batch_end", 2), act=ctrl_c)
+    status = told(tmp_path / "killed")["status"]
+    train(tmp_path / "killed")
+
+    assert end.value.code == 1
+    assert status == "interrupted"
+    assert f"python -m agebench.train resume={tmp_path / 'killed'}" in caplog.text
+    assert_same(tmp_path / "killed", whole)
+
+
+def test_sigterm_in_an_epochs_last_moments_keeps_the_epoch(train, tmp_path, whole) -> None:
+    with pytest.raises(SystemExit) as end:
+        train(tmp_path / "killed", at=("on_validation_end", 2), act=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    status, finished = told(tmp_path / "killed")["status"], weights(tmp_path / "killed", "last")["epoch"]
+    train(tmp_path / "killed")
+
+    assert end.value.code == 1
+    assert status == "interrupted"
+    assert finished == 2
+    assert_same(tmp_path / "killed", whole)
+
+
+def test_a_run_that_failed_is_tried_again_from_where_it_failed(train, tmp_path, whole) -> None:
+    def fail() -> None:
+        raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError):
+        train(tmp_path / "killed", at=("on_train_batch_start", 3), act=fail)
+    before = told(tmp_path / "killed")
+    train(tmp_path / "killed")
+
+    assert (before["status"], before["error"]) == ("failed", "RuntimeError: the disk is full")
+    assert told(tmp_path / "killed")["resumed"] == 1
+    assert_same(tmp_path / "killed", whole)
+
+
+def test_what_fails_before_the_data_is_read_loses_nothing(train, tmp_path, whole) -> None:
+    def no_data(patch, die) -> None:
+        patch.setattr(fitting, "_data", die)
+
+    train(tmp_path / "killed", at=("on_train_batch_start", 2))
+    train(tmp_path / "killed", at=("on_train_batch_start", 3))
+    train(tmp_path / "killed", inside=no_data)
+    train(tmp_path / "killed")
+
+    assert told(tmp_path / "killed")["resumed"] == 2
+    assert_same(tmp_path / "killed", whole)
+
+
+def test_a_run_that_was_moved_goes_on_where_it_is_now(train, tmp_path, whole, recwarn) -> None:
+    train(tmp_path / "there", at=("on_train_batch_start", 2))
+    (tmp_path / "there").rename(tmp_path / "here")
+    train(tmp_path / "here")
+
+    assert_same(tmp_path / "here", whole)
+    assert not [w for w in recwarn if "dirpath" in str(w.message)]
+
+
+def test_killed_before_the_first_epoch_ended_it_starts_over(train, tmp_path, whole) -> None:
+    train(tmp_path / "killed", at=("on_validation_start", 0))
+    old = {path.name for path in (tmp_path / "killed").glob("events*")}
+    train(tmp_path / "killed")
+
+    assert old
+    assert not old & {path.name for path in (tmp_path / "killed").glob("events*")}
+    assert told(tmp_path / "killed")["resumed"] == 0
+    assert_same(tmp_path / "killed", whole)
+
+
+def test_resume_false_starts_over_and_spares_a_finished_run(train, tmp_path, whole) -> None:
+    train(tmp_path / "killed", at=("on_train_batch_start", 2))
+    train(tmp_path / "killed", "resume=false")
+    before = (whole / "results.json").read_bytes()
+    train(whole, "resume=false")
+
+    assert told(tmp_path / "killed")["resumed"] == 0
+    assert_same(tmp_path / "killed", whole)
+    assert (whole / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        (("optim.lr=0.5",), r"unfinished run of another config \(optim.lr=0.5\): starting over"),
+        (("data.limit=300",), r"unfinished run of another config \(data.limit=300\): starting over"),
+    ],
+)
+def test_an_unfinished_run_of_another_config_is_named_and_not_gone_on_with(
+    train, tmp_path, whole, caplog, first, said
+) -> None:
+    train(tmp_path / "killed", *first, at=("on_train_batch_start", 3))
+    with caplog.at_level(logging.WARNING):
+        train(tmp_path / "killed")
+
+    assert len([r for r in caplog.records if "starting over" in r.getMessage()]) == 1
+    assert re.search(said, caplog.text)
+    assert told(tmp_path / "killed")["resumed"] == 0
+    assert_same(tmp_path / "killed", whole)
+
+
+def test_what_does_not_change_the_result_may_be_changed(train, tmp_path, whole) -> None:
+    train(tmp_path / "killed", at=("on_train_batch_start", 2))
+    train(tmp_path / "killed", "data.num_workers=1", "trainer.log_every_n_steps=1", "logger=tensorboard_csv")
+
+    assert told(tmp_path / "killed")["resumed"] == 1
+    assert_same(tmp_path / "killed", whole)
+
+
+def test_other_labels_start_it_over_with_a_sentence(train, tmp_path, whole, caplog, monkeypatch) -> None:
+    def others(patch, die) -> None:
+        describe = fitting.describe_data
+        patch.setattr(fitting, "describe_data", lambda *given: describe(*given) | {"data_sha": "0" * 16})
+
+    train(tmp_path / "killed", at=("on_train_batch_start", 2), inside=others)
+    with caplog.at_level(logging.WARNING):
+        train(tmp_path / "killed")
+
+    assert "on other images or labels: starting over" in caplog.text
+    assert_same(tmp_path / "killed", whole)
+
+
+@pytest.mark.parametrize("damage", ["half", "empty", "of Lightning's"])
+def test_a_last_checkpoint_that_cannot_be_read_starts_it_over(train, tmp_path, whole, caplog, damage) -> None:
+    train(tmp_path / "killed", at=("on_train_batch_start", 2))
+    last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+    if damage == "of Lightning's":
+        held = torch.load(last, weights_only=True)
+        del held["callbacks"]["LastCheckpoint"]
+        torch.save(held, last)
+    else:
+        last.write_bytes(last.read_bytes()[: last.stat().st_size // 2 if damage == "half" else 0])
+    with caplog.at_level(logging.WARNING):
+        train(tmp_path / "killed")
+
+    assert "last.ckpt cannot be gone on from" in caplog.text
+    assert_same(tmp_path / "killed", whole)
+
+
+SHA_OF_NOTHING = "e3b0c44298fc1c14"
+
+
+def write_checkpoint(path: Path, step: int, **more: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {"state_dict": {}, "agebench": {"weights_sha": SHA_OF_NOTHING}}
+    torch.save({"global_step": step, "weight": torch.tensor(float(step)), **weights, **more}, path)
+
+
+def written_run(folder: Path, *, last: int, best: int | None, kept: int | None) -> tuple[dict, Path]:
+    """Write checkpoints of these steps; return the config and the folder of checkpoints."""
+    checkpoints, config = folder / "checkpoints", {"seed": 0}
+    state = {"best_model_path": "/old/best.ckpt", "dirpath": "/old", "best_k_models": {}}
+    state |= {"kth_best_model_path": "", "last_model_path": ""}
+    stamp = {"weights_sha": SHA_OF_NOTHING, "config": config, "config_hash": run.config_hash(config), "data_sha": "sha"}
+    callbacks = {"ModelCheckpoint": state, "LastCheckpoint": {"epochs": 3}}
+    write_checkpoint(checkpoints / "last.ckpt", last, callbacks=callbacks, agebench=stamp)
+    for name, step in (("best.ckpt", best), (kept_file(checkpoints).name, kept)):
+        if step is not None:
+            write_checkpoint(checkpoints / name, step)
+    return config, checkpoints
+
+
+@pytest.mark.parametrize(
+    ("best", "kept", "right"),
+    [(12, None, 12), (8, 4, 8), (16, 8, 8), (16, None, None), (16, 16, None), (None, 8, 8), (None, None, None)],
+)
+def test_a_best_checkpoint_of_a_lost_epoch_gives_way_to_the_one_before(tmp_path, best, kept, right) -> None:
+    config, checkpoints = written_run(tmp_path, last=12, best=best, kept=kept)
+
+    start = resume.find_start(tmp_path, {}, config=config, sha="sha", resume="auto")
+    resume.prepare(tmp_path, start)
+
+    if right is None:
+        assert start == resume.Start()
+        assert list(checkpoints.iterdir()) == []
+    else:
+        assert (start.epochs, start.step) == (3, 12)
+        for path in (checkpoints / "best.ckpt", kept_file(checkpoints)):
+            assert torch.load(path, weights_only=True)["weight"] == right
+
+
+def test_the_best_is_kept_while_a_better_one_takes_its_place(tmp_path) -> None:
+    write_checkpoint(tmp_path / "best.ckpt", 1)
+    keep_best(tmp_path / "best.ckpt")
+    keep_best(tmp_path / "best.ckpt")
+
+    write_checkpoint(tmp_path / "new", 2)
+    (tmp_path / "new").replace(tmp_path / "best.ckpt")
+
+    assert torch.load(kept_file(tmp_path), weights_only=True)["weight"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["best.ckpt", kept_file(tmp_path).name])
+
+
+def test_half_a_file_of_a_start_that_was_killed_does_not_stay(tmp_path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("predictions.csv.77-1.part", "checkpoints/last.ckpt.part", "split.csv"):
+        (tmp_path / name).touch()
+
+    resume.prepare(tmp_path, resume.Start())
+
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["split.csv"]
+
+
+# Every file that a run leaves beside its checkpoints and that would be wrong beside those of another.
+LEFT = (
+    "metrics.csv",
+    "predictions.csv",
+    "per_class.csv",
+    "error_by_decade.csv",
+    "cs_curve.csv",
+    "projector_config.pbtxt",
+    "events.out.tfevents.1",
+    "report/index.html",
+)
+
+
+def test_a_run_that_starts_over_leaves_nothing_of_the_old_one(tmp_path) -> None:
+    (tmp_path / "report").mkdir()
+    for name in (*LEFT, "results.json"):
+        (tmp_path / name).touch()
+
+    resume.prepare(tmp_path, resume.Start())
+
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_run_that_resumes_keeps_what_it_has_written(tmp_path) -> None:
+    config, _ = written_run(tmp_path, last=12, best=12, kept=None)
+    (tmp_path / "report").mkdir()
+    for name in LEFT:
+        (tmp_path / name).touch()
+
+    resume.prepare(tmp_path, resume.find_start(tmp_path, {}, config=config, sha="sha", resume="auto"))
+
+    assert [name for name in LEFT if not (tmp_path / name).is_file()] == []
+
+
+FINISHED = {"status": "completed", "config": "c0ffee", "data_sha": "5ha", "best": {"value": 0.75}}
+
+
+def test_a_finished_run_of_the_same_config_and_data_is_complete(tmp_path) -> None:
+    assert resume.finished(tmp_path, FINISHED, config="c0ffee", sha=lambda: "5ha") == 0.75
+
+
+@pytest.mark.parametrize(
+    ("config", "sha", "reason"),
+    [
+        ("c0ffee", "0ther", "holds a finished run of this config on other images or labels"),
+        ("0ther", "5ha", "holds a finished run of another config"),
+    ],
+)
+def test_a_finished_run_on_other_data_or_of_another_config_is_refused(tmp_path, config, sha, reason) -> None:
+    with pytest.raises(UserError, match=reason):
+        resume.finished(tmp_path, FINISHED, config=config, sha=lambda: sha)
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+def test_an_unfinished_run_is_not_complete_whatever_its_data(tmp_path, status) -> None:
+    assert resume.finished(tmp_path, FINISHED | {"status": status}, config="c0ffee", sha=lambda: "0ther") is None
+
+
+def test_paths_of_a_run_that_was_moved_are_those_of_now(tmp_path) -> None:
+    state = {
+        "dirpath": "/old/checkpoints",
+        "best_model_path": "/old/checkpoints/best.ckpt",
+        "kth_best_model_path": "/old/checkpoints/best.ckpt",
+        "last_model_path": "",
+        "best_k_models": {"/old/checkpoints/best.ckpt": 0.5},
+    }
+
+    move_paths(state, tmp_path)
+
+    best = str(tmp_path / "best.ckpt")
+    assert (state["dirpath"], state["best_model_path"], state["kth_best_model_path"]) == (str(tmp_path), best, best)
+    assert state["best_k_models"] == {best: 0.5}
+    assert state["last_model_path"] == ""
+
+
+def test_the_time_of_all_starts_is_added_up(train, tmp_path) -> None:
+    for epoch in (1, 2, 3):
+        train(tmp_path / "killed", at=("on_train_batch_start", epoch))
+        saved = weights(tmp_path / "killed", "last")["callbacks"]["Speed"]
+    train(tmp_path / "killed")
+
+    end = weights(tmp_path / "killed", "last")["callbacks"]["Speed"]
+    assert len(end["epochs"]) == EPOCHS
+    assert end["fit_s"] > saved["fit_s"] > sum(epoch[0] for epoch in saved["epochs"])
+    assert told(tmp_path / "killed")["timing"]["fit_s"] >= round(end["fit_s"], 3)
+
+
+def test_two_processes_do_not_write_one_run(compose_config, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(fitting, "LOCK_WAIT_S", 0)
+
+    with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="another process is writing"):
+        fit(compose_config(*BASE), tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]  # which stays, or a third could take its name
+
+
+def test_tensorboard_shows_a_resumed_run_as_one(train, tmp_path) -> None:
+    train(tmp_path / "killed", at=("on_train_batch_start", 2))
+    train(tmp_path / "killed")
+
+    events = EventAccumulator(str(tmp_path / "killed")).Reload()
+    assert {tag for tag in events.summary_metadata if tag.startswith("_hparams_")} == {
+        "_hparams_/session_start_info",
+        "_hparams_/session_end_info",
+    }
+    steps = [e.step for e in events.Scalars("train/loss_step")]
+    assert steps == list(range(4 * EPOCHS))

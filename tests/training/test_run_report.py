@@ -1,0 +1,81 @@
+"""Features are the input of the classifier, worked out independently."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from agebench import build
+from agebench.training import run_report as features
+from agebench.training.run_report import extract_features
+
+
+@pytest.fixture
+def module(compose_config):
+    config = compose_config("data.limit=40", "model.hidden=[12]", "data.normalise=half")
+    data = build.build_data(config)
+    data.setup()
+    return build.build_module(config, data), data
+
+
+def test_features_are_what_the_classifier_is_given(module) -> None:
+    trained, data = module
+    images = data.part("train")[torch.arange(30)].images
+    layers = list(trained.model.children())
+    head_of_layers = nn.Sequential(*layers[:-1]).eval()
+    assert isinstance(layers[-1], nn.Linear)
+    with torch.no_grad():
+        expected = head_of_layers((images.float() / 255 - 0.5) / 0.5).numpy()
+
+    found = extract_features(trained, images, batch_size=7)
+
+    assert found.shape == (30, 12)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_extracting_leaves_no_hook_behind(module) -> None:
+    trained, data = module
+
+    extract_features(trained, data.part("train")[torch.arange(3)].images)
+
+    assert not any(layer._forward_pre_hooks for layer in trained.modules())
+
+
+def run_report(module, data, monkeypatch, tmp_path, *, most=1_000):
+    given = {}
+    monkeypatch.setattr(features, "write_report", lambda folder, **about: given.update(about, folder=folder))
+    monkeypatch.setattr(features, "MOST", most)
+    rows = np.arange(len(data.split.test))
+    predictions = SimpleNamespace(
+        rows=rows, target=data.part("test").target.numpy(), posterior=np.full((len(rows), 10), 0.1), point=rows * 0.0
+    )
+    features.write_run_report(tmp_path, module, data, predictions=predictions, history=[], writer=None)
+    return given
+
+
+def test_a_report_gets_features_with_the_labels_of_their_images(module, monkeypatch, tmp_path) -> None:
+    trained, data = module
+
+    given = run_report(trained, data, monkeypatch, tmp_path, most=25)
+
+    assert given["folder"] == tmp_path / "report"
+    assert set(given["features"]) == {"train", "val", "test"}
+    for part, (numbers, labels) in given["features"].items():
+        assert len(numbers) == len(labels) == min(25, data.counts[part])
+        everything = extract_features(trained, data.part(part)[torch.arange(data.counts[part])].images)
+        for number, label in zip(numbers, labels, strict=True):
+            same = np.flatnonzero(np.isclose(everything, number, atol=1e-6).all(1))
+            assert label in data.part(part).target.numpy()[same]
+    assert given["outcome"].names.tolist() == data.records.names[data.split.test].tolist()
+
+
+def test_a_val_part_that_is_the_test_part_is_not_drawn_twice(module, monkeypatch, tmp_path) -> None:
+    trained, data = module
+    object.__setattr__(data.split, "val_is_test", True)
+
+    given = run_report(trained, data, monkeypatch, tmp_path)
+
+    assert set(given["features"]) == {"train", "test"}

@@ -1,0 +1,179 @@
+"""TensorBoard, read back as TensorBoard reads it."""
+
+import time
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams import backend_context, get_experiment, list_session_groups
+from tensorboard.plugins.hparams.api_pb2 import (
+    ColParams,
+    Experiment,
+    GetExperimentRequest,
+    ListSessionGroupsRequest,
+    SessionGroup,
+    Status,
+)
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from agebench.training.tensorboard import RunTensorBoard
+
+PARAMS = {"model": "mlp", "optim.lr": 0.001, "seed": 0, "report": True, "model.hidden": [64, 32]}
+
+
+@pytest.fixture
+def board(tmp_path) -> RunTensorBoard:
+    logger = RunTensorBoard(str(tmp_path))
+    logger.declare_hparams(PARAMS)
+    logger.log_metrics({"train/loss": 2.0, "epoch": 0}, step=1)
+    logger.log_metrics({"train/loss": 1.0, "best/val/accuracy": 0.75}, step=2)
+    logger.log_metrics({"test/accuracy": 0.5}, step=2)
+    logger.finish_hparams()
+    logger.save()
+    logger.finalize("success")
+    return logger
+
+
+def read(folder) -> EventAccumulator:
+    return EventAccumulator(str(folder)).Reload()
+
+
+def scalars_page(folder, tag: str) -> dict[str, list[tuple[int, float]]]:
+    """Return a curve a run, as the server reads it: not quite as EventAccumulator does."""
+    runs = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
+    provider = MultiplexerDataProvider(runs, str(folder))
+    found = provider.read_scalars(RequestContext(), experiment_id="", plugin_name="scalars", downsample=1000)
+    return {run: [(point.step, point.value) for point in tags[tag]] for run, tags in found.items()}
+
+
+def hparams_page(folder) -> tuple[Experiment, dict[str, SessionGroup]]:
+    """Return the columns and the rows, by their runs, of the HPARAMS page of a folder."""
+    runs = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
+    provider = MultiplexerDataProvider(runs, str(folder))
+    page, who = backend_context.Context(TBContext(data_provider=provider)), RequestContext()
+    columns = get_experiment.Handler(who, page, "", GetExperimentRequest()).run()
+    ask = ListSessionGroupsRequest(
+        allowed_statuses=Status.values(),
+        col_params=[ColParams(metric=info.name) for info in columns.metric_infos],
+        slice_size=100,
+    )
+    found = list_session_groups.Handler(who, page, "", ask).run()
+    assert found.total_size == len(found.session_groups)
+    return columns, {row.sessions[0].name: row for row in found.session_groups}
+
+
+def hparams(events: EventAccumulator, tag: str) -> HParamsPluginData:
+    content = events.SummaryMetadata(f"_hparams_/{tag}").plugin_data.content
+    return HParamsPluginData.FromString(content)
+
+
+def test_a_run_is_one_file_of_events_and_nothing_else(board, tmp_path) -> None:
+    names = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")]
+
+    assert len(names) == 1
+    assert names[0].startswith("events.out.tfevents.")
+    assert not list(tmp_path.rglob("hparams.yaml"))
+
+
+def test_the_scalars_are_those_that_were_logged(board, tmp_path) -> None:
+    events = read(tmp_path)
+
+    assert set(events.Tags()["scalars"]) == {
+        "train/loss",
+        "best/val/accuracy",
+        "test/accuracy",
+    }  # and no hp_metric
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 2.0), (2, 1.0)]
+    assert [(e.step, e.value) for e in events.Scalars("test/accuracy")] == [(2, 0.5)]
+
+
+def test_hyperparameters_keep_their_kind(board, tmp_path) -> None:
+    events = read(tmp_path)
+
+    session = hparams(events, "session_start_info").session_start_info.hparams
+    kinds = {key: value.WhichOneof("kind") for key, value in session.items()}
+    assert kinds == {
+        "model": "string_value",
+        "optim.lr": "number_value",
+        "seed": "number_value",
+        "report": "string_value",
+        "model.hidden": "string_value",
+    }
+    assert session["optim.lr"].number_value == 0.001
+    assert session["seed"].number_value == 0
+    assert session["report"].string_value == "True"
+    assert session["model.hidden"].string_value == "[64, 32]"
+
+
+def test_a_run_that_ended_well_says_so(board, tmp_path) -> None:
+    end = hparams(read(tmp_path), "session_end_info").session_end_info
+
+    assert end.status == 1  # STATUS_SUCCESS
+
+
+def test_a_run_that_has_not_ended_does_not_say_so(tmp_path) -> None:
+    logger = RunTensorBoard(str(tmp_path))
+    logger.declare_hparams(PARAMS)
+    logger.save()
+
+    assert "_hparams_/session_end_info" not in read(tmp_path).summary_metadata
+    assert "_hparams_/session_start_info" in read(tmp_path).summary_metadata
+
+
+def test_figures_and_hyperparameters_of_lightnings_leave_nothing_beside(board, tmp_path) -> None:
+    board.log_hyperparams({"lr": 1})
+    board.experiment.add_image("picture", torch.zeros(3, 4, 4))
+    board.save()
+
+    assert "hp_metric" not in read(tmp_path).Tags()["scalars"]
+    assert all(path.name.startswith("events.out.tfevents.") for path in tmp_path.rglob("*"))
+
+
+def test_a_run_that_goes_on_shows_no_point_twice(tmp_path) -> None:
+    for values in ({1: 4.0, 2: 3.0, 3: 9.0}, {3: 2.0, 4: 1.0}):
+        logger = RunTensorBoard(str(tmp_path))
+        if 1 not in values:
+            logger.go_on(3)
+        logger.declare_hparams(PARAMS)
+        for step, value in values.items():
+            logger.log_metrics({"train/loss": value}, step=step)
+        logger.finalize("success")
+        time.sleep(1.1)  # files are read in the order of their names, which hold the second
+
+    events = read(tmp_path)
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)]
+    (curve,) = scalars_page(tmp_path, "train/loss").values()
+    assert curve == [(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)]
+    assert [tag for tag in events.summary_metadata if "hparams" in tag] == ["_hparams_/session_start_info"]
+
+
+def test_runs_that_differ_in_keys_and_in_metrics_share_one_page(tmp_path) -> None:
+    """Whichever comes first: TensorBoard takes an experiment's columns from one run, if one says what they are."""
+    runs = {
+        "digits/a": ({"data": "digits", "seed": 0, "model": "mlp"}, {"test/accuracy": 0.5, "best/val/accuracy": 0.25}),
+        "sweeps/s/lr-0.1": ({"data": "cacd", "seed": 0, "optim.lr": 0.125}, {"test/mae": 6.5, "best/val/mae": 5.5}),
+        "sweeps/s/lr-0.2": ({"data": "cacd", "seed": 0, "optim.lr": 0.25}, {"test/mae": 7.5, "best/val/mae": 4.5}),
+    }
+    for name, (params, metrics) in runs.items():
+        logger = RunTensorBoard(str(tmp_path / name))
+        logger.declare_hparams(params)
+        logger.log_metrics(metrics, step=3)
+        logger.finish_hparams()
+        logger.finalize("success")
+
+    columns, rows = hparams_page(tmp_path)
+
+    assert rows.keys() == runs.keys()
+    for name, (params, metrics) in runs.items():
+        plain = {key: value.string_value or value.number_value for key, value in rows[name].hparams.items()}
+        assert plain == params
+        assert {value.name.tag: value.value for value in rows[name].metric_values} == metrics
+    names = [info.name for info in columns.hparam_infos]
+    assert sorted(names[:2]) == ["data", "optim.lr"]  # those that differ
+    assert sorted(names[2:]) == ["model", "seed"]
+    metrics = {info.name.tag for info in columns.metric_infos}
+    assert metrics == {"test/accuracy", "best/val/accuracy", "test/mae", "best/val/mae"}
