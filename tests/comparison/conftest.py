@@ -27,7 +27,7 @@ def base_config(head: str, seed: int) -> dict[str, Any]:
             "root": "${paths.data}/demo",
             "batch_size": 32,
             "num_workers": 0,
-            "source": {"_target_": "agebench.data.sources.cacd.Demo", "root": "${data.root}"},
+            "source": {"_target_": "agebench.data.sources.Demo", "root": "${data.root}"},
             "split": {"_target_": "agebench.data.split.official", "seed": 0},
         },
         "trainer": {"max_epochs": 20, "profiler": None},

@@ -41,7 +41,7 @@ def test_runs_of_one_config_share_what_they_are_whatever_has_no_effect(make_run)
 
 
 def test_a_folder_of_ones_own_is_what_its_path_says(make_run) -> None:
-    own = {"data.source._target_": "agebench.data.sources.folder.Folder"}
+    own = {"data.source._target_": "agebench.data.sources.Folder"}
     here, there = (read_run(make_run(path, config={**own, "data.root": f"/{path}"})) for path in ("here", "there"))
 
     assert here.same != there.same

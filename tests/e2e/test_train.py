@@ -142,7 +142,7 @@ def test_a_sweep_with_its_flag_in_the_middle_runs_every_point_in_a_folder_of_its
         ("head=softmax,binary", "a question with two labels, and this target has 10"),
         ("head=softmax,coral", "needs labels with an order"),
         ("data/split=random,identity", "needs to know who is in each image"),
-        ("head._target_=agebench.heads.softmax.Softmax,mine.Head", "head._target_=mine.Head cannot be imported"),
+        ("head._target_=agebench.heads.Softmax,mine.Head", "head._target_=mine.Head cannot be imported"),
         ("launcher.jobs=0 seed=0,1", "launcher.jobs must be auto, or a whole number of 1 or more, got 0"),
     ],
 )
@@ -182,7 +182,7 @@ def test_a_wrong_value_in_any_point_stops_the_sweep_before_the_first(command, tm
         (("trainer.limit_train_batches=0.001",), "leaves no batch"),
         (("callbacks.checkpoint.monitor=val/foo",), "callbacks.checkpoint.monitor must be"),
         (("model._target_=nowhere.Net",), "cannot be imported"),
-        (("model._target_=agebench.models.mlp.MPL",), "agebench.models.mlp has no 'MPL' (did you mean 'MLP'?)"),
+        (("model._target_=agebench.models.MPL",), "agebench.models.mlp has no 'MPL' (did you mean 'MLP'?)"),
         (("-m", "data=digits", "sweep=x,y"), "sweep names one folder for all points"),
         (("-m", "data=cacd,digits"), "no CACD images under"),
         (("data=digits", "model=mlp", "model.pretrained=true"), "no published weights"),

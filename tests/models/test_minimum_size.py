@@ -12,13 +12,13 @@ from agebench.models.minimum_size import check_patches, smallest_size
 
 
 def test_alexnets_smallest_side_is_63() -> None:
-    smallest = smallest_size(lambda size: torchvision_nets.create("alexnet", in_chans=1, num_classes=7), 1)
+    smallest = smallest_size(lambda size: torchvision_nets.create_torchvision("alexnet", in_chans=1, num_classes=7), 1)
 
     assert smallest == 63
 
 
 def test_a_refusal_that_hydra_has_wrapped_counts_as_one() -> None:
-    node = {"_target_": "agebench.models.lenet.LeNet", "num_classes": 7}
+    node = {"_target_": "agebench.models.LeNet", "num_classes": 7}
 
     smallest = smallest_size(lambda size: instantiate(node, image_size=size, in_chans=3), 3)
 

@@ -29,7 +29,7 @@ def published(monkeypatch):
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_a_training_forward_gives_one_tensor_in_any_number_of_channels(name, size, channels) -> None:
     with torch.device("meta"):
-        model = torchvision_nets.create(name, in_chans=channels, num_classes=7).train()
+        model = torchvision_nets.create_torchvision(name, in_chans=channels, num_classes=7).train()
         outputs = model(torch.empty(2, channels, size, size))
 
     assert isinstance(outputs, torch.Tensor)
@@ -42,7 +42,7 @@ def test_a_training_forward_gives_one_tensor_in_any_number_of_channels(name, siz
 def test_pretrained_weights_are_kept_but_for_the_adapted_first_and_the_new_last_layer(
     name, first, last, published
 ) -> None:
-    model = torchvision_nets.create(name, in_chans=1, num_classes=7, pretrained=True)
+    model = torchvision_nets.create_torchvision(name, in_chans=1, num_classes=7, pretrained=True)
 
     weights = model.state_dict()
     expected = adapt_input_conv(1, published[name][f"{first}.weight"])
@@ -55,7 +55,7 @@ def test_pretrained_weights_are_kept_but_for_the_adapted_first_and_the_new_last_
 
 
 def test_a_pretrained_network_for_the_same_thousand_classes_keeps_its_classifier(published) -> None:
-    model = torchvision_nets.create("googlenet", in_chans=3, num_classes=1000, pretrained=True)
+    model = torchvision_nets.create_torchvision("googlenet", in_chans=3, num_classes=1000, pretrained=True)
 
     assert torch.equal(model.fc.weight, published["googlenet"]["fc.weight"])
     assert torch.equal(model.conv1.conv.weight, published["googlenet"]["conv1.conv.weight"])
@@ -65,7 +65,7 @@ def test_googlenet_on_its_own_statistics_equals_torchvisions_on_imagenets(publis
     torch.manual_seed(0)
     pixels = torch.rand(2, 3, 64, 64)
     theirs = torchvision.models.googlenet(weights="IMAGENET1K_V1").eval()
-    ours = torchvision_nets.create("googlenet", in_chans=3, num_classes=1000, pretrained=True).eval()
+    ours = torchvision_nets.create_torchvision("googlenet", in_chans=3, num_classes=1000, pretrained=True).eval()
     ours.load_state_dict({key: value for key, value in theirs.state_dict().items() if key in ours.state_dict()})
     mean, std = (torch.tensor(ours.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
 
@@ -78,11 +78,11 @@ def test_googlenet_on_its_own_statistics_equals_torchvisions_on_imagenets(publis
 
 def test_alexnet_keeps_its_dropout_option() -> None:
     with torch.device("meta"):
-        model = torchvision_nets.create("alexnet", in_chans=3, num_classes=2, dropout=0.1)
+        model = torchvision_nets.create_torchvision("alexnet", in_chans=3, num_classes=2, dropout=0.1)
 
     assert [layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)] == [0.1, 0.1]
 
 
 def test_any_other_name_is_sent_to_timm() -> None:
     with pytest.raises(UserError, match=r"not resnet18: try model=timm model.model_name=resnet18"):
-        torchvision_nets.create("resnet18", in_chans=3, num_classes=2)
+        torchvision_nets.create_torchvision("resnet18", in_chans=3, num_classes=2)

@@ -111,9 +111,9 @@ def test_a_transformers_positions_are_resampled_to_the_image_size(tmp_path) -> N
 
 
 def test_googlenets_own_file_loads_without_its_auxiliary_classifiers(tmp_path) -> None:
-    with_auxiliaries = torchvision_nets.create("googlenet", in_chans=3, num_classes=5, aux_logits=True)
+    with_auxiliaries = torchvision_nets.create_torchvision("googlenet", in_chans=3, num_classes=5, aux_logits=True)
     torch.save(with_auxiliaries.state_dict(), tmp_path / "googlenet.pth")
-    model = torchvision_nets.create("googlenet", in_chans=3, num_classes=5)
+    model = torchvision_nets.create_torchvision("googlenet", in_chans=3, num_classes=5)
 
     report = load_checkpoint(model, tmp_path / "googlenet.pth")
 

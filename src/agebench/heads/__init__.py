@@ -1,1 +1,13 @@
-"""What turns the outputs of a network into a loss, a posterior over labels and a point estimate."""
+"""Heads: labels to network outputs and back, with a loss, a posterior and a point estimate."""
+
+from typing import Any
+
+from agebench.public import find_public, public_names
+
+
+def __getattr__(name: str) -> Any:
+    return find_public(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(public_names(__name__))

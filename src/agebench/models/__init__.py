@@ -1,1 +1,13 @@
-"""Networks of our own; everything else comes from timm and torchvision by YAML."""
+"""Networks, and what every network needs: weights, normalisation, freezing, a summary."""
+
+from typing import Any
+
+from agebench.public import find_public, public_names
+
+
+def __getattr__(name: str) -> Any:
+    return find_public(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(public_names(__name__))

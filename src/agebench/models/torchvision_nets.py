@@ -11,7 +11,9 @@ from agebench.models.weights import adapt_channels
 _INCEPTION_STATISTICS = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
-def create(model_name: str, *, in_chans: int, num_classes: int, pretrained: bool = False, **options: Any) -> nn.Module:
+def create_torchvision(
+    model_name: str, *, in_chans: int, num_classes: int, pretrained: bool = False, **options: Any
+) -> nn.Module:
     """Return AlexNet or GoogLeNet as a network from images (B, in_chans, S, S) to outputs (B, num_classes).
 
     GoogLeNet comes without its two auxiliary classifiers, so that it returns one tensor in training too. With another

@@ -13,7 +13,7 @@ HYDRAS = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 OURS = "hydra_plugins.agebench_launcher.sweeper.AgebenchSweeper"  # the same, but for a needless round of composing
 
 
-class NoteSweep(Callback):
+class SweepNamingCallback(Callback):
     """Tells `agebench.cli.main`, which ends the sweep with a table."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
