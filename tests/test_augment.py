@@ -245,6 +245,43 @@ def test_a_crop_shows_the_box_that_was_drawn() -> None:
     assert ((maps[:, 0, 0] * maps[:, 1, 1] > 0.29) & (maps[:, 0, 0] * maps[:, 1, 1] < 0.61)).all()
 
 
+@pytest.mark.parametrize("ratio", [(2.0, 2.5), (0.4, 0.5)])
+def test_a_box_is_as_wide_to_high_as_its_ratio_says(ratio: tuple[float, float]) -> None:
+    torch.manual_seed(0)
+
+    _, _, width, height = random_boxes(2000, (0.1, 0.3), ratio, CPU).numpy()
+
+    assert (width / height).min() >= ratio[0] - 1e-4
+    assert (width / height).max() <= ratio[1] + 1e-4
+    assert (width * height).min() >= 0.1 - 1e-4
+    assert (width * height).max() <= 0.3 + 1e-4
+
+
+@pytest.mark.parametrize("ratio", [2.0, 0.5])
+def test_a_crop_shows_as_much_across_to_down_as_its_ratio_says(ratio: float) -> None:
+    torch.manual_seed(0)
+    y, x = np.mgrid[:48, :48]
+    ramps = torch.from_numpy(np.stack([x, y, x]) / 47).float().expand(20, 3, 48, 48)
+
+    cropped = Augment(crop_scale=(0.2, 0.4), crop_ratio=(ratio, ratio))(ramps).double().numpy() * 47
+
+    # How far apart in the input what is 32 pixels apart in the output was.
+    across, down = cropped[:, 0, 24, 40] - cropped[:, 0, 24, 8], cropped[:, 1, 40, 24] - cropped[:, 1, 8, 24]
+    np.testing.assert_allclose(across / down, ratio, rtol=1e-3)
+    assert ((across * down / 32**2 > 0.199) & (across * down / 32**2 < 0.401)).all()
+
+
+def test_erased_boxes_are_from_0_3_to_3_3_times_as_wide_as_high() -> None:
+    torch.manual_seed(0)
+
+    _, _, width, height = Augment(erase=1.0).draw_erased(100_000, CPU).double().numpy()
+
+    # 1 / 0.3 is more than 3.3, so sides the other way round show.
+    ratio = width / height
+    assert (ratio.min(), ratio.max()) == (pytest.approx(0.3, abs=1e-3), pytest.approx(3.3, abs=1e-2))
+    assert ratio.max() < 3.3 + 1e-4
+
+
 def test_colour_factors_are_uniform_about_one() -> None:
     torch.manual_seed(0)
 

@@ -1,11 +1,22 @@
 """Paired differences against scipy and the pair alone; Holm against a worked example; files against results."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
 from agebench.comparison.groups import Group
-from agebench.comparison.pairs import NoPairsError, can_pair, compare_with_best, holm, paired_differences, read_numbers
+from agebench.comparison.pairs import (
+    NoPairsError,
+    can_pair,
+    compare_with_best,
+    holm,
+    label_values,
+    paired_differences,
+    read_numbers,
+)
 from agebench.metrics.bootstrap import paired_difference
 from agebench.runs.read import read_run
 
@@ -128,6 +139,84 @@ def test_rows_in_another_order_are_put_right(make_run) -> None:
     assert before is not None
     assert after is not None
     assert after.differences == before.differences
+
+
+def reverse_rows(folder: Path) -> None:
+    path = folder / "predictions.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *reversed(rows)]) + "\n")
+
+
+def test_two_runs_are_paired_by_image_name_and_not_by_row_number(make_run) -> None:
+    error = np.arange(12) % 5 + 1.0
+    groups = [
+        Group((read_run(make_run("best", points=TARGETS + error)),), {}),
+        Group((read_run(make_run("other", points=TARGETS + error + 0.5, head="coral")),), {}),
+    ]
+    reverse_rows(groups[1].runs[0].folder)
+
+    found = compare_with_best(groups, 0, metric="test/mae", unit="years")
+
+    # Every image differs by exactly 0.5, so the interval has no width. Rows paired by number would give it one.
+    assert found is not None
+    difference = found.differences[1]
+    assert (difference.value, difference.low, difference.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_seeds_of_a_group_are_averaged_by_image_name_and_not_by_row_number(make_run) -> None:
+    error = np.arange(12) % 5 + 1.0
+    seeds = [make_run(f"s{seed}", points=TARGETS + error + 0.5, seed=seed, head="coral") for seed in range(2)]
+    groups = [
+        Group((read_run(make_run("best", points=TARGETS + error)),), {}),
+        Group(tuple(read_run(folder) for folder in seeds), {}),
+    ]
+    reverse_rows(seeds[1])
+
+    found = compare_with_best(groups, 0, metric="test/mae", unit="years")
+
+    assert found is not None
+    difference = found.differences[1]
+    assert (difference.value, difference.low, difference.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def write_decades(folder: Path, points: Sequence[float]) -> None:
+    """Write the predictions of four images of people in their teens, twenties, forties and fifties."""
+    decades = ["10s", "20s", "30s", "40s", "50s"]
+    lines = ["name,identity,target,point," + ",".join(f"p({decade})" for decade in decades)]
+    for i, (target, point) in enumerate(zip(("10s", "20s", "40s", "50s"), points, strict=True)):
+        lines.append(f"{i}.jpg,,{target},{point},0.2,0.2,0.2,0.2,0.2")
+    (folder / "predictions.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_differences_between_decades_are_counted_in_decades(make_run) -> None:
+    # The true decades are 1, 2, 4 and 5.
+    best = make_run("best", metrics={"test/mae": 0.125, "test/within_1": 1.0})
+    other = make_run("other", head="coral", metrics={"test/mae": 1.0, "test/within_1": 0.75})
+    write_decades(best, (1, 2, 4.5, 5))
+    write_decades(other, (2.5, 2, 4.5, 3))
+    groups = [Group((read_run(folder),), {}) for folder in (best, other)]
+
+    mae = compare_with_best(groups, 0, metric="test/mae", unit="decades")
+    within = compare_with_best(groups, 0, metric="test/within_1", unit="decades")
+
+    assert read_numbers(groups[1].runs[0], "test/mae", "decades").numbers.tolist() == [1.5, 0, 0.5, 2]
+    assert mae is not None
+    assert (mae.differences[1].value, mae.over, mae.drawn) == (pytest.approx(0.875), "images", 4)
+    assert within is not None
+    assert within.differences[1].value == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "unit", "values"),
+    [
+        (["18", "19", "21"], "years", [18, 19, 21]),
+        (["10s", "20s", "40s"], "decades", [1, 2, 4]),
+        (["under 18", "18-30", "over 30"], "bins", [0, 1, 2]),
+        (["cat", "dog"], "", [0, 1]),
+    ],
+)
+def test_labels_are_worth_what_they_say_in_the_unit_of_the_target(labels, unit, values) -> None:
+    assert label_values(labels, unit) == values
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,14 @@ def test_runs_of_one_config_share_what_they_are_whatever_has_no_effect(make_run)
     assert len({first.same, other.same, other_images.same}) == 3
 
 
+@pytest.mark.parametrize("key", ["data.cachet", "reporter.depth", "seeds", "callbacks.checkpoint.verbosity"])
+def test_runs_differ_by_a_key_that_only_begins_as_one_without_effect(make_run, key) -> None:
+    first, second = (read_run(make_run(f"run{value}", config={key: value})) for value in (1, 2))
+
+    assert first.same != second.same
+    assert (first.config[key], second.config[key]) == (1, 2)
+
+
 def test_a_folder_of_ones_own_is_what_its_path_says(make_run) -> None:
     own = {"data.source._target_": "agebench.data.sources.Folder"}
     here, there = (read_run(make_run(path, config={**own, "data.root": f"/{path}"})) for path in ("here", "there"))

@@ -3,14 +3,20 @@
 import csv
 import io
 import json
+import math
+from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from agebench.comparison.cells import caption, heading, lay_out
+from agebench.comparison.groups import Group
+from agebench.comparison.pairs import Paired
 from agebench.comparison.render import notes_of, to_csv, to_html, to_json, to_markdown
-from agebench.comparison.tables import compare
-from agebench.runs.read import find_runs
+from agebench.comparison.tables import Row, Table, compare
+from agebench.metrics.bootstrap import Difference
+from agebench.runs.read import Run, find_runs
 
 TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
 
@@ -52,6 +58,34 @@ They tell of other people, not of other seeds. The best was chosen on these same
 - failed: {tmp_path}/softmax-1: UserError: a | b
 """  # noqa: E501 (a table is as wide as it is)
     )
+
+
+@pytest.mark.parametrize("resamples", [10_000, 2_000])
+def test_the_printed_bound_of_a_p_value_is_never_below_it_and_at_most_one_unit_of_its_last_digit_above(
+    resamples,
+) -> None:
+    least = 2 / (resamples + 1)
+    bounds = [times * least for times in range(1, resamples // 2 + 1)]  # the least p, corrected for up to so many pairs
+    rows = tuple(
+        Row(
+            Group((Run(Path("r"), "completed", {"metrics": {"test/mae": float(i)}}),), {}),
+            rank=i + 1,
+            difference=Difference(1.0, 0.5, 1.5, least),
+            adjusted=bound,
+        )
+        for i, bound in enumerate(bounds)
+    )
+    paired = Paired({0: Difference(1.0, 0.5, 1.5, least)}, {0: least}, least, "images", 12, resamples, ())
+    table = Table("demo/official/age", "aaaa", "test/mae", "years", (), rows, (), paired, ())
+
+    cells = lay_out(table)
+
+    printed = [row[cells.header.index("p (Holm)")] for row in cells.rows]
+    assert {text[:2] for text in printed} == {"< "}
+    for text, bound in zip(printed, bounds, strict=True):
+        shown = Decimal(text[2:])
+        last_digit = Decimal(1).scaleb(min(0, math.floor(math.log10(bound))) - (bound >= 0.001))
+        assert Decimal(bound) <= shown < Decimal(bound) + last_digit, text
 
 
 def test_csv_has_a_row_a_group_and_numbers_in_full(study, tmp_path) -> None:

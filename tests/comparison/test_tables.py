@@ -34,6 +34,35 @@ def test_groups_are_ranked_by_their_means_and_equal_means_share_a_rank(make_run,
     )
 
 
+@pytest.mark.parametrize(
+    ("metric", "best_first"),
+    [
+        ("loss", [-1, 2, 3]),
+        ("nll", [-1, 2, 3]),
+        ("ece", [-1, 2, 3]),
+        ("mae", [-1, 2, 3]),
+        ("rmse", [-1, 2, 3]),
+        ("median_error", [-1, 2, 3]),
+        ("balanced_mae", [-1, 2, 3]),
+        ("bias", [-1, 2, 3]),
+        ("accuracy", [3, 2, -1]),
+        ("top5", [3, 2, -1]),
+        ("balanced_accuracy", [3, 2, -1]),
+        ("macro_f1", [3, 2, -1]),
+        ("cs5", [3, 2, -1]),
+        ("within_1", [3, 2, -1]),
+        ("qwk", [3, 2, -1]),
+    ],
+)
+def test_the_best_value_of_each_metric_has_rank_1(make_run, tmp_path, metric, best_first) -> None:
+    for value in (2, 3, -1):
+        make_run(f"run{value}", config={"optim.lr": 10.0 + value}, metrics={f"test/{metric}": value})
+
+    (table,) = compared(tmp_path, metric).tables
+
+    assert [(row.rank, row.group.mean(f"test/{metric}")) for row in table.rows] == list(enumerate(best_first, start=1))
+
+
 def test_p_values_are_corrected_for_all_rows_of_the_table(make_run, tmp_path) -> None:
     for i, head in enumerate(("a", "b", "c", "d")):
         make_run(head, points=TARGETS + i, head=head)

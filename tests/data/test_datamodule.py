@@ -123,6 +123,53 @@ def test_images_are_packed_once_however_often_it_is_set_up(tmp_path: Path) -> No
     assert again.opened == 0
 
 
+def lying_at(root: Path | str, seed: int) -> Memory:
+    """Return a source that lies in a folder: names and stamps are always the same, the pixels are by the seed."""
+    source = Memory(np.random.default_rng(seed).integers(0, 256, (60, 9, 7, 3), dtype=np.uint8))
+    source.root = root  # type: ignore[attr-defined]  # sources of files have one
+    return source
+
+
+def shrunk(source: Memory, row: int) -> np.ndarray:
+    small = Image.fromarray(source.images[row]).resize((5, 5), Image.Resampling.BILINEAR)
+    return np.asarray(small).transpose(2, 0, 1)
+
+
+def test_two_folders_with_the_same_names_do_not_share_their_pixels(tmp_path: Path) -> None:
+    here, there = lying_at(tmp_path / "here", seed=1), lying_at(tmp_path / "there", seed=2)
+    first, second = module(tmp_path / "cache", here), module(tmp_path / "cache", there)
+
+    first.setup()
+    second.setup()
+
+    assert first.store.folder != second.store.folder
+    for data, source in ((first, here), (second, there)):
+        row = int(data.split.test[0])
+        np.testing.assert_array_equal(data.part("test")[torch.tensor([0])].images[0].numpy(), shrunk(source, row))
+
+
+def test_one_folder_has_one_store_however_its_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    again = lying_at("faces", seed=1)
+    module(tmp_path / "cache", lying_at(tmp_path / "faces", seed=1)).setup()
+
+    module(tmp_path / "cache", again).setup()
+
+    assert again.opened == 0
+
+
+def test_two_kinds_of_source_with_the_same_names_do_not_share_a_store(tmp_path: Path) -> None:
+    class Other(Memory):
+        """Reads the same names in another way."""
+
+    other = Other()
+    module(tmp_path).setup()
+
+    module(tmp_path, other).setup()
+
+    assert other.opened == 60
+
+
 def test_images_that_a_limit_leaves_out_are_never_opened(tmp_path: Path) -> None:
     source = Memory()
     data = module(tmp_path, source, limit=4)

@@ -1,19 +1,26 @@
 """Where packed pixels are while training."""
 
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from PIL import Image
 
+from agebench.data import datamodule as datamodule_module
 from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
+from agebench.data.records import Records
 from agebench.data.residency import choose_residency
 from agebench.data.sources.digits import Digits
+from agebench.data.split import PARTS
 from agebench.errors import UserError
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)  # a name alone needs no GPU
 
 
 def digits(cache: Path, residency: str, *, num_workers: int = 0) -> ImageDataModule:
@@ -34,9 +41,58 @@ def digits(cache: Path, residency: str, *, num_workers: int = 0) -> ImageDataMod
     return data
 
 
+@pytest.fixture
+def free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let 1,000 bytes be free on the GPU and 100 bytes be available in RAM, of far more in total."""
+    gpu = SimpleNamespace(mem_get_info=lambda device: (1_000, 10**12))
+    monkeypatch.setattr(torch, "get_device_module", lambda device: gpu)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100, total=10**12))
+
+
 @pytest.mark.parametrize("wanted", ["ram", "mapped"])
-def test_what_is_asked_for_is_given(wanted: str) -> None:
-    assert choose_residency(wanted, 2**60, device=CPU, num_workers=0) == wanted
+@pytest.mark.parametrize("device", [CPU, GPU], ids=str)
+def test_what_is_asked_for_is_given(wanted: str, device: torch.device) -> None:
+    assert choose_residency(wanted, 2**60, device=device, num_workers=0) == wanted
+    assert choose_residency(wanted, 1, device=device, num_workers=2) == wanted
+
+
+def test_a_gpu_that_is_asked_for_is_given_though_the_pixels_may_not_fit(free_memory: None) -> None:
+    assert choose_residency("gpu", 2**60, device=GPU, num_workers=0) == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("size", "num_workers", "expected"),
+    [
+        (1, 0, "gpu"),
+        (399, 0, "gpu"),  # below 40% of the free 1,000 bytes
+        (400, 0, "mapped"),  # and not below half of the available 100 bytes
+        (49, 1, "ram"),  # workers cannot gather on a GPU
+        (50, 1, "mapped"),
+    ],
+)
+def test_auto_on_a_gpu_takes_its_memory_then_the_ram_then_the_disk(
+    free_memory: None, size: int, num_workers: int, expected: str
+) -> None:
+    assert choose_residency("auto", size, device=GPU, num_workers=num_workers) == expected
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, "ram"), (49, "ram"), (50, "mapped"), (399, "mapped")])
+def test_auto_on_a_cpu_takes_half_of_the_available_ram_or_the_disk(free_memory: None, size: int, expected: str) -> None:
+    assert choose_residency("auto", size, device=CPU, num_workers=0) == expected
+
+
+def test_auto_on_a_device_that_does_not_tell_its_free_memory_takes_the_ram(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace())
+
+    assert choose_residency("auto", 1, device=torch.device("mps"), num_workers=0) == "ram"
+
+
+@pytest.mark.parametrize(("device", "num_workers"), [(CPU, 0), (CPU, 2), (GPU, 2)], ids=str)
+def test_a_gpu_is_refused_where_nothing_trains_on_one_or_workers_gather(device: torch.device, num_workers: int) -> None:
+    with pytest.raises(UserError, match=rf"this is {device.type} with {num_workers} workers: use data\.residency=auto"):
+        choose_residency("gpu", 1, device=device, num_workers=num_workers)
 
 
 def test_pixels_that_fit_into_the_memory_are_read_into_it_and_others_left_where_they_are() -> None:
@@ -59,6 +115,69 @@ def test_the_batches_do_not_depend_on_where_the_pixels_are(tmp_path: Path, resid
 
     for a, b in zip(plain.train_dataloader(), other.train_dataloader(), strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+class Numbered:
+    """Images that show their own row number in two colours; every seventh is missing."""
+
+    channels = 3
+    targets = ("class",)
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def prepare(self) -> None: ...
+
+    def records(self) -> Records:
+        return Records(np.array([f"{row}.png" for row in range(self.count)]), {"class": np.arange(self.count) % 3})
+
+    def present(self) -> np.ndarray:
+        return np.arange(self.count) % 7 != 0
+
+    def open(self, row: int) -> Image.Image:
+        return Image.new("RGB", (1, 1), (row % 256, row // 256, 0))
+
+    def stamps(self, rows: np.ndarray) -> np.ndarray:
+        return np.full(len(rows), 7, dtype=np.uint64)
+
+    def reading_order(self, rows: np.ndarray) -> np.ndarray:
+        return rows
+
+
+@pytest.mark.parametrize("val_is_test", [False, True])
+def test_resident_pixels_of_every_part_are_those_of_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, val_is_test: bool
+) -> None:
+    """On a GPU the pixels in use alone are copied, so a part's rows are others than those of the store."""
+    monkeypatch.setattr(datamodule_module, "choose_residency", lambda *args, **kwargs: "gpu")
+    split: Any = partial(splits.subset, train=1_500, val=120, test=180)  # more than the 1,024 copied at a time
+    if val_is_test:
+        split = partial(splits.lecture, per_label=600)
+    data = ImageDataModule(
+        Numbered(2_800),
+        split,
+        name="numbered",
+        target="class",
+        image_size=1,
+        channels=3,
+        batch_size=32,
+        cache=str(tmp_path),
+        seed=0,
+    )
+    data.setup()
+
+    where = data.reside(CPU)
+
+    assert where == "gpu"
+    for name in PARTS:
+        rows = data.split.part(name)
+        expected = [int(str(image).removesuffix(".png")) for image in data.records.names[rows]]
+        part = data.part(name)
+        batch = part[torch.arange(len(part))]
+        shown = batch.images[:, 0, 0, 0].int() + 256 * batch.images[:, 1, 0, 0].int()
+        assert shown.tolist() == expected
+        assert batch.target.tolist() == [row % 3 for row in expected]
+        assert len(part.store) == 1_800  # of the 2,400 that are there
 
 
 @pytest.mark.gpu

@@ -135,6 +135,29 @@ def test_center_is_resizing_the_shorter_side_and_cutting_the_middle_out() -> Non
     np.testing.assert_array_equal(pixels, as_chw(expected))
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_center_keeps_a_share_of_the_shorter_side_from_the_middle(turned: bool) -> None:
+    high = drawn("RGB").crop((0, 0, 30, 36))
+    image, box, size = (
+        (high.transpose(Image.Transpose.ROTATE_90), (7, 5, 17, 15), (24, 20))
+        if turned
+        else (high, (5, 7, 15, 17), (20, 24))
+    )
+
+    pixels = Resize(10, 3, crop_mode="center", crop_pct=0.5)(image)
+
+    # 15 of 30 px become 10, so the whole image becomes two thirds, of which the middle is cut out.
+    np.testing.assert_array_equal(pixels, as_chw(image.resize(size, Image.Resampling.BILINEAR).crop(box)))
+
+
+def test_center_with_a_share_averages_the_middle_alone() -> None:
+    pixels = Resize(4, 3, crop_mode="center", crop_pct=8 / 30, interpolation="box")(Image.fromarray(NOISE[..., :3]))
+
+    middle = NOISE[16:24, 11:19, :3].astype(np.float64)  # 8 of 40 px down, 8 of 30 px across
+    means = middle.reshape(4, 2, 4, 2, 3).mean((1, 3))  # (8, 8, 3) -> (4, 4, 3)
+    np.testing.assert_allclose(pixels, means.transpose(2, 0, 1), atol=1)  # Pillow rounds after each direction
+
+
 def test_border_adds_black_beside_the_shorter_side() -> None:
     white = Image.new("RGB", (30, 40), "white")
 

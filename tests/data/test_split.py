@@ -323,6 +323,27 @@ def test_the_lecture_cuts_each_label_as_scikit_learn_does() -> None:
     assert split.test.tolist() == sorted([*cuts[0][1], *cuts[1][1]])
 
 
+def test_the_lecture_draws_its_images_from_all_of_a_label_and_by_the_seed() -> None:
+    records, labels = blocks(1000, 1000)
+
+    first, again, other = (splits.lecture(records, labels, seed=seed, per_label=50) for seed in (3, 3, 4))
+
+    used = [np.union1d(split.train, split.test) for split in (first, again, other)]
+    assert used[0].tolist() == used[1].tolist()
+    assert used[0].tolist() != used[2].tolist()
+    for label in (0, 1):  # the mean of 50 of 1,000 rows has a standard deviation of 40
+        assert abs(np.mean(used[0][labels[used[0]] == label] - 1000 * label) - 499.5) < 160
+
+
+def test_the_lecture_cuts_its_images_by_the_seed() -> None:
+    records, labels = blocks(40)  # fewer than per_label: all of them, so only the cut is left to chance
+
+    split = splits.lecture(records, labels, seed=7)
+
+    train, test = train_test_split(np.arange(40), test_size=0.2, random_state=7)
+    assert (split.train.tolist(), split.test.tolist()) == (sorted(train), sorted(test))
+
+
 def test_the_lecture_refuses_a_label_with_one_image() -> None:
     with pytest.raises(UserError, match="label 1 has 1"):
         splits.lecture(*blocks(10, 1))
@@ -616,6 +637,24 @@ def test_per_class_caps_train_alone_and_limit_every_part() -> None:
     assert tiny.name == "random-per20-limit6"
     for part in PARTS:
         assert set(tiny.part(part)) <= set(split.part(part))
+
+
+@pytest.mark.parametrize("cap", [{"per_class": 50, "limit": None}, {"per_class": None, "limit": 100}], ids=str)
+def test_a_cap_draws_its_images_at_random_and_the_same_ones_each_time(cap: dict[str, Any]) -> None:
+    _, labels = blocks(3000, 3000)
+    rows = np.arange(6000)
+    split = Split("mine", rows[::3], rows[1::3], rows[2::3])
+
+    kept, again = splits.cap(split, labels, **cap), splits.cap(split, labels, **cap)
+
+    for part in PARTS:
+        assert kept.part(part).tolist() == again.part(part).tolist()
+        if cap["limit"] is None and part != "train":
+            continue
+        assert per_label(labels, kept.part(part), 2) == [50, 50]
+        for label in (0, 1):  # the mean of 50 of 3,000 rows has a standard deviation of 122
+            chosen = kept.part(part)[labels[kept.part(part)] == label] - 3000 * label
+            assert abs(chosen.mean() - 1499.5) < 490
 
 
 def test_no_cap_changes_nothing_and_a_wide_one_keeps_every_image() -> None:

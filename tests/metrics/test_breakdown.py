@@ -45,6 +45,22 @@ def test_each_decade_that_has_images_has_its_error() -> None:
     assert float(rows[0][mae + 1]) == bounds["cell_mae"][0, 0] == 0
 
 
+def test_error_and_bias_of_a_decade_have_an_interval_each() -> None:
+    bounds = {
+        "cell_mae": np.array([[0.5, 0.25, 9.0], [1.5, 0.75, 11.0]]),
+        "cell_bias": np.array([[-0.5, -0.625, -12.0], [2.5, 0.625, -8.0]]),
+    }
+
+    header, rows = breakdown.error_by_decade(FACES, bounds)
+
+    columns = [header.index(name) for name in ("mae_low", "mae_high", "bias_low", "bias_high")]
+    assert [[float(row[column]) for column in columns] for row in rows] == [
+        [0.5, 1.5, -0.5, 2.5],
+        [0.25, 0.75, -0.625, 0.625],
+        [9, 11, -12, -8],
+    ]
+
+
 def test_decades_as_labels_have_the_same_table() -> None:
     target = np.array([0, 0, 2])
     answers = Answers(np.eye(3)[target], np.array([2.0, 3.0, 3.0]), target, np.array([2.0, 3.0, 4.0]), True, "decades")

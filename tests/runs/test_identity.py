@@ -81,6 +81,42 @@ def test_the_hash_does_not_change_with_what_does_not(hash_of, override) -> None:
     assert hash_of(override) == hash_of()
 
 
+WITHOUT_EFFECT = ["paths.data", "resume", "data.cache", "data.num_workers", "trainer.profiler", "callbacks.progress"]
+
+
+@pytest.mark.parametrize("key", [*WITHOUT_EFFECT, "trainer.profiler.filename", "callbacks.progress.refresh_rate"])
+def test_a_key_without_effect_and_what_lies_below_it_does_not_count(key) -> None:
+    assert not run.has_effect(key)
+    assert run.config_hash({key: 1}) == run.config_hash({key: 2})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "data.cachet",
+        "data.cache_size",
+        "data.num_workers2",
+        "data.source.urls",
+        "reporter",
+        "reports.depth",
+        "resumed",
+        "pathsome.data",
+        "trainer.profilers.filename",
+        "callbacks.progressive.rate",
+        "my.report",
+        "model.paths",
+        "head.data.cache",
+        "data",
+        "trainer",
+        "callbacks.early_stopping",
+        "",
+    ],
+)
+def test_a_key_counts_though_it_begins_as_one_without_effect_or_ends_in_one(key) -> None:
+    assert run.has_effect(key)
+    assert run.config_hash({key: 1}) != run.config_hash({key: 2})
+
+
 def test_batches_of_evaluation_count_where_they_decide_what_is_evaluated(hash_of) -> None:
     limit = "trainer.limit_test_batches=1"
 

@@ -1,8 +1,16 @@
 """A run's row on TensorBoard's HPARAMS page."""
 
+import pytest
 from omegaconf import OmegaConf
 
 from agebench.training.hparams import hparams
+
+ALWAYS = {"data", "head", "model", "optim", "optim.lr", "protocol", "seed"}
+
+
+def row_of(compose_config, *typed: str) -> dict[str, object]:
+    config = compose_config(*typed)
+    return hparams(config, OmegaConf.to_container(config, resolve=True), "digits/random/class")
 
 
 def test_a_row_holds_what_names_a_run_and_what_was_typed_if_it_changes_the_result(compose_config) -> None:
@@ -20,3 +28,58 @@ def test_a_row_holds_what_names_a_run_and_what_was_typed_if_it_changes_the_resul
         "protocol": "digits/random/class",
         "seed": 3,
     }
+
+
+def test_a_row_holds_the_choices_that_name_a_run_though_nothing_was_typed(compose_config) -> None:
+    assert row_of(compose_config) == {
+        "data": "digits",
+        "head": "softmax",
+        "model": "mlp",
+        "optim": "adam",
+        "optim.lr": 0.001,
+        "protocol": "digits/random/class",
+        "seed": 0,
+    }
+
+
+def test_a_group_that_was_typed_is_a_column_with_its_choice_alone(compose_config) -> None:
+    row = row_of(compose_config, "augment=digits", "data/split=kfold", "scheduler=cosine")
+
+    assert {key: row[key] for key in row.keys() - ALWAYS} == {
+        "augment": "digits",
+        "data/split": "kfold",
+        "scheduler": "cosine",
+    }
+
+
+def test_a_key_that_was_typed_is_a_column_with_its_value(compose_config) -> None:
+    row = row_of(compose_config, "optim.weight_decay=0.25", "data.limit=7", "model.hidden=[8,4]", "++head.decode=auto")
+
+    assert {key: row[key] for key in row.keys() - ALWAYS} == {
+        "optim.weight_decay": 0.25,
+        "data.limit": 7,
+        "model.hidden": [8, 4],
+        "head.decode": "auto",
+    }
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "data.root=elsewhere",
+        "data.num_workers=3",
+        "data.residency=ram",
+        "paths.output=elsewhere",
+        "launcher.jobs=2",
+        "report=false",
+        "sweep=named",
+        "callbacks.progress.refresh_rate=3",
+        "callbacks.progress=null",
+        "+trainer.enable_progress_bar=false",
+        "trainer.log_every_n_steps=1",
+    ],
+)
+def test_where_the_data_lies_and_what_has_no_effect_is_no_column(compose_config, typed) -> None:
+    data = ["data=mnist"] if typed.startswith("data.root") else []
+
+    assert set(row_of(compose_config, *data, typed)) == ALWAYS

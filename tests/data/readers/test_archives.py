@@ -282,10 +282,36 @@ def test_a_damaged_member_of_a_zip_is_a_broken_image_among_good_ones(tmp_path: P
     data[3000] ^= 1
     files = open_archive(write(tmp_path / "a.zip", bytes(data)))
 
-    with pytest.raises(BrokenImageError, match=r"CRC|Error -3"):
+    with pytest.raises(BrokenImageError, match=r"CRC|Error -3") as caught:
         files.read("a.jpg")
 
+    assert caught.value.lasting is True
     assert files.read("b.jpg") == noise(5000, 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux's list of open files")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_disk_that_fails_for_a_while_breaks_no_image_for_good(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path / "faces", pack(kind, FACES))
+    files = open_archive(path)
+    name, data = str(FACES[-1][0]), FACES[-1][1]
+    opened = [
+        int(fd.name) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink() and fd.readlink() == path.resolve()
+    ]
+    kept = [os.dup(fd) for fd in opened]
+    folder = os.open(tmp_path, os.O_RDONLY)  # what is read from a folder is an OSError
+    for fd in opened:
+        os.dup2(folder, fd)
+
+    with pytest.raises(BrokenImageError) as caught:
+        files.read(name)
+    for fd, back in zip(opened, kept, strict=True):
+        os.dup2(back, fd)
+
+    assert caught.value.lasting is False
+    assert files.read(name) == data
+    for fd in (folder, *kept):
+        os.close(fd)
 
 
 def test_a_member_that_holds_more_than_it_claims_is_inflated_no_further(tmp_path: Path) -> None:

@@ -114,8 +114,9 @@ def test_without_ranks_the_official_split_says_where_they_are(tmp_path: Path) ->
     [
         [(name, age, 1, *rest) for name, age, _, *rest in ROWS],
         [(name, age, row, *rest) for row, (name, age, _, *rest) in enumerate(ROWS)],
+        [(name, age, number, *rest) for (name, age, _, *rest), number in zip(ROWS, (1, 2, 3, 1, 4, 5, 6), strict=True)],
     ],
-    ids=["many names to a number", "many numbers to a name"],
+    ids=["many names to a number", "many numbers to a name", "as many numbers as names but other groups"],
 )
 def test_people_who_are_numbered_otherwise_than_named_are_numbers(
     tmp_path: Path, rows: Any, caplog: pytest.LogCaptureFixture
