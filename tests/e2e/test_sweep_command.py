@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = pytest.mark.slow
 OWN = '''
 """A network that misbehaves in training as asked, and writes down when it began and what it was given."""
 import json, os, signal, time
@@ -67,6 +66,7 @@ def until(holds, seconds: float = 120.0):
     return found
 
 
+@pytest.mark.slow
 def test_one_raises_one_is_killed_one_hangs_and_the_fourth_completes(tmp_path) -> None:
     sweep = start(
         tmp_path, "-m", "+model.mode=raise,kill,hang,well", "launcher.timeout=40", "launcher.jobs=2", "sweep=s"
@@ -90,6 +90,7 @@ def test_one_raises_one_is_killed_one_hangs_and_the_fourth_completes(tmp_path) -
     assert "Traceback" not in text
 
 
+@pytest.mark.slow
 def test_fail_fast_stops_what_runs_and_starts_nothing_more(tmp_path) -> None:
     sweep = start(
         tmp_path, "-m", "+model.mode=hang,raise,well", "launcher.fail_fast=true", "launcher.jobs=2", "sweep=s"
@@ -102,6 +103,7 @@ def test_fail_fast_stops_what_runs_and_starts_nothing_more(tmp_path) -> None:
     assert "not run" in text
 
 
+@pytest.mark.slow
 def test_no_gpu_is_held_twice_and_none_idles_while_jobs_wait(tmp_path) -> None:
     sweep = start(tmp_path, "-m", "+model.mode=nap", "seed=range(10)", "sweep=s", CUDA_VISIBLE_DEVICES="0,1,2,3")
 
@@ -117,6 +119,7 @@ def test_no_gpu_is_held_twice_and_none_idles_while_jobs_wait(tmp_path) -> None:
         assert all(first["end"] <= second["begin"] for first, second in itertools.pairwise(jobs))
 
 
+@pytest.mark.slow
 def test_a_job_may_have_two_gpus(tmp_path) -> None:
     sweep = start(
         tmp_path, "-m", "+model.mode=well", "seed=0,1", "launcher.gpus_per_job=2", CUDA_VISIBLE_DEVICES="5,6,7,4"
@@ -129,6 +132,7 @@ def test_a_job_may_have_two_gpus(tmp_path) -> None:
     assert sorted(given) == ["5,6", "7,4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_jobs_do_not_outlive_the_sweep(tmp_path, number) -> None:
     sweep = start(tmp_path, "-m", "+model.mode=hang", "seed=0,1", "launcher.jobs=2", "sweep=s")
@@ -167,6 +171,7 @@ def test_ranks_of_a_point_run_in_its_own_folder_and_end(tmp_path) -> None:
     assert devices == ["2 x cpu", "2 x cpu"]
 
 
+@pytest.mark.slow
 def test_a_wider_sweep_in_the_same_folder_leaves_finished_points_alone(tmp_path) -> None:
     for wider in (["optim.lr=1e-3"], ["optim.lr=1e-3,1e-2", "seed=0,1"]):
         text, _ = start(tmp_path, "-m", *wider, "sweep=s").communicate(timeout=300)
@@ -176,6 +181,7 @@ def test_a_wider_sweep_in_the_same_folder_leaves_finished_points_alone(tmp_path)
     assert text.count("completed after") == 3
 
 
+@pytest.mark.slow
 def test_a_refused_sweep_leaves_no_folder(tmp_path) -> None:
     sweep = start(tmp_path, "-m", "optim.lr=1e-3,-1", "sweep=s")
 

@@ -10,10 +10,8 @@ import time
 from pathlib import Path
 
 import psutil
-import pytest
 import torch
 
-pytestmark = pytest.mark.slow
 LINE = ("data=digits", "model=mlp", "trainer.max_epochs=12", "report=false", "trainer.accelerator=cpu")
 GRID = ("-m", "optim.lr=1e-3,1e-2", "seed=0,1", "launcher.jobs=2", "sweep=s")
 TABLES = ("metrics.csv", "predictions.csv", "split.csv", "per_class.csv")

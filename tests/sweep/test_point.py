@@ -84,3 +84,54 @@ def test_a_complete_folder_does_not_hide_that_its_process_failed(tmp_path) -> No
 
     assert (point.status, point.error) == ("failed", "agebench train: holds a finished run of another config")
     assert told(tmp_path) == DONE
+
+
+SAID = {
+    "nothing": None,
+    "running": {"status": "running"},
+    "completed": DONE,
+    "failed": {"status": "failed", "error": "ValueError: bad"},
+    "interrupted": {"status": "interrupted"},
+}
+LATE = "not done within launcher.timeout=5 s"
+LAST = "its last line"
+SIGNAL_9, SIGNAL_15 = "killed by signal 9, as the system does when memory runs out", "killed by signal 15"
+# By exit code and by what results.json says: the point's status and its error.
+CLOSED_BY_ITSELF = {
+    0: [("failed", LAST), ("failed", LAST), ("completed", ""), ("failed", "ValueError: bad"), ("failed", LAST)],
+    1: [("failed", LAST), ("failed", LAST), ("failed", LAST), ("failed", "ValueError: bad"), ("failed", LAST)],
+    -9: [*[("failed", SIGNAL_9)] * 3, ("failed", "ValueError: bad"), ("failed", SIGNAL_9)],
+    -15: [*[("failed", SIGNAL_15)] * 3, ("failed", "ValueError: bad"), ("failed", SIGNAL_15)],
+    None: [*[("failed", LAST)] * 3, ("failed", "ValueError: bad"), ("failed", LAST)],
+}
+
+
+@pytest.mark.parametrize("code", [0, 1, -9, -15, None])
+@pytest.mark.parametrize("said", SAID)
+@pytest.mark.parametrize("stopped", ["", "interrupted", LATE])
+def test_an_exit_code_and_a_status_make_one_outcome_and_only_an_open_status_is_rewritten(
+    tmp_path, code, said, stopped
+) -> None:
+    point = make_point(tmp_path, SAID[said], console=f"noise\n{LAST}\n")
+    by_itself = CLOSED_BY_ITSELF[code][list(SAID).index(said)]
+    expected = {"": by_itself, "interrupted": ("interrupted", ""), LATE: ("failed", LATE)}[stopped]
+    if code == 0 and said == "completed":  # done before it could be stopped
+        expected = ("completed", "")
+
+    point.close(code, stopped=stopped)
+
+    assert (point.status, point.error) == expected
+    if said in ("nothing", "running"):
+        error = {"error": expected[1]} if expected[1] else {}
+        assert told(tmp_path) == {"status": expected[0], **error}
+    else:
+        assert told(tmp_path) == SAID[said]
+
+
+def test_a_process_that_printed_nothing_still_has_an_error(tmp_path) -> None:
+    point = make_point(tmp_path, console=" \n\n")
+
+    point.close(1)
+
+    assert point.status == "failed"
+    assert point.error != ""

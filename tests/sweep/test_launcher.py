@@ -1,0 +1,51 @@
+"""What the launcher makes of a point: the folder that it has already, and its own command line."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from hydra_plugins.agebench_launcher import launcher
+
+
+@pytest.mark.parametrize(
+    ("existing", "asked", "expected"),
+    [
+        ([], "lr-0.1-abc123", "lr-0.1-abc123"),
+        (["seed-0_lr-0.1-abc123"], "lr-0.1-abc123", "seed-0_lr-0.1-abc123"),
+        (["lr-0.1-abc123"], "seed-0_lr-0.1-abc123", "lr-0.1-abc123"),
+        (["seed-0_lr-0.1-abc123", "seed-0-abc123"], "lr-0.1-abc123", "lr-0.1-abc123"),  # either could be meant
+        (["seed-0_lr-0.1-def456"], "lr-0.1-abc123", "lr-0.1-abc123"),
+        (["seed-0_lr-0.1-fabc123"], "lr-0.1-abc123", "lr-0.1-abc123"),  # a longer hash that ends the same
+    ],
+)
+def test_a_point_keeps_the_one_folder_that_has_its_hash(tmp_path, existing, asked, expected) -> None:
+    for name in existing:
+        (tmp_path / name).mkdir()
+
+    assert launcher._known(tmp_path / asked) == tmp_path / expected
+
+
+def test_a_folder_of_another_sweep_is_not_taken(tmp_path) -> None:
+    (tmp_path / "other" / "seed-0-abc123").mkdir(parents=True)
+    (tmp_path / "sweep").mkdir()
+
+    assert launcher._known(tmp_path / "sweep" / "lr-0.1-abc123") == tmp_path / "sweep" / "lr-0.1-abc123"
+
+
+def test_a_point_gets_its_own_choices_and_the_sweeps_settings_but_none_of_its_search(monkeypatch, tmp_path) -> None:
+    ours = ["hydra.mode=MULTIRUN", "hydra/sweeper=optuna", "+hydra.sweeper.n_jobs=2", "hydra.verbose=true"]
+    plugin = launcher.AgebenchLauncher()
+    plugin.config = SimpleNamespace(hydra=SimpleNamespace(overrides=SimpleNamespace(hydra=ours)))
+    monkeypatch.setattr("sys.argv", ["agebench-train", "-m", "--config-dir", "mine", "optim.lr=1,2"])
+
+    line = plugin._command(["optim.lr=2"], tmp_path / "lr-2-abc123", 1)
+
+    assert line == [
+        "--config-dir",
+        "mine",
+        "optim.lr=2",
+        "hydra.verbose=true",
+        f"hydra.run.dir='{tmp_path}/lr-2-abc123'",  # as Hydra quotes a value
+        "hydra.mode=RUN",
+        "hydra.job.num=1",
+    ]
