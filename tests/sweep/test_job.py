@@ -167,7 +167,7 @@ def test_each_kind_of_point_is_checked_once(context, compose_config, monkeypatch
 
     check_points(context, [config_of(compose_config, *line) for line in lines])
 
-    assert checked.read_text().splitlines() == ["SoftmaxHead 200", "CornHead 200", "CornHead 100"]
+    assert checked.read_text().splitlines() == ["Softmax 200", "CornHead 200", "CORN 100"]
 
 
 def test_a_check_that_dies_leaves_it_to_the_points_to_report(context, compose_config, monkeypatch) -> None:
