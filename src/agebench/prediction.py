@@ -37,7 +37,7 @@ def predict_images(cfg: DictConfig) -> None:
     if output.exists():
         raise UserError(f"{output} is there already: give another output=, or delete it")
     run_dir = Path(str(cfg.run)).expanduser()
-    _, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, run.read_results(run_dir))
+    _, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, run.read_results(run_dir), trust=cfg.trust)
     data = trained.data
     resize = Resize(data.image_size, data.channels, data.crop_mode, data.crop_pct, data.interpolation)
     images = Unlabelled(Path(str(cfg.images)).expanduser(), resize=resize, batch_size=cfg.batch_size)

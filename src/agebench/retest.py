@@ -30,8 +30,8 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
     """Test a run's weights and write results.json, predictions.csv and split.csv into a folder.
 
     Args:
-        cfg: The composed config of the verb: `run`, `checkpoint`, `devices`, `allow_leak`, and `data` if it is to be
-            another.
+        cfg: The composed config of the verb: `run`, `checkpoint`, `devices`, `allow_leak`, `trust`, and `data` if it is
+            to be another.
         folder: Where to write; made if need be.
         typed: Keys that the user has set: what else is known of the run's own data set is taken from the run.
 
@@ -45,7 +45,7 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
     run_dir = Path(cfg.run)
     trained = run.read_results(run_dir)
     other = cfg.get("data") is not None
-    path, stored, config = read_checkpoint(run_dir, cfg.checkpoint, trained)
+    path, stored, config = read_checkpoint(run_dir, cfg.checkpoint, trained, trust=cfg.trust)
     stamp = stored["agebench"]
     for key in TRAINED_FOR:
         if f"data.{key}" in typed and other and cfg.data.get(key) != config.data.get(key):

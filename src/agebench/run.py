@@ -23,6 +23,7 @@ WITHOUT_EFFECT = (
     "report",
     "sweep",
     "resume",
+    "trust",
     "launcher",
     "data.num_workers",
     "data.eval_batch_size",

@@ -56,7 +56,7 @@ def ship(cfg: DictConfig) -> None:
         if file.exists():
             raise UserError(f"{file} is there already: give another output=, or delete it")
     run_dir = Path(str(cfg.run)).expanduser()
-    path, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, run.read_results(run_dir))
+    path, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, run.read_results(run_dir), trust=cfg.trust)
     network = Shipped(build.build_trained(trained, stored))
     about = describe(stored["agebench"], trained, weights=str(path))
     shape = about["input"]["shape"][1:]
