@@ -11,6 +11,7 @@ from PIL import Image
 
 VERBS = {"predict": ("images=new.png", "output=out.csv"), "evaluate": (), "export": ("output=out.onnx",)}
 OPENS = {"_target_": "builtins.open", "file": "canary", "mode": "w"}  # writes an empty file
+NODE = "{_target_: builtins.open, file: canary, mode: w}"  # the same as an override
 NET = """
 from torch import nn
 open("canary", "w")
@@ -55,13 +56,13 @@ def nested(stamp) -> None:
 
 
 def interpolated(stamp) -> None:
-    stamp["config"]["augment"]["hook"] = '${oc.decode:"{_target_: builtins.open, file: canary, mode: w}"}'
+    stamp["config"]["augment"]["hook"] = '${oc.create:${oc.decode:"{_target_: builtins.open, file: canary, mode: w}"}}'
 
 
 ATTACKS = {
     own_module: "names model._target_=evil_net.Net, which is not part of agebench: add trust=true",
     nested: "names augment.hook._target_=builtins.open, which is not part of agebench: add trust=true",
-    interpolated: "names augment.hook=${oc.decode:",
+    interpolated: "names augment.hook=${oc.create:",
 }
 
 
@@ -94,12 +95,14 @@ def test_the_attacks_are_real_where_the_user_trusts_the_file(command, tampered, 
 
 OVERRIDES = {
     "a class in the folder": ["model._target_=evil_net.Net"],
-    "a nested node": ["+augment.hook={_target_: builtins.open, file: canary, mode: w}"],
-    "a node in a resolver": ["+augment.hook='${oc.decode:\"{_target_: builtins.open, file: canary, mode: w}\"}'"],
-    "a callback of Hydra": ["+hydra.callbacks.x={_target_: builtins.open, file: canary, mode: w}"],
+    "a nested node": ["+augment.hook=" + NODE],
+    "a node in a resolver": [
+        "+augment.hook='${oc.create:${oc.decode:\"{_target_: builtins.open, file: canary, mode: w}\"}}'"
+    ],
+    "a callback of Hydra": ["+hydra.callbacks.x=" + NODE],
     "a flag": ["--config-dir=evil/conf", "model=evil"],
     "a path for a choice": ["model=../../../../../../../../../../..PATH/evil/conf/model/evil"],
-    "a trust of its own": ["trust=true", "+augment.hook={_target_: builtins.open, file: canary, mode: w}"],
+    "a trust of its own": ["trust=true", "+augment.hook=" + NODE],
 }
 
 
