@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agebench.runs import identity as run
+from agebench.files import write_csv, write_json
 
 
 def test_two_who_write_the_same_table_at_once_both_succeed(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_two_who_write_the_same_table_at_once_both_succeed(tmp_path: Path) -> No
 
     def write(name: str) -> None:
         try:
-            run.write_csv(tmp_path / "missing.csv", ("name",), rows(name))
+            write_csv(tmp_path / "missing.csv", ("name",), rows(name))
         except Exception as error:
             failed.append(error)
 
@@ -35,13 +35,13 @@ def test_two_who_write_the_same_table_at_once_both_succeed(tmp_path: Path) -> No
 
 
 def test_what_cannot_be_written_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    run.write_json(tmp_path / "results.json", {"seed": 1})
-    run.write_csv(tmp_path / "table.csv", ("name",), [("a",)])
+    write_json(tmp_path / "results.json", {"seed": 1})
+    write_csv(tmp_path / "table.csv", ("name",), [("a",)])
 
     with pytest.raises(ZeroDivisionError):
-        run.write_csv(tmp_path / "table.csv", ("name",), ((1 // n,) for n in (1, 0)))
+        write_csv(tmp_path / "table.csv", ("name",), ((1 // n,) for n in (1, 0)))
     with pytest.raises(TypeError):
-        run.write_json(tmp_path / "results.json", {"seed": object()})
+        write_json(tmp_path / "results.json", {"seed": object()})
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "table.csv"]
     assert (tmp_path / "table.csv").read_text() == "name\na\n"

@@ -33,10 +33,11 @@ def _audit(cfg: Any, folder: Path) -> dict[str, Any]:
 
     from agebench.build import build_data
     from agebench.data.split import PARTS, test_sha
+    from agebench.files import write_json
     from agebench.leakage import audit as audits
     from agebench.report.leak import draw_leak
     from agebench.report.style import look
-    from agebench.runs.identity import check_folder, write_config, write_json
+    from agebench.runs.folder import check_folder, write_config
     from agebench.runs.tables import write_split
 
     check_folder(folder, "audit")

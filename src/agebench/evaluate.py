@@ -1,5 +1,6 @@
 """`python -m agebench.evaluate`: test a trained run again, or on another split or data set with the same labels."""
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +35,7 @@ def with_own_data(arguments: Sequence[str]) -> list[str]:
     """
     from pathlib import Path
 
-    from agebench.runs.identity import read_results
+    from agebench.runs.folder import read_results
 
     given = {_key(argument): argument.partition("=")[2] for argument in arguments if not argument.startswith("-")}
     if any(argument in ("--help", "-h") for argument in arguments):
@@ -64,7 +65,7 @@ def _own_data(run: str) -> str | None:
         name = OmegaConf.load(file).hydra.runtime.choices.data
     except Exception:  # no run, or one of which something is gone: the verb says so, if it comes that far
         return None
-    return name if isinstance(name, str) else None
+    return name if isinstance(name, str) and re.fullmatch(r"[\w.\-]+", name) else None  # no path to a YAML file
 
 
 def _key(override: str) -> str:

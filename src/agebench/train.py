@@ -19,10 +19,15 @@ def train(cfg: Any) -> float | None:
 
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
     from agebench.cli.rules import check_config
     from agebench.sweep.point import count_ranks
+    from agebench.trust import check_trusted, find_foreign
 
+    if isinstance(cfg.resume, str) and cfg.resume != "auto" and cfg.trust is not True:  # before anything is imported
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+        check_trusted(find_foreign(plain), cfg.resume)
     check_config(cfg)
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN and count_ranks(cfg) > 1 and "SLURM_NTASKS" not in os.environ:

@@ -43,7 +43,7 @@ def test_any_other_line_stays_as_it_is(line) -> None:
 
 
 def test_a_folder_brings_back_what_was_typed_where_it_was_typed(folder, tmp_path) -> None:
-    line = typed_again(["resume=a run=1", "report=false"])
+    line = typed_again(["resume=a run=1", "report=false", "trust=true"])
 
     own = f"'{folder}'"
     assert line == [
@@ -53,11 +53,19 @@ def test_a_folder_brings_back_what_was_typed_where_it_was_typed(folder, tmp_path
         "optim.lr=1e-3",
         "hydra.searchpath=[file:///x]",
         "report=false",
+        "trust=true",
         f"resume={own}",
         f"hydra.run.dir={own}",
     ]
     assert Path.cwd() == tmp_path / "began"
     assert typed_again(line) == line  # as a DDP rank gets it
+
+
+def test_a_folder_of_configs_needs_trust(folder, tmp_path) -> None:
+    with pytest.raises(UserError, match=r"\.hydra names --config-dir=/my conf, hydra.searchpath=.*add trust=true"):
+        typed_again(["resume=a run=1", "report=false"])
+
+    assert Path.cwd() == tmp_path
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ BROKEN = [
     ("report=1", "report must be true or false, got 1"),
     ("resume=true", "resume must be auto, false or the folder of a run, got True"),
     ("resume=0", "resume must be"),
+    ("trust=1", "trust must be true or false, got 1"),
     ("channels_last=1", "channels_last must be true or false, got 1"),
     ("compile=inductor", "compile must be true or false, got inductor"),
     ("matmul_precision=higher", "matmul_precision must be one of highest, high, medium, got higher"),

@@ -7,14 +7,17 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from agebench.config import flatten
 from agebench.errors import UserError
-from agebench.runs import identity as run
+from agebench.files import write_csv, write_json
+from agebench.runs.folder import is_first_process, read_results
+from agebench.runs.identity import config_hash, has_effect, point_name, versions
 
 
 @pytest.fixture
 def hash_of(compose_config):
     def make(*overrides: str) -> str:
-        return run.config_hash(OmegaConf.to_container(compose_config(*overrides), resolve=True))
+        return config_hash(OmegaConf.to_container(compose_config(*overrides), resolve=True))
 
     return make
 
@@ -86,8 +89,8 @@ WITHOUT_EFFECT = ["paths.data", "resume", "data.cache", "data.num_workers", "tra
 
 @pytest.mark.parametrize("key", [*WITHOUT_EFFECT, "trainer.profiler.filename", "callbacks.progress.refresh_rate"])
 def test_a_key_without_effect_and_what_lies_below_it_does_not_count(key) -> None:
-    assert not run.has_effect(key)
-    assert run.config_hash({key: 1}) == run.config_hash({key: 2})
+    assert not has_effect(key)
+    assert config_hash({key: 1}) == config_hash({key: 2})
 
 
 @pytest.mark.parametrize(
@@ -113,8 +116,8 @@ def test_a_key_without_effect_and_what_lies_below_it_does_not_count(key) -> None
     ],
 )
 def test_a_key_counts_though_it_begins_as_one_without_effect_or_ends_in_one(key) -> None:
-    assert run.has_effect(key)
-    assert run.config_hash({key: 1}) != run.config_hash({key: 2})
+    assert has_effect(key)
+    assert config_hash({key: 1}) != config_hash({key: 2})
 
 
 def test_batches_of_evaluation_count_where_they_decide_what_is_evaluated(hash_of) -> None:
@@ -127,9 +130,9 @@ def test_the_hash_is_the_same_in_another_process(compose_config) -> None:
     plain = {"seed": 0, "optim": {"lr": 0.001, "betas": [0.9, 0.999]}}
     turned = {"optim": {"betas": [0.9, 0.999], "lr": 0.001}, "seed": 0}
 
-    assert run.config_hash(plain) == run.config_hash(turned)
+    assert config_hash(plain) == config_hash(turned)
     # SHA-256 of {"optim.betas": [0.9, 0.999], "optim.lr": 0.001, "seed": 0}, by sha256sum
-    assert run.config_hash(plain) == "ee84fa8d1af8"
+    assert config_hash(plain) == "ee84fa8d1af8"
 
 
 def test_where_a_named_data_set_lies_does_not_change_it(hash_of) -> None:
@@ -164,7 +167,7 @@ def test_a_list_of_ones_own_is_what_its_path_says_from_where_it_is_named(hash_of
 def test_flatten_joins_keys_and_leaves_lists() -> None:
     tree = {"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": None, "g": {}}
 
-    assert run.flatten(tree) == {"a.b.c": 1, "a.d": [1, {"e": 2}], "f": None}
+    assert flatten(tree) == {"a.b.c": 1, "a.d": [1, {"e": 2}], "f": None}
 
 
 DIFFERING = [
@@ -185,7 +188,7 @@ DIFFERING = [
 
 @pytest.mark.parametrize("differs", DIFFERING)
 def test_a_points_name_is_safe_in_a_path_and_on_a_command_line(differs) -> None:
-    name = run.point_name(differs, {"seed": 0})
+    name = point_name(differs, {"seed": 0})
 
     assert not set(name) & set("=,/\\ []{}:'\"")
     assert len(name) <= 120
@@ -197,17 +200,17 @@ def test_a_points_name_is_safe_in_a_path_and_on_a_command_line(differs) -> None:
 
 def test_a_points_name_says_what_differs_without_the_groups() -> None:
     config = {"optim": {"lr": 0.001}, "seed": 0}
-    six = run.config_hash(config)[:6]
+    six = config_hash(config)[:6]
 
-    assert run.point_name("optim.lr-0.001|seed-0", config) == f"lr-0.001_seed-0-{six}"
-    assert run.point_name("model-small_cnn|optim.lr-1e-3", config) == f"model-small_cnn_lr-1e-3-{six}"
-    assert run.point_name("data.split.seed-1|data.per_class-5", config) == f"seed-1_per_class-5-{six}"
+    assert point_name("optim.lr-0.001|seed-0", config) == f"lr-0.001_seed-0-{six}"
+    assert point_name("model-small_cnn|optim.lr-1e-3", config) == f"model-small_cnn_lr-1e-3-{six}"
+    assert point_name("data.split.seed-1|data.per_class-5", config) == f"seed-1_per_class-5-{six}"
 
 
 def test_a_name_that_is_all_digits_is_no_number() -> None:
-    config = next({"seed": i} for i in range(1_000) if run.config_hash({"seed": i})[:6].isdigit())
+    config = next({"seed": i} for i in range(1_000) if config_hash({"seed": i})[:6].isdigit())
 
-    name = run.point_name("", config)
+    name = point_name("", config)
 
     assert OverridesParser.create().parse_override(f"run={name}").value() == name
 
@@ -216,17 +219,17 @@ def test_points_that_differ_have_names_that_differ() -> None:
     # Cut to the same visible part, and still apart.
     values = ["[64,32]", "[64;32]", "a/b", "a,b", "顔", "猫"]
 
-    names = {run.point_name(f"model.hidden-{v}", {"model": {"hidden": v}}) for v in values}
+    names = {point_name(f"model.hidden-{v}", {"model": {"hidden": v}}) for v in values}
 
     assert len(names) == len(values)
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path) -> None:
     file = tmp_path / "results.json"
-    run.write_json(file, {"status": "running", "name": "あ"})
+    write_json(file, {"status": "running", "name": "あ"})
 
     with pytest.raises(TypeError):
-        run.write_json(file, {"status": object()})
+        write_json(file, {"status": object()})
 
     assert json.loads(file.read_text(encoding="utf-8")) == {"status": "running", "name": "あ"}
     assert "あ" in file.read_text(encoding="utf-8")
@@ -234,7 +237,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path) -> None:
 
 def test_a_reader_never_meets_half_a_json(tmp_path, monkeypatch) -> None:
     file = tmp_path / "results.json"
-    run.write_json(file, {"epoch": 1})
+    write_json(file, {"epoch": 1})
     seen = []
     replace = os.replace
 
@@ -244,7 +247,7 @@ def test_a_reader_never_meets_half_a_json(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr("pathlib.Path.replace", look_first)
 
-    run.write_json(file, {"epoch": 2})
+    write_json(file, {"epoch": 2})
 
     assert seen == [{"epoch": 1}]  # until the very end the old one stood
     assert json.loads(file.read_text()) == {"epoch": 2}
@@ -252,7 +255,7 @@ def test_a_reader_never_meets_half_a_json(tmp_path, monkeypatch) -> None:
 
 
 def test_a_csv_has_its_header_and_leaves_nothing_beside_it(tmp_path) -> None:
-    run.write_csv(tmp_path / "split.csv", ("name", "part"), [("a,b", "train"), ("あ", "test")])
+    write_csv(tmp_path / "split.csv", ("name", "part"), [("a,b", "train"), ("あ", "test")])
 
     assert (tmp_path / "split.csv").read_text(encoding="utf-8").splitlines() == ["name,part", '"a,b",train', "あ,test"]
     assert len(list(tmp_path.iterdir())) == 1
@@ -260,23 +263,23 @@ def test_a_csv_has_its_header_and_leaves_nothing_beside_it(tmp_path) -> None:
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path) -> None:
     with pytest.raises(UserError, match=r"is not a run.*give a folder that train wrote"):
-        run.read_results(tmp_path)
+        read_results(tmp_path)
 
     (tmp_path / "results.json").write_text('{"status": ')
     with pytest.raises(UserError, match="no readable"):
-        run.read_results(tmp_path)
+        read_results(tmp_path)
 
 
 def test_results_are_read_back(tmp_path) -> None:
-    run.write_json(tmp_path / "results.json", {"metrics": {"test/accuracy": 0.1 + 0.2}})
+    write_json(tmp_path / "results.json", {"metrics": {"test/accuracy": 0.1 + 0.2}})
 
-    assert run.read_results(tmp_path)["metrics"]["test/accuracy"] == 0.1 + 0.2
+    assert read_results(tmp_path)["metrics"]["test/accuracy"] == 0.1 + 0.2
 
 
 def test_versions_name_what_computes() -> None:
     import torch
 
-    found = run.versions()
+    found = versions()
 
     assert found["torch"] == torch.__version__.partition("+")[0] or found["torch"] == torch.__version__
     assert {"agebench", "lightning", "timm", "numpy"} <= set(found)
@@ -287,8 +290,8 @@ def test_only_rank_0_is_the_first_process(monkeypatch, variable) -> None:
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
 
-    assert run.is_first_process()
+    assert is_first_process()
     monkeypatch.setenv(variable, "0")
-    assert run.is_first_process()
+    assert is_first_process()
     monkeypatch.setenv(variable, "1")
-    assert not run.is_first_process()
+    assert not is_first_process()

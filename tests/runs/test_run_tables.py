@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from agebench.files import write_json
 from agebench.module import Predictions
-from agebench.runs.identity import write_json
 from agebench.runs.tables import describe_test, write_breakdown
 
 PEOPLE = np.array(["a", "a", "b", "b", "c", "c"])

@@ -15,7 +15,7 @@ from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agebench.errors import UserError
-from agebench.runs import identity as run
+from agebench.runs.identity import config_hash
 from agebench.training import fit as fitting
 from agebench.training import resume
 from agebench.training.checkpoints import WholeFiles, keep_best, kept_file, move_paths
@@ -62,7 +62,7 @@ def one_thread():
 @pytest.fixture
 def train(compose_config, monkeypatch):
     """Return a function that trains into a folder; `act` takes place in a hook of an epoch, or where `inside` says."""
-    make_trainer, write = fitting._trainer, fitting.run.write_json
+    make_trainer, write = fitting._trainer, fitting.write_json
 
     def start(folder: Path, *overrides: str, at=None, act=None, inside=None) -> float | None:
         dead = False
@@ -77,7 +77,7 @@ def train(compose_config, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(fitting, "_trainer", trainer_with)
-            patch.setattr(fitting.run, "write_json", lambda *given: None if dead else write(*given))
+            patch.setattr(fitting, "write_json", lambda *given: None if dead else write(*given))
             patch.setattr(L.pytorch.trainer.call, "_interrupt", lambda *given: die() if dead else interrupt(*given))
             if inside:
                 inside(patch, die)
@@ -432,7 +432,7 @@ def written_run(folder: Path, *, last: int, best: int | None, kept: int | None) 
     checkpoints, config = folder / "checkpoints", {"seed": 0}
     state = {"best_model_path": "/old/best.ckpt", "dirpath": "/old", "best_k_models": {}}
     state |= {"kth_best_model_path": "", "last_model_path": ""}
-    stamp = {"weights_sha": SHA_OF_NOTHING, "config": config, "config_hash": run.config_hash(config), "data_sha": "sha"}
+    stamp = {"weights_sha": SHA_OF_NOTHING, "config": config, "config_hash": config_hash(config), "data_sha": "sha"}
     callbacks = {"ModelCheckpoint": state, "LastCheckpoint": {"epochs": 3}}
     write_checkpoint(checkpoints / "last.ckpt", last, callbacks=callbacks, agebench=stamp)
     for name, step in (("best.ckpt", best), (kept_file(checkpoints).name, kept)):

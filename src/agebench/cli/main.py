@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from agebench.config import config_folder
 from agebench.errors import FailedError, UserError, chain, did_you_mean
 
 # Hydra's flags that take a value of their own, after a space.
@@ -26,12 +27,6 @@ EXTRAS = {"ray": "ray", "ray_aws": "ray", "ray_cluster": "ray", "joblib": "jobli
 EXTRAS |= {"submitit_local": "slurm", "submitit_slurm": "slurm"}
 log = logging.getLogger(__name__)
 UNWRITABLE = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
-
-
-def config_folder() -> Path:
-    """Return the folder of the configs: inside an installed package, or beside src/ in a checkout."""
-    here = Path(__file__).parents[1]
-    return here / "conf" if (here / "conf").is_dir() else here.parents[1] / "conf"
 
 
 composed: tuple[Any, Any] | None = None  # in a job of a sweep: its config and Hydra's context, as the launcher has them
@@ -268,7 +263,7 @@ def known_names(conf: Path) -> list[str]:
     """Return every group and every dotted key that the configs define, without composing them."""
     from omegaconf import OmegaConf
 
-    from agebench.runs.identity import flatten
+    from agebench.config import flatten
 
     names: set[str] = set()
     for path in conf.rglob("*.yaml"):

@@ -1,12 +1,14 @@
 """`resume=FOLDER`: a run's command typed again, from its own folder."""
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from agebench.cli.main import quoted
 from agebench.errors import UserError
+from agebench.trust import check_trusted, find_foreign_overrides
 
 
 def typed_again(arguments: Sequence[str]) -> list[str]:
@@ -14,8 +16,11 @@ def typed_again(arguments: Sequence[str]) -> list[str]:
 
     Further overrides come after it. The working directory becomes the one of then, for paths may be relative to it.
 
+    What the folder says is not trusted without trust=true among the further overrides.
+
     Raises:
-        UserError: If the folder is no run of train's, or more than one run is asked for.
+        UserError: If the folder is no run of train's, more than one run is asked for, or it names code that is not part
+            of agebench and is not trusted.
     """
     given = [argument for argument in arguments if argument.partition("=")[0] == "resume"]
     name = given[-1].partition("=")[2].strip("'\"") if given else "auto"
@@ -31,11 +36,26 @@ def typed_again(arguments: Sequence[str]) -> list[str]:
     sources = hydra["hydra"]["runtime"]["config_sources"]
     configs = [f"--config-dir={source['path']}" for source in sources if source["provider"] == "command-line"]
     searched = [o for o in hydra["hydra"]["overrides"]["hydra"] if o.startswith("hydra.searchpath=")]
-    typed = [o for o in overrides if o.partition("=")[0] != "resume"]
+    typed = [o for o in overrides if _key(o) not in ("resume", "trust")]
+    trusted = [o.partition("=")[2].lower() for o in rest if _key(o) == "trust"][-1:] == ["true"]
+    if not trusted:
+        check_trusted(find_foreign_overrides([*configs, *searched, *typed]), folder / ".hydra")
     started_in = Path(hydra["hydra"]["runtime"]["cwd"])
-    if started_in.is_dir():
+    if started_in.is_dir() and not started_in.samefile(Path.cwd()):
+        if not trusted:
+            _import_from_here()
         os.chdir(started_in)
     return [*configs, *typed, *searched, *rest, f"resume={quoted(str(folder))}", own]
+
+
+def _key(override: Any) -> str:
+    return str(override).lstrip("+~").partition("=")[0].partition("@")[0]
+
+
+def _import_from_here() -> None:
+    """Keep Python from importing what lies in the folder that is about to become the working directory."""
+    sys.path[:] = [str(Path(entry).absolute()) for entry in sys.path]
+    os.environ["PYTHONSAFEPATH"] = "1"  # for the processes of DDP and of the data loader
 
 
 def _refuse(name: str, folder: Path, rest: Sequence[str]) -> None:

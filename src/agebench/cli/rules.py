@@ -46,6 +46,7 @@ RULES: tuple[Rule, ...] = (
     ("seed", lambda v: _is_int(v, 0, MAX_SEED), f"a whole number from 0 to {MAX_SEED}"),
     ("report", lambda v: isinstance(v, bool), "true or false"),
     ("resume", lambda v: v is False or (isinstance(v, str) and v != ""), "auto, false or the folder of a run"),
+    ("trust", lambda v: isinstance(v, bool), "true or false"),
     ("channels_last", lambda v: isinstance(v, bool), "true or false"),
     ("compile", lambda v: isinstance(v, bool), "true or false"),
     ("matmul_precision", lambda v: v in ("highest", "high", "medium"), "one of highest, high, medium"),
@@ -103,6 +104,7 @@ RUN_RULES: tuple[Rule, ...] = (
     ("batch_size", lambda v: _is_int(v, 1), "a whole number of 1 or more"),
     ("precision", lambda v: v is None or str(v) in PRECISIONS, f"null for the run's, or {', '.join(PRECISIONS[:3])}"),
     ("allow_leak", lambda v: isinstance(v, bool), "true or false"),
+    ("trust", lambda v: isinstance(v, bool), "true or false"),
 )
 
 

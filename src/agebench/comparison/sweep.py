@@ -11,7 +11,7 @@ from agebench.comparison.parameters import Parameters, differing, short_names, t
 from agebench.comparison.pictures import draw_pictures
 from agebench.comparison.render import align, csv_text, tell_exactly, to_markdown
 from agebench.comparison.tables import Comparison, compare
-from agebench.comparison.write import write_text
+from agebench.files import write_text
 from agebench.runs.read import Run, number, points_of
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from agebench.comparison import render
 from agebench.comparison.pictures import draw_pictures
 from agebench.comparison.tables import Comparison
 from agebench.errors import UserError
-from agebench.runs.identity import whole
+from agebench.files import write_text
 
 
 def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str]) -> list[Path]:
@@ -36,11 +36,3 @@ def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --output") from error
     return [*written, *pictures.values()]
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a text file, UTF-8, whole or not at all, and return its path."""
-    # A folder's name that is not valid Unicode must not cost the table: its odd bytes are spelled out.
-    with whole(path) as part:
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
-    return path

@@ -14,10 +14,12 @@ from agebench import build
 from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import UserError
+from agebench.files import write_json
 from agebench.inference.load import make_trainer, read_checkpoint
 from agebench.leakage.seen_in_training import check_people, is_own_test, own_leak, read_split, tell_leak, tells_people
 from agebench.metrics.compute import headline
-from agebench.runs import identity as run
+from agebench.runs.folder import check_folder, is_first_process, read_results, write_config
+from agebench.runs.identity import versions
 from agebench.runs.tables import describe_data, describe_test, write_breakdown, write_predictions, write_split
 from agebench.training.fit import quieten
 
@@ -31,8 +33,8 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
     """Test a run's weights and write results.json, predictions.csv and split.csv into a folder.
 
     Args:
-        cfg: The composed config of the verb: `run`, `checkpoint`, `devices`, `allow_leak`, and `data` if it is to be
-            another.
+        cfg: The composed config of the verb: `run`, `checkpoint`, `devices`, `allow_leak`, `trust`, and `data` if it is
+            to be another.
         folder: Where to write; made if need be.
         typed: Keys that the user has set: what else is known of the run's own data set is taken from the run.
 
@@ -44,11 +46,11 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
             shows whom it was trained on and `allow_leak` is false.
     """
     run_dir = Path(cfg.run)
-    if run.is_first_process():
-        run.check_folder(folder, "evaluation")
-    trained = run.read_results(run_dir)
+    if is_first_process():
+        check_folder(folder, "evaluation")
+    trained = read_results(run_dir)
     other = cfg.get("data") is not None
-    path, stored, config = read_checkpoint(run_dir, cfg.checkpoint, trained)
+    path, stored, config = read_checkpoint(run_dir, cfg.checkpoint, trained, trust=cfg.trust)
     stamp = stored["agebench"]
     for key in TRAINED_FOR:
         if f"data.{key}" in typed and other and cfg.data.get(key) != config.data.get(key):
@@ -96,15 +98,15 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
         **describe_data(data, predictions),
         **found,
         **tested,
-        "versions": run.versions(),
+        "versions": versions(),
     }
-    if run.is_first_process():
+    if is_first_process():
         folder.mkdir(parents=True, exist_ok=True)
-        run.write_config(folder, cfg)
+        write_config(folder, cfg)
         write_split(folder, data)
         write_predictions(folder, data, predictions)
         write_breakdown(folder, data, predictions, bounds=bounds)
-        run.write_json(folder / "results.json", results)
+        write_json(folder / "results.json", results)
         before = {} if other else trained.get("metrics", {})
         for name in (f"test/{short}" for short in headline(ordered=predictions.ordered, unit=predictions.unit)):
             value, reported = predictions.metrics[name], before.get(name)

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from agebench import build
 from agebench.errors import UserError, told
+from agebench.files import atomic_write, write_json
 from agebench.inference.load import read_checkpoint
 from agebench.module import ImageModule
-from agebench.runs import identity as run
+from agebench.runs.folder import read_results
+from agebench.runs.identity import versions
 
 log = logging.getLogger(__name__)
 CHECKED = (1, 5)  # images of the batches that the file is tried on
@@ -57,13 +59,13 @@ def ship(cfg: DictConfig) -> None:
         if file.exists():
             raise UserError(f"{file} is there already: give another output=, or delete it")
     run_dir = Path(str(cfg.run)).expanduser()
-    path, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, run.read_results(run_dir))
+    path, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, read_results(run_dir), trust=cfg.trust)
     network = Shipped(build.build_trained(trained, stored))
     about = describe(stored["agebench"], trained, weights=str(path))
     shape = about["input"]["shape"][1:]
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with run.whole(output) as part:
+        with atomic_write(output) as part:
             (write_onnx if cfg.format == "onnx" else write_program)(network, shape, part, json.dumps(about))
             difference = compare(network, shape, part, cfg.format)
             if not difference <= TOLERANCE:
@@ -71,7 +73,7 @@ def ship(cfg: DictConfig) -> None:
                     f"the exported model is off by {difference:.2g} in a probability, more than {TOLERANCE:g}: nothing "
                     "was written; try another format="
                 )
-        run.write_json(about_file, about)
+        write_json(about_file, about)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}; give another output=") from error
     log.info("images uint8 (batch, %d, %d, %d) -> posterior (batch, %d), point (batch)", *shape, len(about["labels"]))
@@ -98,7 +100,7 @@ def describe(stamp: dict[str, Any], trained: DictConfig, *, weights: str) -> dic
         "protocol": stamp["protocol"],
         "config": stamp["config_hash"],
         "weights": weights,
-        "versions": run.versions(),
+        "versions": versions(),
     }
 
 

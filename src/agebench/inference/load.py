@@ -13,11 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from agebench.errors import UserError, told
 from agebench.models.weights import hash_tensors
+from agebench.trust import check_trusted, find_foreign
 
 log = logging.getLogger(__name__)
 
 
-def read_checkpoint(run_dir: Path, choice: str, results: dict[str, Any]) -> tuple[Path, dict[str, Any], DictConfig]:
+def read_checkpoint(
+    run_dir: Path, choice: str, results: dict[str, Any], *, trust: bool
+) -> tuple[Path, dict[str, Any], DictConfig]:
     """Return the file of a run's weights, what it holds, and the config that they were trained by.
 
     Relative paths in the config are taken from where the run was started.
@@ -26,9 +29,11 @@ def read_checkpoint(run_dir: Path, choice: str, results: dict[str, Any]) -> tupl
         run_dir: The run's folder.
         choice: `tested` for the weights that its results are of, `best`, `last`, or a file.
         results: What its results.json holds.
+        trust: Whether the config may name any code, which is then looked for where the run was started too.
 
     Raises:
-        UserError: If there is no such file, or it is no checkpoint of ours.
+        UserError: If there is no such file, it is no checkpoint of ours, or its config names code that is not part of
+            agebench and `trust` is false.
     """
     name = results.get("best", {}).get("tested", "best") if choice == "tested" else choice
     path = run_dir / "checkpoints" / f"{name}.ckpt" if name in ("best", "last") else Path(name)
@@ -42,10 +47,19 @@ def read_checkpoint(run_dir: Path, choice: str, results: dict[str, Any]) -> tupl
     except Exception as error:  # a damaged file makes torch raise nearly anything
         kind = type(error).__name__
         raise UserError(f"{path} is damaged or no checkpoint ({kind}): give checkpoint=best, last or a file") from error
-    if not isinstance(stored, dict) or "agebench" not in stored:
+    stamp = stored.get("agebench") if isinstance(stored, dict) else None
+    if not isinstance(stamp, dict) or not isinstance(stamp.get("config"), dict):
         raise UserError(f"{path} is no checkpoint of agebench's: give one of a run's checkpoints/")
     check_weights(path, stored, results if choice == "tested" else {})
-    return path, stored, _trained_config(stored["agebench"])
+    config: Any = OmegaConf.create(stamp["config"])
+    started_in = str(stamp["started_in"])
+    if trust:
+        sys.path.append(started_in)  # where a network of the user's own was found
+    else:
+        plain: Any = OmegaConf.to_container(config, resolve=False)
+        check_trusted(find_foreign(plain), path)
+    _find_paths(config, Path(started_in))
+    return path, stored, config
 
 
 def check_weights(path: Path, stored: dict[str, Any], results: Mapping[str, Any]) -> None:
@@ -95,13 +109,10 @@ def make_trainer(cfg: DictConfig, trained: DictConfig, **more: Any) -> L.Trainer
         raise UserError(f"accelerator={cfg.accelerator} cannot be had here: {told(error).rstrip('.')}") from error
 
 
-def _trained_config(stamp: dict[str, Any]) -> DictConfig:
-    config: DictConfig = OmegaConf.create(stamp["config"])
-    started = Path(stamp["started_in"])
-    sys.path.append(stamp["started_in"])  # where a network of the user's own was found
+def _find_paths(config: DictConfig, started: Path) -> None:
+    """Make the paths in a config absolute that are found in the folder where the run was started."""
     lists = (f"data.split.{name}" for name in ("file", "train", "val", "test"))
     for key in ("data.root", "data.source.root", *lists, "paths.data", "paths.cache"):
         value = OmegaConf.select(config, key)
         if isinstance(value, str) and (started / value).exists():  # data/split=subset has numbers there
             OmegaConf.update(config, key, str(started / value))
-    return config

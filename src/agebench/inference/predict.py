@@ -13,8 +13,9 @@ from agebench import build
 from agebench.data.resize import Resize
 from agebench.data.unlabelled import Unlabelled
 from agebench.errors import UserError
+from agebench.files import write_csv
 from agebench.inference.load import make_trainer, read_checkpoint
-from agebench.runs import identity as run
+from agebench.runs.folder import read_results
 from agebench.training.fit import quieten
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def predict_images(cfg: DictConfig) -> None:
     if output.exists():
         raise UserError(f"{output} is there already: give another output=, or delete it")
     run_dir = Path(str(cfg.run)).expanduser()
-    _, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, run.read_results(run_dir))
+    _, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, read_results(run_dir), trust=cfg.trust)
     data = trained.data
     resize = Resize(data.image_size, data.channels, data.crop_mode, data.crop_pct, data.interpolation)
     images = Unlabelled(Path(str(cfg.images)).expanduser(), resize=resize, batch_size=cfg.batch_size)
@@ -55,7 +56,7 @@ def predict_images(cfg: DictConfig) -> None:
     columns, rows = tabulate(images, stored["agebench"], posterior, point)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        run.write_csv(output, columns, rows)
+        write_csv(output, columns, rows)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}; give another output=") from error
     read = [row for row in rows if row[1]]

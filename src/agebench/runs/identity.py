@@ -1,19 +1,14 @@
 """A run directory: what a run is called, what decides its result, and the files that tell how it went."""
 
-import csv
 import hashlib
 import json
-import math
-import os
 import re
 import subprocess
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agebench.errors import UserError
+from agebench.config import flatten
 
 # What may change without changing the result (but for last bits). Everything else is hashed.
 WITHOUT_EFFECT = (
@@ -23,6 +18,7 @@ WITHOUT_EFFECT = (
     "report",
     "sweep",
     "resume",
+    "trust",
     "launcher",
     "data.num_workers",
     "data.eval_batch_size",
@@ -42,10 +38,6 @@ WITHOUT_EFFECT = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )
-
-
-STATUSES = ("running", "completed", "failed", "interrupted")
-WRITTEN_FIRST = {".lock", "train.log", "console.log", "evaluate.log", "audit.log"}  # before the first result
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -75,17 +67,6 @@ def has_effect(key: str) -> bool:
     return not any(key == without or key.startswith(f"{without}.") for without in WITHOUT_EFFECT)
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, with dotted keys; lists stay values."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def point_name(differs: str, config: Mapping[str, Any]) -> str:
     """Name a sweep point's folder after what differs, then six digits of its config hash.
 
@@ -97,105 +78,6 @@ def point_name(differs: str, config: Mapping[str, Any]) -> str:
     short = "_".join(re.sub(r"^[+~]*(?:\w+[./@])*(\w+-)", r"\1", each) for each in differs.split("|"))
     safe = re.sub(r"[^\w.\-]+", "-", short, flags=re.ASCII).strip("-_.")[:100]
     return f"{safe or 'point'}-{config_hash(config)[:6]}"  # 123456 alone would be read as a number
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all; NaN and infinities, which JSON does not know, become null."""
-    text = json.dumps(_finite(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with whole(path) as part:
-        part.write_text(text, encoding="utf-8")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file, UTF-8, whole or not at all."""
-    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(columns)
-        writer.writerows(rows)
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Give a file of this thread's own to write, which then takes the place of `path`, or goes if writing failed."""
-    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_config(folder: Path, config: Any) -> None:
-    """Write .hydra/ as Hydra does: the composed config, Hydra's own part of it, and what was typed."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    (folder / ".hydra").mkdir(exist_ok=True)
-    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
-    if HydraConfig.initialized():
-        hydra = HydraConfig.get()
-        OmegaConf.save(OmegaConf.create({"hydra": hydra}), folder / ".hydra" / "hydra.yaml")
-        OmegaConf.save(OmegaConf.create(list(hydra.overrides.task)), folder / ".hydra" / "overrides.yaml")
-
-
-def read_results(folder: Path) -> dict[str, Any]:
-    """Return a run's results.json.
-
-    Raises:
-        UserError: If the folder is not a run.
-    """
-    try:
-        results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"{folder} is not a run: it has no readable results.json; give a folder that train wrote"
-        ) from error
-    return results
-
-
-def check_folder(folder: Path, kind: str) -> None:
-    """Raise UserError unless a folder is new, empty, or one that the same verb wrote: its files will be replaced.
-
-    Args:
-        folder: Where a verb is about to write.
-        kind: `run`, `evaluation` or `audit`.
-    """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file: choose another hydra.run.dir")
-    strange = {path.name for path in folder.iterdir()} - WRITTEN_FIRST
-    if not strange:
-        return
-    results, audited = _json(folder / "results.json"), _json(folder / "audit.json")
-    known = results.get("status") in STATUSES
-    found = {
-        "run": known and "run" not in results and isinstance(results.get("config"), str),
-        "evaluation": known and isinstance(results.get("run"), str),
-        "audit": isinstance(audited.get("protocol"), str),
-    }
-    if found[kind]:
-        return
-    other = next((name for name, is_there in found.items() if is_there), None)
-    what = f"holds another {other}" if other else f"is not empty and holds no {kind} of agebench"
-    raise UserError(f"{folder} {what} ({', '.join(sorted(strange)[:3])}): choose another hydra.run.dir")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """Return what a JSON file holds, empty if it cannot be read."""
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return read if isinstance(read, dict) else {}
 
 
 def versions() -> dict[str, str]:
@@ -221,9 +103,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return told.stdout.strip() if tracked.returncode == 0 else None
-
-
-def is_first_process() -> bool:
-    """Return whether this process is the one of its run that writes files (rank 0 under DDP)."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    return all(rank in ("", "0") for rank in ranks)

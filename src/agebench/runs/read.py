@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # PyYAML has no type information
 
+from agebench.config import flatten
 from agebench.errors import UserError
-from agebench.runs.identity import WITHOUT_EFFECT, config_hash, flatten
+from agebench.runs.identity import WITHOUT_EFFECT, config_hash
 
 # Folders of a run that hold no other run, and may hold many files.
 PASSED_BY = {".hydra", "checkpoints", "report"}

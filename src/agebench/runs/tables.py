@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.split import PARTS, test_sha
+from agebench.files import write_csv
 from agebench.leakage.audit import leak
 from agebench.leakage.seen_in_training import audit_tested
 from agebench.metrics import breakdown
 from agebench.metrics.bootstrap import group_codes, intervals, resamples_for
 from agebench.metrics.compute import is_finite
 from agebench.module import Predictions
-from agebench.runs import identity as run
 
 Array = npt.NDArray[Any]
 SEED = 0  # of the resamples, whatever the run's: intervals of the same answers are the same
@@ -29,7 +29,7 @@ def write_split(folder: Path, data: ImageDataModule) -> None:
         for part in PARTS
         for row, label in zip(data.split.part(part), data.target.labels[data.split.part(part)], strict=True)
     ]
-    run.write_csv(folder / "split.csv", ("name", "part", "identity", "label"), rows)
+    write_csv(folder / "split.csv", ("name", "part", "identity", "label"), rows)
     write_losses(folder, data)
 
 
@@ -43,7 +43,7 @@ def write_losses(folder: Path, data: ImageDataModule) -> None:
         ("broken.csv", ("name", "reason"), list(data.broken.items())),
     ):
         if rows:
-            run.write_csv(folder / file, columns, rows)
+            write_csv(folder / file, columns, rows)
         else:
             (folder / file).unlink(missing_ok=True)
 
@@ -66,7 +66,7 @@ def write_predictions(folder: Path, data: ImageDataModule, predictions: Predicti
         )
         for i, row in enumerate(rows)
     )
-    run.write_csv(folder / "predictions.csv", columns, body)
+    write_csv(folder / "predictions.csv", columns, body)
 
 
 def describe_test(data: ImageDataModule, predictions: Predictions) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -96,11 +96,11 @@ def write_breakdown(folder: Path, data: ImageDataModule, predictions: Prediction
     """
     if not is_finite(predictions):
         return
-    run.write_csv(folder / "per_class.csv", *breakdown.per_class(predictions, data.target.label_names, bounds))
+    write_csv(folder / "per_class.csv", *breakdown.per_class(predictions, data.target.label_names, bounds))
     if predictions.unit in ("years", "decades"):
-        run.write_csv(folder / "error_by_decade.csv", *breakdown.error_by_decade(predictions, bounds))
+        write_csv(folder / "error_by_decade.csv", *breakdown.error_by_decade(predictions, bounds))
     if predictions.unit == "years":
-        run.write_csv(folder / "cs_curve.csv", *breakdown.cs_curve(predictions, bounds))
+        write_csv(folder / "cs_curve.csv", *breakdown.cs_curve(predictions, bounds))
 
 
 def data_sha(data: ImageDataModule) -> str:

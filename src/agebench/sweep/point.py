@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from agebench.errors import UserError
-from agebench.runs import identity as run
+from agebench.files import write_json
+from agebench.runs.folder import read_results
 
 CONSOLE = "console.log"  # in a point's folder: all that its process says
 
@@ -78,11 +79,11 @@ class Point:
             with contextlib.suppress(OSError):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 extra = {"error": self.error} if self.error else {}
-                run.write_json(self.folder / "results.json", {**self.results, "status": self.status, **extra})
+                write_json(self.folder / "results.json", {**self.results, "status": self.status, **extra})
 
     def _read(self) -> dict[str, Any]:
         try:
-            return run.read_results(self.folder)
+            return read_results(self.folder)
         except UserError:
             return {}
 

@@ -14,7 +14,7 @@ import timm  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 from hydra import compose, initialize_config_dir
 
-from agebench.cli.main import config_folder
+from agebench.config import config_folder
 
 for package in ("agebench.augment", "agebench.data", "agebench.heads", "agebench.models", "agebench.report"):
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):

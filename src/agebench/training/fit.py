@@ -19,10 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from agebench import build
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import FailedError, UserError, reason
+from agebench.files import write_json
 from agebench.models.summary import count_parameters
 from agebench.models.weights import hash_tensors
 from agebench.module import ImageModule, Predictions
-from agebench.runs import identity as run
+from agebench.runs.folder import check_folder, is_first_process, write_config
+from agebench.runs.identity import config_hash, git_commit, versions
 from agebench.runs.tables import data_sha, describe_data, describe_test, write_breakdown, write_predictions, write_split
 from agebench.sweep import job
 from agebench.training import resume
@@ -56,12 +58,12 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
     Raises:
         UserError: If the config or the data is wrong, or the directory holds another run.
     """
-    first = run.is_first_process()
+    first = is_first_process()
     if first:
-        run.check_folder(run_dir, "run")
+        check_folder(run_dir, "run")
     run_dir.mkdir(parents=True, exist_ok=True)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    wanted = run.config_hash(config)
+    wanted = config_hash(config)
     with _claimed(run_dir) if first else nullcontext():
         before = resume.read_before(run_dir)
         done = resume.finished(run_dir, before, config=wanted, sha=lambda: data_sha(_data(cfg)))
@@ -79,8 +81,8 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
             "resumed": before.get("resumed", 0),
         }
         if first:
-            run.write_json(run_dir / "results.json", results)
-            run.write_config(run_dir, cfg)
+            write_json(run_dir / "results.json", results)
+            write_config(run_dir, cfg)
         try:
             return _fit(cfg, config, run_dir, before, results, first=first)
         except (KeyboardInterrupt, SystemExit):
@@ -94,7 +96,7 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
             raise
         finally:
             if first:
-                run.write_json(run_dir / "results.json", results)
+                write_json(run_dir / "results.json", results)
 
 
 def _data(cfg: DictConfig) -> ImageDataModule:
@@ -146,8 +148,8 @@ def _fit(
         "protocol": data.protocol,
         **describe_data(data),
         "params": {"total": total, "trainable": trainable},
-        "versions": run.versions(),
-        "git": run.git_commit(),
+        "versions": versions(),
+        "git": git_commit(),
         "device": device_name(trainer),
         "threads": torch.get_num_threads(),
     }
@@ -157,7 +159,7 @@ def _fit(
     results["resumed"] = results["resumed"] + 1 if start.checkpoint else 0
     if first:
         resume.prepare(run_dir, start)
-        run.write_json(run_dir / "results.json", results)
+        write_json(run_dir / "results.json", results)
         write_split(run_dir, data)
         announce(cfg, data, module, trainer)
         if start.checkpoint:

@@ -5,7 +5,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from agebench.runs import identity as run
+from agebench.config import flatten
+from agebench.runs.identity import has_effect
 
 
 def hparams(cfg: DictConfig, config: dict[str, Any], protocol: str) -> dict[str, Any]:
@@ -21,12 +22,12 @@ def hparams(cfg: DictConfig, config: dict[str, Any], protocol: str) -> dict[str,
     params: dict[str, Any] = {"optim.lr": cfg.optim.lr, "seed": cfg.seed, "protocol": protocol}
     if not HydraConfig.initialized():
         return params
-    hydra, flat = HydraConfig.get(), run.flatten(config)
+    hydra, flat = HydraConfig.get(), flatten(config)
     params |= {group: hydra.runtime.choices[group] for group in ("data", "head", "model", "optim")}
     for override in hydra.overrides.task:
         key = override.partition("=")[0].lstrip("+~")
         if key in hydra.runtime.choices:
             params[key] = str(hydra.runtime.choices[key])
-        elif key in flat and key != "data.root" and run.has_effect(key):
+        elif key in flat and key != "data.root" and has_effect(key):
             params[key] = flat[key]
     return params

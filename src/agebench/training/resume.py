@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
+from agebench.config import flatten
 from agebench.errors import UserError
 from agebench.models.weights import hash_tensors
-from agebench.runs import identity as run
+from agebench.runs.folder import is_first_process, read_results
+from agebench.runs.identity import config_hash, has_effect
 from agebench.sweep import job
 from agebench.training.checkpoints import keep_best, kept_file, move_paths
 
@@ -43,7 +45,7 @@ class Start:
 def read_before(folder: Path) -> dict[str, Any]:
     """Return the results.json of an earlier start in this folder, empty if there was none."""
     try:
-        return run.read_results(folder)
+        return read_results(folder)
     except UserError:
         return {}
 
@@ -86,7 +88,7 @@ def find_start(folder: Path, before: Mapping[str, Any], *, config: Mapping[str, 
         sha: The hash of its images and labels.
         resume: The key of that name; false starts at the beginning.
     """
-    last, wanted = folder / "checkpoints" / "last.ckpt", run.config_hash(config)
+    last, wanted = folder / "checkpoints" / "last.ckpt", config_hash(config)
     if resume is False or not last.is_file():
         if resume is not False and before.get("config") not in (None, wanted):
             _say("%s holds an unfinished run of another config (%s): starting over", folder, before["config"])
@@ -179,11 +181,11 @@ def _right_best(best: Path, step: int) -> Path | None:
 
 def _differing(other: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Return what another config has that this one has not, as `key=value`."""
-    there, here = run.flatten(other), run.flatten(config)
-    differ = [f"{key}={value}" for key, value in there.items() if run.has_effect(key) and here.get(key) != value]
+    there, here = flatten(other), flatten(config)
+    differ = [f"{key}={value}" for key, value in there.items() if has_effect(key) and here.get(key) != value]
     return ", ".join(differ[:3]) or "of fewer keys"
 
 
 def _say(message: str, *arguments: Any) -> None:
-    if run.is_first_process():
+    if is_first_process():
         log.warning(message, *arguments)

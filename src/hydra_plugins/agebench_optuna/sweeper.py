@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from agebench.cli.main import SweepError
 from agebench.errors import UserError
-from agebench.runs import identity as run
+from agebench.runs.identity import config_hash
 
 log = logging.getLogger(__name__)
 LOWER_IS_BETTER = ("loss", "mae", "rmse", "nll")  # of the metrics that `monitor` may name
@@ -90,7 +90,7 @@ class StudySweeper(Sweeper):
         swept = {key: str(o.input_line).partition("=")[2] for key, o in space.items() if o.is_sweep_override()}
         node = OmegaConf.masked_copy(self.config, [str(key) for key in self.config if key != "hydra"])
         config: Any = OmegaConf.to_container(node, resolve=True)
-        return {**swept, "the rest of the config": run.config_hash(config)}
+        return {**swept, "the rest of the config": config_hash(config)}
 
     def _claim(self, study: Any, search: Mapping[str, str]) -> None:
         before = study.user_attrs.get("search", search)

@@ -1,0 +1,74 @@
+"""A run directory: its config files, its results, and whether a verb may write into it."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from agebench.errors import UserError
+from agebench.files import read_json
+
+STATUSES = ("running", "completed", "failed", "interrupted")
+WRITTEN_FIRST = {".lock", "train.log", "console.log", "evaluate.log", "audit.log"}  # before the first result
+
+
+def write_config(folder: Path, config: Any) -> None:
+    """Write .hydra/ as Hydra does: the composed config, Hydra's own part of it, and what was typed."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    (folder / ".hydra").mkdir(exist_ok=True)
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        OmegaConf.save(OmegaConf.create({"hydra": hydra}), folder / ".hydra" / "hydra.yaml")
+        OmegaConf.save(OmegaConf.create(list(hydra.overrides.task)), folder / ".hydra" / "overrides.yaml")
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Return a run's results.json.
+
+    Raises:
+        UserError: If the folder is not a run.
+    """
+    try:
+        results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"{folder} is not a run: it has no readable results.json; give a folder that train wrote"
+        ) from error
+    return results
+
+
+def check_folder(folder: Path, kind: str) -> None:
+    """Raise UserError unless a folder is new, empty, or one that the same verb wrote: its files will be replaced.
+
+    Args:
+        folder: Where a verb is about to write.
+        kind: `run`, `evaluation` or `audit`.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another hydra.run.dir")
+    strange = {path.name for path in folder.iterdir()} - WRITTEN_FIRST
+    if not strange:
+        return
+    results, audited = read_json(folder / "results.json"), read_json(folder / "audit.json")
+    known = results.get("status") in STATUSES
+    found = {
+        "run": known and "run" not in results and isinstance(results.get("config"), str),
+        "evaluation": known and isinstance(results.get("run"), str),
+        "audit": isinstance(audited.get("protocol"), str),
+    }
+    if found[kind]:
+        return
+    other = next((name for name, is_there in found.items() if is_there), None)
+    what = f"holds another {other}" if other else f"is not empty and holds no {kind} of agebench"
+    raise UserError(f"{folder} {what} ({', '.join(sorted(strange)[:3])}): choose another hydra.run.dir")
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one of its run that writes files (rank 0 under DDP)."""
+    ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return all(rank in ("", "0") for rank in ranks)

@@ -1,0 +1,157 @@
+"""A tampered checkpoint or run folder runs nothing in any verb, unless the user types trust=true."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+VERBS = {"predict": ("images=new.png", "output=out.csv"), "evaluate": (), "export": ("output=out.onnx",)}
+OPENS = {"_target_": "builtins.open", "file": "canary", "mode": "w"}  # writes an empty file
+NODE = "{_target_: builtins.open, file: canary, mode: w}"  # the same as an override
+NET = """
+from torch import nn
+open("canary", "w")
+class Net(nn.Sequential):
+    def __init__(self, *, in_chans, num_classes):
+        super().__init__(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_chans, num_classes))
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_path(monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in ("evil_net", "honest_net"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def tampered(trained, command):
+    """Return a function that changes the configs in the checkpoints of a copy of the trained run, `run`."""
+    shutil.copytree(trained / "run", "run")
+    Path("evil").mkdir()
+    Path("evil/evil_net.py").write_text(NET)
+    Image.new("RGB", (32, 32)).save("new.png")
+
+    def tamper(change) -> None:
+        for file in Path("run/checkpoints").glob("*.ckpt"):
+            stored = torch.load(file, weights_only=True)
+            change(stored["agebench"])
+            torch.save(stored, file)
+
+    return tamper
+
+
+def own_module(stamp) -> None:
+    stamp["started_in"] = str(Path("evil").absolute())
+    stamp["config"]["model"] = {"_target_": "evil_net.Net", "pretrained": False, "checkpoint_path": None}
+
+
+def nested(stamp) -> None:
+    stamp["config"]["augment"]["hook"] = OPENS
+
+
+def interpolated(stamp) -> None:
+    stamp["config"]["augment"]["hook"] = '${oc.create:${oc.decode:"{_target_: builtins.open, file: canary, mode: w}"}}'
+
+
+ATTACKS = {
+    own_module: "names model._target_=evil_net.Net, which is not part of agebench: add trust=true",
+    nested: "names augment.hook._target_=builtins.open, which is not part of agebench: add trust=true",
+    interpolated: "names augment.hook=${oc.create:",
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("attack", "sentence"), ATTACKS.items(), ids=[each.__name__ for each in ATTACKS])
+def test_a_tampered_checkpoint_runs_nothing(command, tampered, capsys, verb, attack, sentence):
+    tampered(attack)
+
+    with pytest.raises(SystemExit) as end:
+        command(verb, "run=run", *VERBS[verb])
+
+    error = capsys.readouterr().err
+    assert end.value.code == 2
+    assert sentence in error
+    assert "Traceback" not in error
+    assert not Path("canary").exists()
+    assert "evil_net" not in sys.modules
+    assert str(Path("evil").absolute()) not in sys.path
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=[each.__name__ for each in ATTACKS])
+def test_the_attacks_are_real_where_the_user_trusts_the_file(command, tampered, attack):
+    tampered(attack)
+
+    with pytest.raises((SystemExit, RuntimeError)):  # none of them is a network of this run
+        command("predict", "run=run", *VERBS["predict"], "trust=true")
+
+    assert Path("canary").exists()
+
+
+OVERRIDES = {
+    "a class in the folder": ["model._target_=evil_net.Net"],
+    "a nested node": ["+augment.hook=" + NODE],
+    "a node in a resolver": [
+        "+augment.hook='${oc.create:${oc.decode:\"{_target_: builtins.open, file: canary, mode: w}\"}}'"
+    ],
+    "a callback of Hydra": ["+hydra.callbacks.x=" + NODE],
+    "a flag": ["--config-dir=evil/conf", "model=evil"],
+    "a path for a choice": ["model=../../../../../../../../../../..PATH/evil/conf/model/evil"],
+    "a trust of its own": ["trust=true", "+augment.hook=" + NODE],
+}
+
+
+@pytest.mark.parametrize("overrides", [*OVERRIDES.values(), "--config-dir", "searchpath"],
+                         ids=[*OVERRIDES, "a folder of configs", "a search path"])  # fmt: skip
+def test_a_tampered_run_folder_resumes_nothing(command, tmp_path, capsys, overrides):
+    conf = tmp_path / "evil" / "conf"
+    (conf / "model").mkdir(parents=True)
+    (conf / "model" / "evil.yaml").write_text("_target_: evil_net.Net\n")
+    (tmp_path / "evil" / "evil_net.py").write_text(NET)
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    sources = [{"path": str(conf), "provider": "command-line"}] if overrides == "--config-dir" else []
+    searched = [f"hydra.searchpath=[file://{conf}]"] if overrides == "searchpath" else []
+    task = ["model=evil"] if isinstance(overrides, str) else [each.replace("PATH", str(tmp_path)) for each in overrides]
+    runtime = {"cwd": str(tmp_path / "evil"), "config_sources": sources}
+    hydra = {"hydra": {"runtime": runtime, "overrides": {"hydra": searched, "task": task}}}
+    Path("run/.hydra/hydra.yaml").write_text(yaml.safe_dump(hydra))
+    Path("run/.hydra/overrides.yaml").write_text(yaml.safe_dump(task))
+
+    with pytest.raises(SystemExit) as end:
+        command("train", "resume=run")
+
+    error = capsys.readouterr().err
+    assert end.value.code == 2
+    assert "which is not part of agebench: add trust=true to run it if you trust the file" in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.rglob("canary"))
+    assert "evil_net" not in sys.modules
+    assert not Path(tmp_path, "run", "results.json").exists()
+
+
+def test_a_network_of_ones_own_is_used_with_trust(command, tmp_path, capsys):
+    Path("honest_net.py").write_text(NET)
+    Image.new("L", (8, 8)).save("new.png")
+    line = ("data=digits", "data.limit=100", "trainer.max_epochs=1", "report=false", "trainer.accelerator=cpu")
+    line += ("model._target_=honest_net.Net", "~model.image_size", "~model.hidden", "~model.batch_norm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        command("train", *line, "~model.activation", "hydra.run.dir=run")
+
+    for verb, arguments in (*VERBS.items(), ("train", ())):
+        sys.modules.pop("honest_net", None)
+        given = (f"{'resume' if verb == 'train' else 'run'}=run", *arguments)
+        with pytest.raises(SystemExit) as end:
+            command(verb, *given)
+        assert end.value.code == 2
+        assert "names model._target_=honest_net.Net, which is not part of agebench" in capsys.readouterr().err
+        command(verb, *given, "trust=true")
+
+    assert Path("out.csv").is_file()
+    assert Path("out.onnx").is_file()
+    assert list(Path("run").glob("evaluate/*/results.json"))
