@@ -1,5 +1,6 @@
 """What an earlier start of a run left in its folder, and whether the run goes on from there."""
 
+import contextlib
 import logging
 import pickle
 import shutil
@@ -133,7 +134,10 @@ def prepare(folder: Path, start: Start) -> None:
         return
     _remove(folder, "events.out.tfevents*", *WRITTEN)
     _remove(folder, "*.ckpt", inside=("checkpoints",))
-    _remove(folder, "*.png", "*.csv", "*.npz", inside=("report",))
+    _remove(folder, "index.html", "*.png", "*.csv", "*.npz", inside=("report",))
+    if not (folder / "report").is_symlink():
+        with contextlib.suppress(OSError):  # it is not there, or holds files that are not ours
+            (folder / "report").rmdir()
 
 
 def _remove(folder: Path, *patterns: str, inside: Sequence[str] = ("",)) -> None:
