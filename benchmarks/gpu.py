@@ -52,7 +52,6 @@ def flops_an_image(job: Job, folder: Path) -> float:
     """Return the operations of a training step's forward and backward pass for one image, convolutions and products."""
     cfg = config_of(job, "32-true", folder, epochs=1, device="cpu")
     data = build_data(cfg)
-    data.setup()
     network = build_module(cfg, data).model.train()
     with FlopCounterMode(display=False) as counter:
         network(torch.zeros(2, job.channels, job.size, job.size)).sum().backward()

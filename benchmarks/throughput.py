@@ -155,7 +155,6 @@ def measure(name: str, job: Job, precision: str, folder: Path, *, epochs: int, d
     """Return a row of the table: medians of both ways over the epochs after the first."""
     cfg = config_of(job, precision, folder, epochs=epochs, device=device)
     data = build_data(cfg)
-    data.setup()
     part, place = data.part("train"), torch.device(device if device == "cpu" else "cuda")
     floats = part.store.index_select(0, part.rows).to(place).float() / 127.5 - 1
     bf16 = precision.startswith("bf16")

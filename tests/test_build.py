@@ -37,7 +37,6 @@ class Network(nn.Sequential):
 def module_of(config):
     """Return the LightningModule of a config, and its data."""
     data = build.build_data(config)
-    data.setup()
     return build.build_module(config, data), data
 
 
@@ -249,7 +248,7 @@ def test_without_weights_the_statistics_are_those_of_the_train_part(compose_conf
 
     module, data = module_of(config)
 
-    images = np.stack([np.asarray(data.source.open(row)) for row in data.split.train]) / 255
+    images = np.stack([np.asarray(data.images.source.open(row)) for row in data.plan.split.train]) / 255
     assert statistics(module) == (pytest.approx([images.mean()], rel=1e-5), pytest.approx([images.std()], rel=1e-5))
 
 
@@ -290,7 +289,7 @@ def test_statistics_of_other_channels_are_left_out(compose_config, tmp_path) -> 
 
     module, data = module_of(config)
 
-    images = np.stack([np.asarray(data.source.open(row)) for row in data.split.train]) / 255
+    images = np.stack([np.asarray(data.images.source.open(row)) for row in data.plan.split.train]) / 255
     assert statistics(module)[0] == pytest.approx([images.mean()], rel=1e-5)
 
 

@@ -31,7 +31,7 @@ def _audit(cfg: Any, folder: Path) -> dict[str, Any]:
     check_config(cfg, [*RULES, ("listed", lambda value: isinstance(value, bool), "true or false")])
     import numpy as np
 
-    from agebench.build import build_data
+    from agebench.build.data import build_planner
     from agebench.data.split import PARTS, test_sha
     from agebench.files import write_json
     from agebench.leakage import audit as audits
@@ -42,9 +42,9 @@ def _audit(cfg: Any, folder: Path) -> dict[str, Any]:
 
     check_folder(folder, "audit")
     log = logging.getLogger("agebench.audit")
-    data = build_data(cfg)
-    lack = "" if cfg.listed else _lack_of_images(data, log)
-    data.plan(listed=bool(cfg.listed or lack))
+    planner = build_planner(cfg)
+    lack = "" if cfg.listed else _lack_of_images(planner, log)
+    data = planner.plan(listed=bool(cfg.listed or lack))
     if lack:
         log.info("%s: all %s that it lists are audited", lack, f"{len(data.records):,}")
     found = audits.audit(data.records, data.target, data.split)

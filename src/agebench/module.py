@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -16,6 +15,7 @@ from torchmetrics import Metric
 from agebench.errors import FailedError
 from agebench.heads.base import Head
 from agebench.metrics import compute as metrics
+from agebench.metrics.predictions import Predictions
 from agebench.models.freeze import keep_frozen_in_eval
 from agebench.models.weights import hash_tensors
 
@@ -89,16 +89,6 @@ class Collected(Metric):
         )
         order = rows.argsort()
         return outputs[order], target[order], rows[order]
-
-
-@dataclass(frozen=True)
-class Predictions(metrics.Answers):
-    """What a model says of the images of a part, in the part's order, and how good that is."""
-
-    rows: Array  # (N,) int64, rows of the part; all of them unless a trainer limit cut the test short
-    losses: Array  # (N,) float64, the head's loss of each image alone
-    weights: Array  # (N,) float64, what each of them weighs in the loss of all
-    metrics: dict[str, float]
 
 
 class ImageModule(L.LightningModule):

@@ -13,7 +13,7 @@ def prepare(cfg: Any) -> None:
     from agebench.cli.rules import check_config
 
     check_config(cfg)
-    from agebench.build import build_data
+    from agebench.build.data import build_images
     from agebench.data.image_tree import export_tree, make_empty
     from agebench.data.split import PARTS
     from agebench.runs.tables import write_losses
@@ -22,8 +22,8 @@ def prepare(cfg: Any) -> None:
     tree = None if cfg.export is None else Path(str(cfg.export)).expanduser()
     if tree is not None:
         make_empty(tree)  # before the packing, which may take minutes
-    data = build_data(cfg)
-    data.setup()
+    images = build_images(cfg)
+    data = images.plan
     listed = len(data.records) + len(data.missing)
     there = len(data.records) - len(data.broken)
     log.info("%s: %s of %s images are there", data.name, f"{there:,}", f"{listed:,}")
@@ -34,18 +34,18 @@ def prepare(cfg: Any) -> None:
         labels = len(set(data.target.labels[rows].tolist()))
         who = "" if people is None else f", {len(set(people[rows].tolist())):,} identities"
         log.info("  %-5s %9s images, %3d labels%s", part, f"{len(rows):,}", labels, who)
-    side = f"{data.channels} x {data.image_size} x {data.image_size}"
-    log.info("packed as uint8 %s, %s, in %s", side, f"{data.packed_bytes / 2**20:,.1f} MiB", data.store.folder)
+    side = " x ".join(map(str, images.store.shape[1:]))
+    log.info("packed as uint8 %s, %s, in %s", side, f"{images.num_bytes / 2**20:,.1f} MiB", images.store.folder)
     losses = {"missing": len(data.missing), "broken": len(data.broken)}
     try:
-        write_losses(data.store.folder, data)
+        write_losses(images.store.folder, data)
     except OSError as error:  # a cache that others have packed may be theirs alone to write
-        log.warning("cannot list what is missing or broken in %s: %s", data.store.folder, error.strerror or error)
+        log.warning("cannot list what is missing or broken in %s: %s", images.store.folder, error.strerror or error)
         losses = {}
     if lost := [kind for kind, count in losses.items() if count]:
         log.info("what is %s is listed in %s there", " or ".join(lost), " and ".join(f"{kind}.csv" for kind in lost))
     if tree is not None:
-        count = export_tree(data, tree)
+        count = export_tree(images, tree)
         log.info("exported %s images to %s, a folder a part and label", f"{count:,}", tree)
 
 

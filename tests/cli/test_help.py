@@ -44,7 +44,7 @@ def test_hydras_machinery_is_left_out(screen) -> None:
     assert "job_logging" not in screen
     assert "override_dirname" not in screen
     assert "runtime.choices" not in screen
-    assert "_datamodule" not in screen
+    assert "_base" not in screen
     assert "defaults" not in screen
 
 

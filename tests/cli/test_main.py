@@ -114,7 +114,7 @@ def test_a_mistyped_line_is_answered_by_one_sentence_with_the_nearest_name(
     assert told is not None
     assert told.startswith(sentence) or sentence in told
     assert "\n" not in told
-    assert "_datamodule" not in told
+    assert "_base" not in told
     assert "http" not in told
 
 

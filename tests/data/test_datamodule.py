@@ -13,9 +13,14 @@ import scipy.io
 import torch
 from PIL import Image
 
+from agebench.build.data import LOADED, PLANNED
+from agebench.data import packed as packed_module
 from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
+from agebench.data.packed import PackedImages, pack
+from agebench.data.plan import Planner
 from agebench.data.records import Records
+from agebench.data.resize import Resize
 from agebench.data.sources.cacd import CACD
 from agebench.data.sources.digits import Digits
 from agebench.data.sources.folder import Folder
@@ -58,66 +63,75 @@ class Memory:
         return rows
 
 
+SETTINGS: dict[str, Any] = {"name": "mine", "target": "class", "image_size": 5, "channels": 3, "batch_size": 8}
+SETTINGS |= {"seed": 0}
+
+
+def planner(source: Any = None, split: Any = splits.random, **changes: Any) -> Planner:
+    settings = SETTINGS | changes
+    return Planner(source or Memory(), split, **{key: settings[key] for key in PLANNED if key in settings})
+
+
+def packed(cache: Path, source: Any = None, split: Any = splits.random, **changes: Any) -> PackedImages:
+    settings, how = SETTINGS | changes, planner(source, split, **changes)
+    resize = Resize(settings["image_size"], settings["channels"])
+    return pack(how.source, how.plan(), resize=resize, cache=cache, require_all=how.require_all)
+
+
 def module(cache: Path, source: Any = None, split: Any = splits.random, **changes: Any) -> ImageDataModule:
-    settings = {"name": "mine", "target": "class", "image_size": 5, "channels": 3, "batch_size": 8, "seed": 0}
-    return ImageDataModule(source or Memory(), split, cache=str(cache), **settings | changes)
+    settings = SETTINGS | changes
+    loaded = {key: settings[key] for key in (*LOADED, "seed") if key in settings}
+    return ImageDataModule(packed(cache, source, split, **changes), **loaded)
 
 
 def test_every_part_holds_the_pixels_and_labels_of_its_rows(tmp_path: Path) -> None:
     source = Memory(gone=(0, 17))
     data = module(tmp_path, source)
 
-    data.setup()
-
     left = [i for i in range(60) if i not in (0, 17)]
     for name in PARTS:
         part = data.part(name)
         batch = part[torch.arange(len(part))]
-        for row, pixels, label in zip(data.split.part(name), batch.images, batch.target, strict=True):
+        for row, pixels, label in zip(data.plan.split.part(name), batch.images, batch.target, strict=True):
             original = left[row]
             small = Image.fromarray(source.images[original]).resize((5, 5), Image.Resampling.BILINEAR)
             np.testing.assert_array_equal(pixels.numpy(), np.asarray(small).transpose(2, 0, 1))
             assert int(label) == original % 2
-            assert data.records.names[row] == f"{original:02d}.png"
-    assert data.counts == {"train": 46, "val": 6, "test": 6}  # of 58; a tenth is 5.8
+            assert data.plan.records.names[row] == f"{original:02d}.png"
+    assert data.plan.counts == {"train": 46, "val": 6, "test": 6}  # of 58; a tenth is 5.8
 
 
 def test_the_protocol_names_data_split_and_target(tmp_path: Path) -> None:
     kfold = partial(splits.kfold, k=3, fold=1)
     cases = [
-        (module(tmp_path), "mine/random/class"),
-        (module(tmp_path, target="age", limit=5, name="faces"), "faces/random-limit5/age"),
-        (module(tmp_path, target="bins", bins=[18, 30.5], per_class=3), "mine/random-per3/bins-18-30.5"),
-        (module(tmp_path, Memory(), partial(splits.lecture, per_label=10)), "mine/lecture/class"),
+        (planner(), "mine/random/class"),
+        (planner(target="age", limit=5, name="faces"), "faces/random-limit5/age"),
+        (planner(target="bins", bins=[18, 30.5], per_class=3), "mine/random-per3/bins-18-30.5"),
+        (planner(Memory(), partial(splits.lecture, per_label=10)), "mine/lecture/class"),
     ]
 
-    for data, _ in cases:
-        data.plan()
+    protocols = [each.plan().protocol for each, _ in cases]
 
-    assert [data.protocol for data, _ in cases] == [expected for _, expected in cases]
+    assert protocols == [expected for _, expected in cases]
     with pytest.raises(UserError, match="who is in each image"):
-        module(tmp_path, Memory(), kfold).plan()
+        planner(Memory(), kfold).plan()
 
 
 def test_planning_opens_no_image_and_leaves_no_file(tmp_path: Path) -> None:
     source = Memory()
-    data = module(tmp_path / "cache", source)
 
-    data.plan()
+    plan = planner(source).plan()
 
-    assert data.counts == {"train": 48, "val": 6, "test": 6}
+    assert plan.counts == {"train": 48, "val": 6, "test": 6}
     assert source.opened == 0
     assert not (tmp_path / "cache").exists()
 
 
 def test_images_are_packed_once_however_often_it_is_set_up(tmp_path: Path) -> None:
     source, again = Memory(), Memory()
-    data, later = module(tmp_path, source), module(tmp_path, again, partial(splits.random, seed=5))
 
-    data.prepare_data()
-    data.setup("fit")
-    data.setup("test")
-    later.setup()  # another split of the same images
+    packed(tmp_path, source)
+    packed(tmp_path, again, partial(splits.random, seed=5))  # another split of the same images
 
     assert source.opened == 60
     assert again.opened == 0
@@ -139,21 +153,18 @@ def test_two_folders_with_the_same_names_do_not_share_their_pixels(tmp_path: Pat
     here, there = lying_at(tmp_path / "here", seed=1), lying_at(tmp_path / "there", seed=2)
     first, second = module(tmp_path / "cache", here), module(tmp_path / "cache", there)
 
-    first.setup()
-    second.setup()
-
-    assert first.store.folder != second.store.folder
+    assert first.images.store.folder != second.images.store.folder
     for data, source in ((first, here), (second, there)):
-        row = int(data.split.test[0])
+        row = int(data.plan.split.test[0])
         np.testing.assert_array_equal(data.part("test")[torch.tensor([0])].images[0].numpy(), shrunk(source, row))
 
 
 def test_one_folder_has_one_store_however_its_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     again = lying_at("faces", seed=1)
-    module(tmp_path / "cache", lying_at(tmp_path / "faces", seed=1)).setup()
+    module(tmp_path / "cache", lying_at(tmp_path / "faces", seed=1))
 
-    module(tmp_path / "cache", again).setup()
+    module(tmp_path / "cache", again)
 
     assert again.opened == 0
 
@@ -163,9 +174,9 @@ def test_two_kinds_of_source_with_the_same_names_do_not_share_a_store(tmp_path: 
         """Reads the same names in another way."""
 
     other = Other()
-    module(tmp_path).setup()
+    module(tmp_path)
 
-    module(tmp_path, other).setup()
+    module(tmp_path, other)
 
     assert other.opened == 60
 
@@ -174,16 +185,13 @@ def test_images_that_a_limit_leaves_out_are_never_opened(tmp_path: Path) -> None
     source = Memory()
     data = module(tmp_path, source, limit=4)
 
-    data.setup()
-
-    assert data.counts == {"train": 4, "val": 4, "test": 4}
+    assert data.plan.counts == {"train": 4, "val": 4, "test": 4}
     assert source.opened == 12
-    assert data.packed_bytes == 12 * 3 * 5 * 5
+    assert data.images.num_bytes == 12 * 3 * 5 * 5
 
 
 def test_full_is_the_whole_train_part(tmp_path: Path) -> None:
     data = module(tmp_path, batch_size="full")
-    data.setup()
 
     batches = list(data.train_dataloader())
 
@@ -193,7 +201,6 @@ def test_full_is_the_whole_train_part(tmp_path: Path) -> None:
 
 def test_training_steps_shuffle_and_evaluation_does_not(tmp_path: Path) -> None:
     data = module(tmp_path, batch_size=10, eval_batch_size=4)
-    data.setup()
 
     train = [batch.rows.tolist() for batch in data.train_dataloader()]
     tests = [batch.rows.tolist() for batch in data.test_dataloader()]
@@ -209,17 +216,13 @@ def test_training_steps_shuffle_and_evaluation_does_not(tmp_path: Path) -> None:
 
 def test_the_seed_decides_the_order_and_not_who_is_in_train(tmp_path: Path) -> None:
     first, other = module(tmp_path, seed=0), module(tmp_path, seed=1)
-    first.setup()
-    other.setup()
 
-    assert first.split.train.tolist() == other.split.train.tolist()
+    assert first.plan.split.train.tolist() == other.plan.split.train.tolist()
     assert next(iter(first.train_dataloader())).rows.tolist() != next(iter(other.train_dataloader())).rows.tolist()
 
 
 def test_workers_give_the_batches_that_the_process_itself_would(tmp_path: Path) -> None:
     alone, helped = module(tmp_path, batch_size=20), module(tmp_path, batch_size=20, num_workers=2)
-    alone.setup()
-    helped.setup()
     one, two = alone.train_dataloader(), helped.train_dataloader()
 
     for epoch in (0, 1):
@@ -233,27 +236,26 @@ def test_workers_give_the_batches_that_the_process_itself_would(tmp_path: Path) 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_statistics_are_numpys_over_the_train_part(tmp_path: Path, channels: int) -> None:
     source = Memory()
-    data = module(tmp_path, source, channels=channels, image_size=6)
+    images = packed(tmp_path, source, channels=channels, image_size=6)
 
-    mean, std = data.statistics()
-    data.setup()
+    mean, std = images.statistics()
 
     def shrink(row: int) -> np.ndarray:
         image = Image.fromarray(source.images[row]).convert("L" if channels == 1 else "RGB")
         return np.asarray(image.resize((6, 6), Image.Resampling.BILINEAR)).reshape(36, channels)
 
-    train = np.concatenate([shrink(row) for row in data.split.train]).astype(np.float64) / 255
+    train = np.concatenate([shrink(row) for row in images.plan.split.train]).astype(np.float64) / 255
     np.testing.assert_allclose(mean, train.mean(0), rtol=1e-12)
     np.testing.assert_allclose(std, train.std(0), rtol=1e-12)
 
 
 def test_statistics_are_worked_out_once_and_anew_for_another_train_part(tmp_path: Path) -> None:
-    first = module(tmp_path).statistics()
+    first = packed(tmp_path).statistics()
     file = next(tmp_path.glob("*/statistics-*.json"))
     file.write_text('{"mean": [0.1, 0.2, 0.3], "std": [1.0, 1.0, 1.0]}')
 
-    again = module(tmp_path).statistics()
-    other = module(tmp_path, per_class=5).statistics()
+    again = packed(tmp_path).statistics()
+    other = packed(tmp_path, per_class=5).statistics()
 
     assert again == ([0.1, 0.2, 0.3], [1.0, 1.0, 1.0])
     assert other != again
@@ -261,38 +263,36 @@ def test_statistics_are_worked_out_once_and_anew_for_another_train_part(tmp_path
 
 
 def test_statistics_that_cannot_be_kept_are_worked_out_all_the_same(tmp_path: Path, monkeypatch) -> None:
-    known = module(tmp_path / "own").statistics()
-    data = module(tmp_path / "others")
+    known = packed(tmp_path / "own").statistics()
+    images = packed(tmp_path / "others")
 
-    def refuse(path: Path, content: bytes) -> None:
+    def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("agebench.data.datamodule.write_whole", refuse)
+    monkeypatch.setattr(packed_module, "atomic_write", refuse)
 
-    assert data.statistics() == known
+    assert images.statistics() == known
 
 
 def test_images_of_one_shade_have_a_deviation_that_one_can_divide_by(tmp_path: Path) -> None:
     for shade in (0, 59, 118, 125, 169, 223, 255):  # E[x²] - E[x]² is below 0 in float64 for five of them
-        data = module(tmp_path, Memory(np.full((30, 5, 5, 3), shade, dtype=np.uint8)), name=f"flat{shade}")
+        images = packed(tmp_path, Memory(np.full((30, 5, 5, 3), shade, dtype=np.uint8)), name=f"flat{shade}")
 
-        mean, std = data.statistics()
+        mean, std = images.statistics()
 
         np.testing.assert_allclose(mean, [shade / 255] * 3, atol=1e-12)
         assert std == [1e-3] * 3
 
 
 def test_statistics_asked_for_by_several_at_once_are_the_same(tmp_path: Path) -> None:
-    modules, answers = [module(tmp_path) for _ in range(6)], []
-    for data in modules:
-        data.setup()
+    several, answers = [packed(tmp_path) for _ in range(6)], []
     together = threading.Barrier(6)
 
-    def ask(data: ImageDataModule) -> None:
+    def ask(images: PackedImages) -> None:
         together.wait()
-        answers.append(data.statistics())
+        answers.append(images.statistics())
 
-    threads = [threading.Thread(target=ask, args=(data,)) for data in modules]
+    threads = [threading.Thread(target=ask, args=(images,)) for images in several]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -303,33 +303,28 @@ def test_statistics_asked_for_by_several_at_once_are_the_same(tmp_path: Path) ->
 
 
 def test_missing_images_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    data = module(tmp_path, Memory(gone=(3, 8, 20, 21)))
-
     with caplog.at_level(logging.WARNING):
-        data.setup()
+        plan = planner(Memory(gone=(3, 8, 20, 21))).plan()
 
-    assert data.missing.tolist() == ["03.png", "08.png", "20.png", "21.png"]
-    assert len(data.records) == 56
-    assert "4 of the 60 images that data=mine lists are not there, such as 03.png, 08.png, 20.png" in caplog.text
-    assert "in use are train 44, val 6, test 6" in caplog.text
+    assert plan.missing.tolist() == ["03.png", "08.png", "20.png", "21.png"]
+    assert len(plan.records) == 56
+    assert "4 of the 60 images that data=mine lists do not exist, such as 03.png, 08.png, 20.png" in caplog.text
+    assert "used are train 44, val 6, test 6" in caplog.text
 
 
 def test_a_label_whose_images_are_missing_keeps_its_place(tmp_path: Path) -> None:
-    data = module(tmp_path, Memory(gone=tuple(range(10))), target="decade")
+    target = planner(Memory(gone=tuple(range(10))), target="decade").plan().target
 
-    data.plan()
-
-    assert data.target.label_names[0] == "10s"
-    assert data.target.num_labels == 6
-    assert data.target.labels.min() == 1
+    assert target.label_names[0] == "10s"
+    assert target.num_labels == 6
+    assert target.labels.min() == 1
 
 
 def test_a_data_set_without_any_image_says_where_to_look(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("path,label\n" + "".join(f"{i}.png,cat\n" for i in range(1200)))
-    data = module(tmp_path, Table(str(tmp_path / "mine.csv"), COLUMNS))
 
-    with pytest.raises(UserError, match=r"lists 1,200 images and none of them is there .*0\.png.*check data\.root"):
-        data.plan()
+    with pytest.raises(UserError, match=r"lists 1,200 images and none of them exists .*0\.png.*check data\.root"):
+        planner(Table(str(tmp_path / "mine.csv"), COLUMNS)).plan()
 
 
 def pets(root: Path) -> Folder:
@@ -350,19 +345,18 @@ def test_broken_images_are_listed_and_left_out_the_first_time_and_every_time(
     source = pets(tmp_path / "pets")
 
     for _ in range(2):
-        data = module(tmp_path / "cache", source, image_size=8)
         with caplog.at_level(logging.WARNING):
             caplog.clear()
-            data.setup()
+            data = module(tmp_path / "cache", source, image_size=8)
 
-        assert sorted(data.broken) == ["cat/b.png", "dog/f.png"]
-        assert data.broken["dog/f.png"].startswith("it is no image of a kind that is read")
-        assert "2 of the images in use cannot be decoded" in caplog.text
+        assert sorted(data.plan.broken) == ["cat/b.png", "dog/f.png"]
+        assert data.plan.broken["dog/f.png"].startswith("it is no image of a kind that is read")
+        assert "2 of the used images cannot be decoded" in caplog.text
         assert "dog/f.png" in caplog.text
-        assert sum(data.counts.values()) == 22
+        assert sum(data.plan.counts.values()) == 22
         for name in PARTS:
-            rows = data.split.part(name)
-            files = [np.asarray(Image.open(tmp_path / "pets" / n)) for n in data.records.names[rows]]
+            rows = data.plan.split.part(name)
+            files = [np.asarray(Image.open(tmp_path / "pets" / n)) for n in data.plan.records.names[rows]]
             images = data.part(name)[torch.arange(len(rows))].images
             np.testing.assert_array_equal(images.numpy().transpose(0, 2, 3, 1), np.stack(files))
 
@@ -370,10 +364,9 @@ def test_broken_images_are_listed_and_left_out_the_first_time_and_every_time(
 @pytest.mark.parametrize("loss", ["missing", "broken"])
 def test_whoever_wants_every_image_is_told_of_any_loss(tmp_path: Path, loss: str) -> None:
     source = Memory(gone=(3,)) if loss == "missing" else pets(tmp_path / "pets")
-    data = module(tmp_path / "cache", source, require_all=True)
 
-    with pytest.raises(UserError, match=r"data\.require_all=true wants every image") as caught:
-        data.setup()
+    with pytest.raises(UserError, match=r"data\.require_all=true needs every image") as caught:
+        packed(tmp_path / "cache", source, require_all=True)
 
     assert "\n" not in str(caught.value)
 
@@ -383,24 +376,16 @@ def test_images_that_are_all_broken_are_an_error(tmp_path: Path) -> None:
         (tmp_path / "pets" / kind).mkdir(parents=True)
         for i in range(9):
             (tmp_path / "pets" / kind / f"{i}.png").touch()
-    data = module(tmp_path / "cache", Folder(str(tmp_path / "pets")))
 
     with pytest.raises(UserError, match=r"leaves no image in train"):
-        data.setup()
+        packed(tmp_path / "cache", Folder(str(tmp_path / "pets")))
 
 
 def test_a_plan_of_all_that_is_listed_needs_no_file(tmp_path: Path) -> None:
-    data = module(tmp_path, Memory(gone=tuple(range(60))))
+    plan = planner(Memory(gone=tuple(range(60)))).plan(listed=True)
 
-    data.plan(listed=True)
-
-    assert sum(data.counts.values()) == 60
-    assert len(data.missing) == 0
-
-
-def test_pixels_before_setup_are_a_mistake_of_the_caller(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="setup"):
-        _ = module(tmp_path).store
+    assert sum(plan.counts.values()) == 60
+    assert len(plan.missing) == 0
 
 
 def test_metadata_that_comes_later_does_not_get_the_pixels_of_another_order(tmp_path: Path) -> None:
@@ -410,7 +395,7 @@ def test_metadata_that_comes_later_does_not_get_the_pixels_of_another_order(tmp_
     for name in names:
         Image.new("L", (6, 6), int(name[:2])).save(root / name, "PNG")
     flat: Any = partial(module, tmp_path / "cache", split=splits.random, target="age", name="cacd", channels=1)
-    flat(CACD(str(root)), limit=None, target="bins", bins=[40]).setup()
+    flat(CACD(str(root)), limit=None, target="bins", bins=[40])
     cells = np.empty((40, 1), dtype=object)
     cells[:, 0] = names[::-1]
     fields = {field: np.ones((40, 1)) for field in ("identity", "year", "rank", "lfw", "birth")}
@@ -418,22 +403,19 @@ def test_metadata_that_comes_later_does_not_get_the_pixels_of_another_order(tmp_
     scipy.io.savemat(root / "celebrity2000_meta.mat", {"celebrityImageData": fields})
 
     data = flat(CACD(str(root)), target="bins", bins=[40])
-    data.setup()
 
-    assert data.records.names.tolist() == names
+    assert data.plan.records.names.tolist() == names
     for name in PARTS:
-        rows = data.split.part(name)
+        rows = data.plan.split.part(name)
         batch = data.part(name)[torch.arange(len(rows))]
-        assert batch.images[:, 0, 0, 0].tolist() == data.records.columns["age"][rows].tolist()
+        assert batch.images[:, 0, 0, 0].tolist() == data.plan.records.columns["age"][rows].tolist()
 
 
 def test_a_split_that_validates_on_its_test_part_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    data = module(tmp_path, Memory(), splits.lecture)
-
     with caplog.at_level(logging.WARNING):
-        data.plan()
+        planner(Memory(), splits.lecture).plan()
 
-    assert "validates on the images it tests on" in caplog.text
+    assert "validates on its test images" in caplog.text
 
 
 def test_a_split_that_leaves_a_part_empty_is_refused(tmp_path: Path) -> None:
@@ -449,11 +431,7 @@ def on(devices: int, data: ImageDataModule, rank: int = 0) -> ImageDataModule:
 
 def test_two_devices_see_the_images_of_one_step_between_them(tmp_path: Path) -> None:
     alone = module(tmp_path, batch_size=10)
-    alone.setup()
     shares = [on(2, module(tmp_path, batch_size=10), rank) for rank in (0, 1)]
-    for data in shares:
-        data.setup()
-
     steps = zip(alone.train_dataloader(), *(data.train_dataloader() for data in shares), strict=True)
 
     for whole, first, second in steps:
@@ -463,7 +441,6 @@ def test_two_devices_see_the_images_of_one_step_between_them(tmp_path: Path) -> 
 
 def test_devices_that_would_get_one_image_or_none_are_refused(tmp_path: Path) -> None:
     data = module(tmp_path, batch_size=5, eval_batch_size=5)  # six of val and test: two batches of three
-    data.setup()
 
     with pytest.raises(UserError, match=r"3 devices cannot share a train batch of 5.* 2 .*raise data\.batch_size"):
         on(3, data).train_dataloader()
@@ -476,9 +453,7 @@ def test_devices_that_would_get_one_image_or_none_are_refused(tmp_path: Path) ->
 def test_grey_digits_go_through_as_they_are(tmp_path: Path) -> None:
     data = module(tmp_path, Digits(), channels=1, image_size=8)
 
-    data.setup()
-
-    raw = np.stack([np.asarray(Digits().open(row)) for row in data.split.train[:3].tolist()])
+    raw = np.stack([np.asarray(Digits().open(row)) for row in data.plan.split.train[:3].tolist()])
     first = data.part("train")[torch.arange(3)].images
     np.testing.assert_array_equal(first[:, 0].numpy(), raw)
-    assert data.counts == {"train": 1437, "val": 180, "test": 180}
+    assert data.plan.counts == {"train": 1437, "val": 180, "test": 180}

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from agebench.data import split as splits
-from agebench.data.datamodule import ImageDataModule
 from agebench.data.image_tree import export_tree
+from agebench.data.packed import PackedImages, pack
+from agebench.data.plan import Planner
+from agebench.data.resize import Resize
 from agebench.data.sources.digits import Digits
 from agebench.data.sources.folder import Folder
 from agebench.data.sources.table import Table
@@ -19,11 +21,9 @@ from agebench.errors import UserError
 COLUMNS = {"path": "path", "label": "label", "identity": "identity", "split": "split"}
 
 
-def module(cache: Path, source: Any, split: Any, **changes: Any) -> ImageDataModule:
-    settings = {"name": "mine", "target": "class", "image_size": 8, "channels": 3, "batch_size": 8, "seed": 0}
-    data = ImageDataModule(source, split, cache=str(cache), **settings | changes)
-    data.setup()
-    return data
+def packed(cache: Path, source: Any, split: Any, *, channels: int = 3, **changes: Any) -> PackedImages:
+    plan = Planner(source, split, **{"name": "mine", "target": "class"} | changes).plan()
+    return pack(source, plan, resize=Resize(8, channels), cache=cache)
 
 
 def ages(root: Path) -> Table:
@@ -39,24 +39,24 @@ def ages(root: Path) -> Table:
 
 
 def test_a_tree_read_back_as_folders_has_the_same_files_in_the_same_parts(tmp_path: Path) -> None:
-    data = module(tmp_path / "cache", ages(tmp_path), splits.random, target="decade")
+    data = packed(tmp_path / "cache", ages(tmp_path), splits.random, target="decade")
 
     count = export_tree(data, tmp_path / "tree")
 
-    back = module(tmp_path / "cache", Folder(str(tmp_path / "tree")), splits.official)
+    back = packed(tmp_path / "cache", Folder(str(tmp_path / "tree")), splits.official)
     assert count == 60
-    assert back.target.label_names == ("10s", "20s", "30s", "40s", "50s", "60s")
-    assert back.counts == data.counts
+    assert back.plan.target.label_names == ("10s", "20s", "30s", "40s", "50s", "60s")
+    assert back.plan.counts == data.plan.counts
     for part in ("train", "val", "test"):
-        names = data.records.names[data.split.part(part)]
-        labels = [data.target.label_names[i] for i in data.target.labels[data.split.part(part)]]
+        names = data.plan.records.names[data.plan.split.part(part)]
+        labels = [data.plan.target.label_names[i] for i in data.plan.target.labels[data.plan.split.part(part)]]
         for name, label in zip(names, labels, strict=True):
             copy = tmp_path / "tree" / part / label / name
             assert copy.read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_a_lecture_whose_val_is_its_test_becomes_train_and_val(tmp_path: Path) -> None:
-    data = module(tmp_path / "cache", ages(tmp_path), partial(splits.lecture, per_label=5), target="decade")
+    data = packed(tmp_path / "cache", ages(tmp_path), partial(splits.lecture, per_label=5), target="decade")
 
     export_tree(data, tmp_path / "tree")
 
@@ -66,7 +66,7 @@ def test_a_lecture_whose_val_is_its_test_becomes_train_and_val(tmp_path: Path) -
 
 
 def test_images_without_files_become_png(tmp_path: Path) -> None:
-    data = module(tmp_path / "cache", Digits(), splits.random, channels=1, limit=3)
+    data = packed(tmp_path / "cache", Digits(), splits.random, channels=1, limit=3)
 
     export_tree(data, tmp_path / "tree")
 
@@ -87,7 +87,7 @@ def test_paths_of_a_table_stay_below_the_folder(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8)).save(path)
         lines.append(f"{path if i % 2 else '../' + path.name},<{i % 2}")
     (inside / "table.csv").write_text("\n".join(lines))
-    data = module(tmp_path / "cache", Table(str(inside / "table.csv"), COLUMNS), splits.random)
+    data = packed(tmp_path / "cache", Table(str(inside / "table.csv"), COLUMNS), splits.random)
 
     count = export_tree(data, tmp_path / "tree")
 
@@ -99,16 +99,16 @@ def test_paths_of_a_table_stay_below_the_folder(tmp_path: Path) -> None:
     "error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "stopped"]
 )
 def test_half_a_tree_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    data = module(tmp_path / "cache", ages(tmp_path), splits.random, target="decade")
-    read, written = data.file, []
+    data = packed(tmp_path / "cache", ages(tmp_path), splits.random, target="decade")
+    read, written = PackedImages.file, []
 
-    def fail_later(row: int) -> Any:
+    def fail_later(images: PackedImages, row: int) -> Any:
         written.append(row)
         if len(written) == 20:
             raise error
-        return read(row)
+        return read(images, row)
 
-    monkeypatch.setattr(data, "file", fail_later)
+    monkeypatch.setattr(PackedImages, "file", fail_later)
 
     with pytest.raises((UserError, KeyboardInterrupt)) as raised:
         export_tree(data, tmp_path / "tree")
@@ -127,7 +127,7 @@ def test_nothing_that_is_there_is_written_over(tmp_path: Path, what: str) -> Non
         target.write_text("mine")
     else:
         (target / "train").mkdir(parents=True)
-    data = module(tmp_path / "cache", Digits(), splits.random, channels=1, limit=3)
+    data = packed(tmp_path / "cache", Digits(), splits.random, channels=1, limit=3)
 
     with pytest.raises(
         UserError, match=r"cannot export to .*(not an empty folder|exists).*; choose another export=FOLDER"

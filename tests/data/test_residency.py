@@ -14,8 +14,11 @@ from PIL import Image
 from agebench.data import datamodule as datamodule_module
 from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
+from agebench.data.packed import pack
+from agebench.data.plan import Planner
 from agebench.data.records import Records
 from agebench.data.residency import choose_residency
+from agebench.data.resize import Resize
 from agebench.data.sources.digits import Digits
 from agebench.data.split import PARTS
 from agebench.errors import UserError
@@ -24,21 +27,10 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)  # a name alone needs no
 
 
 def digits(cache: Path, residency: str, *, num_workers: int = 0) -> ImageDataModule:
-    data = ImageDataModule(
-        Digits(),
-        splits.random,
-        name="digits",
-        target="class",
-        image_size=8,
-        channels=1,
-        batch_size=32,
-        cache=str(cache),
-        seed=0,
-        residency=residency,
-        num_workers=num_workers,
-    )
-    data.setup()
-    return data
+    source = Digits()
+    plan = Planner(source, splits.random, name="digits", target="class").plan()
+    images = pack(source, plan, resize=Resize(8, 1), cache=cache)
+    return ImageDataModule(images, batch_size=32, seed=0, residency=residency, num_workers=num_workers)
 
 
 @pytest.fixture
@@ -111,7 +103,7 @@ def test_a_gpu_is_asked_for_only_where_one_trains() -> None:
 def test_the_batches_do_not_depend_on_where_the_pixels_are(tmp_path: Path, residency: str) -> None:
     plain, other = digits(tmp_path, "mapped"), digits(tmp_path, residency)
 
-    assert other.reside(CPU) == residency
+    assert other.place_pixels(CPU) == residency
 
     for a, b in zip(plain.train_dataloader(), other.train_dataloader(), strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
@@ -153,25 +145,16 @@ def test_resident_pixels_of_every_part_are_those_of_its_images(
     split: Any = partial(splits.subset, train=1_500, val=120, test=180)  # more than the 1,024 copied at a time
     if val_is_test:
         split = partial(splits.lecture, per_label=600)
-    data = ImageDataModule(
-        Numbered(2_800),
-        split,
-        name="numbered",
-        target="class",
-        image_size=1,
-        channels=3,
-        batch_size=32,
-        cache=str(tmp_path),
-        seed=0,
-    )
-    data.setup()
+    source = Numbered(2_800)
+    plan = Planner(source, split, name="numbered", target="class").plan()
+    data = ImageDataModule(pack(source, plan, resize=Resize(1, 3), cache=tmp_path), batch_size=32, seed=0)
 
-    where = data.reside(CPU)
+    where = data.place_pixels(CPU)
 
     assert where == "gpu"
     for name in PARTS:
-        rows = data.split.part(name)
-        expected = [int(str(image).removesuffix(".png")) for image in data.records.names[rows]]
+        rows = plan.split.part(name)
+        expected = [int(str(image).removesuffix(".png")) for image in plan.records.names[rows]]
         part = data.part(name)
         batch = part[torch.arange(len(part))]
         shown = batch.images[:, 0, 0, 0].int() + 256 * batch.images[:, 1, 0, 0].int()
@@ -185,9 +168,9 @@ def test_resident_pixels_of_every_part_are_those_of_its_images(
 def test_batches_gathered_on_a_gpu_are_those_gathered_in_memory(tmp_path: Path) -> None:
     plain, other = digits(tmp_path, "mapped"), digits(tmp_path, "gpu")
 
-    assert other.reside(torch.device("cuda", 0)) == "gpu"
+    assert other.place_pixels(torch.device("cuda", 0)) == "gpu"
 
     for a, b in zip(plain.train_dataloader(), other.train_dataloader(), strict=True):
         assert b.images.device.type == "cuda"
         assert all(torch.equal(x, y.cpu()) for x, y in zip(a, b, strict=True))
-    assert isinstance(other.file(0), Image.Image)
+    assert isinstance(other.images.file(0), Image.Image)

@@ -707,7 +707,7 @@ SPLITS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "dat
 
 @pytest.mark.parametrize("name", SPLITS)
 def test_the_seed_of_a_run_does_not_change_who_is_tested(compose_config: Any, tmp_path: Path, name: str) -> None:
-    from agebench.build import build_data
+    from agebench.build.data import build_planner
 
     identity, parts = np.arange(300) % 30, np.repeat(["val", "test", "train"], [60, 60, 180])
     rows = [
@@ -719,8 +719,7 @@ def test_the_seed_of_a_run_does_not_change_who_is_tested(compose_config: Any, tm
 
     plans = []
     for seed in (0, 1):
-        plans.append(build_data(compose_config("data=table", *line, f"seed={seed}")))
-        plans[-1].plan(listed=True)
+        plans.append(build_planner(compose_config("data=table", *line, f"seed={seed}")).plan(listed=True))
 
     for part in PARTS:
         assert len(plans[0].split.part(part)) > 0

@@ -238,7 +238,6 @@ def test_the_gradient_of_a_weighted_loss_is_that_of_the_loss(drawn) -> None:
 def test_the_built_head_is_balanced_by_the_train_part_alone(compose_config) -> None:
     config = compose_config("head.class_weight=balanced", "data.normalise=half")
     data = build.build_data(config)
-    data.setup()
     labels = data.part("train").target.numpy()
 
     head = build.build_module(config, data).head

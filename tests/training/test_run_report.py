@@ -16,7 +16,6 @@ from agebench.training.run_report import extract_features
 def module(compose_config):
     config = compose_config("data.limit=40", "model.hidden=[12]", "data.normalise=half")
     data = build.build_data(config)
-    data.setup()
     return build.build_module(config, data), data
 
 
@@ -48,7 +47,7 @@ def run_report(module, data, monkeypatch, tmp_path, *, most=1_000):
     given = {}
     monkeypatch.setattr(features, "write_report", lambda folder, **about: given.update(about, folder=folder))
     monkeypatch.setattr(features, "MOST", most)
-    rows = np.arange(len(data.split.test))
+    rows = np.arange(len(data.plan.split.test))
     predictions = SimpleNamespace(
         rows=rows, target=data.part("test").target.numpy(), posterior=np.full((len(rows), 10), 0.1), point=rows * 0.0
     )
@@ -64,17 +63,17 @@ def test_a_report_gets_features_with_the_labels_of_their_images(module, monkeypa
     assert given["folder"] == tmp_path / "report"
     assert set(given["features"]) == {"train", "val", "test"}
     for part, (numbers, labels) in given["features"].items():
-        assert len(numbers) == len(labels) == min(25, data.counts[part])
-        everything = extract_features(trained, data.part(part)[torch.arange(data.counts[part])].images)
+        assert len(numbers) == len(labels) == min(25, data.plan.counts[part])
+        everything = extract_features(trained, data.part(part)[torch.arange(data.plan.counts[part])].images)
         for number, label in zip(numbers, labels, strict=True):
             same = np.flatnonzero(np.isclose(everything, number, atol=1e-6).all(1))
             assert label in data.part(part).target.numpy()[same]
-    assert given["outcome"].names.tolist() == data.records.names[data.split.test].tolist()
+    assert given["outcome"].names.tolist() == data.plan.records.names[data.plan.split.test].tolist()
 
 
 def test_a_val_part_that_is_the_test_part_is_not_drawn_twice(module, monkeypatch, tmp_path) -> None:
     trained, data = module
-    object.__setattr__(data.split, "val_is_test", True)
+    object.__setattr__(data.plan.split, "val_is_test", True)
 
     given = run_report(trained, data, monkeypatch, tmp_path)
 

@@ -6,18 +6,18 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from agebench.data.datamodule import ImageDataModule
+from agebench.data.packed import PackedImages
 from agebench.errors import UserError
 
 
-def export_tree(data: ImageDataModule, folder: Path) -> int:
+def export_tree(images: PackedImages, folder: Path) -> int:
     """Write `folder/<part>/<label>/<name>` for every image of the split: `train/10s/...`, as torchvision's ImageFolder.
 
     Files are copied byte for byte; images that are in no file of their own (MNIST's) become PNG. Where val is the test
     part, as in some lectures, there is `train` and `val` and no `test`.
 
     Args:
-        data: The data set, set up, so that broken images are known and left out.
+        images: The packed images.
         folder: Where to; must be empty or not exist.
 
     Returns:
@@ -28,7 +28,7 @@ def export_tree(data: ImageDataModule, folder: Path) -> int:
     """
     make_empty(folder)
     try:
-        return _export(data, folder)
+        return _export(images, folder)
     except BaseException as error:  # also Ctrl-C: half a tree would be taken for a whole one
         shutil.rmtree(folder, ignore_errors=True)
         if not isinstance(error, OSError):
@@ -39,16 +39,17 @@ def export_tree(data: ImageDataModule, folder: Path) -> int:
         ) from error
 
 
-def _export(data: ImageDataModule, folder: Path) -> int:
-    parts = ("train", "val") if data.split.val_is_test else ("train", "val", "test")
-    jobs = [(part, row) for part in parts for row in data.in_reading_order(data.split.part(part)).tolist()]
+def _export(images: PackedImages, folder: Path) -> int:
+    plan = images.plan
+    parts = ("train", "val") if plan.split.val_is_test else ("train", "val", "test")
+    jobs = [(part, row) for part in parts for row in images.in_reading_order(plan.split.part(part)).tolist()]
     for part, row in tqdm(jobs, desc="exporting", unit="img", disable=None, leave=False):
-        label = data.target.label_names[data.target.labels[row]]
-        path = folder / part / _safe(label) / _below(str(data.records.names[row]))
+        label = plan.target.label_names[plan.target.labels[row]]
+        path = folder / part / _safe(label) / _below(str(plan.records.names[row]))
         if path.exists():
-            raise UserError(f"cannot export {data.records.names[row]}: another image was written to {path} before")
+            raise UserError(f"cannot export {plan.records.names[row]}: another image was written to {path} before")
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = data.file(row)
+        content = images.file(row)
         if isinstance(content, bytes):
             path.write_bytes(content)
         else:

@@ -14,7 +14,6 @@ import os
 import shutil
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,15 +22,14 @@ from typing import BinaryIO
 
 import numpy as np
 import PIL
-import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 from tqdm import tqdm
 
 from agebench.data.records import Array, Source
 from agebench.data.resize import Resize
 from agebench.data.threads import ahead, cores
 from agebench.errors import BrokenImageError, UserError
+from agebench.files import atomic_write
 
 log = logging.getLogger(__name__)
 Done = dict[int, BrokenImageError | None]  # rows that were read, and what was wrong with them
@@ -63,7 +61,7 @@ class Store:
         self._stamps_at = -(-count * self.row_bytes // PAGE) * PAGE
         self._size = self._stamps_at + 8 * count
 
-    def fill(self, source: Source, rows: Array) -> tuple[Tensor, dict[int, str]]:
+    def fill(self, source: Source, rows: Array) -> tuple[Array, dict[int, str]]:
         """Decode those of the rows that are not there yet, on all cores, and map them.
 
         Args:
@@ -132,7 +130,7 @@ class Store:
         finally:
             lock.release()
 
-    def _map(self) -> tuple[Tensor | None, Array]:
+    def _map(self) -> tuple[Array | None, Array]:
         """Return the pixels and every row's stamp, uint64, shape (N,), both of one file whatever takes its place."""
         if not self._is_whole():
             return None, np.zeros(self.shape[0], dtype=np.uint64)
@@ -140,9 +138,7 @@ class Store:
             pixels = np.memmap(file, dtype=np.uint8, mode="r", shape=self.shape)
             file.seek(self._stamps_at)
             done = np.frombuffer(file.read(8 * self.shape[0]), dtype=np.uint64)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*not writable.*")  # nobody writes
-            return torch.from_numpy(pixels), done
+        return pixels, done
 
     def _is_whole(self) -> bool:
         return self._file.exists() and self._file.stat().st_size == self._size
@@ -268,19 +264,13 @@ class Store:
         known = self._read_broken()
         broken = {row: why for row, why in known.items() if row not in fresh} | failed
         if broken != known:
-            write_whole(self._broken, json.dumps(dict(sorted(broken.items())), indent=0).encode())
+            with atomic_write(self._broken) as part:
+                part.write_text(json.dumps(dict(sorted(broken.items())), indent=0), encoding="utf-8")
 
 
 def _runs(rows: Array) -> list[Array]:
     """Split ascending rows where one is left out."""
     return np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if len(rows) else []
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    part.write_bytes(data)
-    part.replace(path)
 
 
 def _sync(file: BinaryIO) -> None:

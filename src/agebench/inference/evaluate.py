@@ -10,9 +10,11 @@ import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from agebench import build
+from agebench.build import training as build
+from agebench.build.data import LOADED, build_planner, pack_plan
 from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
+from agebench.data.plan import Plan, Planner
 from agebench.errors import UserError
 from agebench.files import write_json
 from agebench.inference.load import make_trainer, read_checkpoint
@@ -62,18 +64,20 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
     quieten()
     L.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(config.matmul_precision)
-    data = build.build_data(config)
+    planner = build_planner(config)
     if not other:
-        _keep_split(data, run_dir, stamp["protocol"])
-    data.plan()
-    if list(data.target.label_names) != stamp["label_names"]:
+        _keep_split(planner, run_dir, stamp["protocol"])
+    plan = planner.plan()
+    if list(plan.target.label_names) != stamp["label_names"]:
         raise UserError(
-            f"{run_dir} was trained for the labels {_few(stamp['label_names'])}, and data={data.name} has "
-            f"{_few(data.target.label_names)}: choose data and data.target with the same labels"
+            f"{run_dir} was trained for the labels {_few(stamp['label_names'])}, and data={plan.name} has "
+            f"{_few(plan.target.label_names)}: choose data and data.target with the same labels"
         )
-    found = _leak_of_other(run_dir, data, same_data=same_data, allow=cfg.allow_leak) if other else {}
-    data.setup()
-    data.residency = "auto"  # the run's GPU may not be here
+    found = _leak_of_other(run_dir, plan, same_data=same_data, allow=cfg.allow_leak) if other else {}
+    images = pack_plan(config, planner, plan)
+    plan = images.plan
+    loading = {key: config.data[key] for key in LOADED}
+    data = ImageDataModule(images, seed=config.seed, **{**loading, "residency": "auto"})  # its GPU may not be here
     module = build.build_trained(config, stored)
     trainer = make_trainer(
         cfg,
@@ -88,14 +92,14 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
     predictions = module.predictions
     if predictions is None:
         raise RuntimeError("the test ended without predictions")
-    tested, bounds = describe_test(data, predictions)
+    tested, bounds = describe_test(plan, predictions)
     results = {
         "status": "completed",
         "run": str(run_dir),
         "checkpoint": path.name,
-        "protocol": data.protocol,
+        "protocol": plan.protocol,
         "trained_protocol": stamp["protocol"],
-        **describe_data(data, predictions),
+        **describe_data(plan, predictions),
         **found,
         **tested,
         "versions": versions(),
@@ -103,9 +107,9 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
     if is_first_process():
         folder.mkdir(parents=True, exist_ok=True)
         write_config(folder, cfg)
-        write_split(folder, data)
-        write_predictions(folder, data, predictions)
-        write_breakdown(folder, data, predictions, bounds=bounds)
+        write_split(folder, plan)
+        write_predictions(folder, plan, predictions)
+        write_breakdown(folder, plan, predictions, bounds=bounds)
         write_json(folder / "results.json", results)
         before = {} if other else trained.get("metrics", {})
         for name in (f"test/{short}" for short in headline(ordered=predictions.ordered, unit=predictions.unit)):
@@ -126,13 +130,13 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
     return results
 
 
-def _keep_split(data: ImageDataModule, run_dir: Path, protocol: str) -> None:
+def _keep_split(planner: Planner, run_dir: Path, protocol: str) -> None:
     """Have the split read back from the run: drawn anew, it would be another one if an image has come or gone."""
     file = run_dir / "split.csv"
     if file.is_file():
         name = protocol.split("/")[1]
-        data.make_split = lambda *given: replace(splits.column(*given, file=str(file)), name=name)
-        data.per_class = data.limit = None  # they are in it already
+        planner.split = lambda *given: replace(splits.column(*given, file=str(file)), name=name)
+        planner.per_class = planner.limit = None  # they are in it already
 
 
 def _keep_source(trained: DictConfig, cfg: DictConfig, typed: Collection[str]) -> None:
@@ -182,7 +186,7 @@ def _is_its_path(config: DictConfig) -> bool:
     return str(config.data.source._target_).rpartition(".")[2] in ("Folder", "Table")
 
 
-def _leak_of_other(run_dir: Path, data: ImageDataModule, *, same_data: bool, allow: bool) -> dict[str, Any]:
+def _leak_of_other(run_dir: Path, data: Plan, *, same_data: bool, allow: bool) -> dict[str, Any]:
     """Return what results.json says of the people whom another test set shares with the run's train part.
 
     If the test images are the run's own after all, its own leak is told again.

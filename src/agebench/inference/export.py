@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from agebench import build
+from agebench.build import training as build
 from agebench.errors import UserError, told
 from agebench.files import atomic_write, write_json
 from agebench.inference.load import read_checkpoint

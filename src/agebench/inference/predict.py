@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from omegaconf import DictConfig
 
-from agebench import build
+from agebench.build import training as build
 from agebench.data.resize import Resize
 from agebench.data.unlabelled import Unlabelled
 from agebench.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from agebench.data.datamodule import ImageDataModule
+from agebench.data.plan import Plan
 from agebench.data.readers.folders import nfc
 from agebench.data.records import Array, Records
 from agebench.data.split import PARTS, Split
@@ -23,8 +23,8 @@ COLUMNS = ("name", "part", "identity", "label")  # of a run's split.csv
 NUMBER = re.compile(r"[0-9]+")
 
 
-def audit_tested(data: ImageDataModule, rows: Array) -> dict[str, Any]:
-    """Audit a data module's own split, of its test part the given rows alone, int64, shape (n,)."""
+def audit_tested(data: Plan, rows: Array) -> dict[str, Any]:
+    """Audit a plan's own split, of its test part the given rows alone, int64, shape (n,)."""
     return audit(data.records, data.target, replace(data.split, test=data.split.test[rows]))
 
 
@@ -54,9 +54,7 @@ def read_split(run_dir: Path) -> dict[str, Array] | None:
         return None
 
 
-def check_people(
-    trained: dict[str, Array], data: ImageDataModule, *, same_data: bool, allow: bool
-) -> dict[str, Any] | None:
+def check_people(trained: dict[str, Array], data: Plan, *, same_data: bool, allow: bool) -> dict[str, Any] | None:
     """Refuse to test on images, or on people, that a run was trained on.
 
     People of the run's val part chose its epoch but taught it nothing: they are told of, not refused. Other data name
@@ -108,7 +106,7 @@ def check_people(
     return {"images": images, "identities": count, **(leak(found) or {})}
 
 
-def tells_people(trained: dict[str, Array], data: ImageDataModule) -> bool:
+def tells_people(trained: dict[str, Array], data: Plan) -> bool:
     """Return whether both a run and another data set say by name who is in their images."""
     people = _people(data.records, same_data=False)[data.split.test]
     return bool((people != "").any() and (_keys(trained["identity"], same_data=False) != "").any())
@@ -123,19 +121,19 @@ def _tell_same_names(tested: Array, trained: Array) -> None:
         log.warning("%s are called as images that the model was trained on: make sure that they are others", of)
 
 
-def is_own_test(trained: dict[str, Array], data: ImageDataModule, *, same_data: bool) -> bool:
+def is_own_test(trained: dict[str, Array], data: Plan, *, same_data: bool) -> bool:
     """Return whether data tests the very images that a run tests itself."""
     own = trained["name"][trained["part"] == "test"]
     return same_data and set(own.tolist()) == set(data.records.names[data.split.test].tolist())
 
 
-def own_leak(trained: dict[str, Array], data: ImageDataModule) -> dict[str, Any] | None:
+def own_leak(trained: dict[str, Array], data: Plan) -> dict[str, Any] | None:
     """Return the block `leak` of a run's own test images, by the train part that it really had."""
     people = _people(data.records, same_data=True)[data.split.test]
     return leak(_look_up(trained, trained["identity"], data, people))
 
 
-def _look_up(trained: dict[str, Array], theirs: Array, data: ImageDataModule, people: Array) -> dict[str, Any]:
+def _look_up(trained: dict[str, Array], theirs: Array, data: Plan, people: Array) -> dict[str, Any]:
     """Audit the split whose train and val are the run's and whose test is the data's."""
     label = {name: i for i, name in enumerate(data.target.label_names)}
     known, rows = np.isin(trained["part"], ("train", "val")), data.split.test

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from agebench.data.datamodule import ImageDataModule
+from agebench.data.plan import Plan
 from agebench.data.split import PARTS, test_sha
 from agebench.files import write_csv
 from agebench.leakage.audit import leak
@@ -15,32 +15,32 @@ from agebench.leakage.seen_in_training import audit_tested
 from agebench.metrics import breakdown
 from agebench.metrics.bootstrap import group_codes, intervals, resamples_for
 from agebench.metrics.compute import is_finite
-from agebench.module import Predictions
+from agebench.metrics.predictions import Predictions
 
 Array = npt.NDArray[Any]
 SEED = 0  # of the resamples, whatever the run's: intervals of the same answers are the same
 
 
-def write_split(folder: Path, data: ImageDataModule) -> None:
+def write_split(folder: Path, plan: Plan) -> None:
     """Write split.csv (who is in which part), and missing.csv and broken.csv if there is need."""
-    people = data.records.columns.get("identity")
+    people = plan.records.columns.get("identity")
     rows = [
-        (data.records.names[row], part, "" if people is None else people[row], data.target.label_names[label])
+        (plan.records.names[row], part, "" if people is None else people[row], plan.target.label_names[label])
         for part in PARTS
-        for row, label in zip(data.split.part(part), data.target.labels[data.split.part(part)], strict=True)
+        for row, label in zip(plan.split.part(part), plan.target.labels[plan.split.part(part)], strict=True)
     ]
     write_csv(folder / "split.csv", ("name", "part", "identity", "label"), rows)
-    write_losses(folder, data)
+    write_losses(folder, plan)
 
 
-def write_losses(folder: Path, data: ImageDataModule) -> None:
+def write_losses(folder: Path, plan: Plan) -> None:
     """Write missing.csv (images that the data set lists and that are not there) and broken.csv, if there are any.
 
     Lists of an earlier time go if there are none.
     """
     for file, columns, rows in (
-        ("missing.csv", ("name",), [(name,) for name in data.missing]),
-        ("broken.csv", ("name", "reason"), list(data.broken.items())),
+        ("missing.csv", ("name",), [(name,) for name in plan.missing]),
+        ("broken.csv", ("name", "reason"), list(plan.broken.items())),
     ):
         if rows:
             write_csv(folder / file, columns, rows)
@@ -48,34 +48,34 @@ def write_losses(folder: Path, data: ImageDataModule) -> None:
             (folder / file).unlink(missing_ok=True)
 
 
-def write_predictions(folder: Path, data: ImageDataModule, predictions: Predictions) -> None:
+def write_predictions(folder: Path, plan: Plan, predictions: Predictions) -> None:
     """Write predictions.csv: one row a test image with its name, person, label, estimate, posterior and protocol."""
-    rows = data.split.test[predictions.rows]
-    people = data.records.columns.get("identity")
-    names = data.target.label_names
+    rows = plan.split.test[predictions.rows]
+    people = plan.records.columns.get("identity")
+    names = plan.target.label_names
     columns = ("name", "identity", "target", "point", *(f"p({name})" for name in names), "protocol")
-    point = predictions.point if data.target.ordered else [names[int(p)] for p in predictions.point]
+    point = predictions.point if plan.target.ordered else [names[int(p)] for p in predictions.point]
     body = (
         (
-            data.records.names[row],
+            plan.records.names[row],
             "" if people is None else people[row],
             names[predictions.target[i]],
             point[i],
             *(f"{p:.6g}" for p in predictions.posterior[i]),
-            data.protocol,
+            plan.protocol,
         )
         for i, row in enumerate(rows)
     )
     write_csv(folder / "predictions.csv", columns, body)
 
 
-def describe_test(data: ImageDataModule, predictions: Predictions) -> tuple[dict[str, Any], dict[str, Array]]:
+def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return what results.json says of a test, and the intervals in it as `agebench.metrics.bootstrap` has them.
 
     The former holds `metrics`, their 95% `intervals`, and `bootstrap`: over what was resampled, and how often. A loss
     that is no mean over images under the head's own weights has no interval.
     """
-    people = who_is_in(data, predictions)
+    people = who_is_in(plan, predictions)
     groups = group_codes(people, len(predictions.rows))[1]
     resamples = resamples_for(groups)
     losses, weights = predictions.losses, predictions.weights
@@ -89,57 +89,57 @@ def describe_test(data: ImageDataModule, predictions: Predictions) -> tuple[dict
     return {"metrics": predictions.metrics, "intervals": told, "bootstrap": about}, bounds
 
 
-def write_breakdown(folder: Path, data: ImageDataModule, predictions: Predictions, *, bounds: dict[str, Array]) -> None:
+def write_breakdown(folder: Path, plan: Plan, predictions: Predictions, *, bounds: dict[str, Array]) -> None:
     """Write per_class.csv, for ages error_by_decade.csv, and for ages in years cs_curve.csv.
 
     None is written of a network that has diverged.
     """
     if not is_finite(predictions):
         return
-    write_csv(folder / "per_class.csv", *breakdown.per_class(predictions, data.target.label_names, bounds))
+    write_csv(folder / "per_class.csv", *breakdown.per_class(predictions, plan.target.label_names, bounds))
     if predictions.unit in ("years", "decades"):
         write_csv(folder / "error_by_decade.csv", *breakdown.error_by_decade(predictions, bounds))
     if predictions.unit == "years":
         write_csv(folder / "cs_curve.csv", *breakdown.cs_curve(predictions, bounds))
 
 
-def data_sha(data: ImageDataModule) -> str:
+def data_sha(plan: Plan) -> str:
     """Return 16 hex digits that stand for every image of every part with its label: of all that a run works on.
 
     Images that are missing or broken, lists and labels that somebody edits change it, though the config is the same.
     """
-    rows = [data.split.part(part) for part in PARTS]
+    rows = [plan.split.part(part) for part in PARTS]
     lines = [
         f"{part}|{name}|{label}"
         for part, each in zip(PARTS, rows, strict=True)
-        for name, label in zip(data.records.names[each], data.target.labels[each], strict=True)
+        for name, label in zip(plan.records.names[each], plan.target.labels[each], strict=True)
     ]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
-def describe_data(data: ImageDataModule, predictions: Predictions | None = None) -> dict[str, Any]:
+def describe_data(plan: Plan, predictions: Predictions | None = None) -> dict[str, Any]:
     """Return what results.json says of the data, and of what it leaks about the images that are tested.
 
     Args:
-        data: Set up.
+        plan: Of the data.
         predictions: Of the images that were really tested: a trainer limit leaves some out. None before the test.
     """
-    rows = np.arange(len(data.split.test)) if predictions is None else predictions.rows
+    rows = np.arange(len(plan.split.test)) if predictions is None else predictions.rows
     return {
-        "data_sha": data_sha(data),
-        "split_sha": test_sha(data.records, data.split.test[rows]),
+        "data_sha": data_sha(plan),
+        "split_sha": test_sha(plan.records, plan.split.test[rows]),
         "data": {
-            **data.counts,
+            **plan.counts,
             "test": len(rows),
-            "val_is_test": data.split.val_is_test,
-            "missing": len(data.missing),
-            "broken": len(data.broken),
+            "val_is_test": plan.split.val_is_test,
+            "missing": len(plan.missing),
+            "broken": len(plan.broken),
         },
-        "leak": leak(audit_tested(data, rows)),
+        "leak": leak(audit_tested(plan, rows)),
     }
 
 
-def who_is_in(data: ImageDataModule, predictions: Predictions) -> Any:
+def who_is_in(plan: Plan, predictions: Predictions) -> Any:
     """Return whose each predicted image is, shape (N,), or None if the data does not say."""
-    people = data.records.columns.get("identity")
-    return None if people is None else people[data.split.test[predictions.rows]]
+    people = plan.records.columns.get("identity")
+    return None if people is None else people[plan.split.test[predictions.rows]]

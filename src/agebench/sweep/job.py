@@ -126,7 +126,7 @@ def check_points(context: Context, configs: Sequence[DictConfig]) -> None:
 
 
 def _check_points(nodes: list[dict[str, Any]], line: Connection) -> None:
-    from agebench.build import check_parts
+    from agebench.build.training import check_parts
 
     threading.Thread(target=_follow_parent, daemon=True).start()
     logging.disable()  # each run says it itself

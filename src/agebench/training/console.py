@@ -27,13 +27,12 @@ def device_name(trainer: L.Trainer) -> str:
 
 def announce(cfg: DictConfig, data: ImageDataModule, module: ImageModule, trainer: L.Trainer) -> None:
     """Tell of the data, the network and the machine, and warn of people who are on two sides of the split."""
-    counts = ", ".join(f"{part} {count:,}" for part, count in data.counts.items())
-    log.info("data      %s: %s images of %d labels", data.protocol, counts, data.target.num_labels)
-    audited = audit(data.records, data.target, data.split)
+    counts = ", ".join(f"{part} {count:,}" for part, count in data.plan.counts.items())
+    log.info("data      %s: %s images of %d labels", data.plan.protocol, counts, data.plan.target.num_labels)
+    audited = audit(data.plan.records, data.plan.target, data.plan.split)
     if audited["test_identity_in_train"] or audited["val_identity_in_train"]:
-        log.warning("data/split=%s %s", data.split.name, verdict(audited))
-    shape = (data.channels, data.image_size, data.image_size)
-    log.info("model\n%s", summarise_model(module.model, shape))
+        log.warning("data/split=%s %s", data.plan.split.name, verdict(audited))
+    log.info("model\n%s", summarise_model(module.model, data.image_shape))
     log.info(
         "training  on %s (%d CPU threads), precision %s, %d images a step, %s steps an epoch",
         device_name(trainer),

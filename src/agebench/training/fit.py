@@ -16,13 +16,15 @@ from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from agebench import build
+from agebench.build import training as build
+from agebench.build.data import build_images
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import FailedError, UserError, reason
 from agebench.files import write_json
+from agebench.metrics.predictions import Predictions
 from agebench.models.summary import count_parameters
 from agebench.models.weights import hash_tensors
-from agebench.module import ImageModule, Predictions
+from agebench.module import ImageModule
 from agebench.runs.folder import check_folder, is_first_process, write_config
 from agebench.runs.identity import config_hash, git_commit, versions
 from agebench.runs.tables import data_sha, describe_data, describe_test, write_breakdown, write_predictions, write_split
@@ -66,7 +68,7 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
     wanted = config_hash(config)
     with _claimed(run_dir) if first else nullcontext():
         before = resume.read_before(run_dir)
-        done = resume.finished(run_dir, before, config=wanted, sha=lambda: data_sha(_data(cfg)))
+        done = resume.finished(run_dir, before, config=wanted, sha=lambda: data_sha(build_images(cfg).plan))
         if done is not None:
             return done
         if cfg.resume not in ("auto", False) and before.get("config") not in (None, wanted):
@@ -99,12 +101,6 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
                 write_json(run_dir / "results.json", results)
 
 
-def _data(cfg: DictConfig) -> ImageDataModule:
-    data = build.build_data(cfg)
-    data.setup()
-    return data
-
-
 def quieten() -> None:
     """Leave to the reader what Lightning says that helps, and drop what it says at every run."""
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -135,8 +131,9 @@ def _fit(
     if not torch.cuda.device_count():
         # Lightning sets it; torch then looks for NVML's library at every optimizer step, 0.15 ms each.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-    data = _data(cfg)
-    monitor, mode = build.build_monitor(cfg, unit=data.target.unit)
+    data = build.build_data(cfg)
+    plan = data.plan
+    monitor, mode = build.build_monitor(cfg, unit=plan.target.unit)
     callbacks = build.build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)
     module = build.build_module(cfg, data, kind=TurnModule if takes_turns(cfg, callbacks) else ImageModule)
     speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
@@ -145,8 +142,8 @@ def _fit(
 
     total, trainable = count_parameters(module.model)
     results |= {
-        "protocol": data.protocol,
-        **describe_data(data),
+        "protocol": plan.protocol,
+        **describe_data(plan),
         "params": {"total": total, "trainable": trainable},
         "versions": versions(),
         "git": git_commit(),
@@ -160,7 +157,7 @@ def _fit(
     if first:
         resume.prepare(run_dir, start)
         write_json(run_dir / "results.json", results)
-        write_split(run_dir, data)
+        write_split(run_dir, plan)
         announce(cfg, data, module, trainer)
         if start.checkpoint:
             log.info("resumed   after epoch %d, whose end is in %s", start.epochs, start.checkpoint)
@@ -168,7 +165,7 @@ def _fit(
     for board in boards:
         if start.checkpoint:
             board.go_on(start.step)
-        board.declare_hparams(hparams(cfg, config, data.protocol))
+        board.declare_hparams(hparams(cfg, config, plan.protocol))
 
     speed.begin()
     try:
@@ -197,11 +194,11 @@ def _fit(
     if not first:
         return float(best["value"])
 
-    results |= describe_data(data, predictions)
-    tested, bounds = describe_test(data, predictions)
+    results |= describe_data(plan, predictions)
+    tested, bounds = describe_test(plan, predictions)
     results |= tested
-    write_predictions(run_dir, data, predictions)
-    write_breakdown(run_dir, data, predictions, bounds=bounds)
+    write_predictions(run_dir, plan, predictions)
+    write_breakdown(run_dir, plan, predictions, bounds=bounds)
     for logger in trainer.loggers:
         logger.log_metrics({f"best/{monitor}": best["value"]}, step=trainer.global_step)
     if cfg.report:

@@ -11,8 +11,9 @@ from torch import Tensor
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.split import PARTS
 from agebench.leakage.seen_in_training import tell_leak
+from agebench.metrics.predictions import Predictions
 from agebench.models.classifier import classifier_layers
-from agebench.module import ImageModule, Predictions
+from agebench.module import ImageModule
 from agebench.report.outcome import Outcome
 from agebench.report.projector import write_projector
 from agebench.report.write import write_report
@@ -55,7 +56,7 @@ def write_run_report(
     """Write report/ of a run; TensorBoard gets the figures, and the test's features to look around in, if it is on."""
     features = {}
     for part in PARTS:
-        if part == "val" and data.split.val_is_test:
+        if part == "val" and data.plan.split.val_is_test:
             continue
         pixels = data.part(part)
         chosen = np.sort(np.random.default_rng(0).permutation(len(pixels))[:MOST])
@@ -64,16 +65,16 @@ def write_run_report(
         features[part] = extract_features(module, batch.images), batch.target.cpu().numpy()
         if part == "test":
             tested, images = chosen, batch.images
-    leak = describe_data(data, predictions)["leak"]
+    leak = describe_data(data.plan, predictions)["leak"]
     outcome = Outcome(
-        names=data.records.names[data.split.test[predictions.rows]],
+        names=data.plan.records.names[data.plan.split.test[predictions.rows]],
         target=predictions.target,
         posterior=predictions.posterior,
         point=predictions.point,
-        values=data.target.values,
-        label_names=data.target.label_names,
-        ordered=data.target.ordered,
-        unit=data.target.unit,
+        values=data.plan.target.values,
+        label_names=data.plan.target.label_names,
+        ordered=data.plan.target.ordered,
+        unit=data.plan.target.unit,
         note=tell_leak(leak) if leak else "",
         lookup_mae=leak["lookup_mae"] if leak else None,
     )
@@ -82,7 +83,7 @@ def write_run_report(
         history=history,
         outcome=outcome,
         features=features,
-        title=f"{data.protocol} · {type(module.model).__name__}",
+        title=f"{data.plan.protocol} · {type(module.model).__name__}",
         writer=writer,
         step=0 if writer is None else module.trainer.global_step,
     )

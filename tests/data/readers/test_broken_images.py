@@ -16,6 +16,9 @@ from PIL import Image
 
 from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
+from agebench.data.packed import pack
+from agebench.data.plan import Planner
+from agebench.data.resize import Resize
 from agebench.data.sources.folder import Folder
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (20, 16, 3), dtype=np.uint8)
@@ -109,21 +112,12 @@ def read(root: Path, odd: bytes) -> ImageDataModule:
         for i in range(6):
             PHOTO.save(root / "pets" / kind / f"{i}.png")
     (root / "pets" / "cat" / "odd.jpg").write_bytes(odd)
-    data = ImageDataModule(
-        Folder(str(root / "pets")),
-        splits.random,
-        name="pets",
-        target="class",
-        image_size=10,
-        channels=3,
-        batch_size=4,
-        cache=str(root / "cache"),
-        seed=0,
-    )
+    source = Folder(str(root / "pets"))
+    plan = Planner(source, splits.random, name="pets", target="class").plan()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        data.setup()
-    return data
+        images = pack(source, plan, resize=Resize(10, 3), cache=root / "cache")
+    return ImageDataModule(images, batch_size=4, seed=0)
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -132,10 +126,10 @@ def test_a_broken_image_is_listed_with_its_reason_and_in_no_part(tmp_path: Path,
 
     data = read(tmp_path, content)
 
-    assert list(data.broken) == ["cat/odd.jpg"]
-    assert re.search(reason, data.broken["cat/odd.jpg"]), data.broken
-    assert sum(data.counts.values()) == 12
-    used = np.concatenate([data.records.names[data.split.part(part)] for part in ("train", "val", "test")])
+    assert list(data.plan.broken) == ["cat/odd.jpg"]
+    assert re.search(reason, data.plan.broken["cat/odd.jpg"]), data.plan.broken
+    assert sum(data.plan.counts.values()) == 12
+    used = np.concatenate([data.plan.records.names[data.plan.split.part(part)] for part in ("train", "val", "test")])
     assert "cat/odd.jpg" not in used
 
 
@@ -145,13 +139,13 @@ def test_an_unusual_image_becomes_the_pixels_that_it_shows(tmp_path: Path, kind:
 
     data = read(tmp_path, content)
 
-    assert data.broken == {}
+    assert data.plan.broken == {}
     expected = np.asarray(shown.resize((10, 10), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     found = [
         pixels.numpy()
         for part in ("train", "val", "test")
-        for row, pixels in enumerate(data.part(part)[torch.arange(data.counts[part])].images)
-        if data.records.names[data.split.part(part)[row]] == "cat/odd.jpg"
+        for row, pixels in enumerate(data.part(part)[torch.arange(data.plan.counts[part])].images)
+        if data.plan.records.names[data.plan.split.part(part)[row]] == "cat/odd.jpg"
     ]
     np.testing.assert_array_equal(found, [expected])
 

@@ -15,6 +15,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from agebench.build.data import LOADED, build_images, build_planner
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import UserError, did_you_mean, told
 from agebench.heads.base import Head
@@ -36,10 +37,8 @@ LOWER_IS_BETTER = ("loss", "loss_step", "mae", "rmse", "nll")
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:
-    """Return the data module, before any file is read."""
-    node = _plain(cfg.data, without=("normalise", "root", "columns"))
-    data: ImageDataModule = instantiate(node, seed=cfg.seed, cache=cfg.paths.cache, _convert_="all")
-    return data
+    """Return the data module of a config, its images packed."""
+    return ImageDataModule(build_images(cfg), seed=cfg.seed, **{key: cfg.data[key] for key in LOADED})
 
 
 def _plain(node: DictConfig, *, without: tuple[str, ...]) -> dict[str, Any]:
@@ -121,7 +120,7 @@ def build_normalise(cfg: DictConfig, data: ImageDataModule, model: nn.Module) ->
     if choice not in (*STATISTICS, "dataset", "auto"):
         raise UserError(f"data.normalise={choice} is not known: use auto, dataset, {', '.join(STATISTICS)}")
     path = cfg.model.checkpoint_path
-    if path and choice == "auto" and (stored := _stored_statistics(path, data.channels)):
+    if path and choice == "auto" and (stored := _stored_statistics(path, cfg.data.channels)):
         return stored
     weights = cfg.model.pretrained or path
     known = getattr(model, "pretrained_cfg", None) if weights and choice == "auto" else None
@@ -130,8 +129,8 @@ def build_normalise(cfg: DictConfig, data: ImageDataModule, model: nn.Module) ->
     elif choice in STATISTICS:
         mean, std = list(STATISTICS[choice][:3]), list(STATISTICS[choice][3:])
     else:
-        return Normalise(*data.statistics())
-    if data.channels == 1:  # a grey image of a colour statistic: the channels' average
+        return Normalise(*data.images.statistics())
+    if cfg.data.channels == 1:  # a grey image of a colour statistic: the channels' average
         mean, std = [sum(mean) / 3], [sum(std) / 3]
     return Normalise(mean, std)
 
@@ -192,9 +191,8 @@ def check_parts(cfg: DictConfig) -> None:
     Raises:
         UserError: If the data, the split, the head or the augmentation cannot be had together.
     """
-    data = build_data(cfg)
-    data.plan()
-    build_head(cfg, data.target.values.tolist(), ordered=data.target.ordered)
+    target = build_planner(cfg).plan().target
+    build_head(cfg, target.values.tolist(), ordered=target.ordered)
     _build("augment", cfg.augment)
 
 
@@ -231,13 +229,14 @@ def build_trained(cfg: DictConfig, stored: dict[str, Any]) -> ImageModule:
 
 def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModule] = ImageModule) -> ImageModule:
     """Return the LightningModule for data that is set up."""
-    target = data.target
+    plan = data.plan
+    target = plan.target
     head = build_head(cfg, target.values.tolist(), ordered=target.ordered)
     augment = _build("augment", cfg.augment)
-    train = torch.from_numpy(target.labels[data.split.train])
+    train = torch.from_numpy(target.labels[plan.split.train])
     head.see(torch.bincount(train, minlength=target.num_labels))
     torch.manual_seed(cfg.seed)  # the weights do not depend on what happened before
-    model = build_model(cfg, channels=data.channels, num_outputs=head.num_outputs, image_size=data.image_size)
+    model = build_model(cfg, channels=cfg.data.channels, num_outputs=head.num_outputs, image_size=cfg.data.image_size)
     monitor, mode = build_monitor(cfg, unit=target.unit)
     if data.steps_per_epoch == 0:
         raise UserError("no training batch has two images: give more data, or a smaller data.batch_size")
@@ -264,7 +263,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
     stamp = {
         "started_in": str(Path.cwd()),
         "config": OmegaConf.to_container(cfg, resolve=True),
-        "protocol": data.protocol,
+        "protocol": plan.protocol,
         "label_names": list(target.label_names),
         "target": target.name,
         "values": target.values.tolist(),

@@ -1,0 +1,173 @@
+"""Which images are used, with which labels, in which part: decided before an image is opened."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from agebench.data import split as splits
+from agebench.data.protocol import target_name
+from agebench.data.records import Array, Records, Source
+from agebench.data.split import PARTS, Split
+from agebench.data.target import Target, make_target
+from agebench.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Records, labels and split of a data set.
+
+    Args:
+        name: The data set's name in protocols and folders.
+        protocol: `dataset/split/target`: only results of the same protocol can be compared.
+        listed: Every record that the source lists, N of them.
+        rows: Row of each used record among those, int64, shape (n,), ascending.
+        records: The records whose image exists, n of them.
+        target: Their labels.
+        split: Rows of the records in train, val and test.
+        missing: Names of listed images that do not exist, shape (N - n,).
+        broken: Names of images that cannot be decoded, with the reason; known once the images are packed.
+    """
+
+    name: str
+    protocol: str
+    listed: Records
+    rows: Array
+    records: Records
+    target: Target
+    split: Split
+    missing: Array
+    broken: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of images of each part."""
+        return {part: len(self.split.part(part)) for part in PARTS}
+
+    @property
+    def used(self) -> Array:
+        """Rows of the records that are in any part, int64, ascending."""
+        return np.unique(np.concatenate([self.split.part(part) for part in PARTS]))
+
+    def without(self, broken: Mapping[int, str], *, require_all: bool) -> "Plan":
+        """Return the plan without images that cannot be decoded, and log a warning if there are any.
+
+        They leave the split after it is drawn, so that the first run and the second one test the same people.
+
+        Args:
+            broken: Reason by row of `listed`.
+            require_all: Whether a broken image is an error.
+
+        Raises:
+            UserError: If an image is broken and all are required, or a part has no image left.
+        """
+        if not broken:
+            return self
+        reasons = {str(self.listed.names[row]): why for row, why in sorted(broken.items())}
+        gone = np.isin(self.rows, list(broken))
+        lost = {part: int(gone[self.split.part(part)].sum()) for part in PARTS}
+        examples = ", ".join(f"{name} ({why})" for name, why in list(reasons.items())[:3])
+        text = f"{len(broken):,} of the used images cannot be decoded ({_format_counts(lost)}): {examples}"
+        _warn_or_refuse(text, "broken.csv", require_all=require_all)
+        train, val, test = (rows[~gone[rows]] for rows in map(self.split.part, PARTS))
+        split = replace(self.split, train=train, val=val, test=test)
+        splits.check(split)
+        return replace(self, split=split, broken=reasons)
+
+
+class Planner:
+    """Draws up the plan of a data set from its source, its target and its split.
+
+    Args:
+        source: Lists the images and what is known about them.
+        split: Takes (records, labels) and returns a Split.
+        name: The data set's name in protocols and folders.
+        target: `class`, `decade`, `age` or `bins`.
+        bins: Lower edges in years, for the target `bins`.
+        per_class: Keep at most this many train images of each label.
+        limit: Keep at most this many images of each part.
+        require_all: Whether a missing or broken image is an error instead of a warning.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        split: Callable[[Records, Array], Split],
+        *,
+        name: str,
+        target: str,
+        bins: Sequence[float] | None = None,
+        per_class: int | None = None,
+        limit: int | None = None,
+        require_all: bool = False,
+    ) -> None:
+        self.source, self.split, self.name = source, split, name
+        self.target, self.bins = target, bins
+        self.per_class, self.limit, self.require_all = per_class, limit, require_all
+
+    def plan(self, *, listed: bool = False) -> Plan:
+        """Work out records, labels and split; no image is opened.
+
+        Args:
+            listed: Whether to plan with every image that the data set lists, even if its file does not exist.
+
+        Raises:
+            UserError: If the source has no images, or target or split cannot be had from its records.
+        """
+        if not listed:
+            self.source.prepare()
+        everything = self.source.records()
+        present = np.ones(len(everything), dtype=bool) if listed else self.source.present()
+        rows, missing = np.flatnonzero(present), everything.names[~present]
+        target = make_target(everything, self.target, bins=self.bins)
+        if len(rows) == 0:
+            raise UserError(
+                f"data={self.name} lists {len(present):,} images and none of them exists "
+                f"(the first is {everything.names[0]}): check data.root"
+            )
+        records = everything if len(rows) == len(present) else everything.take(rows)
+        labels = target.labels[rows]
+        split = self.split(records, labels)
+        splits.check(split)
+        split = splits.cap(split, labels, per_class=self.per_class, limit=self.limit)
+        plan = Plan(
+            name=self.name,
+            protocol=f"{self.name}/{split.name}/{target_name(self.target, self.bins)}",
+            listed=everything,
+            rows=rows,
+            records=records,
+            target=replace(target, labels=labels),
+            split=split,
+            missing=missing,
+        )
+        self._report(plan)
+        return plan
+
+    def _report(self, plan: Plan) -> None:
+        """Warn about missing images and a val part that is the test part; refuse an empty part."""
+        if len(plan.missing):
+            text = (
+                f"{len(plan.missing):,} of the {len(plan.listed):,} images that data={self.name} lists do not exist, "
+                f"such as {', '.join(map(str, plan.missing[:3]))}; used are {_format_counts(plan.counts)}"
+            )
+            _warn_or_refuse(text, "missing.csv", require_all=self.require_all)
+        splits.check(plan.split)
+        if plan.split.val_is_test:
+            log.warning(
+                "data/split=%s validates on its test images, as its lecture does: choosing an epoch or a "
+                "hyperparameter by val makes the test result optimistic",
+                plan.split.name,
+            )
+
+
+def _warn_or_refuse(text: str, table: str, *, require_all: bool) -> None:
+    if require_all:
+        raise UserError(f"{text}; data.require_all=true needs every image")
+    log.warning("%s; they are left out (full list: %s)", text, table)
+
+
+def _format_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{part} {count:,}" for part, count in counts.items())
