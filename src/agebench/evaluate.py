@@ -20,10 +20,10 @@ def evaluate(cfg: Any) -> None:
     from agebench.cli.rules import RUN_RULES, check_rules
 
     check_rules(cfg, RUN_RULES)
-    from agebench.inference.evaluate import retest
+    from agebench.inference.evaluate import evaluate_run
 
     keys = {_key(override) for override in HydraConfig.get().overrides.task}
-    retest(cfg, Path(HydraConfig.get().runtime.output_dir), typed=keys)
+    evaluate_run(cfg, Path(HydraConfig.get().runtime.output_dir), typed=keys)
 
 
 def with_own_data(arguments: Sequence[str]) -> list[str]:

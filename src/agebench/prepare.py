@@ -16,7 +16,7 @@ def prepare(cfg: Any) -> None:
     from agebench.build.data import build_images
     from agebench.data.image_tree import export_tree, make_empty
     from agebench.data.split import PARTS
-    from agebench.runs.tables import write_losses
+    from agebench.runs.tables import write_missing_and_broken
 
     log = logging.getLogger("agebench.prepare")
     tree = None if cfg.export is None else Path(str(cfg.export)).expanduser()
@@ -38,7 +38,7 @@ def prepare(cfg: Any) -> None:
     log.info("packed as uint8 %s, %s, in %s", side, f"{images.num_bytes / 2**20:,.1f} MiB", images.store.folder)
     losses = {"missing": len(data.missing), "broken": len(data.broken)}
     try:
-        write_losses(images.store.folder, data)
+        write_missing_and_broken(images.store.folder, data)
     except OSError as error:  # a cache that others have packed may be theirs alone to write
         log.warning("cannot list what is missing or broken in %s: %s", images.store.folder, error.strerror or error)
         losses = {}

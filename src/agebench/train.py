@@ -35,9 +35,10 @@ def train(cfg: Any) -> float | None:
             f"trainer.devices={cfg.trainer.devices} in a sweep needs the launcher that is agebench's own, or tasks "
             f"that SLURM starts, one a device: leave out hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
         )
+    from agebench.sweep import job
     from agebench.training.fit import fit
 
-    best = fit(cfg, Path(hydra.runtime.output_dir))
+    best = fit(cfg, Path(hydra.runtime.output_dir), progress=job.reporter)
     return None if math.isnan(best) else best
 
 

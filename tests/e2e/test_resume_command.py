@@ -30,13 +30,13 @@ def interrupt(monkeypatch):
             if trainer.current_epoch == 2:
                 raise KeyboardInterrupt
 
-    make = fitting._trainer
+    make = fitting.make_trainer
 
-    def once(cfg, run_dir, callbacks):
-        monkeypatch.setattr(fitting, "_trainer", make)
-        return make(cfg, run_dir, [*callbacks, CtrlC()])
+    def once(cfg, run_dir, callbacks, **more):
+        monkeypatch.setattr(fitting, "make_trainer", make)
+        return make(cfg, run_dir, [*callbacks, CtrlC()], **more)
 
-    return lambda: monkeypatch.setattr(fitting, "_trainer", once)
+    return lambda: monkeypatch.setattr(fitting, "make_trainer", once)
 
 
 def test_a_folder_is_all_it_takes_to_go_on(command, tmp_path, interrupt, capsys):

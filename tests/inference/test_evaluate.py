@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agebench.inference.evaluate import retest
+from agebench.inference.evaluate import evaluate_run
 from agebench.training.fit import fit
 
 BASE = (
@@ -45,7 +45,9 @@ def evaluate(compose_config, tmp_path):
     """Return a function that tests a run again and returns the folder of the results."""
 
     def start(run_dir: Path, *overrides: str) -> Path:
-        retest(compose_config(f"run={run_dir}", "accelerator=cpu", *overrides, name="evaluate"), tmp_path / "again")
+        evaluate_run(
+            compose_config(f"run={run_dir}", "accelerator=cpu", *overrides, name="evaluate"), tmp_path / "again"
+        )
         return tmp_path / "again"
 
     return start

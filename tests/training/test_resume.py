@@ -15,6 +15,8 @@ from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agebench.errors import UserError
+from agebench.runs import description
+from agebench.runs import writer as writing
 from agebench.runs.identity import config_hash
 from agebench.training import fit as fitting
 from agebench.training import resume
@@ -62,7 +64,7 @@ def one_thread():
 @pytest.fixture
 def train(compose_config, monkeypatch):
     """Return a function that trains into a folder; `act` takes place in a hook of an epoch, or where `inside` says."""
-    make_trainer, write = fitting._trainer, fitting.write_json
+    make_trainer, write = fitting.make_trainer, writing.write_json
 
     def start(folder: Path, *overrides: str, at=None, act=None, inside=None) -> float | None:
         dead = False
@@ -72,12 +74,12 @@ def train(compose_config, monkeypatch):
             dead = True
             raise Killed
 
-        def trainer_with(cfg, run_dir, callbacks):
-            return make_trainer(cfg, run_dir, [*callbacks, *([At(*at, act or die)] if at else [])])
+        def trainer_with(cfg, run_dir, callbacks, **more):
+            return make_trainer(cfg, run_dir, [*callbacks, *([At(*at, act or die)] if at else [])], **more)
 
         with monkeypatch.context() as patch:
-            patch.setattr(fitting, "_trainer", trainer_with)
-            patch.setattr(fitting, "write_json", lambda *given: None if dead else write(*given))
+            patch.setattr(fitting, "make_trainer", trainer_with)
+            patch.setattr(writing, "write_json", lambda *given: None if dead else write(*given))
             patch.setattr(L.pytorch.trainer.call, "_interrupt", lambda *given: die() if dead else interrupt(*given))
             if inside:
                 inside(patch, die)
@@ -390,8 +392,7 @@ def test_what_does_not_change_the_result_may_be_changed(train, tmp_path, whole) 
 
 def test_other_labels_start_it_over_with_a_sentence(train, tmp_path, whole, caplog, monkeypatch) -> None:
     def others(patch, die) -> None:
-        describe = fitting.describe_data
-        patch.setattr(fitting, "describe_data", lambda *given: describe(*given) | {"data_sha": "0" * 16})
+        patch.setattr(description, "data_sha", lambda plan: "0" * 16)
 
     train(tmp_path / "killed", at=("on_train_batch_start", 2), inside=others)
     with caplog.at_level(logging.WARNING):

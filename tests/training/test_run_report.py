@@ -51,7 +51,7 @@ def run_report(module, data, monkeypatch, tmp_path, *, most=1_000):
     predictions = SimpleNamespace(
         rows=rows, target=data.part("test").target.numpy(), posterior=np.full((len(rows), 10), 0.1), point=rows * 0.0
     )
-    features.write_run_report(tmp_path, module, data, predictions=predictions, history=[], writer=None)
+    features.write_run_report(tmp_path, module, data, predictions=predictions, history=[], leak=None, writer=None)
     return given
 
 

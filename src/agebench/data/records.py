@@ -43,6 +43,7 @@ class Source(Protocol):
 
     channels: int  # what its files naturally are: 1 grey, 3 colour
     targets: tuple[str, ...]  # the targets its records can serve, the natural one first
+    path_is_identity: bool  # whether another path means other data; False for a published data set
 
     def prepare(self) -> None:
         """Download or draw what is missing, once; raise UserError if the data cannot be had."""

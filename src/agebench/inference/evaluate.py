@@ -1,84 +1,137 @@
-"""A finished run tested once more: on its own test images or on those of another data set."""
+"""Tests a trained run again: on its own test images, or on those of another data set or split."""
 
 import logging
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from agebench.build import training as build
 from agebench.build.data import LOADED, build_planner, pack_plan
+from agebench.build.training import build_trained
 from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
+from agebench.data.packed import PackedImages
 from agebench.data.plan import Plan, Planner
 from agebench.errors import UserError
-from agebench.files import write_json
 from agebench.inference.load import make_trainer, read_checkpoint
 from agebench.leakage.seen_in_training import check_people, is_own_test, own_leak, read_split, tell_leak, tells_people
-from agebench.metrics.compute import headline
+from agebench.metrics.compute import Array, headline
+from agebench.metrics.predictions import Predictions
+from agebench.process import set_up_process
+from agebench.runs.description import DataDescription, describe_test
 from agebench.runs.folder import check_folder, is_first_process, read_results, write_config
-from agebench.runs.identity import versions
-from agebench.runs.tables import describe_data, describe_test, write_breakdown, write_predictions, write_split
-from agebench.training.fit import quieten
+from agebench.runs.identity import path_is_identity, versions
+from agebench.runs.tables import write_breakdown, write_predictions, write_split
+from agebench.runs.writer import RunWriter
 
 log = logging.getLogger(__name__)
 
-# What a model's own data and another test set must agree in.
+REPRODUCED_WITHIN = 1e-4  # of each metric: other kernels add up in another order
+# Keys in which the data of a test must agree with the data of the training.
 TRAINED_FOR = ("image_size", "channels", "crop_mode", "crop_pct", "interpolation", "target", "bins")
 
 
-def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dict[str, Any]:
+def evaluate_run(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dict[str, Any]:
     """Test a run's weights and write results.json, predictions.csv and split.csv into a folder.
 
     Args:
-        cfg: The composed config of the verb: `run`, `checkpoint`, `devices`, `allow_leak`, `trust`, and `data` if it is
-            to be another.
-        folder: Where to write; made if need be.
-        typed: Keys that the user has set: what else is known of the run's own data set is taken from the run.
+        cfg: The composed config of the verb: `run`, `checkpoint`, `devices`, `allow_leak`, `trust`, and `data` for
+            another data set.
+        folder: Where to write; created if it does not exist.
+        typed: Keys that the user has set; other keys of the run's own data set are taken from the run.
 
     Returns:
-        What results.json holds.
+        The content of results.json.
 
     Raises:
-        UserError: If the folder is not a finished run, the labels are not those it was trained for, or another test set
-            shows whom it was trained on and `allow_leak` is false.
+        UserError: If the folder is not a trained run, the labels are not those it was trained for, or another test set
+            contains images or people of its train part and `allow_leak` is false.
     """
-    run_dir = Path(cfg.run)
     if is_first_process():
         check_folder(folder, "evaluation")
+    run_dir = Path(cfg.run)
     trained = read_results(run_dir)
-    other = cfg.get("data") is not None
     path, stored, config = read_checkpoint(run_dir, cfg.checkpoint, trained, trust=cfg.trust)
-    stamp = stored["agebench"]
+    evaluation = prepare(cfg, config, stored["agebench"], typed=typed)
+    predictions = test(cfg, config, evaluation, stored, folder)
+    description = DataDescription.of(evaluation.images.plan).limited_to(predictions)
+    tested, bounds = describe_test(evaluation.images.plan, predictions)
+    results = {
+        "status": "completed",
+        "run": str(run_dir),
+        "checkpoint": path.name,
+        "protocol": evaluation.images.plan.protocol,
+        "trained_protocol": stored["agebench"]["protocol"],
+        **description.facts,
+        **evaluation.leak,
+        **tested,
+        "versions": versions(),
+    }
+    if is_first_process():
+        write(cfg, folder, evaluation.images.plan, predictions, bounds=bounds, results=results)
+        reported = {} if evaluation.other else trained.get("metrics", {})
+        log_evaluation(predictions, reported, warn=cfg.checkpoint == "tested")
+        if results["leak"]:
+            log.info("%s", tell_leak(results["leak"]))
+        log.info("written to %s", folder)
+    return results
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is tested.
+
+    Args:
+        images: Packed images of the data set to test.
+        other: Whether it is another data set or split than the run's own.
+        leak: `leak` and `leak_checked` of results.json for another test set; empty for the run's own.
+    """
+
+    images: PackedImages
+    other: bool
+    leak: Mapping[str, Any]
+
+
+def prepare(cfg: DictConfig, config: DictConfig, stamp: Mapping[str, Any], *, typed: Collection[str]) -> Evaluation:
+    """Plan and pack the data to test, and check it for images and people of the run's train part.
+
+    Args:
+        cfg: The composed config of the verb.
+        config: The run's config; another data set takes the place of its own in it.
+        stamp: Of the run's checkpoint.
+        typed: Keys that the user has set.
+    """
+    run_dir, other = Path(cfg.run), cfg.get("data") is not None
     for key in TRAINED_FOR:
         if f"data.{key}" in typed and other and cfg.data.get(key) != config.data.get(key):
-            was = config.data.get(key)
-            raise UserError(f"the run was trained with data.{key}={was} and is tested so: leave data.{key} out")
+            trained_with = f"data.{key}={config.data.get(key)}"
+            raise UserError(f"the run was trained with {trained_with} and is tested with it: leave data.{key} out")
     _keep_source(config, cfg, typed)
     same_data = _is_same_data(config, cfg)
-    _take_over(config, cfg)
-    quieten()
-    L.seed_everything(config.seed, workers=True, verbose=False)
-    torch.set_float32_matmul_precision(config.matmul_precision)
+    _replace_data(config, cfg)
+    set_up_process(seed=config.seed, matmul_precision=config.matmul_precision)
     planner = build_planner(config)
     if not other:
         _keep_split(planner, run_dir, stamp["protocol"])
     plan = planner.plan()
     if list(plan.target.label_names) != stamp["label_names"]:
         raise UserError(
-            f"{run_dir} was trained for the labels {_few(stamp['label_names'])}, and data={plan.name} has "
+            f"{run_dir} was trained for the labels {_few(stamp['label_names'])}, but data={plan.name} has "
             f"{_few(plan.target.label_names)}: choose data and data.target with the same labels"
         )
-    found = _leak_of_other(run_dir, plan, same_data=same_data, allow=cfg.allow_leak) if other else {}
-    images = pack_plan(config, planner, plan)
-    plan = images.plan
-    loading = {key: config.data[key] for key in LOADED}
-    data = ImageDataModule(images, seed=config.seed, **{**loading, "residency": "auto"})  # its GPU may not be here
-    module = build.build_trained(config, stored)
+    leak = _leak_of_other(run_dir, plan, same_data=same_data, allow=cfg.allow_leak) if other else {}
+    return Evaluation(pack_plan(config, planner, plan), other, leak)
+
+
+def test(
+    cfg: DictConfig, config: DictConfig, evaluation: Evaluation, stored: dict[str, Any], folder: Path
+) -> Predictions:
+    """Return the predictions of a run's weights for the test part."""
+    loading = {key: config.data[key] for key in LOADED} | {"residency": "auto"}  # the run's GPU may not be here
+    data = ImageDataModule(evaluation.images, seed=config.seed, **loading)
+    module = build_trained(config, stored)
     trainer = make_trainer(
         cfg,
         config,
@@ -86,52 +139,56 @@ def retest(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dic
         strategy="ddp" if cfg.devices not in (1, "1") else "auto",
         use_distributed_sampler=False,
         default_root_dir=str(folder),
-        limit_test_batches=None if other else config.trainer.limit_test_batches,
+        limit_test_batches=None if evaluation.other else config.trainer.limit_test_batches,
     )
     trainer.test(module, datamodule=data, verbose=False)
-    predictions = module.predictions
-    if predictions is None:
+    if module.predictions is None:
         raise RuntimeError("the test ended without predictions")
-    tested, bounds = describe_test(plan, predictions)
-    results = {
-        "status": "completed",
-        "run": str(run_dir),
-        "checkpoint": path.name,
-        "protocol": plan.protocol,
-        "trained_protocol": stamp["protocol"],
-        **describe_data(plan, predictions),
-        **found,
-        **tested,
-        "versions": versions(),
-    }
-    if is_first_process():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_config(folder, cfg)
-        write_split(folder, plan)
-        write_predictions(folder, plan, predictions)
-        write_breakdown(folder, plan, predictions, bounds=bounds)
-        write_json(folder / "results.json", results)
-        before = {} if other else trained.get("metrics", {})
-        for name in (f"test/{short}" for short in headline(ordered=predictions.ordered, unit=predictions.unit)):
-            value, reported = predictions.metrics[name], before.get(name)
-            log.info("%-16s %.6f%s", name, value, f"  (train reported {reported:.6f})" if reported is not None else "")
-        off = [
-            name
-            for name, value in before.items()
-            if value is not None and abs(predictions.metrics[name] - value) > 1e-4
-        ]
-        if off and cfg.checkpoint == "tested":
-            log.warning(
-                "%s differ from what train reported: the data or the versions have changed since", ", ".join(off)
-            )
-        if results["leak"]:
-            log.info("%s", tell_leak(results["leak"]))
-        log.info("written to %s", folder)
-    return results
+    return module.predictions
+
+
+def write(
+    cfg: DictConfig,
+    folder: Path,
+    plan: Plan,
+    predictions: Predictions,
+    *,
+    bounds: dict[str, Array],
+    results: Mapping[str, Any],
+) -> None:
+    """Write the folder of an evaluation, results.json last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder, cfg)
+    write_split(folder, plan)
+    write_predictions(folder, plan, predictions)
+    write_breakdown(folder, plan, predictions, bounds=bounds)
+    RunWriter(folder).update(results)
+
+
+def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, warn: bool) -> None:
+    """Log the main metrics beside those that training reported.
+
+    Args:
+        predictions: With their metrics.
+        reported: Metrics in the run's results.json; empty for other data.
+        warn: Whether a difference from them is unexpected.
+    """
+    for name in (f"test/{short}" for short in headline(ordered=predictions.ordered, unit=predictions.unit)):
+        value, before = predictions.metrics[name], reported.get(name)
+        log.info("%-16s %.6f%s", name, value, f"  (train reported {before:.6f})" if before is not None else "")
+    differing = [
+        name
+        for name, value in reported.items()
+        if value is not None and abs(predictions.metrics[name] - value) > REPRODUCED_WITHIN
+    ]
+    if differing and warn:
+        log.warning(
+            "%s differ from what train reported: the data or the versions have changed since", ", ".join(differing)
+        )
 
 
 def _keep_split(planner: Planner, run_dir: Path, protocol: str) -> None:
-    """Have the split read back from the run: drawn anew, it would be another one if an image has come or gone."""
+    """Read the split back from the run: drawn again, it would differ if an image was added or removed since."""
     file = run_dir / "split.csv"
     if file.is_file():
         name = protocol.split("/")[1]
@@ -140,7 +197,7 @@ def _keep_split(planner: Planner, run_dir: Path, protocol: str) -> None:
 
 
 def _keep_source(trained: DictConfig, cfg: DictConfig, typed: Collection[str]) -> None:
-    """Where the data set to test is the run's own, have it lie where it lay, unless the user says where it is now."""
+    """If the data set to test is the run's own, take its location from the run, unless the user gives another."""
     if cfg.get("data") is None or not _is_named_alike(trained, cfg):
         return
     moved = {"data.root", "data.source.root", "paths.data"} & set(typed)
@@ -151,7 +208,7 @@ def _keep_source(trained: DictConfig, cfg: DictConfig, typed: Collection[str]) -
         if not moved and (root is None or _exists(root)):
             cfg.data.root = root
         elif not moved:
-            log.warning("the run's data.root=%s is not there any more: looking in %s", root, cfg.data.root)
+            log.warning("the run's data.root=%s does not exist any more: looking in %s", root, cfg.data.root)
         for key in ("columns", "source"):
             for name, value in (trained.data.get(key) or {}).items():
                 if name not in ("root", "cache") and f"data.{key}.{name}" not in typed:
@@ -169,9 +226,9 @@ def _is_named_alike(trained: DictConfig, cfg: DictConfig) -> bool:
 
 
 def _is_same_data(trained: DictConfig, cfg: DictConfig) -> bool:
-    """Return whether the data set to test is the one that was trained on, so that its names and numbers mean the same.
+    """Return whether the data set to test is the one that was trained on, so that names and identities correspond.
 
-    A named one is what its name says wherever it lies; a folder or a table of one's own IS where it lies.
+    A published data set is the same wherever its files are; a folder or a table of the user's own is not.
     """
     if cfg.get("data") is None:
         return True
@@ -182,30 +239,29 @@ def _is_same_data(trained: DictConfig, cfg: DictConfig) -> bool:
 
 
 def _is_its_path(config: DictConfig) -> bool:
-    """Return whether a data set is one's own, so that another path is another data set."""
-    return str(config.data.source._target_).rpartition(".")[2] in ("Folder", "Table")
+    return path_is_identity(str(config.data.source._target_))
 
 
-def _leak_of_other(run_dir: Path, data: Plan, *, same_data: bool, allow: bool) -> dict[str, Any]:
-    """Return what results.json says of the people whom another test set shares with the run's train part.
+def _leak_of_other(run_dir: Path, plan: Plan, *, same_data: bool, allow: bool) -> dict[str, Any]:
+    """Return what results.json says about images and people that another test set shares with the run's train part.
 
-    If the test images are the run's own after all, its own leak is told again.
+    If the test images are the run's own after all, the leak of its own split is returned.
     """
     trained = read_split(run_dir)
     if trained is None:
-        told = f"{run_dir} has no readable split.csv, which tells whom the model was trained on"
+        text = f"{run_dir} has no readable split.csv, so that nothing says which people the model was trained on"
         if not allow:
-            raise UserError(f"{told}: bring it back, or set allow_leak=true to have the figure all the same")
-        log.warning("%s: the figure may be one of people that it has seen", told)
+            raise UserError(f"{text}: restore the file, or set allow_leak=true to test all the same")
+        log.warning("%s: the result may be one on people it was trained on", text)
         return {"leak": None, "leak_checked": False}
-    if is_own_test(trained, data, same_data=same_data):
-        return {"leak": own_leak(trained, data), "leak_checked": True}
-    checked = same_data or tells_people(trained, data)
-    return {"leak": check_people(trained, data, same_data=same_data, allow=allow), "leak_checked": checked}
+    if is_own_test(trained, plan, same_data=same_data):
+        return {"leak": own_leak(trained, plan), "leak_checked": True}
+    checked = same_data or tells_people(trained, plan)
+    return {"leak": check_people(trained, plan, same_data=same_data, allow=allow), "leak_checked": checked}
 
 
-def _take_over(config: DictConfig, cfg: DictConfig) -> None:
-    """Put another data set in the place of the trained one, at the size the model was trained for."""
+def _replace_data(config: DictConfig, cfg: DictConfig) -> None:
+    """Replace the data set in a run's config, at the image size that the model was trained for."""
     if cfg.get("data") is None:
         return
     kept = {key: config.data[key] for key in TRAINED_FOR if key in config.data}

@@ -15,8 +15,8 @@ from agebench.data.unlabelled import Unlabelled
 from agebench.errors import UserError
 from agebench.files import write_csv
 from agebench.inference.load import make_trainer, read_checkpoint
+from agebench.process import set_up_process
 from agebench.runs.folder import read_results
-from agebench.training.fit import quieten
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
@@ -43,8 +43,7 @@ def predict_images(cfg: DictConfig) -> None:
     data = trained.data
     resize = Resize(data.image_size, data.channels, data.crop_mode, data.crop_pct, data.interpolation)
     images = Unlabelled(Path(str(cfg.images)).expanduser(), resize=resize, batch_size=cfg.batch_size)
-    quieten()
-    torch.set_float32_matmul_precision(trained.matmul_precision)
+    set_up_process(seed=trained.seed, matmul_precision=trained.matmul_precision)
     trainer = make_trainer(cfg, trained, devices=1)
     start = time.monotonic()
     answers: Any = trainer.predict(build.build_trained(trained, stored), images)

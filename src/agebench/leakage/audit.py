@@ -1,5 +1,6 @@
 """What a split leaks: how far one gets by knowing who is in a test image, and never seeing a pixel."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def audit(records: Records, target: Target, split: Split) -> dict[str, Any]:
     return {**found, "unit": target.unit}
 
 
-def verdict(audited: dict[str, Any]) -> str:
+def verdict(audited: Mapping[str, Any]) -> str:
     """Say in one sentence what an audit means for a test figure."""
     share = audited["test_identity_in_train"]
     if share is None:
@@ -110,7 +111,7 @@ def _look_up(wanted: Array, names: Array, answers: Array, *, otherwise: Any) -> 
     return np.where(names[at] == wanted, answers[at], otherwise)
 
 
-def _helps(audited: dict[str, Any]) -> bool:
+def _helps(audited: Mapping[str, Any]) -> bool:
     """Return whether the lookup is clearly less wrong than the baseline, by either metric."""
     pairs = [(1 - audited["lookup_accuracy"], 1 - audited["majority_accuracy"])]
     if audited["lookup_mae"] is not None:
@@ -118,7 +119,7 @@ def _helps(audited: dict[str, Any]) -> bool:
     return any(lookup < HELPS * baseline for lookup, baseline in pairs)
 
 
-def _figures(audited: dict[str, Any]) -> tuple[str, str]:
+def _figures(audited: Mapping[str, Any]) -> tuple[str, str]:
     """Return the lookup's figures beside the baseline's, and the lookup's alone."""
     unit, parts, near = audited["unit"], [], []
     if audited["lookup_mae"] is not None:

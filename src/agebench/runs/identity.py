@@ -4,7 +4,9 @@ import hashlib
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +52,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in flat.items() if has_effect(key)}
     if any(flat.get(f"trainer.limit_{part}_batches") is not None for part in ("val", "test")):
         kept["data.eval_batch_size"] = flat.get("data.eval_batch_size")  # decides how many images a batch limit leaves
-    # Where a named data set lies does not change it; a folder or a table of one's own IS what its path says.
-    own = str(flat.get("data.source._target_", "")).rpartition(".")[2] in ("Folder", "Table")
+    own = path_is_identity(str(flat.get("data.source._target_", "")))
     for key in ("data.root", "data.source.root"):
         path = kept.pop(key, None)
         if own and path is not None:
@@ -60,6 +61,17 @@ def config_hash(config: Mapping[str, Any]) -> str:
         if isinstance(kept.get(key), str):
             kept[key] = str(Path(kept[key]).absolute())
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def path_is_identity(source: str) -> bool:
+    """Return whether another path means another data set, for a source by its dotted name.
+
+    A source says so in its attribute of that name: False for published data, which is the same wherever its files are.
+    A user's own source counts as True unless it says otherwise. Nothing outside agebench is imported here.
+    """
+    package, _, name = source.rpartition(".")
+    module = import_module(package) if package == "agebench.data.sources" else sys.modules.get(package)
+    return bool(getattr(getattr(module, name, None), "path_is_identity", True))
 
 
 def has_effect(key: str) -> bool:

@@ -12,14 +12,13 @@ import yaml  # type: ignore[import-untyped]  # PyYAML has no type information
 
 from agebench.config import flatten
 from agebench.errors import UserError
-from agebench.runs.identity import WITHOUT_EFFECT, config_hash
+from agebench.runs.identity import config_hash, has_effect, path_is_identity
 
 # Folders of a run that hold no other run, and may hold many files.
 PASSED_BY = {".hydra", "checkpoints", "report"}
 # How a checkpoint is kept, not which one is tested.
 KEPT = ("dirpath", "filename", "save_last", "enable_version_counter", "auto_insert_metric_name", "verbose")
 SAME_MODEL = ("seed", *(f"callbacks.checkpoint.{key}" for key in KEPT))
-OWN_DATA = ("Folder", "Table")  # sources that are what their path says
 
 
 @dataclass(frozen=True)
@@ -184,8 +183,6 @@ def _run_of(folder: Path, tested: str, started: str) -> Path:
 
 
 def _has_no_effect(key: str, flat: Mapping[str, Any]) -> bool:
-    if key in SAME_MODEL or any(key == each or key.startswith(f"{each}.") for each in WITHOUT_EFFECT):
+    if key in SAME_MODEL or not has_effect(key):
         return True
-    # Where a named data set lies does not change it.
-    own = str(flat.get("data.source._target_", "")).rpartition(".")[2] in OWN_DATA
-    return key in ("data.root", "data.source.root") and not own
+    return key in ("data.root", "data.source.root") and not path_is_identity(str(flat.get("data.source._target_", "")))

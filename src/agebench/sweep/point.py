@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from agebench.errors import UserError
-from agebench.files import write_json
 from agebench.runs.folder import read_results
+from agebench.runs.writer import RunWriter
 
 CONSOLE = "console.log"  # in a point's folder: all that its process says
 
@@ -77,9 +77,7 @@ class Point:
         self.error = "" if stopped == "interrupted" else " ".join(reason.split())
         if said in ("", "running"):  # it had no time to say so
             with contextlib.suppress(OSError):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                extra = {"error": self.error} if self.error else {}
-                write_json(self.folder / "results.json", {**self.results, "status": self.status, **extra})
+                RunWriter.close(self.folder, self.status, self.error)
 
     def _read(self) -> dict[str, Any]:
         try:

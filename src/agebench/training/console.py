@@ -1,6 +1,7 @@
-"""What a training says: what it is about to do, and what came of it."""
+"""What a training logs before its first step and after its test."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from agebench.data.datamodule import ImageDataModule
-from agebench.leakage.audit import audit, verdict
+from agebench.leakage.audit import verdict
 from agebench.leakage.seen_in_training import tell_leak
 from agebench.metrics.compute import HEADLINE
 from agebench.models.summary import summarise_model
@@ -19,17 +20,26 @@ log = logging.getLogger(__name__)
 
 
 def device_name(trainer: L.Trainer) -> str:
-    """Return what a trainer trains on."""
+    """Return the name of the device that a trainer uses."""
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return f"{trainer.world_size} x {name}" if trainer.world_size > 1 else name
 
 
-def announce(cfg: DictConfig, data: ImageDataModule, module: ImageModule, trainer: L.Trainer) -> None:
-    """Tell of the data, the network and the machine, and warn of people who are on two sides of the split."""
+def log_start(
+    cfg: DictConfig, data: ImageDataModule, module: ImageModule, trainer: L.Trainer, *, audited: Mapping[str, Any]
+) -> None:
+    """Log data, network and machine, and warn about identities that several parts share.
+
+    Args:
+        cfg: The composed config.
+        data: What is trained on.
+        module: What is trained.
+        trainer: What trains it.
+        audited: The audit of the split, see agebench.leakage.audit.
+    """
     counts = ", ".join(f"{part} {count:,}" for part, count in data.plan.counts.items())
     log.info("data      %s: %s images of %d labels", data.plan.protocol, counts, data.plan.target.num_labels)
-    audited = audit(data.plan.records, data.plan.target, data.plan.split)
     if audited["test_identity_in_train"] or audited["val_identity_in_train"]:
         log.warning("data/split=%s %s", data.plan.split.name, verdict(audited))
     log.info("model\n%s", summarise_model(module.model, data.image_shape))
@@ -43,8 +53,8 @@ def announce(cfg: DictConfig, data: ImageDataModule, module: ImageModule, traine
     )
 
 
-def tell(results: dict[str, Any], run_dir: Path) -> None:
-    """Tell the main test figures with their intervals and, if the split leaks, what they must be compared with."""
+def log_results(results: Mapping[str, Any], run_dir: Path) -> None:
+    """Log the main test metrics with their intervals and, if the split leaks, the scores to compare them with."""
     intervals = results["intervals"]
     for name, value in results["metrics"].items():
         if name.removeprefix("test/") not in HEADLINE:

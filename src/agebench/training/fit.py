@@ -1,64 +1,86 @@
-"""One training run, from a composed config to a finished run directory."""
+"""One training run, from a composed config to a complete run directory: prepare, build, train, test, write."""
 
 import logging
-import os
 import shlex
 import sys
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from filelock import FileLock, Timeout
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from agebench.build import training as build
 from agebench.build.data import build_images
+from agebench.build.training import build_callbacks, build_data, build_module, build_monitor
 from agebench.data.datamodule import ImageDataModule
-from agebench.errors import FailedError, UserError, reason
-from agebench.files import write_json
+from agebench.errors import FailedError, UserError
 from agebench.metrics.predictions import Predictions
 from agebench.models.summary import count_parameters
 from agebench.models.weights import hash_tensors
 from agebench.module import ImageModule
+from agebench.process import set_up_process
+from agebench.runs.description import DataDescription, data_sha, describe_test
 from agebench.runs.folder import check_folder, is_first_process, write_config
 from agebench.runs.identity import config_hash, git_commit, versions
-from agebench.runs.tables import data_sha, describe_data, describe_test, write_breakdown, write_predictions, write_split
-from agebench.sweep import job
+from agebench.runs.tables import write_breakdown, write_predictions, write_split
+from agebench.runs.writer import RunWriter
 from agebench.training import resume
-from agebench.training.callbacks import EpochTable, Progress, Speed, skip_idle_hooks
-from agebench.training.checkpoints import WholeFiles
-from agebench.training.console import announce, device_name, tell
+from agebench.training.callbacks import EpochTable, Speed, skip_idle_hooks
+from agebench.training.console import device_name, log_results, log_start
 from agebench.training.fast_loop import TurnModule, takes_turns
 from agebench.training.hparams import hparams
 from agebench.training.memory import keep_freed_memory
-from agebench.training.sweep_progress import Told
 from agebench.training.tensorboard import RunTensorBoard
+from agebench.training.trainer import make_trainer
 
 log = logging.getLogger(__name__)
 
+LOCK_WAIT_S = 8  # the workers of a killed run hold its lock for up to 5 s, until they notice that it is gone
 
-LOCK_WAIT_S = 8  # the worker processes of a killed run take 5 s to see that it is gone, and hold its lock till then
+
+@dataclass(frozen=True)
+class Training:
+    """All parts of one training."""
+
+    cfg: DictConfig
+    config: Mapping[str, Any]  # the same as plain data
+    run_dir: Path
+    data: ImageDataModule
+    description: DataDescription
+    module: ImageModule
+    trainer: L.Trainer
+    monitor: str
+    mode: str
+    speed: Speed
+    table: EpochTable
+
+    @property
+    def boards(self) -> list[RunTensorBoard]:
+        """TensorBoard loggers; they alone show hyperparameters and figures."""
+        return [logger for logger in self.trainer.loggers if isinstance(logger, RunTensorBoard)]
 
 
-def fit(cfg: DictConfig, run_dir: Path) -> float:
-    """Train, test on the chosen checkpoint and write the run directory.
+def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -> float:
+    """Train, test the chosen checkpoint, and write the run directory.
 
-    What an earlier start left unfinished in the directory is gone on with; a run that is complete is left as it is.
+    An unfinished run in the directory is resumed; a complete one is left as it is.
 
     Args:
         cfg: The composed config.
-        run_dir: Where everything goes; made if need be.
+        run_dir: Where everything is written; created if it does not exist.
+        progress: Connection to the sweep that this training is a point of, or None.
 
     Returns:
         The monitored metric's best value, for sweepers.
 
     Raises:
-        UserError: If the config or the data is wrong, or the directory holds another run.
+        UserError: If the config or the data is wrong, or the directory holds something else.
+        FailedError: If training diverged.
     """
     first = is_first_process()
     if first:
@@ -67,211 +89,204 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     wanted = config_hash(config)
     with _claimed(run_dir) if first else nullcontext():
-        before = resume.read_before(run_dir)
-        done = resume.finished(run_dir, before, config=wanted, sha=lambda: data_sha(build_images(cfg).plan))
+        previous = resume.read_previous(run_dir)
+        done = resume.finished(
+            run_dir,
+            previous,
+            config=wanted,
+            sha=lambda: data_sha(build_images(cfg).plan),
+            quiet=progress is not None,
+        )
         if done is not None:
             return done
-        if cfg.resume not in ("auto", False) and before.get("config") not in (None, wanted):
+        if cfg.resume not in ("auto", False) and previous.get("config") not in (None, wanted):
             raise UserError(
-                f"{run_dir} is a run of another config ({before['config']}, and this is {wanted}): "
+                f"{run_dir} is a run of another config ({previous['config']}; this one is {wanted}): "
                 "resume=FOLDER takes no override that changes the result"
             )
-        results: dict[str, Any] = {
-            "status": "running",
-            "seed": cfg.seed,
-            "config": wanted,
-            "resumed": before.get("resumed", 0),
-        }
-        if first:
-            write_json(run_dir / "results.json", results)
-            write_config(run_dir, cfg)
+        writer = RunWriter(run_dir, enabled=first)
+        facts = {"seed": cfg.seed, "config": wanted, "resumed": previous.get("resumed", 0)}
         try:
-            return _fit(cfg, config, run_dir, before, results, first=first)
+            with writer.running(facts):
+                if first:
+                    write_config(run_dir, cfg)
+                return _run(cfg, config, run_dir, previous, writer=writer, progress=progress)
         except (KeyboardInterrupt, SystemExit):
-            results["status"] = "interrupted"
             if first:
                 again = f"python -m agebench.train {shlex.quote(f'resume={run_dir}')}"
-                log.warning("interrupted: what was finished is kept in %s; to go on: %s", run_dir, again)
-            sys.exit(1)  # also after SIGTERM, at which Lightning would end with 0
-        except BaseException as error:
-            results["status"], results["error"] = "failed", reason(error)
-            raise
-        finally:
-            if first:
-                write_json(run_dir / "results.json", results)
+                log.warning("interrupted: finished epochs are kept in %s; to resume: %s", run_dir, again)
+            sys.exit(1)  # also after SIGTERM, where Lightning would exit with 0
 
 
-def quieten() -> None:
-    """Leave to the reader what Lightning says that helps, and drop what it says at every run."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*treespec.*",
-        ".*smaller than the logging interval.*",
-        ".*does not have many workers.*",
-        "Checkpoint directory .* exists and is not empty.*",
-        ".*`dataloader_iter`.*",
-    ):
-        warnings.filterwarnings("ignore", message)
-
-
-def _fit(
+def _run(
     cfg: DictConfig,
-    config: dict[str, Any],
+    config: Mapping[str, Any],
     run_dir: Path,
-    before: dict[str, Any],
-    results: dict[str, Any],
+    previous: Mapping[str, Any],
     *,
-    first: bool,
+    writer: RunWriter,
+    progress: Connection | None,
 ) -> float:
-    quieten()
+    set_up_process(seed=cfg.seed, matmul_precision=cfg.matmul_precision)
     keep_freed_memory()
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
-    torch.set_float32_matmul_precision(cfg.matmul_precision)
-    if not torch.cuda.device_count():
-        # Lightning sets it; torch then looks for NVML's library at every optimizer step, 0.15 ms each.
-        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-    data = build.build_data(cfg)
-    plan = data.plan
-    monitor, mode = build.build_monitor(cfg, unit=plan.target.unit)
-    callbacks = build.build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)
-    module = build.build_module(cfg, data, kind=TurnModule if takes_turns(cfg, callbacks) else ImageModule)
-    speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
-    trainer = _trainer(cfg, run_dir, [*callbacks, speed, table])
-    skip_idle_hooks(module, trainer.callbacks)  # type: ignore[attr-defined]  # set by its connector
-
-    total, trainable = count_parameters(module.model)
-    results |= {
-        "protocol": plan.protocol,
-        **describe_data(plan),
-        "params": {"total": total, "trainable": trainable},
-        "versions": versions(),
-        "git": git_commit(),
-        "device": device_name(trainer),
-        "threads": torch.get_num_threads(),
-    }
-    # Travels with the checkpoints: only this run goes on from them.
-    module.stamp |= {"config_hash": results["config"], "data_sha": results["data_sha"]}
-    start = resume.find_start(run_dir, before, config=config, sha=results["data_sha"], resume=cfg.resume)
-    results["resumed"] = results["resumed"] + 1 if start.checkpoint else 0
-    if first:
-        resume.prepare(run_dir, start)
-        write_json(run_dir / "results.json", results)
-        write_split(run_dir, plan)
-        announce(cfg, data, module, trainer)
-        if start.checkpoint:
-            log.info("resumed   after epoch %d, whose end is in %s", start.epochs, start.checkpoint)
-    boards = [logger for logger in trainer.loggers if isinstance(logger, RunTensorBoard)]
-    for board in boards:
-        if start.checkpoint:
-            board.go_on(start.step)
-        board.declare_hparams(hparams(cfg, config, plan.protocol))
-
-    speed.begin()
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
-    except torch._dynamo.exc.TorchDynamoException as error:
-        why = str(error).strip().splitlines()[0]
-        raise UserError(f"compile=true: torch.compile cannot make this network ({why}): leave compile out") from error
-    fit_s = speed.fit_s
-    checkpoint = trainer.checkpoint_callback
-    best_path = getattr(checkpoint, "best_model_path", "") if cfg.test_checkpoint == "best" else ""
-    history = list(table.rows)
-    best = _best(history, monitor, mode, checkpoint)
-    results |= {
-        "best": {**best, "monitor": monitor, "mode": mode, "tested": "best" if best_path else "last"},
-        "epochs": len(history),
-        "residency": data.where,
-        "timing": {
-            "fit_s": round(fit_s, 3),
-            "train_images_per_s": round(speed.images_per_s, 1),
-            "data_wait_share": round(speed.data_wait_share, 5),
-        },
-    }
-    last = run_dir / "checkpoints" / "last.ckpt"
-    predictions, weights_sha = _test(trainer, module, data, best_path or (last if last.is_file() else None))
-    results["weights_sha"] = weights_sha
-    if not first:
-        return float(best["value"])
-
-    results |= describe_data(plan, predictions)
-    tested, bounds = describe_test(plan, predictions)
-    results |= tested
-    write_predictions(run_dir, plan, predictions)
-    write_breakdown(run_dir, plan, predictions, bounds=bounds)
-    for logger in trainer.loggers:
-        logger.log_metrics({f"best/{monitor}": best["value"]}, step=trainer.global_step)
-    if cfg.report:
-        from agebench.training.run_report import write_run_report
-
-        writer = boards[0].experiment if boards else None
-        try:
-            write_run_report(run_dir, module, data, predictions=predictions, history=history, writer=writer)
-        except Exception:  # a picture that cannot be drawn must not cost the training
-            log.exception("the report could not be finished; the results are complete without it")
-    for board in boards:
-        board.finish_hparams()
-    results["status"] = "completed"
-    resume.tidy(run_dir)
-    tell(results, run_dir)
+    training = build_training(cfg, config, run_dir, progress=progress)
+    start = prepare(training, previous, writer)
+    best = train(training, start, writer)
+    predictions = test(training, best, writer)
+    if writer.enabled:
+        write(training, predictions, best, writer)
     return float(best["value"])
 
 
-def _test(
-    trainer: L.Trainer, module: ImageModule, data: ImageDataModule, checkpoint: str | Path | None
-) -> tuple[Predictions, str]:
-    """Test the weights in a checkpoint file, or those in memory if there is none; return their hash too.
+def build_training(
+    cfg: DictConfig, config: Mapping[str, Any], run_dir: Path, *, progress: Connection | None
+) -> Training:
+    """Build data, module and trainer of a config; missing pixels are packed."""
+    data = build_data(cfg)
+    monitor, mode = build_monitor(cfg, unit=data.plan.target.unit)
+    callbacks = build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)
+    module = build_module(cfg, data, kind=TurnModule if takes_turns(cfg, callbacks) else ImageModule)
+    speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
+    trainer = make_trainer(cfg, run_dir, callbacks, speed=speed, table=table, progress=progress)
+    skip_idle_hooks(module, trainer.callbacks)  # type: ignore[attr-defined]  # set by its connector
+    description = DataDescription.of(data.plan)
+    return Training(cfg, config, run_dir, data, description, module, trainer, monitor, mode, speed, table)
+
+
+def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) -> resume.Start:
+    """Find where training starts, make the folder ready for it, and write what is known before the first step."""
+    cfg, trainer, module, facts = training.cfg, training.trainer, training.module, training.description.facts
+    # Travels with the checkpoints: only this run resumes from them.
+    module.stamp |= {"config_hash": writer.results["config"], "data_sha": facts["data_sha"]}
+    start = resume.find_start(
+        training.run_dir, previous, config=training.config, sha=facts["data_sha"], resume=cfg.resume
+    )
+    total, trainable = count_parameters(module.model)
+    if writer.enabled:
+        resume.prepare(training.run_dir, start)
+    writer.update(
+        {
+            "resumed": writer.results["resumed"] + 1 if start.checkpoint else 0,
+            "protocol": training.data.plan.protocol,
+            **facts,
+            "params": {"total": total, "trainable": trainable},
+            "versions": versions(),
+            "git": git_commit(),
+            "device": device_name(trainer),
+            "threads": torch.get_num_threads(),
+        }
+    )
+    if writer.enabled:
+        write_split(training.run_dir, training.data.plan)
+        log_start(cfg, training.data, module, trainer, audited=training.description.audited)
+        if start.checkpoint:
+            log.info("resumed   after epoch %d, from %s", start.epochs, start.checkpoint)
+    for board in training.boards:
+        if start.checkpoint:
+            board.go_on(start.step)
+        board.declare_hparams(hparams(cfg, training.config, training.data.plan.protocol))
+    return start
+
+
+def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[str, Any]:
+    """Train from a start; write and return `best` of results.json: the best epoch, its value, and what is tested."""
+    trainer, speed = training.trainer, training.speed
+    speed.begin()
+    try:
+        trainer.fit(training.module, datamodule=training.data, ckpt_path=start.checkpoint, weights_only=True)
+    except torch._dynamo.exc.TorchDynamoException as error:
+        why = str(error).strip().splitlines()[0]
+        raise UserError(f"compile=true: torch.compile cannot compile this network ({why}): leave it out") from error
+    checkpoint = trainer.checkpoint_callback
+    has_best = training.cfg.test_checkpoint == "best" and getattr(checkpoint, "best_model_path", "")
+    best = {
+        **_best_epoch(training.table.rows, training.monitor, training.mode, checkpoint),
+        "monitor": training.monitor,
+        "mode": training.mode,
+        "tested": "best" if has_best else "last",
+    }
+    writer.update(
+        {
+            "best": best,
+            "epochs": len(training.table.rows),
+            "residency": training.data.where,
+            "timing": {
+                "fit_s": round(speed.fit_s, 3),
+                "train_images_per_s": round(speed.images_per_s, 1),
+                "data_wait_share": round(speed.data_wait_share, 5),
+            },
+        }
+    )
+    return best
+
+
+def test(training: Training, best: Mapping[str, Any], writer: RunWriter) -> Predictions:
+    """Test the weights in the checkpoint that `best` names, or those in memory if there is no file.
 
     The file is read here and not by the trainer, which would let callbacks (weight averaging) restore other weights.
 
     Raises:
-        FailedError: If a callback changed the weights for the test: the figures would not be those of the file.
+        FailedError: If a callback changed the weights for the test: the results would not be those of the file.
     """
-    if checkpoint is not None:
+    module, trainer = training.module, training.trainer
+    last = training.run_dir / "checkpoints" / "last.ckpt"
+    checkpoint = Path(trainer.checkpoint_callback.best_model_path) if best["tested"] == "best" else last  # type: ignore[union-attr]  # `tested` says that there is one
+    if checkpoint.is_file():
         module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     weights_sha = hash_tensors(module.state_dict())
-    trainer.test(module, datamodule=data, verbose=False)
-    if module.predictions is None:
+    trainer.test(module, datamodule=training.data, verbose=False)
+    predictions = module.predictions
+    if predictions is None:
         raise RuntimeError("the test ended without predictions")
     if module.tested_sha != weights_sha:
         raise FailedError(
-            "a callback changed the weights for the test, so that the figures would not be those of "
-            f"{checkpoint or 'the last epoch'}: leave out the callback that was added"
+            f"a callback changed the weights for the test, so that the results would not be those of {checkpoint}: "
+            "leave out the callback that was added"
         )
-    return module.predictions, weights_sha
+    writer.results["weights_sha"] = weights_sha
+    return predictions
 
 
-def _trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Any]) -> L.Trainer:
-    loggers = build.build_loggers(cfg, run_dir)
-    bar, speed = cfg.callbacks.get("progress"), next(each for each in callbacks if isinstance(each, Speed))
-    if bar:
-        callbacks = [*callbacks, Progress(speed, terminal=sys.stderr.isatty(), refresh_rate=bar.refresh_rate)]
-    if job.reporter is not None:
-        callbacks = [*callbacks, Told(job.reporter, speed)]
-    if not loggers:
-        callbacks = [c for c in callbacks if type(c).__name__ != "LearningRateMonitor"]
+def write(training: Training, predictions: Predictions, best: Mapping[str, Any], writer: RunWriter) -> None:
+    """Write the results of the test, its tables, the report, and the end of the TensorBoard log."""
+    run_dir, plan, trainer = training.run_dir, training.data.plan, training.trainer
+    description = training.description.limited_to(predictions)
+    tested, bounds = describe_test(plan, predictions)
+    writer.update({**description.facts, **tested})
+    write_predictions(run_dir, plan, predictions)
+    write_breakdown(run_dir, plan, predictions, bounds=bounds)
+    for logger in trainer.loggers:
+        logger.log_metrics({f"best/{training.monitor}": best["value"]}, step=trainer.global_step)
+    if training.cfg.report:
+        _write_report(training, predictions, leak=description.facts["leak"])
+    for board in training.boards:
+        board.finish_hparams()
+    resume.tidy(run_dir)
+    log_results(writer.results, run_dir)
+
+
+def _write_report(training: Training, predictions: Predictions, *, leak: Mapping[str, Any] | None) -> None:
+    from agebench.training.run_report import write_run_report
+
+    boards = training.boards
     try:
-        plugins = {} if cfg.trainer.get("plugins") else {"plugins": [WholeFiles()]}
-        trainer: L.Trainer = instantiate(
-            cfg.trainer,
-            **plugins,
-            callbacks=callbacks,
-            logger=loggers or False,
-            default_root_dir=str(run_dir),
-            enable_progress_bar=bool(bar),
-            enable_model_summary=False,
-            use_distributed_sampler=False,  # our batches are already shared out, each image once
+        write_run_report(
+            training.run_dir,
+            training.module,
+            training.data,
+            predictions=predictions,
+            history=training.table.rows,
+            leak=leak,
+            writer=boards[0].experiment if boards else None,
         )
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise UserError(f"trainer: {str(cause).strip().splitlines()[0]}") from error
-    return trainer
+    except Exception:  # a picture that cannot be drawn must not cost the training
+        log.exception("the report could not be finished; the results are complete without it")
 
 
-def _best(rows: list[dict[str, float]], monitor: str, mode: str, checkpoint: Any) -> dict[str, Any]:
+def _best_epoch(rows: list[dict[str, float]], monitor: str, mode: str, checkpoint: Any) -> dict[str, Any]:
     """Return the epoch (from 0) at which the monitored metric was best, the first of equals, and its value.
 
-    The checkpoint knows best, for validation may come several times an epoch; without one the table of epochs does.
+    The checkpoint is asked first, because validation may run several times an epoch; else the table of epochs.
     """
     path, score = getattr(checkpoint, "best_model_path", ""), getattr(checkpoint, "best_model_score", None)
     if path and score is not None and checkpoint.monitor == monitor:
@@ -288,7 +303,7 @@ def _best(rows: list[dict[str, float]], monitor: str, mode: str, checkpoint: Any
 @contextmanager
 def _claimed(run_dir: Path) -> Iterator[None]:
     """Keep two processes from writing one run directory."""
-    # The file stays: another process may have it open already, and would lock a file that is no longer there.
+    # The file stays: another process may have it open already, and would lock a file that no longer exists.
     lock = FileLock(run_dir / ".lock")
     try:
         lock.acquire(timeout=LOCK_WAIT_S)

@@ -1,5 +1,6 @@
 """A run's row on TensorBoard's HPARAMS page: what was chosen."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -9,7 +10,7 @@ from agebench.config import flatten
 from agebench.runs.identity import has_effect
 
 
-def hparams(cfg: DictConfig, config: dict[str, Any], protocol: str) -> dict[str, Any]:
+def hparams(cfg: DictConfig, config: Mapping[str, Any], protocol: str) -> dict[str, Any]:
     """Return the columns of a table of runs: the choices that name a run, whatever was typed, and the protocol.
 
     Few, for TensorBoard shows the first five: those in which runs differ, by the alphabet.

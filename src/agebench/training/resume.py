@@ -16,7 +16,6 @@ from agebench.errors import UserError
 from agebench.models.weights import hash_tensors
 from agebench.runs.folder import is_first_process, read_results
 from agebench.runs.identity import config_hash, has_effect
-from agebench.sweep import job
 from agebench.training.checkpoints import keep_best, kept_file, move_paths
 
 log = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ class Start:
     step: int = 0  # the first that is still to come
 
 
-def read_before(folder: Path) -> dict[str, Any]:
+def read_previous(folder: Path) -> dict[str, Any]:
     """Return the results.json of an earlier start in this folder, empty if there was none."""
     try:
         return read_results(folder)
@@ -51,7 +50,9 @@ def read_before(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def finished(folder: Path, before: Mapping[str, Any], *, config: str, sha: Callable[[], str]) -> float | None:
+def finished(
+    folder: Path, before: Mapping[str, Any], *, config: str, sha: Callable[[], str], quiet: bool = False
+) -> float | None:
     """Return the best value of a run that is complete in this folder already, or None.
 
     Args:
@@ -59,6 +60,7 @@ def finished(folder: Path, before: Mapping[str, Any], *, config: str, sha: Calla
         before: What its results.json holds.
         config: The hash of the config that is to run.
         sha: Works out the hash of the images and labels that are there now.
+        quiet: Whether not to log that there is nothing to do: a sweep reports it itself.
 
     Raises:
         UserError: If the folder holds a complete run of another config, or of other images, which must not be lost.
@@ -72,7 +74,7 @@ def finished(folder: Path, before: Mapping[str, Any], *, config: str, sha: Calla
             f"{folder} holds a finished run of this config on other images or labels than are there now: "
             "choose another hydra.run.dir or sweep"
         )
-    if job.reporter is None:  # a sweep says it itself, and the finished run's logs stay as they are
+    if not quiet:  # a log line would also change the finished run's log file
         log.info("%s is complete with this very config: nothing to do", folder)
     return float(before["best"]["value"] if before["best"]["value"] is not None else "nan")
 

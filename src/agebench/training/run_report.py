@@ -1,5 +1,6 @@
 """What a network sees in an image: the input of its classifier; and the report drawn from it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from agebench.module import ImageModule
 from agebench.report.outcome import Outcome
 from agebench.report.projector import write_projector
 from agebench.report.write import write_report
-from agebench.runs.tables import describe_data
 
 Array = npt.NDArray[Any]
 MOST = 1_000  # images a part; what is drawn of more would not be seen
@@ -51,6 +51,7 @@ def write_run_report(
     *,
     predictions: Predictions,
     history: list[dict[str, float]],
+    leak: Mapping[str, Any] | None,
     writer: Any | None,
 ) -> None:
     """Write report/ of a run; TensorBoard gets the figures, and the test's features to look around in, if it is on."""
@@ -65,7 +66,6 @@ def write_run_report(
         features[part] = extract_features(module, batch.images), batch.target.cpu().numpy()
         if part == "test":
             tested, images = chosen, batch.images
-    leak = describe_data(data.plan, predictions)["leak"]
     outcome = Outcome(
         names=data.plan.records.names[data.plan.split.test[predictions.rows]],
         target=predictions.target,

@@ -12,7 +12,7 @@ from agebench.training.callbacks import Speed
 EVERY_S = 0.5  # between two messages within an epoch
 
 
-class Told(Callback):
+class SweepProgress(Callback):
     """Sends epoch, metrics, images/s and the time that is left.
 
     Args:

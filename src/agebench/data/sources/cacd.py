@@ -36,6 +36,7 @@ class CACD(FileSource):
 
     channels = 3
     targets = ("decade", "age", "bins")
+    path_is_identity = False
 
     def __init__(self, root: str, *, cache: str | None = None) -> None:
         self.root = Path(root).expanduser()

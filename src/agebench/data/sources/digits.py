@@ -17,6 +17,7 @@ class Digits:
 
     channels = 1
     targets = ("class",)
+    path_is_identity = False
 
     def prepare(self) -> None:
         """Do nothing: the images come with a package."""

@@ -42,6 +42,7 @@ class Hiragana73(FileSource):
 
     channels = 1
     targets: tuple[str, ...] = ("class",)
+    path_is_identity = False
 
     def __init__(
         self, root: str, *, download: bool = True, url: str = "http://lab.ndl.go.jp/dataset/hiragana73.zip"

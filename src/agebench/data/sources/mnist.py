@@ -44,6 +44,7 @@ class MNIST:
 
     channels = 1
     targets: tuple[str, ...] = ("class",)
+    path_is_identity = False
 
     def __init__(self, root: str, *, download: bool = True) -> None:
         self.root = Path(root).expanduser()

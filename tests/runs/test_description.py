@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from agebench.files import write_json
-from agebench.module import Predictions
-from agebench.runs.tables import describe_test, write_breakdown
+from agebench.metrics.predictions import Predictions
+from agebench.runs.description import describe_test
+from agebench.runs.tables import write_breakdown
 
 PEOPLE = np.array(["a", "a", "b", "b", "c", "c"])
 

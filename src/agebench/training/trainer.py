@@ -1,0 +1,67 @@
+"""Lightning's Trainer for a composed config."""
+
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from omegaconf import DictConfig
+
+from agebench.build.training import build_loggers
+from agebench.errors import UserError
+from agebench.training.callbacks import EpochTable, Progress, Speed
+from agebench.training.checkpoints import WholeFiles
+from agebench.training.sweep_progress import SweepProgress
+
+
+def make_trainer(
+    cfg: DictConfig,
+    run_dir: Path,
+    callbacks: Sequence[Callback],
+    *,
+    speed: Speed,
+    table: EpochTable,
+    progress: Connection | None,
+) -> L.Trainer:
+    """Return the trainer.
+
+    Args:
+        cfg: The composed config.
+        run_dir: The run directory.
+        callbacks: Of the config.
+        speed: Measures the training.
+        table: Keeps the metrics of every epoch.
+        progress: Connection to the sweep that this training is a point of, or None.
+
+    Raises:
+        UserError: If Lightning refuses the keys under `trainer`.
+    """
+    loggers = build_loggers(cfg, run_dir)
+    bar = cfg.callbacks.get("progress")
+    chosen = [*callbacks, speed, table]
+    if bar:
+        chosen.append(Progress(speed, terminal=sys.stderr.isatty(), refresh_rate=bar.refresh_rate))
+    if progress is not None:
+        chosen.append(SweepProgress(progress, speed))
+    if not loggers:
+        chosen = [each for each in chosen if not isinstance(each, LearningRateMonitor)]
+    plugins: dict[str, Any] = {} if cfg.trainer.get("plugins") else {"plugins": [WholeFiles()]}
+    try:
+        trainer: L.Trainer = instantiate(
+            cfg.trainer,
+            **plugins,
+            callbacks=chosen,
+            logger=loggers or False,
+            default_root_dir=str(run_dir),
+            enable_progress_bar=bool(bar),
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # our batches are shared out already, each image once
+        )
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise UserError(f"trainer: {str(cause).strip().splitlines()[0]}") from error
+    return trainer
