@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from agebench import build
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import FailedError, UserError, reason
+from agebench.lightning_internals import compile_errors
 from agebench.models.summary import count_parameters
 from agebench.models.weights import hash_tensors
 from agebench.module import ImageModule, Predictions
@@ -27,9 +28,9 @@ from agebench.runs.tables import data_sha, describe_data, describe_test, write_b
 from agebench.sweep import job
 from agebench.training import resume
 from agebench.training.callbacks import EpochTable, Progress, Speed, skip_idle_hooks
-from agebench.training.checkpoints import WholeFiles
+from agebench.training.checkpoints import AtomicCheckpointIO
 from agebench.training.console import announce, device_name, tell
-from agebench.training.fast_loop import TurnModule, takes_turns
+from agebench.training.fast_loop import MultiStepModule, can_multi_step
 from agebench.training.hparams import hparams
 from agebench.training.memory import keep_freed_memory
 from agebench.training.sweep_progress import Told
@@ -136,7 +137,7 @@ def _fit(
     data = _data(cfg)
     monitor, mode = build.build_monitor(cfg, unit=data.target.unit)
     callbacks = build.build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)
-    module = build.build_module(cfg, data, kind=TurnModule if takes_turns(cfg, callbacks) else ImageModule)
+    module = build.build_module(cfg, data, kind=MultiStepModule if can_multi_step(cfg, callbacks) else ImageModule)
     speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
     trainer = _trainer(cfg, run_dir, [*callbacks, speed, table])
     skip_idle_hooks(module, trainer.callbacks)  # type: ignore[attr-defined]  # set by its connector
@@ -165,13 +166,13 @@ def _fit(
     boards = [logger for logger in trainer.loggers if isinstance(logger, RunTensorBoard)]
     for board in boards:
         if start.checkpoint:
-            board.go_on(start.step)
+            board.resume_at(start.step)
         board.declare_hparams(hparams(cfg, config, data.protocol))
 
     speed.begin()
     try:
         trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
-    except torch._dynamo.exc.TorchDynamoException as error:
+    except compile_errors() as error:
         why = str(error).strip().splitlines()[0]
         raise UserError(f"compile=true: torch.compile cannot make this network ({why}): leave compile out") from error
     fit_s = speed.fit_s
@@ -252,7 +253,7 @@ def _trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Any]) -> L.Trainer:
     if not loggers:
         callbacks = [c for c in callbacks if type(c).__name__ != "LearningRateMonitor"]
     try:
-        plugins = {} if cfg.trainer.get("plugins") else {"plugins": [WholeFiles()]}
+        plugins = {} if cfg.trainer.get("plugins") else {"plugins": [AtomicCheckpointIO()]}
         trainer: L.Trainer = instantiate(
             cfg.trainer,
             **plugins,
