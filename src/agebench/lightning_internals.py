@@ -13,13 +13,15 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.utilities import rank_zero_only
 
 log = logging.getLogger(__name__)
 
 
 @cache
+@rank_zero_only
 def log_missing(name: str, consequence: str) -> None:
-    """Log once per process that the installed version lacks `name`, and what happens instead."""
+    """Log once that the installed version lacks `name`, and what happens instead."""
     log.warning("lightning %s, torch %s: no usable %s: %s", L.__version__, torch.__version__, name, consequence)
 
 
