@@ -117,3 +117,70 @@ def test_help_and_mistakes_load_nothing_heavy() -> None:
         "tensorboard",
     }
     assert heavy & {name.partition(".")[0] for name in loaded} == set()
+
+
+INTERNALS = "agebench.lightning_internals"
+# Public names that start with an underscore: namedtuple's constructor, a config's key, and a function of the os module.
+PUBLIC = {"_make", "_target_", "_exit"}
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_accesses(code: str) -> set[str]:
+    """Return the private attributes that a file reads or sets on other objects, and its private imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Attribute) and private(node.attr) and node.attr not in PUBLIC:
+            if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+                found.add(ast.unparse(node))
+        elif isinstance(node, ast.ImportFrom):
+            names = [*str(node.module).split("."), *(alias.name for alias in node.names)]
+            found |= {ast.unparse(node)} if any(map(private, names)) else set()
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if any(map(private, alias.name.split(".")))}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("loop._restarting = False", {"loop._restarting"}),
+        ("self.experiment._get_file_writer()", {"self.experiment._get_file_writer"}),
+        ("from lightning.pytorch.loops import _Loop", {"from lightning.pytorch.loops import _Loop"}),
+        ("import torch._dynamo.exc", {"torch._dynamo.exc"}),
+        ("self._rows = cfg._target_", set()),
+        ("type(self).__name__", set()),
+    ],
+)
+def test_private_accesses_are_found(code, expected) -> None:
+    assert private_accesses(code) == expected
+
+
+def test_only_lightning_internals_uses_private_attributes_of_other_libraries() -> None:
+    found = {name: private_accesses(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+    assert found.pop(INTERNALS)
+    assert {name: accesses for name, accesses in found.items() if accesses} == {}
+
+
+def test_only_lightning_internals_overrides_private_methods_of_lightning() -> None:
+    from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+    from lightning.pytorch.core import LightningModule
+    from lightning.pytorch.loggers import TensorBoardLogger
+    from torchmetrics import Metric
+
+    bases = {
+        name for base in (Callback, TQDMProgressBar, LightningModule, TensorBoardLogger, Metric) for name in dir(base)
+    }
+    overridden = {
+        (name, node.name)
+        for name, path in FILES.items()
+        for owner in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(owner, ast.ClassDef)
+        for node in owner.body
+        if isinstance(node, ast.FunctionDef) and private(node.name) and node.name in bases
+    }
+
+    assert overridden == {(INTERNALS, "_should_update")}

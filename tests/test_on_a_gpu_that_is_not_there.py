@@ -41,7 +41,7 @@ def module_of(head_name: str, augment_name: str) -> ImageModule:
         OmegaConf.load(CONF / "head" / f"{head_name}.yaml"), labels, list(map(float, range(labels))), ordered=True
     )
     augment = instantiate(OmegaConf.load(CONF / "augment" / f"{augment_name}.yaml"), _convert_="all")
-    head.see(torch.tensor([5, 4, 3, 2, 1, 1][:labels]))
+    head.set_label_counts(torch.tensor([5, 4, 3, 2, 1, 1][:labels]))
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, head.num_outputs))
     return ImageModule(
         network,
@@ -74,7 +74,7 @@ def step(module: ImageModule, mode: FakeTensorMode, monkeypatch: pytest.MonkeyPa
         first, second = part.batches([torch.arange(8), torch.arange(8, 20)])
         assert (first.images.device, first.target.device, first.rows.device) == (GPU,) * 3
         assert (len(first.images), len(second.images)) == (8, 12)
-        return module.loss_of(second)
+        return module.training_loss(second)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The one LightningModule: any network, any head, any optimizer."""
+"""The LightningModule that trains any network with any head and any optimizer."""
 
 import logging
 import math
@@ -21,22 +21,22 @@ from agebench.models.weights import hash_tensors
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
-# Whose hits are counted together, unless the head has something that may change from one to the next.
-STEPS_AT_ONCE = 32
+# Steps whose correct predictions are counted together, unless the head has state that may change between them.
+STEPS_PER_COUNT = 32
 
 
 class Normalise(nn.Module):
-    """Brings images from [0, 1] to mean 0 and standard deviation 1 of each channel; saved with the weights.
+    """Normalises each channel of images in [0, 1] to mean 0 and standard deviation 1. Saved with the weights.
 
     Args:
-        mean: Of each channel in [0, 1], length C.
-        std: Of each channel, length C.
+        mean: Channel means of images in [0, 1], length C.
+        std: Channel standard deviations, length C.
     """
 
     mean: Tensor
     std: Tensor
-    scale: Tensor  # for bytes
-    shift: Tensor
+    scale: Tensor  # (C, 1, 1), 1 / (255 std): normalises uint8 images
+    shift: Tensor  # (C, 1, 1), mean / std
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -44,26 +44,26 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("scale", None, persistent=False)
         self.register_buffer("shift", None, persistent=False)
-        _derive(self)
-        self.register_load_state_dict_post_hook(_derive)  # type: ignore[no-untyped-call]  # torch has no types for it
+        _set_scale_and_shift(self)
+        self.register_load_state_dict_post_hook(_set_scale_and_shift)  # type: ignore[no-untyped-call]  # torch has no types for it
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return (images - mean) / std, shape (B, C, S, S), for images in [0, 1], or as bytes that stand for them."""
+        """Return (images - mean) / std, shape (B, C, S, S), for images in [0, 1] or uint8 images."""
         if images.dtype != torch.uint8:
             return (images - self.mean).div_(self.std).to(self.mean.dtype)
-        # Bytes times floats would be a slow loop on a CPU, and so would channels that stand innermost.
+        # Convert first: on a CPU uint8 times float is slow, and so is broadcasting over channels_last memory.
         return images.to(self.mean.dtype).mul_(self.scale).sub_(self.shift)
 
 
-def _derive(normalise: Normalise, *_: Any) -> None:
-    """Work out what follows from mean and standard deviation, also from those of a checkpoint."""
+def _set_scale_and_shift(normalise: Normalise, *_: Any) -> None:
+    """Compute scale and shift from mean and std, also after these are loaded from a checkpoint."""
     normalise.scale, normalise.shift = 1 / (255 * normalise.std), normalise.mean / normalise.std
 
 
-class Collected(Metric):
-    """Keeps the outputs of a whole part, over all processes, each image once.
+class CollectedOutputs(Metric):
+    """Collects the outputs for all images of a part, over all processes, each image once.
 
-    Every metric is then worked out from all of them together: nothing is averaged over batches or devices.
+    Metrics are computed from all outputs together. Nothing is averaged over batches or devices.
     """
 
     full_state_update = False
@@ -92,21 +92,21 @@ class Collected(Metric):
 
 
 class ImageModule(L.LightningModule):
-    """Trains a network under a head.
+    """Trains a network with a head.
 
     Args:
         model: Network, float images (B, C, S, S) -> (B, K).
-        head: Its loss, posterior and point estimate; K is head.num_outputs.
-        normalise: Applied to images in [0, 1] right before the network.
-        augment: Applied to images in [0, 1] while training, unless its attribute `idle` is true; at evaluation too if
-            `at_test` is.
+        head: Defines loss, posterior and point estimate; K is head.num_outputs.
+        normalise: Applied to images right before the network.
+        augment: Applied to images in [0, 1] during training, unless its attribute `idle` is true. Also applied during
+            evaluation if its attribute `at_test` is true.
         optim: Takes the parameters and returns the optimizer.
         scheduler: Takes the optimizer and returns Lightning's scheduler config, or None for a constant rate.
-        unit: The target's unit, which decides the metrics.
-        channels_last: Whether the network's convolutions work on NHWC memory, which most devices are faster at.
-        seed: Decides augmentation and dropout, anew each epoch, so that a resumed run draws what an unbroken one draws.
-        stamp: Plain data that travels with every checkpoint: the config, the protocol, the label names.
-        compile: Whether torch.compile makes the network's training step; evaluation does without.
+        unit: The unit of the target, which determines the metrics.
+        channels_last: Whether convolutions use NHWC memory, which is faster on most devices.
+        seed: Seeds augmentation and dropout at the start of each epoch, so that a resumed run draws the same numbers.
+        stamp: Plain data stored in each checkpoint: the config, the protocol, the label names.
+        compile: Whether training uses torch.compile; evaluation does not.
     """
 
     def __init__(
@@ -127,19 +127,19 @@ class ImageModule(L.LightningModule):
         super().__init__()
         self.model, self.head, self.normalise, self.augment = model, head, normalise, augment
         self.optim, self.scheduler, self.unit, self.seed, self.stamp = optim, scheduler, unit, seed, stamp
-        self._idle = isinstance(augment, nn.Identity) or getattr(augment, "idle", False)
+        self._skip_augment = isinstance(augment, nn.Identity) or getattr(augment, "idle", False)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self.memory_format)
-        # The method and not the network, whose parameters would else be there twice.
+        # The method, not the network: a compiled module would register the parameters a second time.
         self._compiled = torch.compile(model.forward) if compile else None
-        self.collected = Collected()
+        self.collected = CollectedOutputs()
         self.predictions: Predictions | None = None
-        self.tested_sha = ""  # of the weights that the last test really used
-        # Of the epoch so far: images and mean loss of each step, hits, and the outputs that are yet to be counted.
-        self._seen: list[tuple[int, Tensor]] = []
-        self._hits: list[Tensor] = []
+        self.tested_sha = ""  # hash of the weights that the last test used
+        # Of the epoch so far: images and mean loss of each step, correct predictions, and outputs not counted yet.
+        self._step_losses: list[tuple[int, Tensor]] = []
+        self._correct: list[Tensor] = []
         self._uncounted: list[tuple[Tensor, Tensor]] = []
-        self._at_once = 1 if head.state_dict() else STEPS_AT_ONCE
+        self._steps_per_count = 1 if head.state_dict() else STEPS_PER_COUNT
         self.images_seen = 0
 
     def forward(self, images: Tensor) -> Tensor:
@@ -147,42 +147,42 @@ class ImageModule(L.LightningModule):
         return self._outputs(images)
 
     def _outputs(self, images: Tensor) -> Tensor:
-        # After augmentation, whose resampling returns contiguous memory whatever it is given.
+        # After augmentation, because resampling always returns contiguous memory.
         images = self.normalise(images).contiguous(memory_format=self.memory_format)
         network = self._compiled if self.training and self._compiled else self.model
         outputs: Tensor = network(images)
         return outputs.float()
 
     def train(self, mode: bool = True) -> "ImageModule":
-        """Switch to training mode; a frozen part stays in evaluation mode, for its batch norms must not drift."""
+        """Set the mode. Frozen parts stay in evaluation mode, so that their batch norm statistics stay fixed."""
         super().train(mode)
         keep_frozen_in_eval(self.model)
         return self
 
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch, forget the last one's sums, and set every part's mode: Lightning leaves modes as they are."""
+        """Seed the epoch, reset its sums and set training mode, which Lightning does not set."""
         self.train()
         torch.manual_seed((self.seed << 24) + (self.current_epoch << 8) + self.global_rank)
-        self._seen, self._hits, self._uncounted, self.images_seen = [], [], [], 0
+        self._step_losses, self._correct, self._uncounted, self.images_seen = [], [], [], 0
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """Return the mean loss of a batch, shape ()."""
-        return self.loss_of(batch)
+        return self.training_loss(batch)
 
-    def loss_of(self, batch: Any) -> Tensor:
-        """Return the mean loss of a training batch, shape (), and note it for the epoch's figures."""
+    def training_loss(self, batch: Any) -> Tensor:
+        """Return the mean loss of a training batch, shape (), and store it for the metrics of the epoch."""
         images = batch.images
-        if not self._idle:
+        if not self._skip_augment:
             images = self.augment(images.float() / 255)
         outputs = self._outputs(images)
-        # A head works in float32: sums over labels, logarithms and thresholds are no place for half precision.
+        # Heads need float32: sums over labels, logarithms and thresholds lose too much in half precision.
         with torch.autocast(self.device.type, enabled=False):
             loss = self.head.loss(outputs, batch.target)
-        # Kept as they are: reading a number here would make the GPU wait at every step.
-        self._seen.append((len(batch.target), loss.detach()))
+        # Keep tensors: reading a number here would synchronise with the GPU at each step.
+        self._step_losses.append((len(batch.target), loss.detach()))
         self._uncounted.append((outputs.detach(), batch.target))
-        if len(self._uncounted) == self._at_once:
-            self._count_hits()
+        if len(self._uncounted) == self._steps_per_count:
+            self._count_correct()
         self.images_seen += len(batch.target)
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its connector
         if every and self.global_step % every == 0:
@@ -190,31 +190,31 @@ class ImageModule(L.LightningModule):
                 logger.log_metrics({"train/loss_step": loss.item()}, step=self.global_step)
         return loss
 
-    def _count_hits(self) -> None:
-        """Count the likeliest labels that are right, of several steps at once: it costs as much for one."""
+    def _count_correct(self) -> None:
+        """Count correct predictions of several steps together, which takes no longer than those of one step."""
         if self._uncounted:
             outputs, target = map(torch.cat, zip(*self._uncounted, strict=True))
             self._uncounted = []
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                self._hits.append((self.head.posterior(outputs).argmax(1) == target).sum())
+                self._correct.append((self.head.posterior(outputs).argmax(1) == target).sum())
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """After the epoch's last step log its mean loss and accuracy over all images and devices.
+        """Log the mean loss and accuracy over all images and devices after the last step of an epoch.
 
-        Lightning calls this module's own epoch-end hook only after those of the callbacks that show the figures.
+        The module's epoch-end hook would be too late: it runs after those of the callbacks that use these metrics.
         """
-        stops = 0 <= self.trainer.max_steps <= self.trainer.global_step  # within an epoch
+        stops = 0 <= self.trainer.max_steps <= self.trainer.global_step  # max_steps may end training within an epoch
         if not (self.trainer.is_last_batch or stops):
             return
-        self._count_hits()
-        counts, losses = zip(*self._seen, strict=True)
+        self._count_correct()
+        counts, losses = zip(*self._step_losses, strict=True)
         each = torch.tensor(counts, dtype=torch.float64, device="cpu")
-        # On the CPU, where float64 is to be had on every machine.
-        mean, right = torch.stack(losses).cpu().double(), torch.stack(self._hits).cpu().sum()
+        # On the CPU, because some devices have no float64.
+        mean, right = torch.stack(losses).cpu().double(), torch.stack(self._correct).cpu().sum()
         sums = torch.stack([each.sum(), (mean * each).sum(), right]).float().to(self.device)
         count, loss, hits = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         means = {"train/loss": loss / count, "train/accuracy": hits / count}
-        if not math.isfinite(loss):  # on every device alike, for the sums are reduced
+        if not math.isfinite(loss):  # the same on every device, because the sums are reduced
             raise FailedError(
                 f"the training loss of epoch {self.current_epoch + 1} is {loss / count}: training has diverged. The "
                 "epochs before it are kept; try a lower optim.lr, scheduler.warmup_epochs or trainer.gradient_clip_val"
@@ -228,10 +228,10 @@ class ImageModule(L.LightningModule):
         self.collected.update(self._outputs(images), batch.target, batch.rows)
 
     def _evaluate(self, part: str) -> tuple[metrics.Answers, dict[str, float], tuple[Tensor, Tensor, Tensor]]:
-        """Log the headline of a part; return its answers, all of its metrics, and its outputs, target and rows."""
+        """Log the main metrics of a part; return its answers, all metrics, and its outputs, target and rows."""
         outputs, target, rows = self.collected.compute()
         self.collected.reset()
-        # torchmetrics hands over a tensor of one element without its dimensions.
+        # torchmetrics squeezes a tensor of one element.
         target, rows = target.reshape(-1), rows.reshape(-1)
         outputs = outputs.reshape(len(rows), -1)
         with torch.autocast(self.device.type, enabled=False):
@@ -246,20 +246,20 @@ class ImageModule(L.LightningModule):
             unit=self.unit,
         )
         scores = {"loss": loss, **metrics.summarise(answers)}
-        few = metrics.headline(ordered=answers.ordered, unit=answers.unit)
-        self.log_dict({f"{part}/{name}": scores[name] for name in few}, sync_dist=True)
+        main = metrics.headline(ordered=answers.ordered, unit=answers.unit)
+        self.log_dict({f"{part}/{name}": scores[name] for name in main}, sync_dist=True)
         return answers, {f"{part}/{name}": value for name, value in scores.items()}, (outputs, target, rows)
 
     def _losses(self, outputs: Tensor, target: Tensor) -> Array:
-        """Return the head's loss of each image alone, float64, shape (N,)."""
+        """Return the head's loss of each image, float64, shape (N,)."""
         with torch.autocast(self.device.type, enabled=False):
             pairs = zip(outputs.split(1), target.split(1), strict=True)
             losses = torch.stack([self.head.loss(*pair) for pair in pairs])
-        found: Array = losses.double().cpu().numpy()
-        return found
+        array: Array = losses.double().cpu().numpy()
+        return array
 
     def on_validation_epoch_start(self) -> None:
-        """Seed augmentation at evaluation, where it is asked for, so that every epoch sees the same images."""
+        """Seed test-time augmentation, if there is any, so that every evaluation uses the same images."""
         if getattr(self.augment, "at_test", False):
             torch.manual_seed(self.seed)
 
@@ -270,7 +270,7 @@ class ImageModule(L.LightningModule):
         self._evaluation_step(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the headline metrics of the val part."""
+        """Log the main metrics of the val part."""
         self._evaluate("val")
 
     def test_step(self, batch: Any, batch_index: int) -> None:
@@ -278,33 +278,33 @@ class ImageModule(L.LightningModule):
         self._evaluation_step(batch)
 
     def on_test_epoch_end(self) -> None:
-        """Log the headline metrics of the test part; keep its predictions with all of its metrics."""
+        """Log the main metrics of the test part; store its predictions with all metrics."""
         answers, scores, (outputs, target, rows) = self._evaluate("test")
         self.tested_sha = hash_tensors(self.state_dict())
         self.predictions = Predictions(
             **vars(answers),
             rows=rows.cpu().numpy(),
             losses=self._losses(outputs, target),
-            weights=self.head.weigh(target).double().cpu().numpy(),
+            weights=self.head.sample_weights(target).double().cpu().numpy(),
             metrics=scores,
         )
 
     def predict_step(self, images: Tensor, batch_index: int = 0) -> tuple[Tensor, Tensor]:
-        """Return the posterior, shape (B, R), and the point in the target's unit, shape (B,), of uint8 images."""
+        """Return posterior, shape (B, R), and point estimate in the target's unit, shape (B,), for uint8 images."""
         outputs = self._outputs(images)
         with torch.autocast(self.device.type, enabled=False):
             return self.head.posterior(outputs), self.head.point(outputs)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimizer of the parameters that train, and its scheduler."""
+        """Return the optimizer of the trainable parameters, and its scheduler."""
         optimizer = self.optim(p for p in self.parameters() if p.requires_grad)
         schedule = None if self.scheduler is None else self.scheduler(optimizer)
         if schedule is None:
             return optimizer
         config: Any = {"optimizer": optimizer, "lr_scheduler": schedule}
-        return config  # type: ignore[no-any-return]  # a plain dict of the keys Lightning reads
+        return config  # type: ignore[no-any-return]  # a plain dict with the keys that Lightning reads
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Stamp the checkpoint; plain data only, so that weights_only=True loads it."""
-        # Lightning calls this hook last: what callbacks such as weight averaging put into the state dict is hashed.
+        """Add the stamp to the checkpoint: plain data only, so that weights_only=True loads it."""
+        # Lightning calls this hook last, so the hash covers weights that callbacks such as weight averaging replaced.
         checkpoint["agebench"] = {**self.stamp, "weights_sha": hash_tensors(checkpoint["state_dict"])}

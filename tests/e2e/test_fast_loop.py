@@ -1,4 +1,4 @@
-"""Several steps in a row leave what as many single steps leave, to the bit, and whoever wants each step gets it."""
+"""Multi-stepping gives the results of single steps to the bit; single steps run where it would be observable."""
 
 import csv
 from pathlib import Path
@@ -8,16 +8,15 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agebench.training import fast_loop as turns
-from agebench.training import fit
+from agebench.training import fast_loop, fit
 
 LINE = ["data=digits", "data.limit=300", "data.batch_size=16", "report=false", "trainer.accelerator=cpu"]
 EVERY_7TH = ["trainer.log_every_n_steps=7"]
 STEPS: list[int] = []
 
 
-class Noted(Callback):
-    """A user's callback that wants to see every step."""
+class StepRecorder(Callback):
+    """A user's callback that needs each step."""
 
     def on_train_batch_end(self, trainer, *args) -> None:
         STEPS.append(trainer.global_step)
@@ -43,24 +42,24 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     ],
     ids=["cosine", "step", "bf16", "limited", "max_steps"],
 )
-def test_turns_are_bit_for_bit_single_steps(command, monkeypatch, tmp_path, extra) -> None:
-    monkeypatch.setattr(turns, "TURN_S", 600.0)  # however busy the machine, several steps a turn
-    longest = 0
+def test_multi_stepping_gives_the_results_of_single_steps_to_the_bit(command, monkeypatch, tmp_path, extra) -> None:
+    monkeypatch.setattr(fast_loop, "MAX_SECONDS", 600.0)  # several steps per call even on a busy machine
+    most_steps = 0
 
-    class Watched(turns.TurnModule):
+    class CountingModule(fast_loop.MultiStepModule):
         def training_step(self, dataloader_iter) -> None:
-            nonlocal longest
+            nonlocal most_steps
             before = self.global_step
             super().training_step(dataloader_iter)
-            longest = max(longest, self.global_step - before)
+            most_steps = max(most_steps, self.global_step - before)
 
-    monkeypatch.setattr(fit, "TurnModule", Watched)
-    command("train", *LINE, "trainer.max_epochs=3", *extra, "hydra.run.dir=turns")
-    monkeypatch.setattr(fit, "takes_turns", lambda *args: False)
+    monkeypatch.setattr(fit, "MultiStepModule", CountingModule)
+    command("train", *LINE, "trainer.max_epochs=3", *extra, "hydra.run.dir=multi")
+    monkeypatch.setattr(fit, "can_multi_step", lambda *args: False)
     command("train", *LINE, "trainer.max_epochs=3", *extra, "hydra.run.dir=single")
 
-    found, expected = tmp_path / "turns", tmp_path / "single"
-    assert longest > 1
+    found, expected = tmp_path / "multi", tmp_path / "single"
+    assert most_steps > 1
     for name in ("metrics.csv", "predictions.csv"):
         assert (found / name).read_bytes() == (expected / name).read_bytes()
     assert scalars(found) == scalars(expected)
@@ -75,7 +74,7 @@ def test_turns_are_bit_for_bit_single_steps(command, monkeypatch, tmp_path, extr
 @pytest.mark.parametrize(
     "extra",
     [
-        [f"+callbacks.noted._target_={__name__}.Noted"],
+        [f"+callbacks.recorder._target_={__name__}.StepRecorder"],
         ["trainer.gradient_clip_val=1.0"],
         ["trainer.accumulate_grad_batches=2"],
         ["trainer.val_check_interval=0.5"],
@@ -84,12 +83,12 @@ def test_turns_are_bit_for_bit_single_steps(command, monkeypatch, tmp_path, extr
     ],
     ids=["callback", "clip", "accumulate", "val_check_interval", "plateau", "checkpoint"],
 )
-def test_whoever_wants_each_step_gets_it(command, monkeypatch, extra) -> None:
-    monkeypatch.setattr(fit, "TurnModule", None)  # would fail if it were made
+def test_single_steps_run_where_multi_stepping_would_be_observable(command, monkeypatch, extra) -> None:
+    monkeypatch.setattr(fit, "MultiStepModule", None)  # creating it would fail
     STEPS.clear()
 
     command("train", *LINE, "model=mlp", "trainer.max_epochs=1", *extra, "hydra.run.dir=out")
 
-    if "Noted" in extra[0]:
+    if "StepRecorder" in extra[0]:
         (last,) = csv.DictReader(Path("out/metrics.csv").read_text(encoding="utf-8").splitlines())
         assert list(range(1, int(last["step"]) + 1)) == STEPS

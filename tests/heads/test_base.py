@@ -128,7 +128,7 @@ def test_a_head_that_has_no_use_for_counts_stays_as_it_was() -> None:
     head = Given(4, [20, 30, 50, 70], ordered=True)
     before = dict(vars(head))
 
-    head.see(torch.tensor([3, 0, 2, 5]))
+    head.set_label_counts(torch.tensor([3, 0, 2, 5]))
 
     assert vars(head) == before
 

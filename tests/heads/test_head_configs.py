@@ -91,7 +91,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_images_under_their_weights(name,
     outputs, target = outputs_of(head, 24), target_of(values, 24)
     alone = [head.loss(outputs[i : i + 1], target[i : i + 1]).item() for i in range(24)]
 
-    weights = head.weigh(target)
+    weights = head.sample_weights(target)
 
     assert weights.shape == (24,)
     assert head.loss(outputs, target).item() == pytest.approx(np.average(alone, weights=weights.numpy()), rel=1e-4)

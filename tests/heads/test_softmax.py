@@ -138,14 +138,14 @@ def test_class_weights_make_the_losses_weighted_means(drawn, smoothing) -> None:
         found = head.loss(torch.from_numpy(outputs), torch.from_numpy(target))
 
         assert found.item() == pytest.approx(value, rel=1e-12)
-        np.testing.assert_array_equal(head.weigh(torch.from_numpy(target)).numpy(), weights[target])
+        np.testing.assert_array_equal(head.sample_weights(torch.from_numpy(target)).numpy(), weights[target])
 
 
 def test_balanced_weights_are_scikit_learns() -> None:
     labels = np.repeat(np.arange(4), [1, 10, 40, 149])
     head = head_of(4, class_weight="balanced")
 
-    head.see(torch.tensor([1, 10, 40, 149]))
+    head.set_label_counts(torch.tensor([1, 10, 40, 149]))
 
     expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
     np.testing.assert_allclose(head.weights.numpy(), expected, rtol=1e-6)
@@ -162,7 +162,7 @@ def test_balanced_weights_are_scikit_learns() -> None:
 def test_a_label_without_a_train_image_weighs_one(counts, weights) -> None:
     head = head_of(3, class_weight="balanced")
 
-    head.see(torch.tensor(counts))
+    head.set_label_counts(torch.tensor(counts))
 
     assert head.weights.tolist() == pytest.approx(weights)
     assert torch.isfinite(head.loss(torch.zeros(2, 3), torch.tensor([1, 1])))
@@ -171,7 +171,7 @@ def test_a_label_without_a_train_image_weighs_one(counts, weights) -> None:
 def test_balanced_weights_undo_an_imbalance_of_the_batch() -> None:
     outputs, target = torch.tensor([[1.0, 0.0]] * 4), torch.tensor([0, 0, 0, 1])
     head = head_of(2, class_weight="balanced")
-    head.see(torch.bincount(target))
+    head.set_label_counts(torch.bincount(target))
 
     found = head.loss(outputs, target).item()
 
@@ -181,8 +181,8 @@ def test_balanced_weights_undo_an_imbalance_of_the_batch() -> None:
 
 def test_class_weights_save_with_the_model_and_come_back_over_those_of_other_data() -> None:
     trained, other = (head_of(3, class_weight="balanced") for _ in range(2))
-    trained.see(torch.tensor([1, 2, 3]))
-    other.see(torch.tensor([7, 7, 7]))
+    trained.set_label_counts(torch.tensor([1, 2, 3]))
+    other.set_label_counts(torch.tensor([7, 7, 7]))
 
     other.load_state_dict(trained.state_dict())
 
@@ -192,7 +192,7 @@ def test_class_weights_save_with_the_model_and_come_back_over_those_of_other_dat
 def test_without_class_weights_nothing_is_saved_whatever_is_seen() -> None:
     head = head_of(3)
 
-    head.see(torch.tensor([1, 2, 3]))
+    head.set_label_counts(torch.tensor([1, 2, 3]))
 
     assert list(head.state_dict()) == []
 
@@ -200,7 +200,7 @@ def test_without_class_weights_nothing_is_saved_whatever_is_seen() -> None:
 def test_given_weights_do_not_change_with_what_is_seen() -> None:
     head = head_of(3, class_weight=[1, 2, 3])
 
-    head.see(torch.tensor([1, 1, 100]))
+    head.set_label_counts(torch.tensor([1, 1, 100]))
 
     assert head.weights.tolist() == [1, 2, 3]
 
@@ -216,7 +216,7 @@ def test_weights_of_another_precision_take_that_of_the_outputs(drawn) -> None:
 
 
 def test_balanced_weights_that_saw_no_counts_are_not_guessed() -> None:
-    with pytest.raises(RuntimeError, match="see"):
+    with pytest.raises(RuntimeError, match="set_label_counts"):
         head_of(3, class_weight="balanced").loss(torch.zeros(1, 3), torch.tensor([0]))
 
 

@@ -1,4 +1,4 @@
-"""How fast, how far, and the table of epochs."""
+"""Training speed, progress and metrics.csv."""
 
 import csv
 import re
@@ -16,7 +16,7 @@ from agebench.training.callbacks import EpochTable, Progress, Speed
 
 
 class Line(L.LightningModule):
-    """Logs the epoch's number as every metric."""
+    """Logs metrics that depend only on the number of the epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,22 +45,22 @@ def gather(items: list[torch.Tensor]) -> Batch:
     return Batch(torch.stack(items), torch.zeros(len(items), dtype=torch.int64), torch.arange(len(items)))
 
 
-def fit(*watching: L.Callback, epochs: int = 3, **settings) -> L.Trainer:
+def fit(*own_callbacks: L.Callback, epochs: int = 3, **settings) -> L.Trainer:
     data = DataLoader(torch.ones(5, 1), batch_size=2, collate_fn=gather)  # 2, 2, 1
     off = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer = L.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=list(watching), **off, **settings)
+        trainer = L.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=list(own_callbacks), **off, **settings)
         trainer.fit(Line(), data, data)
     return trainer
 
 
-def quiet_fit(*watching: L.Callback, **settings) -> L.Trainer:
-    return fit(*watching, enable_progress_bar=False, **settings)
+def quiet_fit(*own_callbacks: L.Callback, **settings) -> L.Trainer:
+    return fit(*own_callbacks, enable_progress_bar=False, **settings)
 
 
 class Clock:
-    """Stands in for the time module."""
+    """Replaces the time module."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -77,7 +77,7 @@ def clock(monkeypatch) -> Clock:
 
 
 def drive(speed: Speed, clock: Clock, epochs: list[tuple[float, float, float, int]], world_size: int = 1) -> None:
-    """Go through epochs of (seconds of training, seconds of waiting in them, seconds of validation, images)."""
+    """Simulate epochs given as (training seconds, waiting seconds within them, validation seconds, images)."""
     loader = SimpleNamespace(wait_s=0.0)
     trainer = SimpleNamespace(train_dataloader=loader, world_size=world_size)
     for seconds, waited, validation, images in epochs:
@@ -91,7 +91,7 @@ def drive(speed: Speed, clock: Clock, epochs: list[tuple[float, float, float, in
         speed.on_train_epoch_end(trainer, None)
 
 
-def test_speed_leaves_out_validation_and_the_first_epoch(clock) -> None:
+def test_speed_excludes_validation_and_the_first_epoch(clock) -> None:
     speed = Speed()
 
     drive(speed, clock, [(90.0, 80.0, 5.0, 10), (2.0, 0.5, 7.0, 100), (3.0, 0.25, 9.0, 150)])
@@ -100,7 +100,7 @@ def test_speed_leaves_out_validation_and_the_first_epoch(clock) -> None:
     assert speed.data_wait_share == pytest.approx(0.75 / 5)
 
 
-def test_an_only_epoch_counts(clock) -> None:
+def test_speed_includes_the_first_epoch_if_there_is_no_other(clock) -> None:
     speed = Speed()
 
     drive(speed, clock, [(4.0, 1.0, 7.0, 100)])
@@ -109,15 +109,15 @@ def test_an_only_epoch_counts(clock) -> None:
     assert speed.data_wait_share == pytest.approx(0.25)
 
 
-def test_a_resumed_run_leaves_out_the_first_epoch_of_each_start(clock) -> None:
+def test_speed_of_a_resumed_run_excludes_the_first_epoch_of_each_start(clock) -> None:
     first, second = Speed(), Speed()
     first.begin()
     drive(first, clock, [(90.0, 80.0, 5.0, 10), (2.0, 0.5, 7.0, 100)])
-    held = first.state_dict()
+    stored = first.state_dict()
 
-    clock.now += 1_000  # nobody trains
+    clock.now += 1_000  # between the two starts
     second.begin()
-    second.load_state_dict(held)
+    second.load_state_dict(stored)
     drive(second, clock, [(50.0, 40.0, 5.0, 10), (3.0, 0.25, 9.0, 150)])
 
     assert second.images_per_s == pytest.approx(250 / 5)
@@ -125,7 +125,7 @@ def test_a_resumed_run_leaves_out_the_first_epoch_of_each_start(clock) -> None:
     assert second.fit_s == pytest.approx(90 + 5 + 2 + 7 + 50 + 5 + 3 + 9)
 
 
-def test_speed_counts_the_images_of_all_devices(clock) -> None:
+def test_speed_includes_the_images_of_all_devices(clock) -> None:
     speed = Speed()
 
     drive(speed, clock, [(1.0, 0, 0, 1), (4.0, 0, 0, 100)], world_size=2)
@@ -133,11 +133,11 @@ def test_speed_counts_the_images_of_all_devices(clock) -> None:
     assert speed.images_per_s == pytest.approx(50)
 
 
-def test_speed_is_zero_before_anything_was_trained() -> None:
+def test_speed_is_zero_before_training() -> None:
     assert (Speed().images_per_s, Speed().data_wait_share, Speed().now) == (0, 0, 0)
 
 
-def test_lightning_shows_speed_every_image_of_an_epoch() -> None:
+def test_speed_counts_each_image_of_an_epoch_of_a_trainer() -> None:
     speed = Speed()
 
     quiet_fit(speed, epochs=2)
@@ -146,7 +146,7 @@ def test_lightning_shows_speed_every_image_of_an_epoch() -> None:
     assert speed.images_per_s > 0
 
 
-def test_the_table_has_a_header_and_a_row_an_epoch(tmp_path) -> None:
+def test_the_table_has_a_header_and_a_row_per_epoch(tmp_path) -> None:
     file = tmp_path / "metrics.csv"
 
     quiet_fit(EpochTable(file))
@@ -161,7 +161,7 @@ def test_the_table_has_a_header_and_a_row_an_epoch(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 
-def test_an_epoch_without_validation_has_no_figures_of_an_older_one(tmp_path) -> None:
+def test_an_epoch_without_validation_has_no_validation_metrics(tmp_path) -> None:
     table = EpochTable(tmp_path / "metrics.csv")
 
     quiet_fit(table, epochs=5, check_val_every_n_epoch=2)
@@ -171,14 +171,14 @@ def test_an_epoch_without_validation_has_no_figures_of_an_older_one(tmp_path) ->
     assert [row["val/loss"] for row in rows] == ["", "21.0", "", "23.0", ""]
 
 
-def test_the_tables_history_travels_with_a_checkpoint(tmp_path) -> None:
+def test_a_checkpoint_stores_the_rows_of_the_table(tmp_path) -> None:
     table = EpochTable(tmp_path / "metrics.csv")
     trainer = quiet_fit(table, epochs=2)
     trainer.save_checkpoint(tmp_path / "last.ckpt", weights_only=False)
-    held = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
+    stored = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
 
     resumed = EpochTable()
-    resumed.load_state_dict(held["EpochTable"])
+    resumed.load_state_dict(stored["EpochTable"])
 
     assert resumed.rows == table.rows
     assert [row["epoch"] for row in resumed.rows] == [0, 1]
@@ -193,7 +193,7 @@ def test_an_epoch_that_is_trained_again_replaces_its_row(tmp_path) -> None:
     assert [(row["epoch"], row["train/loss"]) for row in table.rows] == [(0, 10.0)]
 
 
-def test_without_a_terminal_an_epoch_is_one_line(capsys) -> None:
+def test_without_a_terminal_progress_prints_one_line_per_epoch(capsys) -> None:
     speed = Speed()
 
     fit(speed, Progress(speed, terminal=False))
@@ -206,7 +206,7 @@ def test_without_a_terminal_an_epoch_is_one_line(capsys) -> None:
     assert lines[-1].endswith("eta 0:00:00")
 
 
-def test_the_time_left_is_that_of_the_epochs_so_far(clock) -> None:
+def test_the_remaining_time_is_extrapolated_from_the_epochs_so_far(clock) -> None:
     progress = Progress(Speed(), terminal=False)
     trainer = SimpleNamespace(max_epochs=5, current_epoch=0)
     progress._begin, progress._first = clock.now, 0
@@ -216,7 +216,7 @@ def test_the_time_left_is_that_of_the_epochs_so_far(clock) -> None:
     assert progress._eta(trainer, done=2) == "1:30:00"
 
 
-def test_the_time_left_of_a_resumed_training_counts_its_own_epochs_only(clock) -> None:
+def test_the_remaining_time_of_a_resumed_run_is_extrapolated_from_this_start_only(clock) -> None:
     progress = Progress(Speed(), terminal=False)
     trainer = SimpleNamespace(max_epochs=10, current_epoch=8)
     progress._begin, progress._first = clock.now, 8
@@ -226,13 +226,13 @@ def test_the_time_left_of_a_resumed_training_counts_its_own_epochs_only(clock) -
     assert progress._eta(trainer, done=9) == "0:01:00"
 
 
-def test_an_endless_training_has_no_end_to_wait_for(clock) -> None:
+def test_the_remaining_time_is_unknown_without_a_number_of_epochs(clock) -> None:
     progress = Progress(Speed(), terminal=False)
 
     assert progress._eta(SimpleNamespace(max_epochs=-1, current_epoch=3), done=4) == "?"
 
 
-def test_the_bar_shows_images_per_second_and_the_time_left(capsys) -> None:
+def test_the_bar_shows_images_per_second_and_the_remaining_time(capsys) -> None:
     speed = Speed()
 
     fit(speed, Progress(speed, terminal=True, refresh_rate=1), epochs=2)
@@ -240,4 +240,4 @@ def test_the_bar_shows_images_per_second_and_the_time_left(capsys) -> None:
     shown = capsys.readouterr()
     assert "img/s=" in shown.out + shown.err
     assert "eta=" in shown.out + shown.err
-    assert "epoch 1/2  " not in shown.out  # no line beside the bar
+    assert "epoch 1/2  " not in shown.out  # no line in addition to the bar

@@ -1,4 +1,4 @@
-"""A run's row on TensorBoard's HPARAMS page."""
+"""The hyperparameters of a run on TensorBoard's HPARAMS page."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -8,12 +8,12 @@ from agebench.training.hparams import hparams
 ALWAYS = {"data", "head", "model", "optim", "optim.lr", "protocol", "seed"}
 
 
-def row_of(compose_config, *typed: str) -> dict[str, object]:
-    config = compose_config(*typed)
+def row_of(compose_config, *overrides: str) -> dict[str, object]:
+    config = compose_config(*overrides)
     return hparams(config, OmegaConf.to_container(config, resolve=True), "digits/random/class")
 
 
-def test_a_row_holds_what_names_a_run_and_what_was_typed_if_it_changes_the_result(compose_config) -> None:
+def test_a_row_has_the_choices_that_name_a_run_and_the_overrides_that_affect_the_result(compose_config) -> None:
     config = compose_config("model=lenet", "data.batch_size=64", "launcher.jobs=2", "data.num_workers=1", "seed=3")
 
     row = hparams(config, OmegaConf.to_container(config, resolve=True), "digits/random/class")
@@ -30,7 +30,7 @@ def test_a_row_holds_what_names_a_run_and_what_was_typed_if_it_changes_the_resul
     }
 
 
-def test_a_row_holds_the_choices_that_name_a_run_though_nothing_was_typed(compose_config) -> None:
+def test_a_row_without_overrides_has_the_choices_that_name_a_run(compose_config) -> None:
     assert row_of(compose_config) == {
         "data": "digits",
         "head": "softmax",
@@ -42,7 +42,7 @@ def test_a_row_holds_the_choices_that_name_a_run_though_nothing_was_typed(compos
     }
 
 
-def test_a_group_that_was_typed_is_a_column_with_its_choice_alone(compose_config) -> None:
+def test_an_overridden_config_group_is_one_column_with_its_choice(compose_config) -> None:
     row = row_of(compose_config, "augment=digits", "data/split=kfold", "scheduler=cosine")
 
     assert {key: row[key] for key in row.keys() - ALWAYS} == {
@@ -52,7 +52,7 @@ def test_a_group_that_was_typed_is_a_column_with_its_choice_alone(compose_config
     }
 
 
-def test_a_key_that_was_typed_is_a_column_with_its_value(compose_config) -> None:
+def test_an_overridden_key_is_a_column_with_its_value(compose_config) -> None:
     row = row_of(compose_config, "optim.weight_decay=0.25", "data.limit=7", "model.hidden=[8,4]", "++head.decode=auto")
 
     assert {key: row[key] for key in row.keys() - ALWAYS} == {
@@ -64,7 +64,7 @@ def test_a_key_that_was_typed_is_a_column_with_its_value(compose_config) -> None
 
 
 @pytest.mark.parametrize(
-    "typed",
+    "override",
     [
         "data.root=elsewhere",
         "data.num_workers=3",
@@ -79,7 +79,7 @@ def test_a_key_that_was_typed_is_a_column_with_its_value(compose_config) -> None
         "trainer.log_every_n_steps=1",
     ],
 )
-def test_where_the_data_lies_and_what_has_no_effect_is_no_column(compose_config, typed) -> None:
-    data = ["data=mnist"] if typed.startswith("data.root") else []
+def test_the_data_folder_and_keys_without_effect_are_no_columns(compose_config, override) -> None:
+    data = ["data=mnist"] if override.startswith("data.root") else []
 
-    assert set(row_of(compose_config, *data, typed)) == ALWAYS
+    assert set(row_of(compose_config, *data, override)) == ALWAYS

@@ -20,7 +20,7 @@ from agebench.runs import writer as writing
 from agebench.runs.identity import config_hash
 from agebench.training import fit as fitting
 from agebench.training import resume
-from agebench.training.checkpoints import WholeFiles, keep_best, kept_file, move_paths
+from agebench.training.checkpoints import AtomicCheckpointIO, keep_best, kept_file, move_paths
 from agebench.training.fit import fit
 
 EPOCHS = 4
@@ -198,7 +198,7 @@ def test_killed_anywhere_in_an_epoch_it_ends_the_same(train, tmp_path, whole, ho
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
 @pytest.mark.parametrize("moment", ["half", "after"])
 def test_a_checkpoint_that_is_half_written_is_never_believed(train, tmp_path, whole, name, moment) -> None:
-    save = WholeFiles.save_checkpoint
+    save = AtomicCheckpointIO.save_checkpoint
 
     def killed_in_the_third(patch, die) -> None:
         count = 0
@@ -214,7 +214,7 @@ def test_a_checkpoint_that_is_half_written_is_never_believed(train, tmp_path, wh
                 Path(f"{path}.part").write_bytes(Path(path).read_bytes()[:3_000])
             return die()
 
-        patch.setattr(WholeFiles, "save_checkpoint", saving)
+        patch.setattr(AtomicCheckpointIO, "save_checkpoint", saving)
 
     assert train(tmp_path / "killed", inside=killed_in_the_third) is None
     train(tmp_path / "killed")

@@ -1,4 +1,4 @@
-"""The learning rate of every step against lists worked by hand, and as Lightning drives it."""
+"""Learning rates of each step against values computed manually, and as Lightning steps the schedules."""
 
 import math
 import warnings
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from agebench.errors import UserError
 from agebench.training import schedules
 
-EIGHTH = (1 + math.cos(math.pi / 4)) / 2  # half a cosine, a quarter of the way: 0.853553
+EIGHTH = (1 + math.cos(math.pi / 4)) / 2  # half a cosine at a quarter of its length: 0.853553
 
 
 def optimizer(rate: float = 0.1) -> torch.optim.Optimizer:
@@ -19,7 +19,7 @@ def optimizer(rate: float = 0.1) -> torch.optim.Optimizer:
 
 
 def rates(make, steps: int, **settings) -> list[float]:
-    """The rate of each of `steps` steps as a share of the rate that was asked for."""
+    """Return the rate of each of `steps` steps as a share of the initial rate."""
     sgd = optimizer()
     config = make(sgd, **settings)
     used = []
@@ -48,19 +48,19 @@ def rates(make, steps: int, **settings) -> list[float]:
             {"epochs": 2, "steps_per_epoch": 2, "final_share": 0.1},
             [1, 0.1 + 0.9 * EIGHTH, 0.55, 0.1 + 0.9 * (1 - EIGHTH), 0.1],
         ),
-        (schedules.step, {"every_epochs": 2, "factor": 0.1}, [1, 1, 0.1, 0.1, 0.01]),  # steps are epochs here
+        (schedules.step, {"every_epochs": 2, "factor": 0.1}, [1, 1, 0.1, 0.1, 0.01]),  # each step is an epoch
     ],
     ids=["constant", "warm-up", "half an epoch", "cosine", "cosine after warm-up", "cosine to a share", "step"],
 )
-def test_the_rate_of_each_step_is_the_one_worked_by_hand(make, settings, expected) -> None:
+def test_the_rate_of_each_step_equals_the_manual_computation(make, settings, expected) -> None:
     assert rates(make, len(expected), **settings) == pytest.approx(expected, abs=1e-12)
 
 
-def test_one_cycle_rises_to_the_rate_and_falls_to_almost_nothing() -> None:
+def test_one_cycle_increases_to_the_rate_and_decreases_to_nearly_zero() -> None:
     found = rates(schedules.one_cycle, 20, epochs=2, steps_per_epoch=10, rise_share=0.3)
 
     assert found[0] == pytest.approx(1 / 25)
-    # Two fifths of the way along half a cosine from 0.04 to 1.
+    # Half a cosine from 0.04 to 1 at two fifths of its length.
     assert found[2] == pytest.approx(0.04 + 0.96 * (1 - math.cos(0.4 * math.pi)) / 2)
     assert found[5] == pytest.approx(1)
     assert max(found) == found[5]
@@ -69,7 +69,7 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_almost_nothing() -> None:
 
 
 @pytest.mark.parametrize(("mode", "values"), [("max", [0.5, 0.5, 0.4, 0.6]), ("min", [2.0, 2.0, 3.0, 1.0])])
-def test_plateau_falls_once_patience_is_spent_and_not_where_it_improves(mode, values) -> None:
+def test_plateau_decreases_the_rate_only_after_patience_validations_without_improvement(mode, values) -> None:
     sgd = optimizer()
     config = schedules.plateau(sgd, patience=1, factor=0.5, monitor="val/x", mode=mode)
     found = []
@@ -78,7 +78,7 @@ def test_plateau_falls_once_patience_is_spent_and_not_where_it_improves(mode, va
         config["scheduler"].step(value)
         found.append(sgd.param_groups[0]["lr"])
 
-    assert found == pytest.approx([0.1, 0.1, 0.05, 0.05])  # the first is the best, two are not better, then one is
+    assert found == pytest.approx([0.1, 0.1, 0.05, 0.05])  # best, two without improvement, then an improvement
     assert config["monitor"] == "val/x"
 
 
@@ -92,24 +92,24 @@ def test_plateau_falls_once_patience_is_spent_and_not_where_it_improves(mode, va
         (schedules.plateau, "epoch"),
     ],
 )
-def test_each_says_whether_it_moves_by_step_or_epoch_and_takes_all_that_the_builder_hands_over(make, interval) -> None:
-    handed = {"epochs": 2, "steps_per_epoch": 5, "monitor": "val/accuracy", "mode": "max"}
-    if make is schedules.constant:  # nothing moves without a warm-up
-        assert make(optimizer(), **handed) is None
-        handed["warmup_epochs"] = 1.0
+def test_each_schedule_names_its_interval_and_accepts_all_arguments_of_the_builder(make, interval) -> None:
+    arguments = {"epochs": 2, "steps_per_epoch": 5, "monitor": "val/accuracy", "mode": "max"}
+    if make is schedules.constant:  # constant without a warm-up needs no scheduler
+        assert make(optimizer(), **arguments) is None
+        arguments["warmup_epochs"] = 1.0
 
-    assert make(optimizer(), **handed)["interval"] == interval
+    assert make(optimizer(), **arguments)["interval"] == interval
 
 
 @pytest.mark.parametrize("make", [schedules.cosine, schedules.one_cycle])
 @pytest.mark.parametrize("epochs", [-0.25, 0, math.inf])
-def test_a_schedule_with_an_end_needs_to_know_it(make, epochs) -> None:
-    with pytest.raises(UserError, match=r"must know how long the training is: set trainer\.max_epochs"):
+def test_a_schedule_over_the_whole_training_needs_its_length(make, epochs) -> None:
+    with pytest.raises(UserError, match=r"needs the length of the training: set trainer\.max_epochs"):
         make(optimizer(), epochs=epochs, steps_per_epoch=4)
 
 
 class Line(L.LightningModule):
-    """Fits y = w to zero and remembers the rate of each step."""
+    """Minimises w^2 and stores the rate of each step."""
 
     def __init__(self, schedule) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ def fit(module: L.LightningModule, epochs: int, **settings) -> None:
         )
 
 
-def test_lightning_moves_the_cosine_at_every_step_to_the_end_of_training() -> None:
+def test_lightning_steps_the_cosine_at_each_step_to_the_end_of_training() -> None:
     module = Line(lambda sgd: schedules.cosine(sgd, epochs=2, steps_per_epoch=3))
 
     fit(module, 2)
@@ -146,7 +146,7 @@ def test_lightning_moves_the_cosine_at_every_step_to_the_end_of_training() -> No
     assert module.used == pytest.approx([0.05 * (1 + math.cos(math.pi * i / 6)) for i in range(6)])
 
 
-def test_lightning_moves_the_step_schedule_between_epochs() -> None:
+def test_lightning_steps_the_step_schedule_between_epochs() -> None:
     module = Line(lambda sgd: schedules.step(sgd, every_epochs=1, factor=0.5))
 
     fit(module, 3)
@@ -154,7 +154,7 @@ def test_lightning_moves_the_step_schedule_between_epochs() -> None:
     assert module.used == pytest.approx([0.1] * 3 + [0.05] * 3 + [0.025] * 3)
 
 
-def test_lightning_drives_one_cycle_to_its_end_without_an_error() -> None:
+def test_lightning_steps_one_cycle_to_its_end_without_an_error() -> None:
     module = Line(lambda sgd: schedules.one_cycle(sgd, epochs=2, steps_per_epoch=3))
 
     fit(module, 2)
@@ -163,7 +163,7 @@ def test_lightning_drives_one_cycle_to_its_end_without_an_error() -> None:
     assert module.used[-1] == pytest.approx(0.1 / 250_000)
 
 
-def test_lightning_shows_plateau_only_the_epochs_with_a_new_value() -> None:
+def test_lightning_steps_plateau_only_after_epochs_with_validation() -> None:
     def schedule(sgd):
         return schedules.plateau(
             sgd, patience=0, factor=0.5, monitor="val/never_better", mode="max", val_every_epochs=2
@@ -173,5 +173,5 @@ def test_lightning_shows_plateau_only_the_epochs_with_a_new_value() -> None:
 
     fit(module, 5, check_val_every_n_epoch=2)
 
-    # Validated after the second and the fourth epoch; the fourth is the first that is not better.
+    # Validation follows the second and fourth epoch. The fourth is the first without improvement.
     assert module.used[::3] == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.05])

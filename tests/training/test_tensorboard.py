@@ -1,4 +1,4 @@
-"""TensorBoard, read back as TensorBoard reads it."""
+"""The event files of a run, read with TensorBoard's own readers."""
 
 import time
 
@@ -43,7 +43,7 @@ def read(folder) -> EventAccumulator:
 
 
 def scalars_page(folder, tag: str) -> dict[str, list[tuple[int, float]]]:
-    """Return a curve a run, as the server reads it: not quite as EventAccumulator does."""
+    """Return one curve per run, read like TensorBoard's server, which differs from EventAccumulator."""
     runs = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
     provider = MultiplexerDataProvider(runs, str(folder))
     found = provider.read_scalars(RequestContext(), experiment_id="", plugin_name="scalars", downsample=1000)
@@ -51,7 +51,7 @@ def scalars_page(folder, tag: str) -> dict[str, list[tuple[int, float]]]:
 
 
 def hparams_page(folder) -> tuple[Experiment, dict[str, SessionGroup]]:
-    """Return the columns and the rows, by their runs, of the HPARAMS page of a folder."""
+    """Return the columns, and the rows by run, of the HPARAMS page of a folder."""
     runs = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
     provider = MultiplexerDataProvider(runs, str(folder))
     page, who = backend_context.Context(TBContext(data_provider=provider)), RequestContext()
@@ -71,7 +71,7 @@ def hparams(events: EventAccumulator, tag: str) -> HParamsPluginData:
     return HParamsPluginData.FromString(content)
 
 
-def test_a_run_is_one_file_of_events_and_nothing_else(board, tmp_path) -> None:
+def test_a_run_writes_one_event_file_and_nothing_else(board, tmp_path) -> None:
     names = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")]
 
     assert len(names) == 1
@@ -79,7 +79,7 @@ def test_a_run_is_one_file_of_events_and_nothing_else(board, tmp_path) -> None:
     assert not list(tmp_path.rglob("hparams.yaml"))
 
 
-def test_the_scalars_are_those_that_were_logged(board, tmp_path) -> None:
+def test_the_event_file_has_exactly_the_logged_scalars(board, tmp_path) -> None:
     events = read(tmp_path)
 
     assert set(events.Tags()["scalars"]) == {
@@ -91,7 +91,7 @@ def test_the_scalars_are_those_that_were_logged(board, tmp_path) -> None:
     assert [(e.step, e.value) for e in events.Scalars("test/accuracy")] == [(2, 0.5)]
 
 
-def test_hyperparameters_keep_their_kind(board, tmp_path) -> None:
+def test_hyperparameters_are_numbers_or_strings(board, tmp_path) -> None:
     events = read(tmp_path)
 
     session = hparams(events, "session_start_info").session_start_info.hparams
@@ -109,13 +109,13 @@ def test_hyperparameters_keep_their_kind(board, tmp_path) -> None:
     assert session["model.hidden"].string_value == "[64, 32]"
 
 
-def test_a_run_that_ended_well_says_so(board, tmp_path) -> None:
+def test_a_run_that_finished_has_the_status_success(board, tmp_path) -> None:
     end = hparams(read(tmp_path), "session_end_info").session_end_info
 
     assert end.status == 1  # STATUS_SUCCESS
 
 
-def test_a_run_that_has_not_ended_does_not_say_so(tmp_path) -> None:
+def test_a_run_that_did_not_finish_has_no_status(tmp_path) -> None:
     logger = RunTensorBoard(str(tmp_path))
     logger.declare_hparams(PARAMS)
     logger.save()
@@ -124,7 +124,7 @@ def test_a_run_that_has_not_ended_does_not_say_so(tmp_path) -> None:
     assert "_hparams_/session_start_info" in read(tmp_path).summary_metadata
 
 
-def test_figures_and_hyperparameters_of_lightnings_leave_nothing_beside(board, tmp_path) -> None:
+def test_images_and_hyperparameters_from_lightning_write_no_other_file(board, tmp_path) -> None:
     board.log_hyperparams({"lr": 1})
     board.experiment.add_image("picture", torch.zeros(3, 4, 4))
     board.save()
@@ -133,16 +133,16 @@ def test_figures_and_hyperparameters_of_lightnings_leave_nothing_beside(board, t
     assert all(path.name.startswith("events.out.tfevents.") for path in tmp_path.rglob("*"))
 
 
-def test_a_run_that_goes_on_shows_no_point_twice(tmp_path) -> None:
+def test_a_resumed_run_shows_each_point_once(tmp_path) -> None:
     for values in ({1: 4.0, 2: 3.0, 3: 9.0}, {3: 2.0, 4: 1.0}):
         logger = RunTensorBoard(str(tmp_path))
         if 1 not in values:
-            logger.go_on(3)
+            logger.resume_at(3)
         logger.declare_hparams(PARAMS)
         for step, value in values.items():
             logger.log_metrics({"train/loss": value}, step=step)
         logger.finalize("success")
-        time.sleep(1.1)  # files are read in the order of their names, which hold the second
+        time.sleep(1.1)  # file names contain the second and determine the order of reading
 
     events = read(tmp_path)
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)]
@@ -151,8 +151,8 @@ def test_a_run_that_goes_on_shows_no_point_twice(tmp_path) -> None:
     assert [tag for tag in events.summary_metadata if "hparams" in tag] == ["_hparams_/session_start_info"]
 
 
-def test_runs_that_differ_in_keys_and_in_metrics_share_one_page(tmp_path) -> None:
-    """Whichever comes first: TensorBoard takes an experiment's columns from one run, if one says what they are."""
+def test_runs_with_different_hyperparameters_and_metrics_share_one_page(tmp_path) -> None:
+    """TensorBoard takes the columns of all runs from one run if a run declares them."""
     runs = {
         "digits/a": ({"data": "digits", "seed": 0, "model": "mlp"}, {"test/accuracy": 0.5, "best/val/accuracy": 0.25}),
         "sweeps/s/lr-0.1": ({"data": "cacd", "seed": 0, "optim.lr": 0.125}, {"test/mae": 6.5, "best/val/mae": 5.5}),
@@ -173,7 +173,7 @@ def test_runs_that_differ_in_keys_and_in_metrics_share_one_page(tmp_path) -> Non
         assert plain == params
         assert {value.name.tag: value.value for value in rows[name].metric_values} == metrics
     names = [info.name for info in columns.hparam_infos]
-    assert sorted(names[:2]) == ["data", "optim.lr"]  # those that differ
+    assert sorted(names[:2]) == ["data", "optim.lr"]  # those that differ between runs come first
     assert sorted(names[2:]) == ["model", "seed"]
     metrics = {info.name.tag for info in columns.metric_infos}
     assert metrics == {"test/accuracy", "best/val/accuracy", "test/mae", "best/val/mae"}

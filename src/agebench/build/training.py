@@ -26,6 +26,7 @@ from agebench.module import ImageModule, Normalise
 from agebench.training.checkpoints import LastCheckpoint
 
 log = logging.getLogger(__name__)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 # Of the channels of images in [0, 1].
 STATISTICS = {
@@ -209,7 +210,7 @@ def build_trained(cfg: DictConfig, stored: dict[str, Any]) -> ImageModule:
     cfg = cfg.copy()
     cfg.model.pretrained, cfg.model.checkpoint_path = False, None
     head = build_head(cfg, stamp["values"], ordered=stamp["ordered"])
-    head.see(torch.ones(head.num_labels, dtype=torch.int64))  # what it makes of the counts is in the weights
+    head.set_label_counts(torch.ones(head.num_labels, dtype=torch.int64))  # the checkpoint has the real ones
     channels, size = cfg.data.channels, cfg.data.image_size
     module = ImageModule(
         build_model(cfg, channels=channels, num_outputs=head.num_outputs, image_size=size),
@@ -234,7 +235,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
     head = build_head(cfg, target.values.tolist(), ordered=target.ordered)
     augment = _build("augment", cfg.augment)
     train = torch.from_numpy(target.labels[plan.split.train])
-    head.see(torch.bincount(train, minlength=target.num_labels))
+    head.set_label_counts(torch.bincount(train, minlength=target.num_labels))
     torch.manual_seed(cfg.seed)  # the weights do not depend on what happened before
     model = build_model(cfg, channels=cfg.data.channels, num_outputs=head.num_outputs, image_size=cfg.data.image_size)
     monitor, mode = build_monitor(cfg, unit=target.unit)
@@ -257,7 +258,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
         mode=mode,
         val_every_epochs=cfg.trainer.check_val_every_n_epoch,
     )
-    norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    norms = any(isinstance(m, BATCH_NORMS) for m in model.modules())
     if norms and data.batch_size == 1:
         raise UserError("this network has batch norm, which needs two images a step: set data.batch_size=2 or more")
     stamp = {

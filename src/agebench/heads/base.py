@@ -50,14 +50,14 @@ class Head(nn.Module, ABC):
         # Known from the data, so not part of the weights.
         self.register_buffer("values", torch.tensor(values, dtype=torch.float32), persistent=False)
 
-    def see(self, counts: Tensor) -> None:  # not abstract: most heads have no use for it
+    def set_label_counts(self, counts: Tensor) -> None:  # not abstract: most heads have no use for it
         """Take in how many train images each label has, int64, shape (R,); called once, before weights are loaded."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss of a batch, shape (), from outputs (B, num_outputs) and label indices (B,), int64."""
 
-    def weigh(self, target: Tensor) -> Tensor:
+    def sample_weights(self, target: Tensor) -> Tensor:
         """Return what each image weighs in the loss of a batch, shape (B,), from label indices (B,), int64.
 
         The loss of a batch is the mean of its images' own losses under these weights: so it can be resampled. A head

@@ -45,7 +45,7 @@ class CORN(RankHead):
         wanted = answers(target, outputs)
         return F.binary_cross_entropy_with_logits(outputs, wanted, weight=asked, reduction="sum") / asked.sum()
 
-    def weigh(self, target: Tensor) -> Tensor:
+    def sample_weights(self, target: Tensor) -> Tensor:
         """Return how many questions are asked of each image, shape (B,)."""
         return (target + 1).clamp(max=self.num_outputs).to(torch.float32)
 

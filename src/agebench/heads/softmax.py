@@ -55,7 +55,7 @@ class Softmax(Head):
         given = None if self.balanced or class_weight is None else _checked(class_weight, num_labels)
         self.register_buffer("weights", given)
 
-    def see(self, counts: Tensor) -> None:
+    def set_label_counts(self, counts: Tensor) -> None:
         """Work out balanced weights from how many train images each label has, int64, shape (R,)."""
         if self.balanced:
             present = counts > 0
@@ -69,7 +69,7 @@ class Softmax(Head):
         labels. With label smoothing, cross-entropy weighs the mass on each label by that label's weight, as torch does.
         """
         if self.balanced and self.weights is None:
-            raise RuntimeError("call see() with the counts of train images before the loss")
+            raise RuntimeError("call set_label_counts() with the counts of train images before the loss")
         # A network trained in half or double precision takes its head's buffers along, and the outputs are float32.
         weights = None if self.weights is None else self.weights.to(outputs.dtype)
         if self.kind == "cross_entropy":
@@ -81,9 +81,9 @@ class Softmax(Head):
             return errors.mean()
         return (weights[target] * errors).sum() / weights[target].sum()
 
-    def weigh(self, target: Tensor) -> Tensor:
+    def sample_weights(self, target: Tensor) -> Tensor:
         """Return the class weight of each image's label, shape (B,)."""
-        return super().weigh(target) if self.weights is None else self.weights[target].float()
+        return super().sample_weights(target) if self.weights is None else self.weights[target].float()
 
     def posterior(self, outputs: Tensor) -> Tensor:
         """Return softmax(outputs), shape (B, R)."""

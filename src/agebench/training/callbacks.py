@@ -1,4 +1,4 @@
-"""What a run shows and writes while it trains: a progress bar, a table of epochs, and how fast it is."""
+"""Callbacks of a run: progress bar, metrics.csv and training speed."""
 
 import csv
 import time
@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
+
+from agebench.lightning_internals import StepProgressBar, skips_none_hooks
 
 PROGRESS_KEYS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/mae")
 
-
-# What Lightning calls at every step, of every callback and of the module.
+# The hooks of callbacks and of the module that Lightning calls at each training step.
 STEP_HOOKS = (
     "on_train_batch_start",
     "on_train_batch_end",
@@ -24,10 +25,13 @@ STEP_HOOKS = (
 
 
 def skip_idle_hooks(module: L.LightningModule, callbacks: Sequence[Callback]) -> None:
-    """Have the trainer pass over the hooks of a step that do nothing: it calls none that is None.
+    """Set the step hooks that nobody overrides to None, so that the trainer skips them.
 
-    A call costs some microseconds, of which six hooks and eight callbacks make a fifth of a small network's step.
+    A call takes a few microseconds. The calls of six hooks of eight callbacks take a fifth of a small network's step.
+    Nothing changes if this Lightning does not skip a hook that is None.
     """
+    if not skips_none_hooks():
+        return
     for owner, base in [(module, L.LightningModule), *((callback, Callback) for callback in callbacks)]:
         for hook in STEP_HOOKS:
             if hook not in vars(owner) and getattr(type(owner), hook) is getattr(base, hook):
@@ -35,53 +39,52 @@ def skip_idle_hooks(module: L.LightningModule, callbacks: Sequence[Callback]) ->
 
 
 class Speed(Callback):
-    """Measures training: its wall time, without validation, and the part of it spent waiting for batches.
+    """Measures the wall time of training without validation, and the share of it spent waiting for batches.
 
-    The first epoch warms things up and is left out when there are more; so is that of every start of a run that was
-    interrupted.
+    The first epoch of each start of the run is a warm-up and does not count, unless there is no other epoch.
     """
 
     def __init__(self) -> None:
         self._epochs: list[tuple[float, float, int]] = []  # seconds, seconds of waiting, images
-        self._firsts = [0]  # which of them began a start
-        self._earlier = 0.0  # seconds of earlier starts
+        self._firsts = [0]  # indices of the first epoch of each start
+        self._earlier = 0.0  # seconds that earlier starts took
         self._began: float | None = None
         self._start = self._paused = self._wait = 0.0
         self._images = 0
 
     @property
     def images_per_s(self) -> float:
-        """Images over the wall time of the training epochs."""
+        """Training images per second of wall time, over all epochs that count."""
         seconds, _, images = self._total()
         return images / seconds if seconds else 0.0
 
     @property
     def data_wait_share(self) -> float:
-        """Share of that time in which the step waited for its batch, in [0, 1]."""
+        """Share of that time in which training waited for a batch, in [0, 1]."""
         seconds, wait, _ = self._total()
         return wait / seconds if seconds else 0.0
 
     @property
     def now(self) -> float:
-        """Images per second of the running epoch so far."""
+        """Images per second in the current epoch so far."""
         seconds = time.perf_counter() - self._start
         return self._images / seconds if self._start and seconds else 0.0
 
     def begin(self) -> None:
-        """Start the clock of the whole training."""
+        """Start measuring the duration of the training."""
         self._began = time.perf_counter()
 
     @property
     def fit_s(self) -> float:
-        """Seconds since it began, and those of earlier starts up to the epoch from which this one went on."""
+        """Seconds since `begin`, plus those of earlier starts up to the epoch from which this one resumed."""
         return self._earlier + (time.perf_counter() - self._began if self._began is not None else 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Travel with the checkpoint, so that the figures of a resumed run are those of all its starts."""
+        """Return the measurements, so that those of a resumed run cover all its starts."""
         return {"epochs": self._epochs, "firsts": self._firsts, "fit_s": self.fit_s}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what earlier starts measured."""
+        """Restore the measurements of earlier starts."""
         self._epochs = [tuple(epoch) for epoch in state_dict["epochs"]]
         self._firsts, self._earlier = [*state_dict["firsts"], len(self._epochs)], state_dict["fit_s"]
 
@@ -91,37 +94,37 @@ class Speed(Callback):
         return sum(e[0] for e in epochs), sum(e[1] for e in epochs), sum(e[2] for e in epochs)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
+        """Start measuring an epoch."""
         self._start, self._paused, self._images = time.perf_counter(), 0.0, 0
-        self._wait = _waited(trainer)
+        self._wait = _wait_seconds(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Count the images of all devices."""
+        """Update the number of images, over all devices."""
         self._images = int(getattr(pl_module, "images_seen", 0)) * trainer.world_size
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop the clock for validation."""
+        """Pause the measurement during validation."""
         self._validation = time.perf_counter()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let it run on."""
+        """Continue the measurement."""
         self._paused += time.perf_counter() - self._validation
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the epoch's figures."""
+        """Store the measurements of the epoch."""
         seconds = time.perf_counter() - self._start - self._paused
-        self._epochs.append((seconds, _waited(trainer) - self._wait, self._images))
+        self._epochs.append((seconds, _wait_seconds(trainer) - self._wait, self._images))
 
 
-def _waited(trainer: L.Trainer) -> float:
+def _wait_seconds(trainer: L.Trainer) -> float:
     return float(getattr(trainer.train_dataloader, "wait_s", 0.0))
 
 
 class EpochTable(Callback):
-    """Keeps every epoch's metrics in metrics.csv, one row an epoch, rewritten whole so that it is never half.
+    """Writes the metrics of each epoch to metrics.csv, one row per epoch. The file is rewritten atomically.
 
     Args:
-        file: Where; None keeps them in memory only.
+        file: The path of the table; None keeps the rows in memory only.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -130,11 +133,11 @@ class EpochTable(Callback):
         self._validated = -1
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note the epoch: in one without validation the trainer still holds the figures of an older one."""
+        """Store the epoch: without validation the trainer still holds the validation metrics of an earlier epoch."""
         self._validated = trainer.current_epoch
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Add the epoch's row."""
+        """Add a row for the epoch."""
         parts = ("train/", "val/") if self._validated == trainer.current_epoch else ("train/",)
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(parts)}
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
@@ -150,20 +153,20 @@ class EpochTable(Callback):
             part.replace(self.file)
 
     def state_dict(self) -> dict[str, Any]:
-        """Travel with the checkpoint, so that a resumed run keeps its history."""
+        """Return the rows, so that a resumed run keeps its history."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the history up again."""
+        """Restore the rows."""
         self.rows = list(state_dict["rows"])
 
 
-class Progress(TQDMProgressBar):
-    """One bar an epoch with loss, images/s and the time the whole training still needs; plain lines without a terminal.
+class Progress(StepProgressBar):
+    """Shows a progress bar per epoch with loss, images/s and remaining time; without a terminal, a line per epoch.
 
     Args:
-        speed: Where images/s comes from.
-        terminal: False prints one line an epoch instead of a bar.
+        speed: Measures images/s.
+        terminal: False prints a line per epoch instead of a bar.
         refresh_rate: Steps between two redraws.
     """
 
@@ -171,29 +174,20 @@ class Progress(TQDMProgressBar):
         super().__init__(refresh_rate=refresh_rate if terminal else 0)
         self.speed, self.terminal = speed, terminal
         self._begin = time.perf_counter()
-        self._drawn = 0
 
     def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
-        """Note when training began."""
+        """Store when training began, and at which epoch."""
         super().on_train_start(trainer, *args)
         self._begin, self._first = time.perf_counter(), trainer.current_epoch
 
-    def _should_update(self, current: int, total: int) -> bool:
-        """Return whether refresh_rate batches have gone by; Lightning looks for multiples of it, which turns skip."""
-        since = current - self._drawn if current > self._drawn else current  # a new bar
-        if not self.is_enabled or (since < self.refresh_rate and current != total):
-            return False
-        self._drawn = current
-        return True
-
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Return what stands behind the bar."""
+        """Return the metrics shown next to the bar."""
         known = trainer.callback_metrics
         shown: dict[str, Any] = {key: f"{float(known[key]):.3f}" for key in PROGRESS_KEYS if key in known}
         return {"img/s": f"{self.speed.now:,.0f}", "eta": self._eta(trainer), **shown}
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print the epoch's line where there is no terminal."""
+        """Print a line for the epoch if there is no terminal."""
         super().on_train_epoch_end(trainer, pl_module)
         if not self.terminal and trainer.is_global_zero:
             known = trainer.callback_metrics

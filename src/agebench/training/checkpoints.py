@@ -1,4 +1,4 @@
-"""The checkpoint that a run goes on from: written whole, at the end of each epoch, and only then."""
+"""The checkpoint from which a run resumes: written atomically between two epochs."""
 
 import os
 import shutil
@@ -12,12 +12,20 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from agebench.errors import UserError
+from agebench.lightning_internals import (
+    can_restart_between_epochs,
+    finish_epoch_in,
+    is_between_epochs,
+    restart_at_epoch,
+)
 
-class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all; Lightning's own way moves it from /tmp, which may be another disk."""
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints atomically. Lightning moves them from /tmp, which is not atomic if /tmp is another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a file beside it, then rename that."""
+        """Write a temporary file in the same folder, then rename it."""
         part = Path(f"{path}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
         torch.save(checkpoint, part)
@@ -25,110 +33,116 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class LastCheckpoint(Callback):
-    """Saves the training between two epochs, where all of an epoch is done: schedule, tables, TensorBoard.
+    """Saves the training state between two epochs, after schedules, metrics and loggers are updated.
 
-    Lightning's own save at an epoch's end comes before a plateau schedule's step and before the epoch's figures are
-    logged; after a validation within an epoch it comes in the middle of one. A training that goes on from those is not
-    the training that was interrupted.
+    Lightning saves at an epoch's end before a plateau schedule steps and before the epoch's metrics are logged. After a
+    validation within an epoch it saves in the middle of the epoch. A training that resumes from those checkpoints
+    differs from an uninterrupted one.
+
+    If Lightning lacks what this needs, the callback logs one line and writes no checkpoint.
 
     Args:
-        file: Where. The best checkpoint as it was at that moment is kept beside it, as a hard link: a later one may be
-            of an epoch that is lost when the run is interrupted.
+        file: The path of the checkpoint. The best checkpoint of that moment is kept beside it as a hard link, because a
+            later best checkpoint may belong to an epoch that an interruption loses.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.epochs = 0  # that were finished when the file was written
+        self.epochs = 0  # complete when the file was written
         self._metrics: dict[str, float] = {}
-        self._saves = False
-        self._kept: int | None = None
+        self._saving = False
+        self._kept_mtime_ns: int | None = None
+        self._trainer: L.Trainer | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Store the trainer, which `state_dict` does not receive."""
+        self._trainer = trainer
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save what the epochs before this one came to; this must be the first callback."""
+        """Save the state after the epochs before this one. This callback must be the first one."""
         self._save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the end."""
+        """Save the final state."""
         self._save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save when SIGTERM came in an epoch's last moments: Lightning then finishes the epoch before it stops."""
-        progress = trainer.fit_loop.epoch_progress.current
-        whole = progress.ready == progress.completed
-        if isinstance(exception, SIGTERMException) and trainer.world_size == 1 and whole:
+        """Save after SIGTERM if the epoch is complete: Lightning finishes the current epoch's last step first."""
+        if isinstance(exception, SIGTERMException) and trainer.world_size == 1 and is_between_epochs(trainer):
             self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.current_epoch == self.epochs:
             return
+        if not can_restart_between_epochs(trainer):
+            return
         for logger in trainer.loggers:
-            logger.save()  # whatever is in the checkpoint is then on the disk in TensorBoard as well
-        self.epochs, self._saves = trainer.current_epoch, True
+            logger.save()  # the event file on disk then reaches as far as the checkpoint
+        self.epochs, self._saving = trainer.current_epoch, True
         try:
             trainer.save_checkpoint(self.file, weights_only=False)
         finally:
-            self._saves = False
+            self._saving = False
         if trainer.is_global_zero:
             self._keep_best(trainer)
 
     def _keep_best(self, trainer: L.Trainer) -> None:
         best = Path(getattr(trainer.checkpoint_callback, "best_model_path", "") or self.file)
-        if best == self.file or not best.is_file() or best.stat().st_mtime_ns == self._kept:
+        if best == self.file or not best.is_file() or best.stat().st_mtime_ns == self._kept_mtime_ns:
             return
-        self._kept = best.stat().st_mtime_ns
+        self._kept_mtime_ns = best.stat().st_mtime_ns
         keep_best(best)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Make it a checkpoint of finished epochs: the next one may have been announced already."""
-        if not self._saves:
+        """Set the epoch counters to complete epochs: Lightning may have counted the start of the next one."""
+        if not self._saving:
             return
-        checkpoint["epoch"] = self.epochs - 1  # the last finished one, from 0, as Lightning has it
-        loops = checkpoint["loops"]["fit_loop"]
-        for count in loops["epoch_progress"].values():
-            count["ready"] = count["started"] = count["processed"] = count["completed"]
+        checkpoint["epoch"] = self.epochs - 1  # Lightning stores the last complete epoch, from 0
+        finish_epoch_in(checkpoint)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what Lightning forgets: whether training was told to stop, and the figures that callbacks look at."""
+        """Return what Lightning does not save: whether training was told to stop, and the metrics of callbacks."""
         trainer = self._trainer
-        known = {} if trainer is None else {name: float(v) for name, v in trainer.callback_metrics.items()}
+        metrics = {} if trainer is None else {name: float(v) for name, v in trainer.callback_metrics.items()}
         stopped = trainer is not None and bool(trainer.should_stop)
-        return {"epochs": self.epochs, "stopped": stopped, "metrics": known}
-
-    _trainer: L.Trainer | None = None
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Hold the trainer: a callback's state is asked for without it."""
-        self._trainer = trainer
+        return {"epochs": self.epochs, "stopped": stopped, "metrics": metrics}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take up a training where it stopped; a training that had ended stays so."""
+        """Restore the state. A training that had stopped early stays stopped.
+
+        Raises:
+            UserError: If this Lightning cannot resume between two epochs.
+        """
         for state in checkpoint["callbacks"].values():
             if "best_model_path" in state:
                 move_paths(state, self.file.parent)
-        mine = checkpoint["callbacks"].get(self.state_key)
-        if trainer.state.fn == TrainerFn.FITTING and mine is not None:
-            self.epochs, self._metrics = mine["epochs"], mine["metrics"]
-            trainer.should_stop = mine["stopped"]
+        own = checkpoint["callbacks"].get(self.state_key)
+        if trainer.state.fn != TrainerFn.FITTING or own is None:
+            return
+        if not can_restart_between_epochs(trainer):
+            raise UserError(
+                f"{self.file} cannot be resumed: it needs a Lightning that can restart between two epochs, and "
+                f"{L.__version__} lacks that; install the version that results.json names, or start over with "
+                "resume=false"
+            )
+        self.epochs, self._metrics = own["epochs"], own["metrics"]
+        trainer.should_stop = own["stopped"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin with a whole epoch: under max_steps Lightning takes every checkpoint for one from within an epoch."""
+        """Start with a full epoch: with max_steps Lightning assumes that a checkpoint lies within an epoch."""
         if not self.epochs:
             return
-        loop = trainer.fit_loop
-        loop._restarting = False  # its setter would refuse
-        loop.epoch_loop.restarting = False
-        loop.reset_restart_stage()
-        loop.epoch_loop.reset_restart_stage()
+        restart_at_epoch(trainer)
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._metrics.items()})
 
 
 def kept_file(folder: Path) -> Path:
-    """Return where the best checkpoint is kept as it was at the last epoch's end."""
+    """Return the path of the best checkpoint as it was when last.ckpt was written."""
     return folder / "best-of-last.ckpt"
 
 
 def keep_best(best: Path) -> None:
-    """Keep a checkpoint that is about to be replaced by a better one, without copying it where the disk can."""
+    """Keep the best checkpoint under a second name, as a hard link or, where the disk has none, as a copy."""
     kept = kept_file(best.parent)
     part = kept.with_suffix(".part")
     part.unlink(missing_ok=True)
@@ -137,11 +151,11 @@ def keep_best(best: Path) -> None:
     except OSError:
         shutil.copyfile(best, part)
     part.replace(kept)
-    part.unlink(missing_ok=True)  # a rename between two links to one file does nothing
+    part.unlink(missing_ok=True)  # renaming one hard link over another of the same file does nothing
 
 
 def move_paths(state: dict[str, Any], folder: Path) -> None:
-    """Put the paths in a ModelCheckpoint's state into the folder where its files are now: a run may have been moved."""
+    """Update the paths in a ModelCheckpoint's state to the folder of its files, in case the run was moved."""
     here, there = os.path.realpath(folder), state.get("dirpath")
 
     def moved(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Several optimizer steps each time Lightning asks for one: its own bookkeeping costs as much as a small network."""
+"""Multi-stepping: several optimizer steps per call of Lightning, whose bookkeeping costs as much as a small network."""
 
 import time
 from collections.abc import Sequence
@@ -9,72 +9,73 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from omegaconf import DictConfig
 from torch import Tensor
 
+from agebench.lightning_internals import StepCounters, has_step_counters, saves_within_epoch
 from agebench.module import ImageModule
 from agebench.training.callbacks import STEP_HOOKS, Speed
 from agebench.training.sweep_progress import SweepProgress
 
-TURN_S = 0.25  # after which callbacks get their say
-# Schedules that move without being told a metric.
-KNOWN = tuple(f"agebench.training.schedules.{name}" for name in ("constant", "cosine", "one_cycle", "step"))
-# Their hooks of a step do as well when they are called once for several.
-PATIENT = (LearningRateMonitor, Speed, SweepProgress, Timer, TQDMProgressBar)
+MAX_SECONDS = 0.25  # per call, after which callbacks run
+# Schedules that do not depend on a metric.
+METRIC_FREE_SCHEDULES = tuple(
+    f"agebench.training.schedules.{name}" for name in ("constant", "cosine", "one_cycle", "step")
+)
+# Callbacks whose step hooks give the same result when they run once for several steps.
+MULTI_STEP_CALLBACKS = (LearningRateMonitor, Speed, SweepProgress, Timer, TQDMProgressBar)
 
 
-class TurnModule(ImageModule):
-    """An ImageModule that steps for some milliseconds in a row, each step what automatic optimization would do.
+class MultiStepModule(ImageModule):
+    """An ImageModule that runs several optimizer steps in each call of `training_step`.
 
-    Lightning hands it the batches to take (its `dataloader_iter` flavour of a training step) and leaves optimization to
-    it. Callbacks are called once a turn; steps, batches and logged figures are counted one by one, as ever. A turn ends
-    before a step at which something is logged, so that nothing is missed.
+    Lightning passes it an iterator over batches (`dataloader_iter`) and uses manual optimization. Each step does what
+    automatic optimization does. Callbacks run once per call. Steps, batches and logged metrics are counted one by one.
+    A call ends before a step whose metrics are logged, so that no logged step is lost.
     """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.automatic_optimization = False
 
-    def training_step(self, dataloader_iter: Any) -> None:  # type: ignore[override]  # Lightning's other flavour
-        """Take steps until the time is up, something is to be logged, or the epoch ends."""
+    def training_step(self, dataloader_iter: Any) -> None:  # type: ignore[override]  # Lightning accepts either
+        """Run steps until MAX_SECONDS are over, a step must be logged, or the epoch ends."""
         trainer, optimizer = cast(Any, self.trainer), self.optimizers(use_pl_optimizer=False)
-        loop, every = trainer.fit_loop.epoch_loop, trainer.log_every_n_steps
-        steps = loop.manual_optimization.optim_step_progress
-        until = time.perf_counter() + TURN_S
-        before = taken = loop._batches_that_stepped
+        counters, log_every = StepCounters(trainer.fit_loop.epoch_loop), trainer.log_every_n_steps
+        until = time.perf_counter() + MAX_SECONDS
+        steps = 0
         for batch, index, _ in dataloader_iter:
             self._step(optimizer, batch._make(each.to(self.device, non_blocking=True) for each in batch))
-            steps.increment_by(1)
-            self._schedule("step", index)
-            taken += 1
+            counters.count_steps(1)
+            self._update_schedules("step", index)
+            steps += 1
             done = dataloader_iter.done or 0 <= trainer.max_steps <= trainer.global_step
-            if done or time.perf_counter() > until or (every and (taken + 1) % every == 0):
+            next_is_logged = log_every and (counters.batches + steps + 1) % log_every == 0
+            if done or time.perf_counter() > until or next_is_logged:
                 break
         if dataloader_iter.done:
-            self._schedule("epoch", self.current_epoch)
-        # Lightning counts a turn as one step.
-        loop._batches_that_stepped += taken - before - 1
-        loop.batch_progress.increment_by(taken - before - 1)
+            self._update_schedules("epoch", self.current_epoch)
+        counters.add_batches(steps - 1)  # Lightning counts the call as one batch
 
     def _step(self, optimizer: Any, batch: Any) -> None:
         def closure() -> Tensor:
             with self.trainer.precision_plugin.train_step_context():
-                loss = self.loss_of(batch)
+                loss = self.training_loss(batch)
             optimizer.zero_grad()
             loss.backward()
             return loss
 
-        # Lightning has the whole turn within autocast, where a backward pass and an update have no place.
+        # Lightning runs the whole call under autocast, but backward passes and updates must run outside it.
         with torch.autocast(self.device.type, enabled=False):
             optimizer.step(closure)
-        torch.clear_autocast_cache()  # it holds the weights as they were
+        torch.clear_autocast_cache()  # the cache holds the weights from before the update
 
-    def _schedule(self, interval: str, index: int) -> None:
-        each: Any
-        for each in self.trainer.lr_scheduler_configs:
-            if each.interval == interval and (index + 1) % each.frequency == 0:
-                each.scheduler.step()
+    def _update_schedules(self, interval: str, index: int) -> None:
+        config: Any
+        for config in self.trainer.lr_scheduler_configs:
+            if config.interval == interval and (index + 1) % config.frequency == 0:
+                config.scheduler.step()
 
 
-def takes_turns(cfg: DictConfig, callbacks: Sequence[Callback]) -> bool:
-    """Return whether several steps in a row can be told from as many single ones by nobody."""
+def can_multi_step(cfg: DictConfig, callbacks: Sequence[Callback]) -> bool:
+    """Return whether multi-stepping is unobservable under a config and its callbacks."""
     trainer = cfg.trainer
     return (
         trainer.devices == 1
@@ -84,13 +85,14 @@ def takes_turns(cfg: DictConfig, callbacks: Sequence[Callback]) -> bool:
         and trainer.accumulate_grad_batches == 1
         and trainer.gradient_clip_val is None
         and trainer.val_check_interval in (None, 1.0)
-        and cfg.scheduler._target_ in KNOWN
-        and not any(map(_wants_each_step, callbacks))
+        and cfg.scheduler._target_ in METRIC_FREE_SCHEDULES
+        and not any(map(_needs_each_step, callbacks))
+        and has_step_counters()
     )
 
 
-def _wants_each_step(callback: Callback) -> bool:
+def _needs_each_step(callback: Callback) -> bool:
     if isinstance(callback, ModelCheckpoint):
-        return bool(callback._every_n_train_steps or callback._train_time_interval)
-    own = [hook for hook in STEP_HOOKS if getattr(type(callback), hook) is not getattr(Callback, hook)]
-    return bool(own) and not isinstance(callback, PATIENT)
+        return saves_within_epoch(callback)
+    overrides_step_hook = any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in STEP_HOOKS)
+    return overrides_step_hook and not isinstance(callback, MULTI_STEP_CALLBACKS)

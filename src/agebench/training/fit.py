@@ -19,6 +19,7 @@ from agebench.build.data import build_images
 from agebench.build.training import build_callbacks, build_data, build_module, build_monitor
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import FailedError, UserError
+from agebench.lightning_internals import compile_errors
 from agebench.metrics.predictions import Predictions
 from agebench.models.summary import count_parameters
 from agebench.models.weights import hash_tensors
@@ -32,7 +33,7 @@ from agebench.runs.writer import RunWriter
 from agebench.training import resume
 from agebench.training.callbacks import EpochTable, Speed, skip_idle_hooks
 from agebench.training.console import device_name, log_results, log_start
-from agebench.training.fast_loop import TurnModule, takes_turns
+from agebench.training.fast_loop import MultiStepModule, can_multi_step
 from agebench.training.hparams import hparams
 from agebench.training.memory import keep_freed_memory
 from agebench.training.tensorboard import RunTensorBoard
@@ -145,7 +146,7 @@ def build_training(
     data = build_data(cfg)
     monitor, mode = build_monitor(cfg, unit=data.plan.target.unit)
     callbacks = build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)
-    module = build_module(cfg, data, kind=TurnModule if takes_turns(cfg, callbacks) else ImageModule)
+    module = build_module(cfg, data, kind=MultiStepModule if can_multi_step(cfg, callbacks) else ImageModule)
     speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
     trainer = make_trainer(cfg, run_dir, callbacks, speed=speed, table=table, progress=progress)
     skip_idle_hooks(module, trainer.callbacks)  # type: ignore[attr-defined]  # set by its connector
@@ -183,7 +184,7 @@ def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) 
             log.info("resumed   after epoch %d, from %s", start.epochs, start.checkpoint)
     for board in training.boards:
         if start.checkpoint:
-            board.go_on(start.step)
+            board.resume_at(start.step)
         board.declare_hparams(hparams(cfg, training.config, training.data.plan.protocol))
     return start
 
@@ -194,7 +195,7 @@ def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[st
     speed.begin()
     try:
         trainer.fit(training.module, datamodule=training.data, ckpt_path=start.checkpoint, weights_only=True)
-    except torch._dynamo.exc.TorchDynamoException as error:
+    except compile_errors() as error:
         why = str(error).strip().splitlines()[0]
         raise UserError(f"compile=true: torch.compile cannot compile this network ({why}): leave it out") from error
     checkpoint = trainer.checkpoint_callback

@@ -1,4 +1,4 @@
-"""A run's row on TensorBoard's HPARAMS page: what was chosen."""
+"""The hyperparameters of a run on TensorBoard's HPARAMS page."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +11,14 @@ from agebench.runs.identity import has_effect
 
 
 def hparams(cfg: DictConfig, config: Mapping[str, Any], protocol: str) -> dict[str, Any]:
-    """Return the columns of a table of runs: the choices that name a run, whatever was typed, and the protocol.
+    """Return hyperparameters by column: the choices that name a run, overrides that affect the result, the protocol.
 
-    Few, for TensorBoard shows the first five: those in which runs differ, by the alphabet.
+    Columns are few because TensorBoard shows only five at first: those in which runs differ, in alphabetical order.
 
     Args:
         cfg: The composed config.
-        config: The same as plain data.
-        protocol: What runs must share to be compared.
+        config: The same config as plain data.
+        protocol: The protocol that runs must share to be comparable.
     """
     params: dict[str, Any] = {"optim.lr": cfg.optim.lr, "seed": cfg.seed, "protocol": protocol}
     if not HydraConfig.initialized():

@@ -1,20 +1,25 @@
-"""Memory that a training step frees is kept for the next one."""
+"""Keeps memory that a training step frees in the process, for the next step."""
 
 import contextlib
 import ctypes
+import os
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's malloc.h
-NEVER = -1  # as its manual has it
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's malloc.h
+NEVER = -1  # a trim threshold that disables trimming, from mallopt(3)
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed instead of giving it back to the system; elsewhere do nothing.
+    """Make glibc keep freed memory instead of returning it to the system; do nothing with another C library.
 
-    A step on a CPU frees its activations and asks for as many again. By its defaults glibc gives them back in between,
-    and the system hands out thousands of pages anew, each by a page fault: a third to a half of a small network's step.
-    What a process has had stays with it until it ends, so that its memory stays what its peak was.
+    A training step on a CPU frees its activations and allocates the same amount again. By default glibc returns them to
+    the system in between, and the next step gets them back page by page. The page faults take a third to a half of a
+    small network's step. The process then keeps its peak memory until it ends.
+
+    The environment variable AGEBENCH_KEEP_MEMORY=0 switches this off.
     """
+    if os.environ.get("AGEBENCH_KEEP_MEMORY") == "0":
+        return
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, or Windows
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(MMAP_MAX, 0)  # no block comes from mmap, which would unmap it once it is freed
+        mallopt(MMAP_MAX, 0)  # mmap blocks are unmapped as soon as they are freed
         mallopt(TRIM_THRESHOLD, NEVER)

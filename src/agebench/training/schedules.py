@@ -1,7 +1,7 @@
-"""How the learning rate moves: each function takes an optimizer and returns Lightning's scheduler config.
+"""Learning rate schedules: each function takes an optimizer and returns Lightning's scheduler config.
 
-`epochs` and `steps_per_epoch` are the length of the training, handed over by the builder; every setting of a user's is
-in epochs. The schedules that move within an epoch move at every optimizer step.
+`epochs` and `steps_per_epoch` give the length of the training; `agebench.build` passes them. Users set durations in
+epochs. Schedules that change the rate within an epoch do so at each optimizer step.
 """
 
 import math
@@ -17,7 +17,7 @@ from agebench.errors import UserError
 def constant(
     optimizer: Optimizer, *, warmup_epochs: float = 0.0, steps_per_epoch: int, **_: Any
 ) -> dict[str, Any] | None:
-    """Keep the rate, after a linear rise over warmup_epochs; None, for nothing moves, if there is no rise."""
+    """Keep the rate constant after a linear warm-up over warmup_epochs; return None if there is no warm-up."""
     if warmup_epochs == 0:
         return None
     return _by_step(optimizer, warmup_epochs * steps_per_epoch, lambda step: 1.0)
@@ -32,10 +32,10 @@ def cosine(
     steps_per_epoch: int,
     **_: Any,
 ) -> dict[str, Any]:
-    """Rise linearly over warmup_epochs, then fall along half a cosine, to end at final_share of the rate.
+    """Warm up linearly over warmup_epochs, then decay along half a cosine to final_share of the rate.
 
     Raises:
-        UserError: If nothing says how long the training is.
+        UserError: If the length of the training is unknown.
     """
     _need_length("cosine", epochs)
     warmup = warmup_epochs * steps_per_epoch
@@ -49,7 +49,7 @@ def cosine(
 
 
 def step(optimizer: Optimizer, *, every_epochs: int = 10, factor: float = 0.1, **_: Any) -> dict[str, Any]:
-    """Multiply the rate by `factor` every so many epochs."""
+    """Multiply the rate by `factor` every `every_epochs` epochs."""
     return {"scheduler": StepLR(optimizer, every_epochs, factor), "interval": "epoch"}
 
 
@@ -65,7 +65,7 @@ def plateau(
 ) -> dict[str, Any]:
     """Multiply the rate by `factor` when the monitored metric has not improved for more than `patience` validations.
 
-    It looks every val_every_epochs epochs, when there is a new value.
+    The metric is checked every `val_every_epochs` epochs, when it has a new value.
     """
     scheduler = ReduceLROnPlateau(optimizer, "max" if mode == "max" else "min", factor=factor, patience=patience)
     return {"scheduler": scheduler, "interval": "epoch", "frequency": val_every_epochs, "monitor": monitor}
@@ -74,12 +74,13 @@ def plateau(
 def one_cycle(
     optimizer: Optimizer, *, rise_share: float = 0.3, epochs: float, steps_per_epoch: int, **_: Any
 ) -> dict[str, Any]:
-    """Rise from 1/25 of the rate to the rate over rise_share of the training, then fall to 1/250,000 of it.
+    """Increase from 1/25 of the rate to the rate over rise_share of the training, then decrease to 1/250,000 of it.
 
     Raises:
-        UserError: If nothing says how long the training is.
+        UserError: If the length of the training is unknown.
 
-    Source: Smith and Topin (2019), arXiv:1708.07120, by torch's OneCycleLR with cosine annealing and fixed momentum.
+    Source:
+        Smith and Topin (2019), arXiv:1708.07120. Uses torch's OneCycleLR with cosine annealing and constant momentum.
     """
     _need_length("one_cycle", epochs)
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -90,7 +91,7 @@ def one_cycle(
 
 def _need_length(name: str, epochs: float) -> None:
     if not 0 < epochs < math.inf:
-        raise UserError(f"scheduler={name} must know how long the training is: set trainer.max_epochs to 1 or more")
+        raise UserError(f"scheduler={name} needs the length of the training: set trainer.max_epochs to 1 or more")
 
 
 def _by_step(optimizer: Optimizer, warmup: float, factor: Callable[[int], float]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""TensorBoard in the run's own folder, HPARAMS included: one row a run, no sub-runs, no `hp_metric`, no stray file."""
+"""TensorBoard logger that writes one event file into the run directory, with one row on the HPARAMS page."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,50 +7,52 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
+from agebench.lightning_internals import add_summary
+
 
 class RunTensorBoard(TensorBoardLogger):
-    """Lightning's logger, writing right into `save_dir`.
+    """Lightning's logger without subfolders, the placeholder metric `hp_metric` and hparams.yaml.
 
     Args:
         save_dir: The run directory.
+        purge_step: The first step of this start. TensorBoard hides what earlier starts of the run wrote from it on.
     """
 
-    def __init__(self, save_dir: str) -> None:
-        # A run's first word must be that it starts: TensorBoard takes the first such word of a run for its beginning,
-        # and hides what was lost in an interruption only at the second.
-        super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=0)
+    def __init__(self, save_dir: str, purge_step: int = 0) -> None:
+        # TensorBoard purges only from the second start event of a run on, so the first start needs one as well.
+        super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=purge_step)
 
-    def go_on(self, step: int) -> None:
-        """Hide what an interrupted start of the run wrote at this step and later: it comes again.
+    def resume_at(self, step: int) -> None:
+        """Hide what an interrupted start wrote at this step and later, because it is written again.
 
-        Must be called before anything is written.
+        Call it before anything is written.
         """
-        self._kwargs["purge_step"] = step  # for the SummaryWriter, which is made when it is first asked for
+        RunTensorBoard.__init__(self, str(self.save_dir), purge_step=step)  # the writer opens at its first use
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log scalars, without the epoch that Lightning adds to each lot: it would stand above the learning curves."""
+        """Log scalars without `epoch`, which Lightning adds and which needs no chart."""
         super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
 
     @rank_zero_only
     def declare_hparams(self, params: Mapping[str, Any]) -> None:
-        """Name a run's hyperparameters, which the HPARAMS page shows beside its scalars.
+        """Write a run's hyperparameters, which the HPARAMS page shows beside its scalars.
 
-        Nothing is said of which columns there are: TensorBoard would take one run's word for all runs in a folder, and
-        leave out what only others have. Left to itself it shows the hyperparameters of all, those that differ first.
+        The page's columns are not declared: TensorBoard would take one run's declaration for all runs of a folder and
+        hide columns that only other runs have. Without a declaration it shows the columns of all runs, those that
+        differ first.
         """
-        # torch would write true as the number 1.
+        # torch would write a bool as a number.
         plain = {k: v if isinstance(v, int | float) and not isinstance(v, bool) else str(v) for k, v in params.items()}
-        session = hparams(plain, {})[1]
-        self.experiment._get_file_writer().add_summary(session)  # SummaryWriter.add_hparams would open a sub-run
+        add_summary(self.experiment, hparams(plain, {})[1])  # SummaryWriter.add_hparams would create a sub-run
 
     @rank_zero_only
     def finish_hparams(self) -> None:
-        """Mark the run as ended well."""
-        self.experiment._get_file_writer().add_summary(hparams({}, {})[2])
+        """Mark the run as successful on the HPARAMS page."""
+        add_summary(self.experiment, hparams({}, {})[2])
         self.experiment.flush()
 
     @rank_zero_only
     def save(self) -> None:
-        """Flush; the parent would write a hparams.yaml, and .hydra/config.yaml already tells all."""
+        """Flush the event file. The parent also writes hparams.yaml, which .hydra/config.yaml makes redundant."""
         self.experiment.flush()

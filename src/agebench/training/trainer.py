@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from agebench.build.training import build_loggers
 from agebench.errors import UserError
 from agebench.training.callbacks import EpochTable, Progress, Speed
-from agebench.training.checkpoints import WholeFiles
+from agebench.training.checkpoints import AtomicCheckpointIO
 from agebench.training.sweep_progress import SweepProgress
 
 
@@ -49,7 +49,7 @@ def make_trainer(
         chosen.append(SweepProgress(progress, speed))
     if not loggers:
         chosen = [each for each in chosen if not isinstance(each, LearningRateMonitor)]
-    plugins: dict[str, Any] = {} if cfg.trainer.get("plugins") else {"plugins": [WholeFiles()]}
+    plugins: dict[str, Any] = {} if cfg.trainer.get("plugins") else {"plugins": [AtomicCheckpointIO()]}
     try:
         trainer: L.Trainer = instantiate(
             cfg.trainer,

@@ -1,0 +1,165 @@
+"""Every private attribute of Lightning and PyTorch that agebench uses, each behind a capability check.
+
+A later version may rename or remove any of them. Each caller then falls back to documented behaviour and logs one line.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.utilities import rank_zero_only
+
+log = logging.getLogger(__name__)
+
+
+@cache
+@rank_zero_only
+def log_missing(name: str, consequence: str) -> None:
+    """Log once that the installed version lacks `name`, and what happens instead."""
+    log.warning("lightning %s, torch %s: no usable %s: %s", L.__version__, torch.__version__, name, consequence)
+
+
+class StepCounters:
+    """The counters of optimizer steps and batches in Lightning's training epoch loop.
+
+    Args:
+        loop: trainer.fit_loop.epoch_loop.
+
+    Raises:
+        AttributeError: If the loop lacks one of the counters.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        self.loop = loop
+        self.batches: int = loop._batches_that_stepped
+        self.count_batches: Callable[[int], None] = loop.batch_progress.increment_by
+        self.count_steps: Callable[[int], None] = loop.manual_optimization.optim_step_progress.increment_by
+
+    def add_batches(self, count: int) -> None:
+        """Count batches that Lightning does not see."""
+        self.loop._batches_that_stepped += count
+        self.count_batches(count)
+
+
+def has_step_counters() -> bool:
+    """Return whether Lightning's epoch loop has the counters that multi-stepping must advance."""
+    try:
+        StepCounters(cast(Any, L.pytorch.loops)._TrainingEpochLoop(None))  # a loop without a trainer
+    except (AttributeError, TypeError) as error:
+        log_missing(f"step counters ({error})", "training runs single steps, which is slower for small networks")
+        return False
+    return True
+
+
+def saves_within_epoch(checkpoint: ModelCheckpoint) -> bool:
+    """Return whether a checkpoint callback saves every n steps or seconds; True if Lightning does not say."""
+    try:
+        return bool(checkpoint._every_n_train_steps or checkpoint._train_time_interval)
+    except AttributeError as error:
+        log_missing(f"trigger of ModelCheckpoint ({error})", "training runs single steps")
+        return True
+
+
+def skips_none_hooks() -> bool:
+    """Return whether the trainer skips a hook of a callback or module that is None."""
+    callback, module = Callback(), L.LightningModule()
+    hook = "on_before_backward"
+    setattr(callback, hook, None)
+    setattr(module, hook, None)
+    trainer: Any = SimpleNamespace(lightning_module=None, callbacks=[callback], profiler=PassThroughProfiler())
+    try:
+        L.pytorch.trainer.call._call_callback_hooks(trainer, hook, None)
+        L.pytorch.trainer.call._call_lightning_module_hook(trainer, hook, None, pl_module=module)
+    except (AttributeError, TypeError) as error:
+        log_missing(f"way to skip a hook ({error})", "empty hooks are called at each step, which costs microseconds")
+        return False
+    return True
+
+
+def can_restart_between_epochs(trainer: L.Trainer) -> bool:
+    """Return whether a checkpoint can be made and loaded that lies exactly between two epochs."""
+    fit_loop = trainer.fit_loop
+    try:
+        counters: Sequence[dict[str, int]] = list(fit_loop.state_dict()["epoch_progress"].values())
+        for loop in (fit_loop, fit_loop.epoch_loop):
+            _ = loop._restarting, loop.restarting, loop.reset_restart_stage
+        fields = {"ready", "started", "processed", "completed"}
+        if not counters or any(fields - counter.keys() for counter in counters):
+            raise KeyError("fields of epoch_progress")
+    except (AttributeError, KeyError) as error:
+        log_missing(
+            f"restart state of the fit loop ({error})",
+            "last.ckpt is not written, and an interrupted run starts from the beginning",
+        )
+        return False
+    return True
+
+
+def finish_epoch_in(checkpoint: dict[str, Any]) -> None:
+    """Change the epoch counters in a checkpoint so that the next epoch has not started."""
+    for counter in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+        counter["ready"] = counter["started"] = counter["processed"] = counter["completed"]
+
+
+def is_between_epochs(trainer: L.Trainer) -> bool:
+    """Return whether every epoch that started is complete; False if Lightning does not say."""
+    try:
+        progress = trainer.fit_loop.epoch_progress.current
+        return bool(progress.ready == progress.completed)
+    except AttributeError as error:
+        log_missing(f"progress of epochs ({error})", "SIGTERM at the end of an epoch loses that epoch")
+        return False
+
+
+def restart_at_epoch(trainer: L.Trainer) -> None:
+    """Tell the loops that they start a full epoch; with max_steps they would continue within one."""
+    fit_loop: Any = trainer.fit_loop
+    fit_loop._restarting = False  # the public setter ignores False with max_steps
+    fit_loop.epoch_loop.restarting = False
+    fit_loop.reset_restart_stage()
+    fit_loop.epoch_loop.reset_restart_stage()
+
+
+class StepProgressBar(TQDMProgressBar):
+    """A progress bar that is redrawn every `refresh_rate` batches, also where multi-stepping skips its multiples.
+
+    Without Lightning's hook the bar is redrawn only where a count of batches is a multiple of `refresh_rate`.
+    """
+
+    def __init__(self, *, refresh_rate: int) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        self._drawn = 0
+        if not hasattr(TQDMProgressBar, "_should_update"):
+            log_missing("TQDMProgressBar._should_update", "the progress bar may be redrawn less often")
+
+    def _should_update(self, current: int, total: int) -> bool:
+        since = current - self._drawn if current > self._drawn else current  # the count restarts with each bar
+        if not self.is_enabled or (since < self.refresh_rate and current != total):
+            return False
+        self._drawn = current
+        return True
+
+
+def add_summary(writer: Any, summary: Any) -> None:
+    """Write a summary, such as a row of the HPARAMS page, for which SummaryWriter has no public method."""
+    try:
+        add = writer._get_file_writer().add_summary
+    except AttributeError as error:
+        log_missing(f"file writer of TensorBoard ({error})", "the HPARAMS page stays empty; results.json has it all")
+        return
+    add(summary)
+
+
+def compile_errors() -> tuple[type[BaseException], ...]:
+    """Return the exceptions of torch.compile, imported only where one was raised."""
+    try:
+        return (torch._dynamo.exc.TorchDynamoException,)
+    except AttributeError as error:
+        log_missing(f"exceptions of torch.compile ({error})", "an error of torch.compile is shown as it is")
+        return ()
