@@ -11,13 +11,13 @@ from torch import Tensor
 
 from agebench.module import ImageModule
 from agebench.training.callbacks import STEP_HOOKS, Speed
-from agebench.training.sweep_progress import Told
+from agebench.training.sweep_progress import SweepProgress
 
 TURN_S = 0.25  # after which callbacks get their say
 # Schedules that move without being told a metric.
 KNOWN = tuple(f"agebench.training.schedules.{name}" for name in ("constant", "cosine", "one_cycle", "step"))
 # Their hooks of a step do as well when they are called once for several.
-PATIENT = (LearningRateMonitor, Speed, Told, Timer, TQDMProgressBar)
+PATIENT = (LearningRateMonitor, Speed, SweepProgress, Timer, TQDMProgressBar)
 
 
 class TurnModule(ImageModule):

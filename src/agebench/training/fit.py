@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from agebench.models.weights import hash_tensors
 from agebench.module import ImageModule, Predictions
 from agebench.runs import identity as run
 from agebench.runs.tables import data_sha, describe_data, describe_test, write_breakdown, write_predictions, write_split
-from agebench.sweep import job
 from agebench.training import resume
 from agebench.training.callbacks import EpochTable, Progress, Speed, skip_idle_hooks
 from agebench.training.checkpoints import WholeFiles
@@ -32,7 +32,7 @@ from agebench.training.console import announce, device_name, tell
 from agebench.training.fast_loop import TurnModule, takes_turns
 from agebench.training.hparams import hparams
 from agebench.training.memory import keep_freed_memory
-from agebench.training.sweep_progress import Told
+from agebench.training.sweep_progress import SweepProgress
 from agebench.training.tensorboard import RunTensorBoard
 
 log = logging.getLogger(__name__)
@@ -41,14 +41,15 @@ log = logging.getLogger(__name__)
 LOCK_WAIT_S = 8  # the worker processes of a killed run take 5 s to see that it is gone, and hold its lock till then
 
 
-def fit(cfg: DictConfig, run_dir: Path) -> float:
+def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -> float:
     """Train, test on the chosen checkpoint and write the run directory.
 
-    What an earlier start left unfinished in the directory is gone on with; a run that is complete is left as it is.
+    An unfinished run in the directory is resumed; a complete run is left unchanged.
 
     Args:
         cfg: The composed config.
-        run_dir: Where everything goes; made if need be.
+        run_dir: Run directory, created if necessary.
+        progress: To the sweep that this run is a point of, for messages about its progress; None for a single run.
 
     Returns:
         The monitored metric's best value, for sweepers.
@@ -64,7 +65,8 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
     wanted = run.config_hash(config)
     with _claimed(run_dir) if first else nullcontext():
         before = resume.read_before(run_dir)
-        done = resume.finished(run_dir, before, config=wanted, sha=lambda: data_sha(_data(cfg)))
+        quiet = progress is not None  # the sweep reports a complete point itself
+        done = resume.finished(run_dir, before, config=wanted, sha=lambda: data_sha(_data(cfg)), quiet=quiet)
         if done is not None:
             return done
         if cfg.resume not in ("auto", False) and before.get("config") not in (None, wanted):
@@ -82,7 +84,7 @@ def fit(cfg: DictConfig, run_dir: Path) -> float:
             run.write_json(run_dir / "results.json", results)
             run.write_config(run_dir, cfg)
         try:
-            return _fit(cfg, config, run_dir, before, results, first=first)
+            return _fit(cfg, run_dir, before, results, progress=progress)
         except (KeyboardInterrupt, SystemExit):
             results["status"] = "interrupted"
             if first:
@@ -119,13 +121,14 @@ def quieten() -> None:
 
 def _fit(
     cfg: DictConfig,
-    config: dict[str, Any],
     run_dir: Path,
     before: dict[str, Any],
     results: dict[str, Any],
     *,
-    first: bool,
+    progress: Connection | None,
 ) -> float:
+    first = run.is_first_process()
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
     quieten()
     keep_freed_memory()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -138,7 +141,8 @@ def _fit(
     callbacks = build.build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)
     module = build.build_module(cfg, data, kind=TurnModule if takes_turns(cfg, callbacks) else ImageModule)
     speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
-    trainer = _trainer(cfg, run_dir, [*callbacks, speed, table])
+    callbacks = [*callbacks, speed, table, *([SweepProgress(progress, speed)] if progress is not None else [])]
+    trainer = _trainer(cfg, run_dir, callbacks)
     skip_idle_hooks(module, trainer.callbacks)  # type: ignore[attr-defined]  # set by its connector
 
     total, trainable = count_parameters(module.model)
@@ -247,8 +251,6 @@ def _trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Any]) -> L.Trainer:
     bar, speed = cfg.callbacks.get("progress"), next(each for each in callbacks if isinstance(each, Speed))
     if bar:
         callbacks = [*callbacks, Progress(speed, terminal=sys.stderr.isatty(), refresh_rate=bar.refresh_rate)]
-    if job.reporter is not None:
-        callbacks = [*callbacks, Told(job.reporter, speed)]
     if not loggers:
         callbacks = [c for c in callbacks if type(c).__name__ != "LearningRateMonitor"]
     try:

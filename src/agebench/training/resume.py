@@ -13,7 +13,6 @@ import torch
 from agebench.errors import UserError
 from agebench.models.weights import hash_tensors
 from agebench.runs import identity as run
-from agebench.sweep import job
 from agebench.training.checkpoints import keep_best, kept_file, move_paths
 
 log = logging.getLogger(__name__)
@@ -48,7 +47,9 @@ def read_before(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def finished(folder: Path, before: Mapping[str, Any], *, config: str, sha: Callable[[], str]) -> float | None:
+def finished(
+    folder: Path, before: Mapping[str, Any], *, config: str, sha: Callable[[], str], quiet: bool = False
+) -> float | None:
     """Return the best value of a run that is complete in this folder already, or None.
 
     Args:
@@ -56,6 +57,7 @@ def finished(folder: Path, before: Mapping[str, Any], *, config: str, sha: Calla
         before: What its results.json holds.
         config: The hash of the config that is to run.
         sha: Works out the hash of the images and labels that are there now.
+        quiet: Whether to leave out the log line that there is nothing to do.
 
     Raises:
         UserError: If the folder holds a complete run of another config, or of other images, which must not be lost.
@@ -69,8 +71,8 @@ def finished(folder: Path, before: Mapping[str, Any], *, config: str, sha: Calla
             f"{folder} holds a finished run of this config on other images or labels than are there now: "
             "choose another hydra.run.dir or sweep"
         )
-    if job.reporter is None:  # a sweep says it itself, and the finished run's logs stay as they are
-        log.info("%s is complete with this very config: nothing to do", folder)
+    if not quiet:
+        log.info("%s is complete with this config: nothing to do", folder)
     return float(before["best"]["value"] if before["best"]["value"] is not None else "nan")
 
 
