@@ -67,7 +67,7 @@ def compose(*overrides: str) -> Any:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
-    from agebench.cli.main import config_folder
+    from agebench.config import config_folder
 
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = hydra_compose("config", list(overrides), return_hydra_config=True)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from agebench.cli.main import main as run_verb
-from agebench.data.protocol import capped_name, split_name, target_name
 from agebench.text import align_columns
 
 
@@ -115,6 +114,8 @@ def table(found: dict[str, Any]) -> list[str]:
 
 def folder_name(data: Any) -> str:
     """Return the protocol of a composed data config without the data set's name, in letters that every disk takes."""
+    from agebench.data.protocol import capped_name, split_name, target_name
+
     try:
         kind = str(data.split._target_).rpartition(".")[2]
         name = capped_name(split_name(kind, data.split), data.per_class, data.limit)

@@ -535,6 +535,14 @@ def test_a_finished_run_on_other_data_or_of_another_config_is_refused(tmp_path, 
         resume.finished(tmp_path, FINISHED, config=config, sha=lambda: sha)
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_finished_run_logs_that_there_is_nothing_to_do_unless_it_is_quiet(tmp_path, caplog, quiet) -> None:
+    with caplog.at_level("INFO"):
+        resume.finished(tmp_path, FINISHED, config="c0ffee", sha=lambda: "5ha", quiet=quiet)
+
+    assert ("nothing to do" in caplog.text) is not quiet
+
+
 @pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
 def test_an_unfinished_run_is_not_complete_whatever_its_data(tmp_path, status) -> None:
     assert resume.finished(tmp_path, FINISHED | {"status": status}, config="c0ffee", sha=lambda: "0ther") is None
