@@ -145,7 +145,7 @@ def test_ended_trials_count_and_one_that_was_cut_off_is_asked_again_with_its_val
     sweeper, made = study("COMPLETE FAIL RUNNING")
     cut_off = made.trials[2].params
 
-    sweeper._take_up(made)
+    sweeper._resume(made)
     again = made.ask({"x": next(iter(made.trials[2].distributions.values()))})
 
     assert sweeper.sweeper.n_trials == 3  # of five: one complete, one failed
@@ -155,11 +155,11 @@ def test_ended_trials_count_and_one_that_was_cut_off_is_asked_again_with_its_val
 @needs("optuna")
 def test_a_trial_cut_off_twice_is_still_asked_only_once_more(study) -> None:
     sweeper, made = study("RUNNING")
-    sweeper._take_up(made)
+    sweeper._resume(made)
     made.ask({"x": next(iter(made.trials[0].distributions.values()))})
 
     sweeper.sweeper.n_trials = 5
-    sweeper._take_up(made)
+    sweeper._resume(made)
 
     assert sweeper.sweeper.n_trials == 5
     assert [trial.state.name for trial in made.trials] == ["FAIL", "FAIL", "WAITING"]

@@ -93,6 +93,13 @@ def test_nobody_imports_a_verb() -> None:
     assert {(name, verb) for name, used in TREE.items() for verb in used & VERBS} == set()
 
 
+@pytest.mark.parametrize(("wing", "above"), [("training", {"cli", "sweep"}), ("sweep", {"cli"})])
+def test_a_wing_does_not_import_those_above_it(wing, above) -> None:
+    used = {other for name in inside(f"agebench.{wing}") for other in TREE[name]}
+
+    assert {name for name in used if belongs(name, {f"agebench.{each}" for each in above})} == set()
+
+
 def test_imports_form_no_circle() -> None:
     graphlib.TopologicalSorter(TREE).prepare()  # raises CycleError
 

@@ -6,11 +6,11 @@ import sys
 VERBS = {
     "train": "train a model, test it, write a run directory; -m runs a sweep",
     "evaluate": "test a trained run again, or on another data set",
-    "predict": "say ages or classes for images of your own, as CSV",
-    "prepare": "check a data set, fetch what can be, pack its pixels",
+    "predict": "predict ages or classes of new images, as CSV",
+    "prepare": "check a data set, download it if possible, pack its pixels",
     "export": "write a trained run as one ONNX file, or as a PyTorch program",
-    "audit": "say what a split leaks, without opening an image",
-    "compare": "put runs side by side, over seeds, with intervals of their differences",
+    "audit": "measure what a split leaks, without opening an image",
+    "compare": "compare runs over seeds, with intervals of their differences",
 }
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     if verb in ("", "-h", "--help"):
         print("usage: agebench VERB [GROUP=CHOICE ...] [KEY=VALUE ...]\n")
         print("\n".join(f"  {name:<10}{purpose}" for name, purpose in VERBS.items()))
-        print("\nagebench VERB --help tells more")
+        print("\nagebench VERB --help describes a verb")
         return
     if verb == "--version":
         from agebench import __version__
@@ -36,8 +36,8 @@ def main() -> None:
         )
         sys.exit(2)
     del sys.argv[1]
-    sys.path.insert(0, "")  # as `python -m` does: a network of one's own is found in the folder one starts from
-    # As a module of its own, so that a DDP rank is started with the same line (python -m agebench.VERB).
+    sys.path.insert(0, "")  # as `python -m` does, so that a network in the working directory can be imported
+    # Run as a module, so that Lightning starts DDP ranks with `python -m agebench.VERB` too.
     runpy.run_module(f"agebench.{verb}", run_name="__main__", alter_sys=True)
 
 

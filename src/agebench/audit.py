@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agebench.cli.main import main as run_verb
-from agebench.data.protocol import capped_name, split_name, target_name
+from agebench.text import align_columns
 
 
 def audit(cfg: Any) -> dict[str, Any]:
@@ -108,16 +108,15 @@ def table(found: dict[str, Any]) -> list[str]:
         if ways == ("lookup",) and found["test_identity_in_train"] == 0:
             figures = [None] * len(figures)  # nobody to look up: they would be the next line's
         blind.append([words, *("-" if figure is None else f"{figure:.3f}" for figure in figures)])
-    return [*_align(parts), "", *_align(blind)]
-
-
-def _align(lines: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["   ".join([f"  {first:<{widths[0]}}", *map(str.rjust, rest, widths[1:])]) for first, *rest in lines]
+    tables = [align_columns(header, rows, [i > 0 for i in range(len(header))]) for header, *rows in (parts, blind)]
+    first, second = (["  " + "   ".join(line) for line in lines] for lines in tables)
+    return [*first, "", *second]
 
 
 def folder_name(data: Any) -> str:
     """Return the protocol of a composed data config without the data set's name, in letters that every disk takes."""
+    from agebench.data.protocol import capped_name, split_name, target_name
+
     try:
         kind = str(data.split._target_).rpartition(".")[2]
         name = capped_name(split_name(kind, data.split), data.per_class, data.limit)

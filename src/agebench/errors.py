@@ -1,7 +1,6 @@
 """The exceptions whose message is meant for the person at the keyboard, and what such messages share."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class UserError(Exception):
@@ -16,6 +15,10 @@ class FailedError(Exception):
 
     The verbs print the message without a traceback and exit with code 1.
     """
+
+
+class SweepError(FailedError):
+    """Some points of a sweep failed; each of them has been reported."""
 
 
 class NoImagesError(UserError):
@@ -37,6 +40,8 @@ class BrokenImageError(UserError):
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return what follows an unknown name in a sentence: the known one that is nearest, in brackets, or nothing."""
+    from difflib import get_close_matches  # slow to import, and only needed for a mistake
+
     close = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

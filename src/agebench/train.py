@@ -4,14 +4,14 @@ import sys
 from typing import Any
 
 from agebench.cli.main import main as run_verb
-from agebench.cli.resume import typed_again
+from agebench.cli.resume import expand_resume
 from agebench.errors import UserError
 
 
 def train(cfg: Any) -> float | None:
-    """Train by a composed config; return the monitored metric's best value, which sweepers optimise.
+    """Train with a composed config; return the monitored metric's best value, which sweepers optimise.
 
-    None stands for NaN: Optuna's sweeper takes it for a failed trial, and ends at a NaN.
+    None stands for NaN: Optuna's sweeper counts None as a failed trial, but stops at a NaN.
     """
     import math
     import os
@@ -23,6 +23,7 @@ def train(cfg: Any) -> float | None:
 
     from agebench.cli.rules import check_config
     from agebench.sweep.point import count_ranks
+    from agebench.sweep.session import current_job
     from agebench.trust import check_trusted, find_foreign
 
     if isinstance(cfg.resume, str) and cfg.resume != "auto" and cfg.trust is not True:  # before anything is imported
@@ -31,21 +32,21 @@ def train(cfg: Any) -> float | None:
     check_config(cfg)
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN and count_ranks(cfg) > 1 and "SLURM_NTASKS" not in os.environ:
-        raise UserError(  # Lightning would start the other ranks with the command line of the whole sweep
-            f"trainer.devices={cfg.trainer.devices} in a sweep needs the launcher that is agebench's own, or tasks "
-            f"that SLURM starts, one a device: leave out hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
+        raise UserError(  # Lightning would start the other ranks with the command line of the sweep
+            f"trainer.devices={cfg.trainer.devices} in a sweep needs agebench's own launcher, or one SLURM task per "
+            f"device: leave out hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
         )
-    from agebench.sweep import job
     from agebench.training.fit import fit
 
-    best = fit(cfg, Path(hydra.runtime.output_dir), progress=job.reporter)
+    job = current_job()
+    best = fit(cfg, Path(hydra.runtime.output_dir), progress=job.progress if job else None)
     return None if math.isnan(best) else best
 
 
 def main() -> None:
     """Run the verb."""
     try:
-        sys.argv[1:] = typed_again(sys.argv[1:])
+        sys.argv[1:] = expand_resume(sys.argv[1:])
     except UserError as error:
         print(f"agebench train: {error}", file=sys.stderr)
         sys.exit(2)

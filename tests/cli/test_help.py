@@ -1,4 +1,4 @@
-"""The help screen names every choice with the line its file has for it."""
+"""The help screen lists every choice with the first line of its file."""
 
 import re
 
@@ -21,9 +21,9 @@ def test_every_group_is_listed_with_every_choice_and_its_line(screen, conf) -> N
         listed = {line.split()[0]: " ".join(line.split()[1:]) for line in blocks[group].splitlines()}
         assert set(listed) == {path.stem for path in choices}
         for path in choices:
-            says = next(line for line in path.read_text().splitlines() if not line.startswith("# @")).lstrip("# ")
-            assert listed[path.stem] == " ".join(says.split())
-            assert says
+            first_line = next(line for line in path.read_text().splitlines() if not line.startswith("# @")).lstrip("# ")
+            assert listed[path.stem] == " ".join(first_line.split())
+            assert first_line
 
 
 def test_the_screen_fits_a_terminal(screen) -> None:
@@ -40,7 +40,7 @@ def test_keys_outside_groups_are_listed_with_their_comments(screen) -> None:
         assert "#" in line
 
 
-def test_hydras_machinery_is_left_out(screen) -> None:
+def test_the_internals_of_hydra_are_not_listed(screen) -> None:
     assert "job_logging" not in screen
     assert "override_dirname" not in screen
     assert "runtime.choices" not in screen
@@ -48,12 +48,12 @@ def test_hydras_machinery_is_left_out(screen) -> None:
     assert "defaults" not in screen
 
 
-def test_the_users_own_line_is_the_example(screen) -> None:
+def test_the_example_is_a_sweep_over_learning_rates(screen) -> None:
     assert "python -m agebench.train model=convnext data=cacd -m optim.lr=1e-4,1e-3" in screen
 
 
 @pytest.mark.parametrize("verb", USES)
-def test_each_verb_says_how_it_is_called(verb, conf) -> None:
+def test_the_help_of_each_verb_starts_with_its_usage(verb, conf) -> None:
     name = "config" if verb == "train" else verb
 
     assert show_help(verb, conf, name).startswith(f"usage: python -m agebench.{verb} ")
@@ -67,7 +67,7 @@ def test_a_verb_that_only_reads_data_offers_only_data(conf) -> None:
     assert "optim=" not in screen
 
 
-def test_a_package_line_of_hydras_is_no_description(tmp_path) -> None:
+def test_the_package_line_of_a_yaml_file_is_not_its_description(tmp_path) -> None:
     file = tmp_path / "choice.yaml"
 
     file.write_text("# @package _global_\n# What it is\nkey: 1\n")

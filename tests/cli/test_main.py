@@ -1,4 +1,4 @@
-"""From a command line to an exit code: flags anywhere, and one sentence with the fix for every mistake."""
+"""Command lines and exit codes: flags anywhere, and one sentence with the fix for every error."""
 
 import errno
 import logging
@@ -13,7 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from PIL import Image
 
-from agebench.cli.main import config_folder, explain, main, quoted, split_flags
+from agebench.cli.main import main, quoted, split_flags
+from agebench.cli.messages import explain
+from agebench.config import config_folder
 from agebench.errors import UserError
 from agebench.runs.identity import config_hash
 
@@ -65,7 +67,7 @@ def run_line(monkeypatch, tmp_path, conf):
         ("", ""),
     ],
 )
-def test_flags_may_stand_anywhere_and_a_tilde_is_home(line, expected, monkeypatch) -> None:
+def test_flags_may_stand_anywhere_and_a_tilde_is_the_home_folder(line, expected, monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("USERPROFILE", "/home/me")
 
@@ -103,19 +105,19 @@ def test_flags_may_stand_anywhere_and_a_tilde_is_home(line, expected, monkeypatc
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistyped_line_is_answered_by_one_sentence_with_the_nearest_name(
+def test_a_wrong_override_is_explained_in_one_sentence_with_the_nearest_name(
     compose_config, conf, overrides, sentence
 ) -> None:
     with pytest.raises(Exception) as raised:  # noqa: PT011  # Hydra's kinds of errors differ; the sentence is the test
         compose_config(*overrides)
 
-    told = explain(raised.value, conf)
+    message = explain(raised.value, conf)
 
-    assert told is not None
-    assert told.startswith(sentence) or sentence in told
-    assert "\n" not in told
-    assert "_base" not in told
-    assert "http" not in told
+    assert message is not None
+    assert sentence in message
+    assert "\n" not in message
+    assert "_base" not in message
+    assert "http" not in message
 
 
 def test_a_missing_value_is_named(compose_config, conf) -> None:
@@ -127,16 +129,16 @@ def test_a_missing_value_is_named(compose_config, conf) -> None:
     assert explain(raised.value, conf) == "model.model_name has no default: set model.model_name=VALUE"
 
 
-def test_what_is_forbidden_may_have_been_to_read_or_to_write(conf) -> None:
-    told = explain(PermissionError(errno.EACCES, "Permission denied", "/disk/cacd"), conf)
+def test_a_permission_error_names_reading_and_writing(conf) -> None:
+    message = explain(PermissionError(errno.EACCES, "Permission denied", "/disk/cacd"), conf)
 
-    assert told is not None
-    assert told.startswith(
-        "cannot read or write /disk/cacd: Permission denied; see to its permissions, or choose another"
+    assert message is not None
+    assert message.startswith(
+        "cannot read or write /disk/cacd: Permission denied; check its permissions, or choose another"
     )
 
 
-def test_an_interpolation_that_leads_nowhere_names_its_key(compose_config, conf) -> None:
+def test_an_interpolation_of_a_missing_key_names_both_keys(compose_config, conf) -> None:
     config = compose_config("optim.lr=${nowhere}")
 
     with pytest.raises(Exception, match="nowhere") as raised:
@@ -145,7 +147,7 @@ def test_an_interpolation_that_leads_nowhere_names_its_key(compose_config, conf)
     assert explain(raised.value, conf) == "optim.lr: Interpolation key 'nowhere' not found"
 
 
-def test_a_key_of_a_config_that_is_not_there_is_named(compose_config, conf) -> None:
+def test_a_missing_key_of_a_config_is_named(compose_config, conf) -> None:
     config = compose_config()
 
     with pytest.raises(Exception, match="struct") as raised:
@@ -154,13 +156,13 @@ def test_a_key_of_a_config_that_is_not_there_is_named(compose_config, conf) -> N
     assert explain(raised.value, conf).startswith("there is no config key or group 'optim.learning_rate'")
 
 
-def test_a_full_disk_is_told_though_the_system_names_no_file(conf) -> None:
+def test_a_full_disk_is_explained_without_a_file_name(conf) -> None:
     assert explain(OSError(28, "No space left on device"), conf) == (
-        "the disk is full: make room, or choose another hydra.run.dir or paths.output"
+        "the disk is full: free some space, or choose another hydra.run.dir or paths.output"
     )
 
 
-def test_choices_from_a_folder_of_ones_own_are_offered(run_line, tmp_path, capsys) -> None:
+def test_choices_from_the_users_config_folder_are_suggested(run_line, tmp_path, capsys) -> None:
     own = tmp_path / "own" / "model"
     own.mkdir(parents=True)
     (own / "my_network.yaml").write_text("# Mine\n_target_: torch.nn.Identity\n")
@@ -178,7 +180,7 @@ def test_an_ordinary_bug_is_not_explained(conf) -> None:
     assert explain(raised.value, conf) is None
 
 
-def test_a_sentence_for_the_user_is_found_under_what_wrapped_it(conf) -> None:
+def test_the_message_of_a_wrapped_user_error_is_used(conf) -> None:
     error = RuntimeError("wrapped")
     error.__cause__ = UserError("needed 2, got 1: give one more")
 
@@ -198,12 +200,11 @@ def test_a_run_that_ends_well_exits_with_0_and_gets_its_config(run_line) -> None
 def test_a_wrong_line_exits_with_2_one_line_and_no_traceback(run_line, capsys, line) -> None:
     code = run_line(line, lambda cfg: pytest.fail("nothing must start"))
 
-    told = capsys.readouterr().err
     assert code == 2
-    assert re.fullmatch(r"agebench train: [^\n]+\n", told)
+    assert re.fullmatch(r"agebench train: [^\n]+\n", capsys.readouterr().err)
 
 
-def test_wrong_data_exits_with_2_and_its_sentence(run_line, capsys) -> None:
+def test_a_user_error_exits_with_2_and_its_message(run_line, capsys) -> None:
     def task(cfg):
         raise UserError("no images under data/x: set data.root=FOLDER")
 
@@ -229,7 +230,7 @@ def test_interrupting_exits_with_1(run_line, capsys) -> None:
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_hydra_full_error_shows_the_traceback_and_is_left_as_it_was(run_line, monkeypatch) -> None:
+def test_hydra_full_error_shows_the_traceback_and_is_restored(run_line, monkeypatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 
     with pytest.raises(Exception, match=r"optim\.lrr"):
@@ -238,14 +239,24 @@ def test_hydra_full_error_shows_the_traceback_and_is_left_as_it_was(run_line, mo
     assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
-def test_the_environment_is_left_as_it_was(run_line) -> None:
-    run_line("hydra.run.dir=here")
+@pytest.mark.parametrize("value", [None, "0", "1"])
+def test_the_task_sees_the_users_value_of_hydra_full_error_and_it_is_restored(run_line, monkeypatch, value) -> None:
+    if value is not None:
+        monkeypatch.setenv("HYDRA_FULL_ERROR", value)
+    seen = []
 
-    assert "HYDRA_FULL_ERROR" not in os.environ
+    def task(cfg):
+        seen.append(os.environ.get("HYDRA_FULL_ERROR"))
+
+    run_line("hydra.run.dir=here", task)
+    run_line("-m seed=0,1 hydra.sweep.dir=points hydra/launcher=basic", task)
+
+    assert seen == [value] * 3
+    assert os.environ.get("HYDRA_FULL_ERROR") == value
 
 
-def test_the_users_own_line_runs_two_points(run_line, tmp_path) -> None:
-    (tmp_path / "data" / "cacd").mkdir(parents=True)  # a sweep looks for its data before its first point
+def test_a_sweep_over_two_values_runs_two_points(run_line, tmp_path) -> None:
+    (tmp_path / "data" / "cacd").mkdir(parents=True)  # a sweep checks its data before its first point
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "cacd" / "53_Robin_Williams_0001.jpg")
     seen = []
 
@@ -259,12 +270,12 @@ def test_the_users_own_line_runs_two_points(run_line, tmp_path) -> None:
     assert [config["optim"]["lr"] for config in seen] == [1e-4, 1e-3]
     assert {config["model"]["model_name"] for config in seen} == {"convnext_tiny.fb_in1k"}
     assert {config["data"]["name"] for config in seen} == {"cacd"}
-    # What differs, then six digits of the hash that the results have: nothing of model and data, which do not.
+    # The overrides that differ, then six digits of the config hash. Model and data do not differ.
     expected = [f"lr-{lr}-{config_hash(config)[:6]}" for lr, config in zip(("0.0001", "0.001"), seen, strict=True)]
     assert sorted(p.name for p in (tmp_path / "points").iterdir() if p.is_dir()) == sorted(expected)
 
 
-def test_a_points_name_ends_in_the_hash_of_its_config_worked_out(run_line, tmp_path) -> None:
+def test_a_points_name_ends_in_the_hash_of_its_resolved_config(run_line, tmp_path) -> None:
     hashes = []
 
     def task(cfg):
@@ -295,7 +306,7 @@ def test_any_text_can_be_a_value_of_an_override(path) -> None:
     assert override.value() == path
 
 
-def test_help_answers_with_0_and_does_not_run(run_line, capsys) -> None:
+def test_help_exits_with_0_and_does_not_run(run_line, capsys) -> None:
     code = run_line("data=mnist --help", lambda cfg: pytest.fail("nothing must start"))
 
     assert code == 0

@@ -1,17 +1,17 @@
-"""`resume=FOLDER` is the command of that run, typed again."""
+"""`resume=FOLDER` expands to the command line of that run."""
 
 from pathlib import Path
 
 import pytest
 import yaml
 
-from agebench.cli.resume import typed_again
+from agebench.cli.resume import expand_resume
 from agebench.errors import UserError
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """Return the folder of a run that was started from `began`, as Hydra describes it."""
+    """Return the folder of a run that was started in `began`, with the files that Hydra writes."""
     made = tmp_path / "a run=1"
     (made / ".hydra").mkdir(parents=True)
     (tmp_path / "began").mkdir()
@@ -38,12 +38,12 @@ def folder(tmp_path, monkeypatch) -> Path:
         [],
     ],
 )
-def test_any_other_line_stays_as_it_is(line) -> None:
-    assert typed_again(line) == line
+def test_any_other_line_is_unchanged(line) -> None:
+    assert expand_resume(line) == line
 
 
-def test_a_folder_brings_back_what_was_typed_where_it_was_typed(folder, tmp_path) -> None:
-    line = typed_again(["resume=a run=1", "report=false", "trust=true"])
+def test_a_folder_expands_to_the_overrides_and_working_directory_of_its_run(folder, tmp_path) -> None:
+    line = expand_resume(["resume=a run=1", "report=false", "trust=true"])
 
     own = f"'{folder}'"
     assert line == [
@@ -58,12 +58,12 @@ def test_a_folder_brings_back_what_was_typed_where_it_was_typed(folder, tmp_path
         f"hydra.run.dir={own}",
     ]
     assert Path.cwd() == tmp_path / "began"
-    assert typed_again(line) == line  # as a DDP rank gets it
+    assert expand_resume(line) == line  # a DDP rank is started with the expanded line
 
 
 def test_a_folder_of_configs_needs_trust(folder, tmp_path) -> None:
     with pytest.raises(UserError, match=r"\.hydra names --config-dir=/my conf, hydra.searchpath=.*add trust=true"):
-        typed_again(["resume=a run=1", "report=false"])
+        expand_resume(["resume=a run=1", "report=false"])
 
     assert Path.cwd() == tmp_path
 
@@ -71,18 +71,18 @@ def test_a_folder_of_configs_needs_trust(folder, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        (["resume=nowhere"], r"resume=nowhere is no run.*give a folder that train wrote"),
+        (["resume=nowhere"], r"resume=nowhere is not a run.*give a folder that train wrote"),
         (["resume=a run=1", "-m", "seed=0,1"], "leave -m out"),
         (["resume=a run=1", "hydra.run.dir=there"], "leave hydra.run.dir out"),
-        (["resume=swept"], "is a sweep: give the sweep's own command again"),
+        (["resume=swept"], "is a sweep: repeat the command of the sweep"),
         (["resume=torn"], r"overrides.yaml cannot be read|hydra.yaml cannot be read"),
     ],
 )
-def test_what_is_no_run_is_refused_in_a_sentence(folder, tmp_path, line, sentence) -> None:
+def test_a_folder_that_is_not_a_run_is_refused_in_one_sentence(folder, tmp_path, line, sentence) -> None:
     (tmp_path / "swept").mkdir()
     (tmp_path / "swept" / "multirun.yaml").touch()
     (tmp_path / "torn" / ".hydra").mkdir(parents=True)
     (tmp_path / "torn" / ".hydra" / "overrides.yaml").write_text("[")
 
     with pytest.raises(UserError, match=sentence):
-        typed_again(line)
+        expand_resume(line)

@@ -1,4 +1,4 @@
-"""Runs that are interrupted and gone on with, as a user would."""
+"""Runs that are interrupted and resumed from the command line."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def results(folder: Path) -> dict:
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """Return a function that has the next training interrupted in its third epoch."""
+    """Return a function that lets the next training be interrupted in its third epoch."""
     import lightning as L
 
     class CtrlC(L.Callback):
@@ -39,7 +39,7 @@ def interrupt(monkeypatch):
     return lambda: monkeypatch.setattr(fitting, "make_trainer", once)
 
 
-def test_a_folder_is_all_it_takes_to_go_on(command, tmp_path, interrupt, capsys):
+def test_resume_with_a_folder_needs_no_other_argument(command, tmp_path, interrupt, capsys):
     line = (*QUICK, "trainer.max_epochs=4", "optim.lr=0.01")
     command("train", *line, "hydra.run.dir=whole")
     interrupt()
@@ -47,11 +47,11 @@ def test_a_folder_is_all_it_takes_to_go_on(command, tmp_path, interrupt, capsys)
         command("train", *line, "hydra.run.dir=cut")
     with pytest.raises(SystemExit) as refused:
         command("train", "resume=cut", "optim.lr=0.5")
-    told, status = capsys.readouterr().err, results(tmp_path / "cut")["status"]
+    message, status = capsys.readouterr().err, results(tmp_path / "cut")["status"]
     command("train", "resume=cut", "data.num_workers=1")
 
     assert (ctrl_c.value.code, refused.value.code, status) == (1, 2, "interrupted")
-    assert "resume=FOLDER takes no override that changes the result" in told
+    assert "resume=FOLDER takes no override that changes the result" in message
     found = results(tmp_path / "cut")
     assert (found["status"], found["resumed"]) == ("completed", 1)
     assert found["metrics"] == results(tmp_path / "whole")["metrics"]
@@ -59,14 +59,14 @@ def test_a_folder_is_all_it_takes_to_go_on(command, tmp_path, interrupt, capsys)
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_folder_that_is_no_run_is_told_in_one_sentence(command, capsys):
+def test_a_folder_that_is_not_a_run_is_refused_in_one_line(command, capsys):
     with pytest.raises(SystemExit) as end:
         command("train", "resume=nowhere")
 
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert end.value.code == 2
-    assert told.startswith("agebench train: resume=nowhere is no run")
-    assert told.count("\n") == 1
+    assert message.startswith("agebench train: resume=nowhere is not a run")
+    assert message.count("\n") == 1
 
 
 def start(folder: Path, *line: str) -> subprocess.Popen:

@@ -1,4 +1,4 @@
-"""Whole sweeps, their jobs in processes of their own: what fails, what hangs, who gets which GPU, who outlives whom."""
+"""Complete sweeps with real job processes: failures, time limits, GPU assignment, and the end of all processes."""
 
 import itertools
 import json
@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 OWN = '''
-"""A network that misbehaves in training as asked, and writes down when it began and what it was given."""
+"""A network that fails in training as configured, and records its start time and its GPUs."""
 import json, os, signal, time
 from pathlib import Path
 from torch import nn
@@ -28,7 +28,7 @@ class Net(nn.Module):
             self.began = True
             given = {"gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "begin": time.time(), "pid": os.getpid()}
             if self.mode == "raise":
-                raise RuntimeError("a mistake of one's own")
+                raise RuntimeError("a bug in the network")
             if self.mode == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.mode == "hang":
@@ -43,10 +43,11 @@ LINE = ["data=digits", "model._target_=own.Net", "trainer.max_epochs=1", "report
 
 def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     (folder / "own.py").write_text(OWN, encoding="utf-8")
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(
         [sys.executable, "-m", "agebench.train", *LINE, *arguments],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder), **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -81,7 +82,7 @@ def test_one_raises_one_is_killed_one_hangs_and_the_fourth_completes(tmp_path) -
         "mode-hang": "failed",
         "mode-well": "completed",
     }
-    assert "RuntimeError: a mistake of one's own" in text
+    assert "RuntimeError: a bug in the network" in text
     assert "killed by signal 9" in text
     assert "not done within launcher.timeout=40 s" in text
     assert "3 of 4 points failed" in text
@@ -91,7 +92,7 @@ def test_one_raises_one_is_killed_one_hangs_and_the_fourth_completes(tmp_path) -
 
 
 @pytest.mark.slow
-def test_fail_fast_stops_what_runs_and_starts_nothing_more(tmp_path) -> None:
+def test_fail_fast_stops_running_jobs_and_starts_no_further_ones(tmp_path) -> None:
     sweep = start(
         tmp_path, "-m", "+model.mode=hang,raise,well", "launcher.fail_fast=true", "launcher.jobs=2", "sweep=s"
     )
@@ -104,7 +105,7 @@ def test_fail_fast_stops_what_runs_and_starts_nothing_more(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_no_gpu_is_held_twice_and_none_idles_while_jobs_wait(tmp_path) -> None:
+def test_every_gpu_is_used_by_one_job_at_a_time(tmp_path) -> None:
     sweep = start(tmp_path, "-m", "+model.mode=nap", "seed=range(10)", "sweep=s", CUDA_VISIBLE_DEVICES="0,1,2,3")
 
     text, _ = sweep.communicate(timeout=300)
@@ -147,10 +148,10 @@ def test_jobs_do_not_outlive_the_sweep(tmp_path, number) -> None:
     if number != signal.SIGKILL:
         assert sweep.returncode == 1
         assert statuses(tmp_path) == {"seed-0": "interrupted", "seed-1": "interrupted"}
-        assert "taken up again by the same command with sweep=s" in text
+        assert "repeat the command with sweep=s to resume the incomplete points" in text
 
 
-def test_ranks_of_a_point_run_in_its_own_folder_and_end(tmp_path) -> None:
+def test_the_ranks_of_a_point_train_in_its_folder_and_end(tmp_path) -> None:
     sweep = start(
         tmp_path,
         "trainer.devices=2",
@@ -172,13 +173,36 @@ def test_ranks_of_a_point_run_in_its_own_folder_and_end(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_a_wider_sweep_in_the_same_folder_leaves_finished_points_alone(tmp_path) -> None:
+def test_a_larger_sweep_in_the_same_folder_keeps_completed_points(tmp_path) -> None:
     for wider in (["optim.lr=1e-3"], ["optim.lr=1e-3,1e-2", "seed=0,1"]):
         text, _ = start(tmp_path, "-m", *wider, "sweep=s").communicate(timeout=300)
 
     assert len(list(tmp_path.glob("outputs/sweeps/s/*/results.json"))) == 4
     assert text.count("was complete already") == 1
     assert text.count("completed after") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("full_error", "exit_code"), [("", 2), ("1", 1)])
+def test_a_user_error_of_a_point_is_one_sentence_unless_hydra_full_error_is_set(
+    tmp_path, full_error, exit_code
+) -> None:
+    # The model is built by the point itself, so that no check before the first point finds this error.
+    sweep = start(
+        tmp_path,
+        *("model=lenet", "model._target_=agebench.models.LeNet", "data.image_size=8", "trainer.accelerator=cpu"),
+        *("-m", "seed=0,1", "sweep=s"),
+        HYDRA_FULL_ERROR=full_error,
+    )
+
+    text, _ = sweep.communicate(timeout=300)
+
+    sentence = "lenet needs images of at least 12x12 pixels, not 8x8: set data.image_size=12 or more"
+    logs = [path.read_text() for path in tmp_path.glob("outputs/sweeps/s/seed-*/console.log")]
+    assert sweep.returncode == 1
+    assert text.count(f"with exit code {exit_code}: {sentence}") == 2
+    assert ["Traceback (most recent call last)" in log for log in logs] == [bool(full_error)] * 2
+    assert [log.count(f"agebench train: {sentence}\n") for log in logs] == ([0, 0] if full_error else [1, 1])
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A sweep that is killed with -9, itself or one of its jobs, and started again: as if nothing had happened."""
+"""A sweep whose process or job is killed with SIGKILL and that is started again ends with the same results."""
 
 import csv
 import json
@@ -20,12 +20,12 @@ OF_TIME = ("timing", "resumed", "fit_s", "train_images_per_s")
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
     folder.mkdir(exist_ok=True)
-    with (folder / "said.log").open("ab") as said:
+    with (folder / "output.log").open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "agebench.train", *LINE, *GRID],
             cwd=folder,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=said,
+            stdout=output,
             stderr=subprocess.STDOUT,
         )
 
@@ -38,8 +38,8 @@ def results(point: Path) -> dict:
     return json.loads((point / "results.json").read_text())
 
 
-def without_time(told: dict) -> dict:
-    return {key: value for key, value in told.items() if key not in OF_TIME}
+def without_time(values: dict) -> dict:
+    return {key: value for key, value in values.items() if key not in OF_TIME}
 
 
 def complete_files(folder: Path) -> dict[Path, int]:
@@ -64,7 +64,7 @@ def wait_for_epochs(folder: Path, sweep: subprocess.Popen[bytes], count: int) ->
     end = time.monotonic() + 180
     while epochs(folder) < count and sweep.poll() is None and time.monotonic() < end:
         time.sleep(0.01)
-    assert sweep.poll() is None, (folder / "said.log").read_text()
+    assert sweep.poll() is None, (folder / "output.log").read_text()
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -76,7 +76,7 @@ def test_kill_9_of_a_sweep_and_of_its_jobs_changes_nothing(tmp_path: Path) -> No
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(whole).wait(300) == 0
 
-    sweep = start(killed)  # the first pair of points is at work: the sweep itself is killed
+    sweep = start(killed)  # killed itself while the first two points train
     wait_for_epochs(killed, sweep, moments.randrange(3, 20))
     left = psutil.Process(sweep.pid).children(recursive=True)
     sweep.kill()
@@ -85,9 +85,9 @@ def test_kill_9_of_a_sweep_and_of_its_jobs_changes_nothing(tmp_path: Path) -> No
     assert len(left) >= 3  # the server and two jobs
     assert not alive(left)
 
-    sweep = start(killed)  # it takes them up again, and in the second pair one job is killed
+    sweep = start(killed)  # resumes them; one job of the next two points is killed
     wait_for_epochs(killed, sweep, 24 + moments.randrange(3, 20))
-    # Whom the fork server has started is a job.
+    # Jobs are the children of the fork server.
     jobs = [each for each in psutil.Process(sweep.pid).children(recursive=True) if each.ppid() != sweep.pid]
     moments.choice(jobs).kill()
     assert sweep.wait(300) == 1

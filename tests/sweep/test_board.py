@@ -1,25 +1,18 @@
-"""What a sweep tells where there is no terminal."""
+"""The log lines of a sweep without a terminal."""
 
 import json
 import logging
 
-import pytest
-
-from agebench.sweep.board import Board, clock, describe
+from agebench.sweep.board import Board, describe
 from agebench.sweep.point import Point
 from agebench.sweep.slots import Slot
 
 MESSAGE = {"epoch": 3, "epochs": 10, "metrics": {"val/accuracy": 0.875}, "images_per_s": 12345.6, "left_s": 3725.0}
 
 
-def test_a_job_is_told_in_one_line() -> None:
+def test_the_progress_of_a_job_is_one_line() -> None:
     assert describe(MESSAGE) == "epoch 3/10  val/accuracy 0.8750  12,346 img/s  eta 1:02:05"
     assert describe({}) == "is getting ready"
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00:00"), (59.6, "0:01:00"), (86_399, "23:59:59")])
-def test_a_time_is_told_as_on_a_clock(seconds, text) -> None:
-    assert clock(seconds) == text
 
 
 def test_the_start_an_epoch_and_the_end_of_each_job_are_a_line_each(tmp_path, caplog) -> None:
@@ -27,16 +20,16 @@ def test_the_start_an_epoch_and_the_end_of_each_job_are_a_line_each(tmp_path, ca
     point = Point("lr-0.1-abc123", tmp_path, [])
 
     with caplog.at_level(logging.INFO), Board(12, at_once=2, terminal=False) as board:
-        board.started(point, Slot(("3",)))
-        board.progress(point, {**MESSAGE, "epoch_ended": False})
-        board.progress(point, {**MESSAGE, "epoch_ended": True})
+        board.show_start(point, Slot(("3",)))
+        board.show_progress(point, {**MESSAGE, "epoch_ended": False})
+        board.show_progress(point, {**MESSAGE, "epoch_ended": True})
         point.close(1)
         point.seconds = 7.25
-        board.ended(point)
+        board.show_end(point)
 
     assert caplog.messages == [
         "[ 1/12] lr-0.1-abc123 starts on GPU 3",
         "lr-0.1-abc123  epoch 3/10  val/accuracy 0.8750  12,346 img/s  eta 1:02:05",
-        "[ 1/12] lr-0.1-abc123 failed after 7.2 s: no memory",
+        "[ 1/12] lr-0.1-abc123 failed after 7.2 s with exit code 1: no memory",
         f"        its log: {tmp_path}/console.log",
     ]

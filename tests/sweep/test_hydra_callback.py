@@ -1,4 +1,4 @@
-"""What a sweep is called."""
+"""The name of a sweep, and its folder in the session."""
 
 import pytest
 
@@ -17,5 +17,5 @@ CHOICES = {"data": "cacd", "model": "convnext", "head": "coral", "optim": "adam"
         ({"experiment"}, "T"),
     ],
 )
-def test_a_sweep_is_named_by_what_all_of_its_points_share(swept, expected) -> None:
+def test_a_sweep_is_named_after_the_choices_that_all_points_share(swept, expected) -> None:
     assert sweep_name(CHOICES, swept, "T") == expected

@@ -1,4 +1,4 @@
-"""The process of a point, forked from the test's own, where a small function takes the place of the training."""
+"""The process of a point, forked from the test process, with a small function in place of the training."""
 
 import contextlib
 import json
@@ -19,6 +19,7 @@ from agebench.errors import UserError
 from agebench.sweep import job
 from agebench.sweep.job import Job, check_points, count_gpus, kill_group
 from agebench.sweep.point import CONSOLE, Point
+from agebench.sweep.session import current_job
 from agebench.sweep.slots import Slot
 
 pytestmark = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
@@ -27,17 +28,17 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 @pytest.fixture
 def context():
-    """Return the context that starts processes in milliseconds; they inherit what a test has patched."""
+    """Return the context that forks processes in milliseconds; they inherit the patches of a test."""
     return multiprocessing.get_context("fork")
 
 
 @pytest.fixture
 def start(context, monkeypatch, tmp_path):
-    """Return a function that starts a job whose training is a function that gets the job's reporter."""
+    """Return a function that starts a job whose training is a function of the job's progress line."""
     started = []
 
     def make(training, *arguments: str, slot: Slot = Slot()) -> Job:  # noqa: B008  # frozen
-        monkeypatch.setattr(runpy, "run_module", lambda name, **options: training(job.reporter))
+        monkeypatch.setattr(runpy, "run_module", lambda name, **options: training(current_job().progress))
         started.append(Job(context, Point("p", tmp_path / "p", list(arguments)), slot, jobs=1))
         return started[-1]
 
@@ -59,10 +60,10 @@ def is_gone(pid: int) -> bool:
     return True
 
 
-def send_and_hang(reporter) -> None:
+def send_and_hang(progress) -> None:
     """Start a process, send its id, and hang."""
     child = subprocess.Popen(["sleep", "60"])
-    reporter.send({"child": child.pid})
+    progress.send({"child": child.pid})
     time.sleep(60)
 
 
@@ -86,24 +87,10 @@ def test_kill_group_of_a_process_that_is_gone_does_nothing() -> None:
     kill_group(process.pid)
 
 
-@pytest.mark.parametrize("before", [None, "old"])
-def test_a_variable_is_set_for_a_while_and_then_as_before(monkeypatch, before) -> None:
-    monkeypatch.delenv("AGEBENCH_TEST_VARIABLE", raising=False)
-    if before is not None:
-        monkeypatch.setenv("AGEBENCH_TEST_VARIABLE", before)
-
-    with contextlib.suppress(RuntimeError), job._set("AGEBENCH_TEST_VARIABLE", "new"):
-        inside = os.environ["AGEBENCH_TEST_VARIABLE"]
-        raise RuntimeError
-
-    assert inside == "new"
-    assert os.environ.get("AGEBENCH_TEST_VARIABLE") == before
-
-
-def test_what_is_started_deaf_ignores_ctrl_c() -> None:
+def test_interrupts_are_ignored_for_a_while() -> None:
     before = signal.getsignal(signal.SIGINT)
 
-    with job._deaf():
+    with job._ignore_interrupts():
         inside = signal.getsignal(signal.SIGINT)
 
     assert inside is signal.SIG_IGN
@@ -139,7 +126,7 @@ def test_points_whose_parts_fit_pass(context, compose_config) -> None:
     check_points(context, configs)
 
 
-def test_one_wrong_point_is_one_sentence_here_though_another_process_found_it(context, compose_config) -> None:
+def test_a_wrong_point_found_in_another_process_is_one_user_error(context, compose_config) -> None:
     configs = [config_of(compose_config), config_of(compose_config, "data.target=age")]
 
     with pytest.raises(UserError, match=r"data\.target=age") as caught:
@@ -151,15 +138,15 @@ def test_one_wrong_point_is_one_sentence_here_though_another_process_found_it(co
 def test_each_kind_of_point_is_checked_once(context, compose_config, monkeypatch, tmp_path) -> None:
     checked = tmp_path / "checked"
 
-    def note(config) -> None:
+    def record(config) -> None:
         with checked.open("a") as lines:
             lines.write(f"{config.head._target_.rpartition('.')[2]} {config.data.limit}\n")
 
-    monkeypatch.setattr(build, "check_parts", note)
+    monkeypatch.setattr(build, "check_parts", record)
     lines = [
         ("head=softmax", "seed=0"),
-        ("head=softmax", "seed=1"),  # another seed alone is no other kind
-        ("head=softmax", "optim.lr=0.5"),  # nor is another optimiser
+        ("head=softmax", "seed=1"),  # the same kind with another seed
+        ("head=softmax", "optim.lr=0.5"),  # the same kind with another learning rate
         ("head=corn", "seed=0"),
         ("head=corn", "data.limit=100"),
         ("head=corn", "seed=5"),
@@ -167,10 +154,10 @@ def test_each_kind_of_point_is_checked_once(context, compose_config, monkeypatch
 
     check_points(context, [config_of(compose_config, *line) for line in lines])
 
-    assert checked.read_text().splitlines() == ["Softmax 200", "CornHead 200", "CORN 100"]
+    assert checked.read_text().splitlines() == ["Softmax 200", "CORN 200", "CORN 100"]
 
 
-def test_a_check_that_dies_leaves_it_to_the_points_to_report(context, compose_config, monkeypatch) -> None:
+def test_a_check_whose_process_dies_raises_nothing(context, compose_config, monkeypatch) -> None:
     monkeypatch.setattr(build, "check_parts", lambda config: os._exit(3))
 
     check_points(context, [config_of(compose_config)])
@@ -190,10 +177,10 @@ def test_no_gpu_is_counted_by_a_process_that_dies(context, monkeypatch) -> None:
     assert count_gpus(context) == 0
 
 
-def test_a_job_is_the_train_command_with_its_slots_environment_and_group(start, monkeypatch) -> None:
-    def training(reporter) -> None:
+def test_a_job_is_a_train_command_with_the_environment_of_its_slot_and_its_own_group(start, monkeypatch) -> None:
+    def training(progress) -> None:
         gpus, own, group = os.environ.get("CUDA_VISIBLE_DEVICES"), os.getpid(), os.getpgid(0)
-        reporter.send({"argv": sys.argv, "gpus": gpus, "own": own, "group": group, "other": os.environ["OTHER"]})
+        progress.send({"argv": sys.argv, "gpus": gpus, "own": own, "group": group, "other": os.environ["OTHER"]})
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     monkeypatch.setenv("OTHER", "kept")
@@ -213,8 +200,8 @@ def test_a_job_is_the_train_command_with_its_slots_environment_and_group(start, 
     assert os.getpgid(0) != started.process.pid
 
 
-def test_all_that_a_job_prints_and_its_own_processes_print_is_in_its_console_log(start, tmp_path) -> None:
-    def training(reporter) -> None:
+def test_the_output_of_a_job_and_its_children_is_in_its_console_log(start, tmp_path) -> None:
+    def training(progress) -> None:
         print("from the job")
         print("an error", file=sys.stderr)
         subprocess.run(["echo", "from its child"], check=True)
@@ -225,12 +212,12 @@ def test_all_that_a_job_prints_and_its_own_processes_print_is_in_its_console_log
     assert (tmp_path / "p" / CONSOLE).read_text().splitlines() == ["from the job", "an error", "from its child"]
 
 
-def test_messages_are_those_since_the_last_time_and_end_with_the_job(start) -> None:
-    def training(reporter) -> None:
-        reporter.send({"epoch": 1})
-        reporter.send({"epoch": 2})
+def test_messages_are_those_since_the_last_call_and_end_with_the_job(start) -> None:
+    def training(progress) -> None:
+        progress.send({"epoch": 1})
+        progress.send({"epoch": 2})
         signal.sigwait([signal.SIGUSR1])
-        reporter.send({"epoch": 3})
+        progress.send({"epoch": 3})
 
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # inherited, so that none is early
     try:
@@ -264,16 +251,16 @@ def test_a_killed_job_has_the_signal_as_its_exit_code_and_its_child_is_gone(star
 
 
 @pytest.mark.parametrize(("code", "expected"), [(0, 0), (2, 2), (None, 0)])
-def test_a_job_that_exits_has_its_own_exit_code(start, code, expected) -> None:
-    started = start(lambda reporter: sys.exit(code))
+def test_a_job_that_exits_keeps_its_exit_code(start, code, expected) -> None:
+    started = start(lambda progress: sys.exit(code))
     started.process.join(10)
 
     assert started.end() == expected
 
 
-def test_what_a_job_left_running_is_killed_at_its_end(start) -> None:
-    def training(reporter) -> None:
-        reporter.send({"child": subprocess.Popen(["sleep", "60"]).pid})
+def test_the_children_of_a_job_are_killed_at_its_end(start) -> None:
+    def training(progress) -> None:
+        progress.send({"child": subprocess.Popen(["sleep", "60"]).pid})
 
     started = start(training)
     started.process.join(10)
@@ -287,10 +274,10 @@ def test_what_a_job_left_running_is_killed_at_its_end(start) -> None:
     assert wait_for(lambda: is_gone(message["child"]))
 
 
-def test_sigint_reaches_a_job_though_the_sweep_was_started_to_ignore_it(start, tmp_path) -> None:
-    def training(reporter) -> None:
+def test_sigint_reaches_a_job_of_a_sweep_that_ignores_it(start, tmp_path) -> None:
+    def training(progress) -> None:
         try:
-            reporter.send({"ready": True})
+            progress.send({"ready": True})
             time.sleep(60)
         except KeyboardInterrupt:
             (tmp_path / "interrupted").touch()
@@ -306,7 +293,7 @@ def test_sigint_reaches_a_job_though_the_sweep_was_started_to_ignore_it(start, t
     started.process.join(10)
 
     assert (tmp_path / "interrupted").exists()
-    started.signal(signal.SIGINT)  # one that has ended is no error
+    started.signal(signal.SIGINT)  # a signal to a job that has ended is no error
 
 
 def test_a_job_and_its_child_die_with_the_process_that_started_it(context, start, tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""What the launcher makes of a point: the folder that it has already, and its own command line."""
+"""The folder and the command line that the launcher gives a point."""
 
 from types import SimpleNamespace
 
@@ -13,26 +13,28 @@ from hydra_plugins.agebench_launcher import launcher
         ([], "lr-0.1-abc123", "lr-0.1-abc123"),
         (["seed-0_lr-0.1-abc123"], "lr-0.1-abc123", "seed-0_lr-0.1-abc123"),
         (["lr-0.1-abc123"], "seed-0_lr-0.1-abc123", "lr-0.1-abc123"),
-        (["seed-0_lr-0.1-abc123", "seed-0-abc123"], "lr-0.1-abc123", "lr-0.1-abc123"),  # either could be meant
+        (["seed-0_lr-0.1-abc123", "seed-0-abc123"], "lr-0.1-abc123", "lr-0.1-abc123"),  # ambiguous
         (["seed-0_lr-0.1-def456"], "lr-0.1-abc123", "lr-0.1-abc123"),
-        (["seed-0_lr-0.1-fabc123"], "lr-0.1-abc123", "lr-0.1-abc123"),  # a longer hash that ends the same
+        (["seed-0_lr-0.1-fabc123"], "lr-0.1-abc123", "lr-0.1-abc123"),  # a longer hash with the same end
     ],
 )
-def test_a_point_keeps_the_one_folder_that_has_its_hash(tmp_path, existing, asked, expected) -> None:
+def test_a_point_keeps_the_only_folder_with_its_hash(tmp_path, existing, asked, expected) -> None:
     for name in existing:
         (tmp_path / name).mkdir()
 
-    assert launcher._known(tmp_path / asked) == tmp_path / expected
+    assert launcher._find_renamed(tmp_path / asked) == tmp_path / expected
 
 
-def test_a_folder_of_another_sweep_is_not_taken(tmp_path) -> None:
+def test_a_folder_of_another_sweep_is_not_used(tmp_path) -> None:
     (tmp_path / "other" / "seed-0-abc123").mkdir(parents=True)
     (tmp_path / "sweep").mkdir()
 
-    assert launcher._known(tmp_path / "sweep" / "lr-0.1-abc123") == tmp_path / "sweep" / "lr-0.1-abc123"
+    assert launcher._find_renamed(tmp_path / "sweep" / "lr-0.1-abc123") == tmp_path / "sweep" / "lr-0.1-abc123"
 
 
-def test_a_point_gets_its_own_choices_and_the_sweeps_settings_but_none_of_its_search(monkeypatch, tmp_path) -> None:
+def test_a_point_gets_its_overrides_and_the_sweeps_settings_but_not_the_settings_of_the_sweeper(
+    monkeypatch, tmp_path
+) -> None:
     ours = ["hydra.mode=MULTIRUN", "hydra/sweeper=optuna", "+hydra.sweeper.n_jobs=2", "hydra.verbose=true"]
     plugin = launcher.AgebenchLauncher()
     plugin.config = SimpleNamespace(hydra=SimpleNamespace(overrides=SimpleNamespace(hydra=ours)))

@@ -1,4 +1,4 @@
-"""What is known of a point once its process has ended, however it ended."""
+"""The outcome of a point after its process has ended, for every way to end."""
 
 import json
 import math
@@ -18,7 +18,7 @@ def make_point(folder, results=None, console=None) -> Point:
     return Point("lr-0.1-abc123", folder, [])
 
 
-def told(folder):
+def stored(folder):
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
@@ -43,33 +43,33 @@ def test_a_run_that_failed_with_a_reason_keeps_it_in_one_line(tmp_path) -> None:
     ("code", "reason"),
     [(-9, "killed by signal 9, as the system does when memory runs out"), (-11, "killed by signal 11")],
 )
-def test_a_killed_run_is_marked_as_failed_by_who_survives_it(tmp_path, code, reason) -> None:
+def test_a_killed_run_is_marked_as_failed_by_the_sweep(tmp_path, code, reason) -> None:
     point = make_point(tmp_path, {"status": "running", "seed": 3})
 
     point.close(code)
 
     assert (point.status, point.error) == ("failed", reason)
-    assert told(tmp_path) == {"status": "failed", "seed": 3, "error": reason}
+    assert stored(tmp_path) == {"status": "failed", "seed": 3, "error": reason}
 
 
-def test_a_run_stopped_with_the_sweep_is_interrupted_and_no_failure(tmp_path) -> None:
+def test_a_run_stopped_with_the_sweep_is_interrupted_and_not_failed(tmp_path) -> None:
     point = make_point(tmp_path, {"status": "running"})
 
     point.close(-9, stopped="interrupted")
 
     assert (point.status, point.error) == ("interrupted", "")
-    assert told(tmp_path) == {"status": "interrupted"}
+    assert stored(tmp_path) == {"status": "interrupted"}
 
 
-def test_a_run_that_took_too_long_says_so(tmp_path) -> None:
+def test_a_run_that_exceeds_the_time_limit_is_marked_as_failed(tmp_path) -> None:
     point = make_point(tmp_path / "new")
 
     point.close(-9, stopped="not done within launcher.timeout=5 s")
 
-    assert told(tmp_path / "new") == {"status": "failed", "error": "not done within launcher.timeout=5 s"}
+    assert stored(tmp_path / "new") == {"status": "failed", "error": "not done within launcher.timeout=5 s"}
 
 
-def test_a_process_that_died_before_its_run_began_is_told_by_its_last_line(tmp_path) -> None:
+def test_the_error_of_a_process_that_died_before_its_run_is_its_last_line(tmp_path) -> None:
     point = make_point(tmp_path, console="some noise\nImportError: no module\n\n")
 
     point.close(1)
@@ -83,10 +83,10 @@ def test_a_complete_folder_does_not_hide_that_its_process_failed(tmp_path) -> No
     point.close(2)
 
     assert (point.status, point.error) == ("failed", "agebench train: holds a finished run of another config")
-    assert told(tmp_path) == DONE
+    assert stored(tmp_path) == DONE
 
 
-SAID = {
+RECORDED = {
     "nothing": None,
     "running": {"status": "running"},
     "completed": DONE,
@@ -107,25 +107,25 @@ CLOSED_BY_ITSELF = {
 
 
 @pytest.mark.parametrize("code", [0, 1, -9, -15, None])
-@pytest.mark.parametrize("said", SAID)
+@pytest.mark.parametrize("recorded", RECORDED)
 @pytest.mark.parametrize("stopped", ["", "interrupted", LATE])
 def test_an_exit_code_and_a_status_make_one_outcome_and_only_an_open_status_is_rewritten(
-    tmp_path, code, said, stopped
+    tmp_path, code, recorded, stopped
 ) -> None:
-    point = make_point(tmp_path, SAID[said], console=f"noise\n{LAST}\n")
-    by_itself = CLOSED_BY_ITSELF[code][list(SAID).index(said)]
+    point = make_point(tmp_path, RECORDED[recorded], console=f"noise\n{LAST}\n")
+    by_itself = CLOSED_BY_ITSELF[code][list(RECORDED).index(recorded)]
     expected = {"": by_itself, "interrupted": ("interrupted", ""), LATE: ("failed", LATE)}[stopped]
-    if code == 0 and said == "completed":  # done before it could be stopped
+    if code == 0 and recorded == "completed":  # done before it could be stopped
         expected = ("completed", "")
 
     point.close(code, stopped=stopped)
 
     assert (point.status, point.error) == expected
-    if said in ("nothing", "running"):
+    if recorded in ("nothing", "running"):
         error = {"error": expected[1]} if expected[1] else {}
-        assert told(tmp_path) == {"status": expected[0], **error}
+        assert stored(tmp_path) == {"status": expected[0], **error}
     else:
-        assert told(tmp_path) == SAID[said]
+        assert stored(tmp_path) == RECORDED[recorded]
 
 
 def test_a_process_that_printed_nothing_still_has_an_error(tmp_path) -> None:

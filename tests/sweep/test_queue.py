@@ -113,7 +113,7 @@ HANGS = Plan(looks=LONG)
 def sweep(monkeypatch, tmp_path):
     """Return a function that makes a queue of fake jobs, its points, and the world that records them."""
     monkeypatch.setattr(queue, "Job", FakeJob)
-    monkeypatch.setattr(queue, "LOOK_S", 0.002)
+    monkeypatch.setattr(queue, "POLL_S", 0.002)
     monkeypatch.setattr(queue, "GRACE_S", 0.02)
 
     def make(plans: dict[str, Plan], slots: list[Slot], *, timeout: float | None = None, fail_fast: bool = False):
@@ -285,8 +285,8 @@ def test_an_error_in_the_loop_leaves_no_job_running(sweep) -> None:
 
 
 def test_progress_up_to_the_last_message_reaches_the_board(sweep, caplog) -> None:
-    told = tuple({"epoch": i, "epochs": 3, "images_per_s": 10.0 * i, "epoch_ended": True} for i in (1, 2, 3))
-    queue_, points, _ = sweep({"a": Plan(looks=3, messages=told), "b": Plan(looks=2)}, [Slot(("0",)), Slot(("1",))])
+    sent = tuple({"epoch": i, "epochs": 3, "images_per_s": 10.0 * i, "epoch_ended": True} for i in (1, 2, 3))
+    queue_, points, _ = sweep({"a": Plan(looks=3, messages=sent), "b": Plan(looks=2)}, [Slot(("0",)), Slot(("1",))])
 
     with caplog.at_level(logging.INFO):
         queue_.run(points)
@@ -316,7 +316,7 @@ def test_a_point_that_was_complete_before_is_reported_as_such(sweep, caplog) -> 
 @pytest.mark.parametrize(("event", "looks"), [("exit", LONG), ("send", 1)])
 def test_an_exit_and_a_message_wake_the_queue_at_once(sweep, monkeypatch, event, looks) -> None:
     queue_, points, _ = sweep({"a": Plan(wakes=event, looks=looks)}, [Slot()])
-    monkeypatch.setattr(queue, "LOOK_S", 4.0)
+    monkeypatch.setattr(queue, "POLL_S", 4.0)
     begin = time.monotonic()
 
     queue_.run(points)

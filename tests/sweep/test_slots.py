@@ -1,4 +1,4 @@
-"""Which GPUs a sweep sees and how they are shared out."""
+"""The GPUs that are visible to a sweep, and their assignment to slots."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from agebench.sweep.slots import make_slots, visible_gpus
         ("GPU-8932f937,MIG-7a4b/1/0", ["GPU-8932f937", "MIG-7a4b/1/0"]),
     ],
 )
-def test_the_environment_says_which_gpus_there_are_and_else_they_are_counted(monkeypatch, variable, expected) -> None:
+def test_gpus_are_listed_by_the_environment_variable_or_counted(monkeypatch, variable, expected) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if variable is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
@@ -47,5 +47,5 @@ def test_no_gpu_is_in_two_slots(gpus, jobs, each, expected) -> None:
 
 @pytest.mark.parametrize(("jobs", "each"), [(3, 1), (2, 2), ("auto", 3)])
 def test_more_gpus_than_there_are_is_one_sentence(jobs, each) -> None:
-    with pytest.raises(UserError, match=r"launcher\.jobs=.* needs [34] GPUs, and 2 can be seen: lower"):
+    with pytest.raises(UserError, match=r"launcher\.jobs=.* needs [34] GPUs, and 2 are visible: lower"):
         make_slots(["0", "1"], jobs=jobs, gpus_per_job=each)

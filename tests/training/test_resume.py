@@ -1,11 +1,13 @@
 """A run that is interrupted anywhere and given again ends as one that never was."""
 
 import csv
+import itertools
 import json
 import logging
 import os
 import re
 import signal
+import socket
 from pathlib import Path
 
 import lightning as L
@@ -35,6 +37,9 @@ BASE = (
     "callbacks.progress=null",
     "report=false",
 )  # 320 images to train on, 4 steps an epoch
+
+
+STARTS = itertools.count()
 
 
 class Killed(BaseException):
@@ -78,6 +83,8 @@ def train(compose_config, monkeypatch):
             return make_trainer(cfg, run_dir, [*callbacks, *([At(*at, act or die)] if at else [])], **more)
 
         with monkeypatch.context() as patch:
+            # TensorBoard reads the event files of a run in the order of their names: second, host, process, counter.
+            patch.setattr(socket, "gethostname", lambda: f"start{next(STARTS):06d}")
             patch.setattr(fitting, "make_trainer", trainer_with)
             patch.setattr(writing, "write_json", lambda *given: None if dead else write(*given))
             patch.setattr(L.pytorch.trainer.call, "_interrupt", lambda *given: die() if dead else interrupt(*given))
@@ -534,6 +541,14 @@ def test_a_finished_run_of_the_same_config_and_data_is_complete(tmp_path) -> Non
 def test_a_finished_run_on_other_data_or_of_another_config_is_refused(tmp_path, config, sha, reason) -> None:
     with pytest.raises(UserError, match=reason):
         resume.finished(tmp_path, FINISHED, config=config, sha=lambda: sha)
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_finished_run_logs_that_there_is_nothing_to_do_unless_it_is_quiet(tmp_path, caplog, quiet) -> None:
+    with caplog.at_level("INFO"):
+        resume.finished(tmp_path, FINISHED, config="c0ffee", sha=lambda: "5ha", quiet=quiet)
+
+    assert ("nothing to do" in caplog.text) is not quiet
 
 
 @pytest.mark.parametrize("status", ["running", "interrupted", "failed"])

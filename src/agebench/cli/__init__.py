@@ -1,1 +1,1 @@
-"""From a command line to a verb."""
+"""Command lines: flags, checks, help, error messages."""

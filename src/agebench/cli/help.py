@@ -1,4 +1,4 @@
-"""The help screen: how to call a verb, and what each config group offers, a line a choice."""
+"""The help screen: how to call a verb, and one line per choice of each config group."""
 
 from pathlib import Path
 
@@ -10,15 +10,15 @@ USES = {
     ),
     "predict": (
         "python -m agebench.predict run=FOLDER images=FOLDER [KEY=VALUE ...]",
-        "Say the ages or classes of images that nobody has labelled, by a trained run, as CSV.",
+        "Predict the ages or classes of unlabelled images with a trained run, as CSV.",
     ),
     "export": (
         "python -m agebench.export run=FOLDER [format=onnx|pt2] [KEY=VALUE ...]",
-        "Write a trained run as one file, from the bytes of an image to the posterior: it needs no agebench.",
+        "Write a trained run as one file, from the bytes of an image to the posterior; it does not need agebench.",
     ),
     "prepare": (
         "python -m agebench.prepare data=CHOICE [KEY=VALUE ...]",
-        "Check a data set, fetch or draw what can be, and pack its pixels.",
+        "Check a data set, download or draw it if possible, and pack its pixels.",
     ),
     "evaluate": (
         "python -m agebench.evaluate run=FOLDER [data=CHOICE] [KEY=VALUE ...]",
@@ -26,17 +26,17 @@ USES = {
     ),
     "audit": (
         "python -m agebench.audit data=CHOICE [data/split=CHOICE] [KEY=VALUE ...]",
-        "Say what a split leaks: who is in train and in test, and how far that gets one without seeing a pixel.",
+        "Measure what a split leaks: identities in both train and test, and the accuracy they give without any image.",
     ),
 }
 FLAGS = """  -m, --multirun      run every combination of comma-separated values
   --cfg job           print the composed config and stop
-  --config-dir DIR    a folder with YAML files of your own, in the same groups
+  --config-dir DIR    a folder with your own YAML files, in the same groups
   --hydra-help        Hydra's other flags"""
 
 
 def describe(path: Path) -> str:
-    """Return what a YAML file says of itself in its first line (after Hydra's own `# @package`)."""
+    """Return the description of a YAML file: its first line, after Hydra's `# @package`."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("# @")]
     return lines[0].lstrip("# ").strip() if lines and lines[0].startswith("#") else ""
 
@@ -47,12 +47,12 @@ def show_help(verb: str, conf: Path, config_name: str) -> str:
     Args:
         verb: One of USES.
         conf: The folder of the configs.
-        config_name: The verb's primary config, whose comments explain the keys that belong to no group.
+        config_name: The verb's primary config; its comments explain the keys that belong to no group.
     """
     usage, purpose = USES[verb]
     lines = [f"usage: {usage}", "", purpose, "", "flags", FLAGS, ""]
     folders = sorted(p for p in conf.rglob("*") if p.is_dir() and p.relative_to(conf).parts[0] != "hydra")
-    if verb != "train":  # the others take the rest from a run, or need none of it
+    if verb != "train":  # the other verbs read the other groups from a run, or do not need them
         folders = [f for f in folders if f.relative_to(conf).parts[0] == "data" and verb not in ("predict", "export")]
     for folder in folders:
         choices = sorted(p for p in folder.glob("*.yaml") if not p.stem.startswith("_"))

@@ -1,4 +1,4 @@
-"""`resume=FOLDER`: a run's command typed again, from its own folder."""
+"""`resume=FOLDER`: expands to the command line of the run in that folder."""
 
 import os
 import sys
@@ -11,16 +11,16 @@ from agebench.errors import UserError
 from agebench.trust import check_trusted, find_foreign_overrides
 
 
-def typed_again(arguments: Sequence[str]) -> list[str]:
-    """Return the command line with resume=FOLDER replaced by what was typed when that run began.
+def expand_resume(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with resume=FOLDER replaced by the overrides with which that run was started.
 
-    Further overrides come after it. The working directory becomes the one of then, for paths may be relative to it.
+    Further overrides follow them. The process changes to the run's working directory, because paths may be relative.
 
     What the folder says is not trusted without trust=true among the further overrides.
 
     Raises:
-        UserError: If the folder is no run of train's, more than one run is asked for, or it names code that is not part
-            of agebench and is not trusted.
+        UserError: If the folder is not a run of train, the command asks for more than one run, or the folder names code
+            that is not part of agebench and is not trusted.
     """
     given = [argument for argument in arguments if argument.partition("=")[0] == "resume"]
     name = given[-1].partition("=")[2].strip("'\"") if given else "auto"
@@ -29,7 +29,7 @@ def typed_again(arguments: Sequence[str]) -> list[str]:
     rest = [argument for argument in arguments if argument not in given]
     folder = Path(name).absolute()
     own = f"hydra.run.dir={quoted(str(folder))}"
-    if own in rest:  # a DDP rank, started from the line as it is after this
+    if own in rest:  # a DDP rank, started with the expanded command line
         return list(arguments)
     _refuse(name, folder, rest)
     hydra, overrides = _read(folder / ".hydra" / "hydra.yaml"), _read(folder / ".hydra" / "overrides.yaml")
@@ -60,15 +60,18 @@ def _import_from_here() -> None:
 
 def _refuse(name: str, folder: Path, rest: Sequence[str]) -> None:
     if (folder / "multirun.yaml").is_file():
-        raise UserError(f"resume={name} is a sweep: give the sweep's own command again, which goes on with the rest")
+        raise UserError(
+            f"resume={name} is a sweep: repeat the command of the sweep, which resumes its incomplete points"
+        )
     if not (folder / ".hydra" / "overrides.yaml").is_file():
         raise UserError(
-            f"resume={name} is no run (it has no .hydra/overrides.yaml): give a folder that train wrote, auto or false"
+            f"resume={name} is not a run (it has no .hydra/overrides.yaml): "
+            "give a folder that train wrote, auto or false"
         )
     if any(a in ("-m", "--multirun") for a in rest):
-        raise UserError(f"resume={name} goes on with one run: leave -m out")
+        raise UserError(f"resume={name} resumes one run: leave -m out")
     if any(a.startswith("hydra.run.dir=") for a in rest):
-        raise UserError(f"resume={name} goes on in that folder: leave hydra.run.dir out")
+        raise UserError(f"resume={name} writes to that folder: leave hydra.run.dir out")
 
 
 def _read(path: Path) -> Any:
@@ -77,4 +80,4 @@ def _read(path: Path) -> Any:
     try:
         return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): give the run's own command instead of resume=") from error
+        raise UserError(f"{path} cannot be read ({error}): repeat the command of the run instead of resume=") from error

@@ -1,4 +1,4 @@
-"""What can be wrong with a composed config, found before any work: each rule is a key, a test and what was needed."""
+"""Checks of a composed config before any work: each rule is a key, a test and a description of valid values."""
 
 import logging
 import math
@@ -53,8 +53,8 @@ RULES: tuple[Rule, ...] = (
     ("test_checkpoint", lambda v: v in ("best", "last"), "best or last"),
     ("optim.lr", lambda v: _is_number(v, 0, open_end=True), "a number above 0"),
     ("optim.weight_decay", lambda v: _is_number(v, 0), "a number of 0 or more"),
-    ("paths.cache", _is_text, "a folder, in which pixels are packed"),
-    ("data.source.root", _is_text, "where the data lies, as data.root=PATH has it (a folder named 2024 is ./2024)"),
+    ("paths.cache", _is_text, "a folder for packed pixels"),
+    ("data.source.root", _is_text, "the path of the data, given as data.root=PATH (a folder named 2024 is ./2024)"),
     ("data.batch_size", lambda v: v == "full" or _is_int(v, 1), "a whole number of 1 or more, or full"),
     ("data.eval_batch_size", lambda v: _is_int(v, 1), "a whole number of 1 or more"),
     ("data.image_size", lambda v: _is_int(v, 1), "a side in px of 1 or more"),
@@ -74,7 +74,7 @@ RULES: tuple[Rule, ...] = (
     (
         "sweep",
         lambda v: bool(str(v or "").strip("/. ")) and ".." not in Path(str(v)).parts and not Path(str(v)).is_absolute(),
-        "a folder's name, which is made below paths.output/sweeps",
+        "the name of a folder below paths.output/sweeps",
     ),
     ("launcher.jobs", lambda v: v == "auto" or _is_int(v, 1), "auto, or a whole number of 1 or more"),
     ("launcher.gpus_per_job", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
@@ -94,7 +94,7 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
-# Of the verbs that take a trained run.
+# For the verbs that take a trained run.
 RUN_RULES: tuple[Rule, ...] = (
     ("run", _is_path, "the folder of a trained run: run=outputs/..."),
     ("images", _is_path, "a folder of images, a zip or tar of one, or an image"),
@@ -109,9 +109,9 @@ RUN_RULES: tuple[Rule, ...] = (
 
 
 def check_config(cfg: DictConfig, rules: Sequence[Rule] = RULES) -> None:
-    """Raise UserError for the first thing in a composed config that cannot work.
+    """Raise UserError for the first invalid value of a composed config.
 
-    Missing values (`???`) and interpolations that lead nowhere are found here too.
+    Missing values (`???`) and interpolations of keys that do not exist raise an error too.
     """
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
@@ -124,7 +124,7 @@ def check_config(cfg: DictConfig, rules: Sequence[Rule] = RULES) -> None:
 
 
 def check_rules(cfg: DictConfig, rules: Sequence[Rule] = RULES) -> None:
-    """Raise UserError for the first key of a config whose value breaks its rule."""
+    """Raise UserError for the first key whose value breaks its rule."""
     for key, holds, needed in rules:
         value = OmegaConf.select(cfg, key, default=_ABSENT)
         if value is not _ABSENT and not holds(value):
@@ -133,7 +133,7 @@ def check_rules(cfg: DictConfig, rules: Sequence[Rule] = RULES) -> None:
 
 
 def check_sources(configs: Sequence[DictConfig]) -> None:
-    """Make every data set of a sweep ready, each once, or raise UserError for the first that cannot be."""
+    """Prepare every data set of a sweep, each once, or raise UserError for the first that is not available."""
     from hydra.utils import instantiate
 
     sources = [OmegaConf.to_container(cfg.data.source, resolve=True) for cfg in configs]
@@ -160,8 +160,10 @@ def _check_target(cfg: DictConfig) -> None:
     if cfg.data.target == "bins" and not cfg.data.get("bins"):
         raise UserError("data.target=bins needs the lower edges of the bins in years: data.bins=[18,30,45,60]")
     if cfg.data.target != "bins" and cfg.data.get("bins"):
-        # No mistake where a sweep goes over targets.
-        log.warning("data.bins is for data.target=bins, and the target is %s: no bins are learnt", cfg.data.target)
+        # A warning, because it is no mistake in a sweep over targets.
+        log.warning(
+            "data.bins has an effect with data.target=bins alone, and the target is %s: it is ignored", cfg.data.target
+        )
 
 
 def _check_monitor(cfg: DictConfig) -> None:
@@ -190,7 +192,7 @@ def _check_precision(cfg: DictConfig) -> None:
     if precision.startswith("16") and not (gpu or mps):
         raise UserError(
             f"trainer.precision={precision} needs a GPU, and this run is on the CPU: "
-            "use trainer.precision=bf16-mixed, which CPUs can do, or 32-true"
+            "use trainer.precision=bf16-mixed, which CPUs support, or 32-true"
         )
     if precision.startswith("bf16") and gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UserError(f"trainer.precision={precision} is beyond this GPU: use trainer.precision=16-mixed")
+        raise UserError(f"trainer.precision={precision} is not supported by this GPU: use trainer.precision=16-mixed")

@@ -1,4 +1,4 @@
-"""Sweeps: every point in a process of its own, on devices of its own."""
+"""Sweeps: every point runs in a separate process, on separate devices."""
 
 from typing import Any
 

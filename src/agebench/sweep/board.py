@@ -1,7 +1,6 @@
-"""What a sweep shows while it runs: a line a running job and a total, or plain lines where there is no terminal."""
+"""What a sweep shows while it runs: one line per running job and a total; plain log lines without a terminal."""
 
 import logging
-import time
 from types import TracebackType
 from typing import Any
 
@@ -12,22 +11,22 @@ from rich.text import Text
 
 from agebench.sweep.point import Point
 from agebench.sweep.slots import Slot
+from agebench.text import format_duration
 
 log = logging.getLogger("agebench.sweep")
 
 
 class Board:
-    """Tells how the points of a sweep get on.
+    """Shows the progress of the points of a sweep.
 
     Args:
-        total: How many points there are.
-        at_once: How many run at once.
+        total: Number of points.
+        at_once: Number of points that run at the same time.
         terminal: Whether lines can be redrawn.
     """
 
     def __init__(self, total: int, *, at_once: int, terminal: bool) -> None:
         self.total, self.at_once = total, at_once
-        self.begin = time.monotonic()
         self.done: list[Point] = []
         self.running: dict[str, tuple[Point, Slot, dict[str, Any]]] = {}
         self.live = (
@@ -45,39 +44,41 @@ class Board:
         if self.live is not None:
             self.live.stop()
 
-    def say(self, text: str) -> None:
-        """Write a line that stays."""
+    def show(self, text: str) -> None:
+        """Write a permanent line."""
         if self.live is not None:
             self.live.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
             log.info("%s", text)
 
-    def started(self, point: Point, slot: Slot) -> None:
-        """A job has begun."""
+    def show_start(self, point: Point, slot: Slot) -> None:
+        """Add a job that has started."""
         self.running[point.name] = (point, slot, {})
         where = f" on {slot}" if str(slot) else ""
         if self.live is None:
-            self.say(f"{self._count(len(self.done) + len(self.running))} {point.name} starts{where}")
+            self.show(f"{self._count(len(self.done) + len(self.running))} {point.name} starts{where}")
 
-    def progress(self, point: Point, message: dict[str, Any]) -> None:
-        """A job tells how far it is."""
+    def show_progress(self, point: Point, message: dict[str, Any]) -> None:
+        """Update a job from a message of agebench.training.sweep_progress."""
         if point.name in self.running:
             self.running[point.name][2].update(message)
             if self.live is None and message.get("epoch_ended"):
-                self.say(f"{point.name}  {describe(message)}")
+                self.show(f"{point.name}  {describe(message)}")
 
-    def ended(self, point: Point) -> None:
-        """A job has ended, one way or another."""
+    def show_end(self, point: Point) -> None:
+        """Remove a job that has ended, and write its outcome."""
         self.running.pop(point.name, None)
         self.done.append(point)
         completed = point.status == "completed"
-        told = f"{point.monitor} {point.best:.4f}" if completed else point.error
-        how = f"{point.status} after {point.seconds:.1f} s"
-        text = f"{self._count(len(self.done))} {point.name} "
-        text += "was complete already" if completed and point.already else how
-        self.say(f"{text}{': ' if told else ''}{told}")
+        outcome = f"{point.status} after {point.seconds:.1f} s"
+        if completed and point.was_complete:
+            outcome = "was complete already"
+        elif point.status == "failed" and (point.exit_code or 0) > 0:
+            outcome += f" with exit code {point.exit_code}"
+        detail = f"{point.monitor} {point.best:.4f}" if completed else point.error
+        self.show(f"{self._count(len(self.done))} {point.name} {outcome}{': ' if detail else ''}{detail}")
         if point.status == "failed":
-            self.say(f"        its log: {point.folder}/console.log")
+            self.show(f"        its log: {point.folder}/console.log")
 
     def refresh(self) -> None:
         """Redraw, if there is a terminal."""
@@ -95,21 +96,20 @@ class Board:
             table.add_row(Text(point.name), str(slot), describe(message))
         failed = sum(point.status == "failed" for point in self.done)
         total = f"{len(self.done)} of {self.total} done" + (f", {failed} failed" if failed else "")
-        table.add_row(Text(total, style="bold"), "", f"left {self._left()}")
+        table.add_row(Text(total, style="bold"), "", f"eta {self._eta()}")
         return table
 
-    def _left(self) -> str:
-        """Return how long the rest will take if it goes on like this."""
-        known = [point.seconds for point in self.done if point.status == "completed" and not point.already]
+    def _eta(self) -> str:
+        """Return the remaining time, estimated from the mean time of the completed points."""
+        known = [point.seconds for point in self.done if point.status == "completed" and not point.was_complete]
         if not known:
             return "?"
-        each = sum(known) / len(known)
-        left = each * (self.total - len(self.done)) / self.at_once
-        return clock(left)
+        mean = sum(known) / len(known)
+        return format_duration(mean * (self.total - len(self.done)) / self.at_once)
 
 
 def describe(message: dict[str, Any]) -> str:
-    """Return how far a job is, in a line."""
+    """Return the progress of a job in one line."""
     if not message:
         return "is getting ready"
     epochs = f"/{message['epochs']}" if message.get("epochs") else ""
@@ -117,11 +117,5 @@ def describe(message: dict[str, Any]) -> str:
     parts += [f"{name} {value:.4f}" for name, value in message.get("metrics", {}).items()]
     parts.append(f"{message['images_per_s']:,.0f} img/s")
     if message.get("left_s") is not None:
-        parts.append(f"eta {clock(message['left_s'])}")
+        parts.append(f"eta {format_duration(message['left_s'])}")
     return "  ".join(parts)
-
-
-def clock(seconds: float) -> str:
-    """Return a time as h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

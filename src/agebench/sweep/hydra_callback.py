@@ -1,4 +1,4 @@
-"""A Hydra callback that gives a sweep its name and notes where it writes, whatever launcher runs it."""
+"""A Hydra callback that names a sweep and records its folder, whichever launcher runs the sweep."""
 
 from pathlib import Path
 from typing import Any
@@ -7,17 +7,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
-from agebench.cli import main as cli
+from agebench.sweep.session import current_sweep
 
-HYDRAS = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
-OURS = "hydra_plugins.agebench_launcher.sweeper.AgebenchSweeper"  # the same, but for a needless round of composing
+HYDRA_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+OWN_SWEEPER = "hydra_plugins.agebench_launcher.sweeper.AgebenchSweeper"  # composes every point once instead of twice
 
 
 class SweepNamingCallback(Callback):
-    """Tells `agebench.cli.main`, which ends the sweep with a table."""
+    """Sets the name of the sweep, and its folder in the SweepSession of the command."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Name the sweep, unless the user has, and note its folder."""
+        """Name the sweep, unless the user has, and record its folder."""
         typed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
         if not any(override.key_or_group == "sweep" for override in typed):
             swept = {override.key_or_group for override in typed if override.is_sweep_override()}
@@ -25,17 +25,16 @@ class SweepNamingCallback(Callback):
             name = sweep_name(dict(config.hydra.runtime.choices), swept, str(config.sweep))
             with read_write(config), open_dict(config):
                 config.sweep = name
-                # Every point is composed from these anew.
+                # Hydra composes every point from these overrides.
                 config.hydra.overrides.task = [*config.hydra.overrides.task, f"sweep={name}"]
-        if config.hydra.sweeper._target_ == HYDRAS:
+        if config.hydra.sweeper._target_ == HYDRA_SWEEPER:
             with read_write(config.hydra):
-                config.hydra.sweeper._target_ = OURS
-        cli.sweep_folder = Path(str(config.hydra.sweep.dir)).absolute()
-        cli.sweep_points = []
+                config.hydra.sweeper._target_ = OWN_SWEEPER
+        current_sweep().folder = Path(str(config.hydra.sweep.dir)).absolute()
 
 
 def sweep_name(choices: dict[str, Any], swept: set[str], time: str) -> str:
-    """Return what a sweep is called: data, model and head as far as all points share them, then when it began."""
+    """Return the name of a sweep: data, model and head where all points share them, then the time of its start."""
     if "experiment" in swept:
         return time
     data, model, head = (None if group in swept else choices.get(group) for group in ("data", "model", "head"))

@@ -1,4 +1,4 @@
-"""The process of one point: started by a server that has everything imported, and never left behind."""
+"""The process of one point: forked from a server with everything imported, and ended with the sweep."""
 
 import contextlib
 import json
@@ -18,37 +18,37 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from agebench.cli import main as cli
 from agebench.errors import UserError
+from agebench.sweep.environment import set_variable
 from agebench.sweep.point import CONSOLE, Point
+from agebench.sweep.session import JobSession
 from agebench.sweep.slots import Slot
 
 CHECKED = ["seed", "paths", "data", "head", "augment"]  # the parts that agebench.build.check_parts reads
 Context = ForkServerContext | SpawnContext
-reporter: Connection | None = None  # in a job: the way to the process that started it
 
 
 def start_server() -> Context:
-    """Return what starts processes, its server with everything imported started in the background."""
-    # Without this, asking how many GPUs there are would make a CUDA context, which no forked process can use.
+    """Return the context that starts processes; its fork server imports everything in the background."""
+    # Without this, counting the GPUs would create a CUDA context, which a forked process cannot use.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     from multiprocessing import forkserver, resource_tracker
 
-    # It would otherwise mourn the locks of jobs that were killed, at the end of a sweep that has reported them.
-    with _set("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker"):
+    # It would otherwise warn about the locks of killed jobs at the end of the sweep.
+    with set_variable("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker"):
         resource_tracker.ensure_running()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["agebench.sweep.preload"])
-    with _deaf():
+    with _ignore_interrupts():
         forkserver.ensure_running()
     return context
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Have what is started ignore Ctrl-C, which is the sweep's: it would break off the server's imports, and say so."""
+def _ignore_interrupts() -> Iterator[None]:
+    """Let processes started inside ignore Ctrl-C, which is meant for the sweep: the server would print a traceback."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -59,20 +59,8 @@ def _deaf() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-@contextlib.contextmanager
-def _set(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        del os.environ[name]
-        if before is not None:
-            os.environ[name] = before
-
-
 def count_gpus(context: Context) -> int:
-    """Return how many CUDA devices there are, without making a context in this process."""
+    """Return the number of CUDA devices, without creating a CUDA context in this process."""
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_count_gpus, args=(theirs,))
     process.start()
@@ -92,20 +80,20 @@ def _count_gpus(line: Connection) -> None:
 
 
 def _answer(line: Connection, answer: int | str) -> None:
-    """Tell it to the sweep, unless Ctrl-C has ended it in the meantime."""
+    """Send an answer to the sweep, unless Ctrl-C has ended the sweep."""
     with contextlib.suppress(BrokenPipeError):
         line.send(answer)
 
 
 def check_points(context: Context, configs: Sequence[DictConfig]) -> None:
-    """Find what cannot work in any point, each kind of point once, in a process that is forked for it.
+    """Check that the parts of every point fit together, each kind of point once, in a separate process.
 
     Args:
-        context: What starts processes.
+        context: Starts processes.
         configs: Of the points.
 
     Raises:
-        UserError: If data, split, head or augmentation of a point cannot be had together.
+        UserError: If data, split, head or augmentation of a point are wrong or do not fit together.
     """
     kinds: dict[str, dict[str, Any]] = {}
     for config in configs:
@@ -117,7 +105,7 @@ def check_points(context: Context, configs: Sequence[DictConfig]) -> None:
     theirs.close()
     try:
         wrong = ours.recv()
-    except EOFError:  # it died: the points' own processes will tell
+    except EOFError:  # it died: the processes of the points will report why
         wrong = ""
     finally:
         process.join()
@@ -128,8 +116,8 @@ def check_points(context: Context, configs: Sequence[DictConfig]) -> None:
 def _check_points(nodes: list[dict[str, Any]], line: Connection) -> None:
     from agebench.build.training import check_parts
 
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    logging.disable()  # each run says it itself
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    logging.disable()  # each run logs the same itself
     try:
         for each in nodes:
             check_parts(OmegaConf.create(each))
@@ -140,13 +128,13 @@ def _check_points(nodes: list[dict[str, Any]], line: Connection) -> None:
 
 
 class Job:
-    """A point's process.
+    """The process of a point, started at once.
 
     Args:
-        context: What starts processes.
+        context: Starts processes.
         point: What to run.
-        slot: Where.
-        jobs: How many share the CPU.
+        slot: Its devices.
+        jobs: Number of jobs that share the CPU.
     """
 
     def __init__(self, context: Context, point: Point, slot: Slot, *, jobs: int) -> None:
@@ -155,31 +143,31 @@ class Job:
         environment = {**os.environ, **slot.environment}
         self.process: BaseProcess = context.Process(
             target=_run,
-            args=(point.arguments, point.composed, str(point.folder), environment, jobs, point.ranks, theirs),
+            args=(point, environment, jobs, theirs),
         )
         self.process.start()
         theirs.close()
 
     def messages(self) -> list[dict[str, Any]]:
-        """Return what it has told of its progress since the last time."""
-        told = []
+        """Return the messages about its progress since the last call."""
+        received = []
         try:
             while not self.line.closed and self.line.poll():
-                told.append(self.line.recv())
+                received.append(self.line.recv())
         except (EOFError, OSError):
             self.line.close()
-        return told
+        return received
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process alone, which passes it on as it sees fit."""
+        """Send a signal to the process, not to the processes that it started."""
         if self.process.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, number)
 
     def end(self) -> int | None:
-        """Kill what is left of the process and of those it started; return its exit code."""
+        """Kill the process and those that it started, as far as they still run; return its exit code."""
         if self.process.is_alive():
-            self.process.kill()  # it may not have its group yet
+            self.process.kill()  # it may not have created its process group yet
         if self.process.pid is not None:
             kill_group(self.process.pid)
         self.process.join()
@@ -188,7 +176,7 @@ class Job:
 
 
 def kill_group(pid: int) -> None:
-    """Kill a process and all that it started."""
+    """Kill a process and all processes that it started."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
@@ -202,38 +190,29 @@ def kill_group(pid: int) -> None:
                 each.kill()
 
 
-def _run(
-    arguments: list[str],
-    composed: tuple[Any, Any] | None,
-    folder: str,
-    environment: Mapping[str, str],
-    jobs: int,
-    ranks: int,
-    line: Connection,
-) -> None:
-    """Be the command `python -m agebench.train ARGUMENTS`, in a fresh process whose imports are done."""
+def _run(point: Point, environment: Mapping[str, str], jobs: int, line: Connection) -> None:
+    """Run the command `python -m agebench.train ARGUMENTS` in a new process whose imports are done."""
     if hasattr(os, "setsid"):
-        os.setsid()  # Ctrl-C in the terminal is the sweep's, and its ranks can be ended with it
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a sweep in the background was started to ignore it
+        os.setsid()  # Ctrl-C in the terminal reaches the sweep alone, and kill_group also ends the DDP ranks
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a sweep started in the background ignores it
     os.environ.clear()
     os.environ.update(environment)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    _redirect(Path(folder, CONSOLE))
+    point.folder.mkdir(parents=True, exist_ok=True)
+    _redirect(point.folder / CONSOLE)
     if jobs > 1:
-        _share_cpu(jobs, ranks)
-    global reporter
-    reporter, cli.composed = line, composed
-    sys.argv = ["agebench-train", *arguments]
+        _share_cpu(jobs, point.ranks)
+    sys.argv = ["agebench-train", *point.arguments]
     try:
-        # As a module of its own, so that a DDP rank is started with the same line (python -m agebench.train).
-        runpy.run_module("agebench.train", run_name="__main__", alter_sys=True)
+        with JobSession(point.composed, progress=line):
+            # Run as a module, so that Lightning starts DDP ranks with `python -m agebench.train` too.
+            runpy.run_module("agebench.train", run_name="__main__", alter_sys=True)
     finally:
         logging.shutdown()
 
 
-def _follow_parent() -> None:
-    """Die as soon as the sweep's process has, however it died."""
+def _exit_with_parent() -> None:
+    """Exit as soon as the process of the sweep has ended, for whatever reason."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -241,7 +220,7 @@ def _follow_parent() -> None:
 
 
 def _redirect(file: Path) -> None:
-    """Send all that this process and its own say into a file."""
+    """Redirect the output of this process and of its children to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
     target = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -253,7 +232,7 @@ def _redirect(file: Path) -> None:
 
 
 def _share_cpu(jobs: int, ranks: int) -> None:
-    """Use as many threads as follow from the number of jobs alone, so that a run repeats itself bit for bit."""
+    """Set a number of threads that depends on the number of jobs alone, so that runs are reproducible to the bit."""
     import torch
 
     threads = max(1, torch.get_num_threads() // jobs // ranks)

@@ -1,4 +1,4 @@
-"""One point of a sweep: what it is called, how it is started, and what its folder says of it."""
+"""One point of a sweep: its name, its command line, and its outcome as its folder records it."""
 
 import contextlib
 from dataclasses import dataclass, field
@@ -9,25 +9,31 @@ from agebench.errors import UserError
 from agebench.runs.folder import read_results
 from agebench.runs.writer import RunWriter
 
-CONSOLE = "console.log"  # in a point's folder: all that its process says
+CONSOLE = "console.log"  # in a point's folder: all output of its process
 
 
 def count_ranks(config: Any) -> int:
-    """Return how many processes a training has on one machine, by its composed config."""
+    """Return the number of processes on one machine with which a composed config trains."""
     devices = config.trainer.devices
     return devices if isinstance(devices, int) and devices > 1 and "ddp" in str(config.trainer.strategy) else 1
 
 
 @dataclass
 class Point:
-    """A point and how it went.
+    """A point and its outcome.
 
     Args:
-        name: Its folder's name.
+        name: Name of its folder.
         folder: Its run directory.
-        arguments: The command line of its own training.
-        composed: The config that Hydra composes from it, and Hydra's context, to save composing it again; or None.
-        ranks: Processes that it trains with on this machine.
+        arguments: The command line of its training.
+        composed: The config of that command line and Hydra's context, which saves composing it again; or None.
+        ranks: Processes with which it trains on this machine.
+        status: waiting, running, completed, failed or interrupted.
+        was_complete: Whether the folder held a complete run when the process started.
+        error: Why it failed, in one line.
+        seconds: Duration of its process.
+        exit_code: Of its process, negative for a signal; None before its end.
+        results: Its results.json.
     """
 
     name: str
@@ -36,9 +42,10 @@ class Point:
     composed: tuple[Any, Any] | None = None
     ranks: int = 1
     status: str = "waiting"
-    already: bool = False
+    was_complete: bool = False
     error: str = ""
     seconds: float = 0.0
+    exit_code: int | None = None
     results: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -53,29 +60,29 @@ class Point:
         return str(self.results.get("best", {}).get("monitor", ""))
 
     def begin(self) -> None:
-        """Note that the process starts, and whether there is anything left for it to do."""
-        self.status, self.already = "running", self._read().get("status") == "completed"
+        """Record that the process starts, and whether the run is complete already."""
+        self.status, self.was_complete = "running", self._read().get("status") == "completed"
 
     def close(self, exit_code: int | None, *, stopped: str = "") -> None:
-        """Take over what the folder says now that the process has ended, and write down what it could not say itself.
+        """Read the outcome from the folder once the process has ended; complete results.json if the process did not.
 
         Args:
             exit_code: Of the process, negative for a signal.
-            stopped: Why it was stopped from outside: `interrupted`, or what to call it as an error.
+            stopped: Why the sweep stopped it: `interrupted`, or an error message.
         """
-        self.results = self._read()
-        said = str(self.results.get("status", ""))
-        if exit_code == 0 and said == "completed":
-            self.status = said
+        self.exit_code, self.results = exit_code, self._read()
+        recorded = str(self.results.get("status", ""))
+        if exit_code == 0 and recorded == "completed":
+            self.status = recorded
             return
         self.status = "interrupted" if stopped == "interrupted" else "failed"
         died = f"killed by signal {-exit_code}" if exit_code is not None and exit_code < 0 else ""
         if exit_code == -9:
             died += ", as the system does when memory runs out"
-        told = str(self.results.get("error", "")) if said == "failed" else ""
-        reason = stopped or told or died or self._last_line()
+        error = str(self.results.get("error", "")) if recorded == "failed" else ""
+        reason = stopped or error or died or self._last_line()
         self.error = "" if stopped == "interrupted" else " ".join(reason.split())
-        if said in ("", "running"):  # it had no time to say so
+        if recorded in ("", "running"):  # the process ended before it could write its status
             with contextlib.suppress(OSError):
                 RunWriter.close(self.folder, self.status, self.error)
 
@@ -86,11 +93,11 @@ class Point:
             return {}
 
     def _last_line(self) -> str:
-        """Return the last thing that the process said."""
+        """Return the last line of the process's output."""
         with contextlib.suppress(OSError), (self.folder / CONSOLE).open("rb") as text:
             text.seek(0, 2)
             text.seek(max(0, text.tell() - 4096))
             lines = [line.strip() for line in text.read().decode("utf-8", "replace").splitlines() if line.strip()]
             if lines:
                 return lines[-1]
-        return "it ended without a word"
+        return "it ended without output"

@@ -1,6 +1,6 @@
-"""All that a training imports: the server that starts a sweep's jobs loads it once, and they start in no time.
+"""Imports everything that a training needs: the fork server of a sweep loads it once, so that jobs start fast.
 
-Only for that server: a process that imports this ends with 0, whatever happens to it.
+Only for the fork server: a process that imports this module always exits with 0.
 """
 
 import atexit
@@ -9,7 +9,7 @@ import importlib
 import os
 import pkgutil
 
-import sklearn.datasets  # noqa: F401  # what is imported here is imported for others
+import sklearn.datasets  # noqa: F401  # forked jobs have it already
 import timm  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 from hydra import compose, initialize_config_dir
@@ -19,10 +19,10 @@ from agebench.config import config_folder
 for package in ("agebench.augment", "agebench.data", "agebench.heads", "agebench.models", "agebench.report"):
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
         importlib.import_module(module.name)
-with initialize_config_dir(str(config_folder()), version_base="1.3"):  # finds plugins, and warms the grammar's caches
+with initialize_config_dir(str(config_folder()), version_base="1.3"):  # finds plugins and fills the parser's caches
     compose("config", ["optim.lr=1e-3", "sweep=warm", "hydra.run.dir='a b'"], return_hydra_config=True)
-# A job's collector would otherwise walk through all of this, and so copy the memory that it shares with the server.
+# The garbage collector of a job would otherwise touch these objects, and so copy memory shared with the server.
 gc.collect()
 gc.freeze()
-# It has nothing to put in order at its end, which would take two seconds, and whoever reads its output would wait.
+# Python's shutdown would take two seconds, in which readers of the server's output would wait.
 atexit.register(os._exit, 0)

@@ -1,4 +1,4 @@
-"""Runs the points of a sweep, each in a process of its own, as many at once as there are slots."""
+"""Runs the points of a sweep, each in a separate process, as many at once as there are slots."""
 
 import signal
 import threading
@@ -13,18 +13,18 @@ from agebench.sweep.job import Context, Job
 from agebench.sweep.point import Point
 from agebench.sweep.slots import Slot
 
-GRACE_S = 20.0  # for a job that is asked to end, to write down what it has
-LOOK_S = 0.5  # between two looks at the clock
+GRACE_S = 20.0  # between asking a job to end and killing it, so that it can save its state
+POLL_S = 0.5  # between two checks of the time limit
 
 
 class Queue:
-    """Hands points to slots until all have been run.
+    """Assigns points to free slots until all have run.
 
     Args:
-        context: What starts processes, from agebench.sweep.job.
-        slots: Where jobs run; one at a time in each.
-        board: Tells how they get on.
-        timeout: Seconds that a job may take; None lets it take its time.
+        context: Starts processes, from agebench.sweep.job.
+        slots: Each runs one job at a time.
+        board: Shows the progress.
+        timeout: Seconds that a job may take; None is no limit.
         fail_fast: Whether the first failure stops the others.
     """
 
@@ -33,7 +33,7 @@ class Queue:
     ) -> None:
         self.context, self.slots, self.board = context, list(slots), board
         self.timeout, self.fail_fast = timeout, fail_fast
-        self.running: dict[Job, float] = {}  # since when, by the monotonic clock
+        self.running: dict[Job, float] = {}  # start time by the monotonic clock
 
     def run(self, points: Sequence[Point]) -> None:
         """Run every point; each then has its status.
@@ -53,7 +53,7 @@ class Queue:
                             waiting.clear()
                             self._stop("interrupted")
             except KeyboardInterrupt:
-                self.board.say("stopping: the jobs write down what they have")
+                self.board.show("stopping: the jobs save their state")
                 self._stop("interrupted")
                 raise
             finally:
@@ -63,17 +63,17 @@ class Queue:
     def _start(self, point: Point, slot: Slot) -> None:
         point.begin()
         self.running[Job(self.context, point, slot, jobs=len(self.slots))] = time.monotonic()
-        self.board.started(point, slot)
+        self.board.show_start(point, slot)
 
     def _ended(self) -> Iterator[Job]:
-        """Wait a moment; yield the jobs that have ended, closed, and pass on what the others tell."""
+        """Wait for an event, at most POLL_S; pass messages to the board, and yield the jobs that have ended, closed."""
         lines = [job.line for job in self.running if not job.line.closed]
-        wait([*(job.process.sentinel for job in self.running), *lines], LOOK_S)
+        wait([*(job.process.sentinel for job in self.running), *lines], POLL_S)
         for job, since in list(self.running.items()):
             if job not in self.running:  # stopped because another failed
                 continue
             for message in job.messages():
-                self.board.progress(job.point, message)
+                self.board.show_progress(job.point, message)
             late = self.timeout is not None and time.monotonic() - since > self.timeout
             if late or not job.process.is_alive():
                 self._close(job, stopped=f"not done within launcher.timeout={self.timeout:g} s" if late else "")
@@ -84,15 +84,15 @@ class Queue:
         since = self.running.pop(job)
         job.point.close(job.end(), stopped=stopped)
         job.point.seconds = time.monotonic() - since
-        self.board.ended(job.point)
+        self.board.show_end(job.point)
 
     def _stop(self, why: str) -> None:
-        """Ask all jobs to end, and end those that do not."""
+        """Ask all jobs to end, and kill those that have not after GRACE_S."""
         for job in self.running:
             job.signal(signal.SIGINT)
         until = time.monotonic() + GRACE_S
         while self.running and time.monotonic() < until:
-            wait([job.process.sentinel for job in self.running], LOOK_S)
+            wait([job.process.sentinel for job in self.running], POLL_S)
             for job in [job for job in self.running if not job.process.is_alive()]:
                 self._close(job, stopped=why)
         for job in list(self.running):
@@ -101,7 +101,7 @@ class Queue:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Take SIGTERM, as schedulers send it, for a Ctrl-C."""
+    """Treat SIGTERM, which schedulers send, like Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,52 +1,52 @@
-"""The end of a sweep: what came of each point, and the tables and pictures that compare them."""
+"""The end of a sweep: the outcome of each point on the console, and the files that compare the points."""
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from agebench.sweep.point import Point
+from agebench.text import align_columns
 
 log = logging.getLogger("agebench.sweep")
 
 
-def end_sweep(folder: Path, points: Sequence[Point]) -> None:
-    """Tell what came of a sweep, however it ended, and write sweep.csv, sweep.md and its pictures."""
-    if not any(folder.glob("*/results.json")):  # a mistake was found before the first point
+def finish_sweep(folder: Path, points: Sequence[Point]) -> None:
+    """Log the outcome of a sweep, however it ended, and write sweep.csv, sweep.md and the plots.
+
+    A sweep that ended before its first point leaves no folder.
+    """
+    if not any(folder.glob("*/results.json")):
         if [path.name for path in folder.glob("*")] == ["multirun.yaml"]:
             (folder / "multirun.yaml").unlink()
             folder.rmdir()
         return
     if len(points) > 1:
-        for line in table(points):
-            log.info(line)
-    if any(point.status in ("interrupted", "waiting", "running", "failed") for point in points):
-        log.info("what is not complete is taken up again by the same command with sweep=%s", folder.name)
+        for line in format_points(points):
+            log.info("%s", line)
+    if any(point.status != "completed" for point in points):
+        log.info("repeat the command with sweep=%s to resume the incomplete points", folder.name)
     try:
         from agebench.comparison.sweep import write_sweep
 
         write_sweep(folder)
     except Exception:  # the runs are complete without it
-        log.exception("the sweep's tables could not be written")
+        log.exception("the tables of the sweep could not be written")
     else:
-        log.info("compared in %s", folder / "sweep.md")
+        log.info("comparison of the points: %s", folder / "sweep.md")
 
 
-def table(points: Sequence[Point]) -> list[str]:
-    """Return a line a point: status, best value, time and folder."""
-    names = {"waiting": "not run"}
+def format_points(points: Sequence[Point]) -> list[str]:
+    """Return a table with one row per point: status, best value, time and folder."""
+    monitors = sorted({point.monitor for point in points if point.monitor})
+    header = ("status", f"best {'/'.join(monitors)}".strip(), "time", "point")
     rows = [
         (
-            names.get(point.status, point.status),
-            f"{point.best:.4f}" if point.best == point.best else "",
+            "not run" if point.status == "waiting" else point.status,
+            f"{point.best:.4f}" if point.best == point.best else "",  # empty for NaN
             f"{point.seconds:.1f} s" if point.seconds else "",
-            str(point.folder.name),
+            point.folder.name,
         )
         for point in points
     ]
-    monitors = sorted({point.monitor for point in points if point.monitor})
-    head = ("status", f"best {'/'.join(monitors)}".strip(), "time", "point")
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(4)]
-    return [
-        f"  {row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip()
-        for row in [head, *rows]
-    ]
+    lines = align_columns(header, rows, [False, True, True, False])
+    return [("  " + "  ".join(line)).rstrip() for line in lines]

@@ -10,6 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from agebench.lightning_internals import StepProgressBar, skips_none_hooks
+from agebench.text import format_duration
 
 PROGRESS_KEYS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/mae")
 
@@ -207,6 +208,4 @@ class Progress(StepProgressBar):
         since = done - getattr(self, "_first", 0)
         if epochs <= 0 or since <= 0:
             return "?"
-        left = (time.perf_counter() - self._begin) / since * (epochs - done)
-        minutes, seconds = divmod(round(left), 60)
-        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+        return format_duration((time.perf_counter() - self._begin) / since * (epochs - done))

@@ -60,7 +60,7 @@ def finished(
         before: What its results.json holds.
         config: The hash of the config that is to run.
         sha: Works out the hash of the images and labels that are there now.
-        quiet: Whether not to log that there is nothing to do: a sweep reports it itself.
+        quiet: Whether to leave out the log line that there is nothing to do.
 
     Raises:
         UserError: If the folder holds a complete run of another config, or of other images, which must not be lost.
@@ -74,8 +74,8 @@ def finished(
             f"{folder} holds a finished run of this config on other images or labels than are there now: "
             "choose another hydra.run.dir or sweep"
         )
-    if not quiet:  # a log line would also change the finished run's log file
-        log.info("%s is complete with this very config: nothing to do", folder)
+    if not quiet:
+        log.info("%s is complete with this config: nothing to do", folder)
     return float(before["best"]["value"] if before["best"]["value"] is not None else "nan")
 
 

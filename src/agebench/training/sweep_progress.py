@@ -1,4 +1,4 @@
-"""In a job: tells the sweep how far the training is."""
+"""In a point of a sweep: reports the progress of the training to the sweep."""
 
 import time
 from multiprocessing.connection import Connection
@@ -13,11 +13,11 @@ EVERY_S = 0.5  # between two messages within an epoch
 
 
 class SweepProgress(Callback):
-    """Sends epoch, metrics, images/s and the time that is left.
+    """Sends epoch, metrics, images/s and the remaining time.
 
     Args:
         line: To the sweep's process.
-        speed: Where images/s comes from.
+        speed: Measures images/s.
     """
 
     def __init__(self, line: Connection, speed: Speed) -> None:
@@ -26,18 +26,18 @@ class SweepProgress(Callback):
         self._sent = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note when training began, and at which epoch: a resumed one has some behind it."""
+        """Record when training began, and at which epoch: a resumed run starts at a later one."""
         self._begin, self._first = time.monotonic(), trainer.current_epoch
         self._send(trainer, done=float(trainer.current_epoch), ended=False)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Tell now and then."""
+        """Send a message if the last one is EVERY_S old."""
         if time.monotonic() - self._sent > EVERY_S:
             share = (args[2] + 1) / max(1.0, float(trainer.num_training_batches))
             self._send(trainer, done=trainer.current_epoch + min(1.0, share), ended=False)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Tell the epoch's figures."""
+        """Send the metrics of the epoch."""
         self._send(trainer, done=trainer.current_epoch + 1.0, ended=True)
 
     def _send(self, trainer: L.Trainer, *, done: float, ended: bool) -> None:
@@ -58,5 +58,5 @@ class SweepProgress(Callback):
         try:
             self.line.send(message)
         except (BrokenPipeError, OSError):
-            self.line = None  # nobody listens any more
+            self.line = None  # the sweep has closed it
         self._sent = time.monotonic()

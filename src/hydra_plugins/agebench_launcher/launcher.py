@@ -1,4 +1,4 @@
-"""The launcher behind `-m`: every point is checked before the first starts, and runs in a process of its own."""
+"""The launcher behind `-m`: checks every point before the first starts, then runs each in a separate process."""
 
 import contextlib
 import itertools
@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
@@ -16,132 +17,150 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from agebench.cli import main as cli
+from agebench.cli.main import FULL_ERROR, quoted, split_flags
 from agebench.cli.rules import check_config, check_sources
-from agebench.errors import UserError
-from agebench.sweep.job import Context
+from agebench.errors import SweepError, UserError
+from agebench.sweep.environment import set_variable
+from agebench.sweep.job import Context, check_points, count_gpus, start_server
 from agebench.sweep.point import Point, count_ranks
+from agebench.sweep.session import current_sweep
 from agebench.sweep.slots import Slot, make_slots, visible_gpus
 
 log = logging.getLogger(__name__)
-# Of the sweep's command line these are not for its points.
-MULTIRUN = ("-m", "--multirun")
+MULTIRUN = ("-m", "--multirun")  # flags of the sweep that its points do not get
+
+
+@dataclass
+class Composed:
+    """A point before it is checked: its overrides, its config and its folder."""
+
+    index: int  # among all jobs of the sweep
+    overrides: Sequence[str]
+    config: DictConfig
+    folder: Path
 
 
 class AgebenchLauncher(Launcher):
-    """Runs each point as the command it is, in a process that a server with everything imported forks."""
+    """Runs each point as a train command, in a process forked from a server that has everything imported."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra hands over."""
+        """Keep what the points are composed from."""
         self.hydra_context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the points; a failed one returns NaN, which sweepers survive, and is noted for the exit code."""
-        from agebench.sweep.board import Board
-        from agebench.sweep.job import check_points, start_server
-        from agebench.sweep.queue import Queue
+        """Run the points. A failed point returns NaN, which sweepers accept, and sets the exit code of the sweep.
 
+        Raises:
+            UserError: If a point is wrong; none has started then.
+            SweepError: If a point failed and launcher.fail_fast=true.
+        """
         setup_globals()
-        rest = enumerate(job_overrides, start=initial_job_idx)
-        composed = [self._compose(overrides, index) for index, overrides in itertools.islice(rest, 1)]
-        # It imports for some seconds, in which the other configs and the data are made ready.
-        context = start_server()
-        composed += [self._compose(overrides, index) for index, overrides in rest]
-        configs, folders = [each[0] for each in composed], [each[1] for each in composed]
+        with set_variable(FULL_ERROR, current_sweep().full_error):  # jobs inherit the environment
+            rest = enumerate(job_overrides, start=initial_job_idx)
+            composed = [self._compose(overrides, index) for index, overrides in itertools.islice(rest, 1)]
+            context = start_server()  # imports for some seconds, while the other points are composed
+            composed += [self._compose(overrides, index) for index, overrides in rest]
+            slots = self._check(composed, context)
+            points = [self._make_point(each) for each in composed]
+            self._run(points, slots, context)
+        return [_make_return(point, each.config) for point, each in zip(points, composed, strict=True)]
+
+    def _compose(self, overrides: Sequence[str], index: int) -> Composed:
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id = f"{config.hydra.job.name}_{index}"
+            config.hydra.job.num = index
+        HydraConfig.instance().set_config(config)  # the names of folders are resolved from it
+        plain = config.copy()
+        with open_dict(plain):
+            del plain["hydra"]
+        check_config(plain)
+        folder = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
+        return Composed(index, overrides, config, folder if folder.is_dir() else _find_renamed(folder))
+
+    def _check(self, composed: Sequence[Composed], context: Context) -> list[Slot]:
+        """Return the slots for the points, or raise UserError for the first point that cannot work."""
+        configs, folders = [each.config for each in composed], [each.folder for each in composed]
         names = sorted({str(config.sweep) for config in configs})
         if len(names) > 1:
             raise UserError(f"sweep names one folder for all points, and this gives {', '.join(names)}: choose one")
         check_sources(configs)
-        twice = {folder for folder in folders if folders.count(folder) > 1}
+        twice = sorted(folder for folder in folders if folders.count(folder) > 1)
         if twice:
-            raise UserError(f"two points of the sweep would write {sorted(twice)[0]}: they are the same run")
-        points = [
-            Point(
-                folder.name,
-                folder,
-                self._command(overrides, folder, index),
-                (_alone(config, folder), self.hydra_context),
-                ranks=count_ranks(config),
-            )
-            for index, (config, overrides, folder) in enumerate(
-                zip(configs, job_overrides, folders, strict=True), start=initial_job_idx
-            )
-        ]
-        slots = self._slots(configs, context)
+            raise UserError(f"two points of the sweep would write {twice[0]}: they are the same run")
+        on_cpu = all(str(config.trainer.accelerator) == "cpu" for config in configs)
+        gpus = [] if on_cpu else visible_gpus(lambda: count_gpus(context))
+        options = self.config.launcher
+        slots = make_slots(gpus, jobs=options.jobs, gpus_per_job=options.gpus_per_job)
         check_points(context, configs)
+        return slots
+
+    def _make_point(self, composed: Composed) -> Point:
+        return Point(
+            composed.folder.name,
+            composed.folder,
+            self._command(composed.overrides, composed.folder, composed.index),
+            (_as_single_run(composed.config, composed.folder), self.hydra_context),
+            ranks=count_ranks(composed.config),
+        )
+
+    def _command(self, overrides: Sequence[str], folder: Path, index: int) -> list[str]:
+        """Return the command line of one point: the sweep's flags and Hydra settings, and the point's overrides."""
+        flags = [argument for argument in split_flags(sys.argv[1:])[0] if argument not in MULTIRUN]
+        own = [f"hydra.run.dir={quoted(str(folder))}", "hydra.mode=RUN", f"hydra.job.num={index}"]
+        of_sweep = ("hydra.mode=", "hydra/sweeper=", "hydra.sweeper.")
+        hydra = [text for text in self.config.hydra.overrides.hydra if not text.lstrip("+~").startswith(of_sweep)]
+        return [*flags, *overrides, *hydra, *own]
+
+    def _run(self, points: Sequence[Point], slots: Sequence[Slot], context: Context) -> None:
+        from agebench.sweep.board import Board
+        from agebench.sweep.queue import Queue
+
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         at_once = f", {len(slots)} at once" if len(slots) > 1 else ""
         count = f"{len(points)} point{'s' if len(points) > 1 else ''}"
         log.info("%s%s, in %s", count, at_once, Path(self.config.hydra.sweep.dir).absolute())
         options = self.config.launcher
         board = Board(len(points), at_once=len(slots), terminal=sys.stderr.isatty())
-        Thread(target=_prepare_ending, daemon=True).start()  # while the first point runs
+        Thread(target=_preload_summary, daemon=True).start()  # while the first point runs
         queue = Queue(context, slots, board, timeout=options.timeout, fail_fast=options.fail_fast)
         try:
             queue.run(points)
         finally:
-            cli.sweep_points += points
+            current_sweep().points += points
         if options.fail_fast and any(point.status == "failed" for point in points):
-            raise cli.SweepError("a point failed, and launcher.fail_fast=true stopped the others")
-        return [self._returned(*each) for each in zip(points, configs, strict=True)]
-
-    def _compose(self, overrides: Sequence[str], index: int) -> tuple[DictConfig, Path]:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(config):
-            config.hydra.job.id = f"{config.hydra.job.name}_{index}"
-            config.hydra.job.num = index
-        HydraConfig.instance().set_config(config)  # names of folders are worked out from it
-        plain = config.copy()
-        with open_dict(plain):
-            del plain["hydra"]
-        check_config(plain)
-        folder = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
-        return config, folder if folder.is_dir() else _known(folder)
-
-    def _command(self, overrides: Sequence[str], folder: Path, index: int) -> list[str]:
-        """Return the command line of one point: the sweep's flags and Hydra settings, the point's own choices."""
-        flags = [argument for argument in cli.split_flags(sys.argv[1:])[0] if argument not in MULTIRUN]
-        own = [f"hydra.run.dir={cli.quoted(str(folder))}", "hydra.mode=RUN", f"hydra.job.num={index}"]
-        ours = ("hydra.mode=", "hydra/sweeper=", "hydra.sweeper.")
-        hydra = [text for text in self.config.hydra.overrides.hydra if not text.lstrip("+~").startswith(ours)]
-        return [*flags, *overrides, *hydra, *own]
-
-    def _slots(self, configs: Sequence[DictConfig], context: Context) -> list[Slot]:
-        from agebench.sweep.job import count_gpus
-
-        on_cpu = all(str(config.trainer.accelerator) == "cpu" for config in configs)
-        gpus = [] if on_cpu else visible_gpus(lambda: count_gpus(context))
-        options = self.config.launcher
-        return make_slots(gpus, jobs=options.jobs, gpus_per_job=options.gpus_per_job)
-
-    def _returned(self, point: Point, config: DictConfig) -> JobReturn:
-        done = JobReturn()
-        done.cfg, done.hydra_cfg = config, OmegaConf.create({"hydra": config.hydra})
-        done.overrides = filter_overrides(list(config.hydra.overrides.task))
-        done.working_dir, done.task_name = str(point.folder), str(config.hydra.job.name)
-        done.status, done.return_value = JobStatus.COMPLETED, None if math.isnan(point.best) else point.best
-        return done
+            raise SweepError("a point failed, and launcher.fail_fast=true stopped the others")
 
 
-def _prepare_ending() -> None:
-    """Import what the end of a sweep draws with."""
-    with contextlib.suppress(Exception):  # the end itself will tell
+def _make_return(point: Point, config: DictConfig) -> JobReturn:
+    """Return the outcome of a point as sweepers expect it."""
+    done = JobReturn()
+    done.cfg, done.hydra_cfg = config, OmegaConf.create({"hydra": config.hydra})
+    done.overrides = filter_overrides(list(config.hydra.overrides.task))
+    done.working_dir, done.task_name = str(point.folder), str(config.hydra.job.name)
+    done.status, done.return_value = JobStatus.COMPLETED, None if math.isnan(point.best) else point.best
+    return done
+
+
+def _preload_summary() -> None:
+    """Import what the summary of the sweep needs."""
+    with contextlib.suppress(Exception):  # the summary itself will report the error
         import numpy.random  # noqa: F401
 
         import agebench.comparison.sweep
         import agebench.report.style  # noqa: F401
 
 
-def _alone(config: DictConfig, folder: Path) -> DictConfig:
-    """Return a point's config as that of the single run it is."""
+def _as_single_run(config: DictConfig, folder: Path) -> DictConfig:
+    """Return the config of a point as that of a single run in a folder."""
     config = config.copy()
     with read_write(config.hydra):
         config.hydra.mode, config.hydra.run.dir = RunMode.RUN, str(folder)
     return config
 
 
-def _known(folder: Path) -> Path:
-    """Return where a point lies already: it is called otherwise if other keys were swept then, but for its hash."""
+def _find_renamed(folder: Path) -> Path:
+    """Return the folder of a point from an earlier call: if other keys were swept then, only its hash is the same."""
     same = sorted(folder.parent.glob(f"*-{folder.name.rpartition('-')[2]}"))
     return same[0] if len(same) == 1 else folder
 

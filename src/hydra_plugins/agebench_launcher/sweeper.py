@@ -1,4 +1,4 @@
-"""Hydra's own sweeper, which does not compose every point a second time."""
+"""Hydra's basic sweeper without its own composition of every point, which the launcher repeats."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ from hydra_plugins.agebench_launcher.launcher import AgebenchLauncher
 
 
 class AgebenchSweeper(BasicSweeper):
-    """Takes the product of all values. `agebench.sweep.hydra_callback` puts it in the place of Hydra's."""
+    """Runs all combinations of the values. `agebench.sweep.hydra_callback` replaces Hydra's sweeper by this one."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose every point beforehand, unless the launcher is the one that does so itself."""
+        """Compose every point before the first starts, unless the launcher does so itself."""
         if not isinstance(self.launcher, AgebenchLauncher):
             super().validate_batch_is_legal(batch)

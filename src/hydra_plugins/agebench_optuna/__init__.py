@@ -1,1 +1,1 @@
-"""Optuna, with a study that is continued."""
+"""Optuna, with a study that can be resumed."""

@@ -1,4 +1,4 @@
-"""Optuna's sweeper with its study kept beside the runs: the same command goes on where it stopped."""
+"""Optuna's sweeper with its study stored beside the runs: repeating the command resumes it."""
 
 import logging
 import warnings
@@ -11,16 +11,15 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from agebench.cli.main import SweepError
-from agebench.errors import UserError
+from agebench.errors import SweepError, UserError
 from agebench.runs.identity import config_hash
 
 log = logging.getLogger(__name__)
-LOWER_IS_BETTER = ("loss", "mae", "rmse", "nll")  # of the metrics that `monitor` may name
+LOWER_IS_BETTER = ("loss", "mae", "rmse", "nll")  # among the metrics that `monitor` may name
 
 
 def direction(config: DictConfig) -> str:
-    """Return which way the trials' objective, the best value of the metric `monitor`, is better.
+    """Return the direction of optimisation of the objective, the best value of the metric `monitor`.
 
     Args:
         config: The composed config.
@@ -32,12 +31,12 @@ def direction(config: DictConfig) -> str:
 
 
 class StudySweeper(Sweeper):
-    """Runs Optuna's trials until the study has `n_trials` of them, those of earlier calls included.
+    """Runs Optuna's trials until the study has `n_trials` of them, including those of earlier calls.
 
-    A trial that was cut off is asked again first: the same values make the same folder, where its run goes on.
+    An interrupted trial is enqueued again first: the same values lead to the same folder, where its run is resumed.
 
     Args:
-        options: Those of hydra_plugins.hydra_optuna_sweeper; `direction` may be `auto`, which asks `monitor`.
+        options: Those of hydra_plugins.hydra_optuna_sweeper; `direction` may be `auto`, which depends on `monitor`.
     """
 
     config: DictConfig
@@ -46,8 +45,8 @@ class StudySweeper(Sweeper):
         self.options = options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra hands over."""
-        # Here, for Hydra imports this file wherever it looks for plugins, and Optuna is an extra.
+        """Create Optuna's sweeper."""
+        # Imported here because Hydra imports this file to find plugins, and Optuna is an extra.
         from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 
         self.config = config
@@ -57,10 +56,10 @@ class StudySweeper(Sweeper):
         self.sweeper.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the trials that the study lacks.
+        """Run the trials that are missing in the study.
 
         Raises:
-            UserError: If the study in this folder is of another search.
+            UserError: If the study in this folder belongs to another search.
             SweepError: If no trial was completed.
         """
         import optuna
@@ -75,16 +74,16 @@ class StudySweeper(Sweeper):
                 load_if_exists=True,
             )
             self._claim(study, self._search(arguments))
-            self._take_up(study)
+            self._resume(study)
         try:
             self.sweeper.sweep(arguments)
         except ValueError as error:
             if str(error).rstrip(".") not in ("No trials are completed yet", "Record does not exist"):
                 raise
-            raise SweepError("no trial was completed: their folders say why, each in its own log") from error
+            raise SweepError("no trial was completed: the logs in their folders show why") from error
 
     def _search(self, arguments: list[str]) -> dict[str, str]:
-        """Return what a study's trials have in common: the fixed part of the config, and the space that is searched."""
+        """Return what all trials of a study share: the fixed part of the config, and the search space."""
         given = [*(f"{key}={value}" for key, value in (self.sweeper.params or {}).items()), *arguments]
         space = {o.get_key_element(): o for o in OverridesParser.create().parse_overrides(given)}
         swept = {key: str(o.input_line).partition("=")[2] for key, o in space.items() if o.is_sweep_override()}
@@ -102,8 +101,8 @@ class StudySweeper(Sweeper):
             )
         study.set_user_attr("search", dict(search))
 
-    def _take_up(self, study: Any) -> None:
-        """Ask cut-off trials again, and count how many are left."""
+    def _resume(self, study: Any) -> None:
+        """Enqueue interrupted trials again, and set the number of trials that are missing."""
         from optuna.exceptions import ExperimentalWarning
         from optuna.trial import TrialState
 

@@ -1,0 +1,149 @@
+"""An exception as one sentence: what is wrong with the command, the config or the data, and how to fix it."""
+
+import difflib
+import errno
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from re import Match
+from typing import Any
+
+from agebench.errors import FailedError, UserError, chain, did_you_mean
+
+# Hydra plugins that agebench installs as extras: the choice of hydra/launcher or hydra/sweeper, and the extra.
+EXTRAS = {"ray": "ray", "ray_aws": "ray", "ray_cluster": "ray", "joblib": "joblib", "optuna": "optuna"}
+EXTRAS |= {"submitit_local": "slurm", "submitit_slurm": "slurm"}
+UNWRITABLE = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
+
+
+def explain(error: BaseException, conf: Path) -> str | None:
+    """Return one sentence about an error that the user can fix, or None for any other error.
+
+    Args:
+        error: The exception that ended the command.
+        conf: Folder of the configs, for the names of keys that exist.
+    """
+    from hydra.errors import HydraException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+    links = chain(error)
+    for found in links:
+        if isinstance(found, UserError | FailedError):
+            return str(found)
+    if isinstance(error, OSError) and (sentence := _explain_os_error(error)):
+        return sentence
+    text = " ".join(str(error).split()) if str(error) else str(links[-1])
+    if "Config group override must be a string" in text:  # Hydra raises a plain ValueError
+        return "a group takes the name of a choice, as in model=mlp: no number, no null, and no spaces around ="
+    if not any(isinstance(found, HydraException | OmegaConfBaseException) for found in links):
+        return None
+    if isinstance(error, OverrideParseException):
+        return _explain_parse_error(str(error.override), text)
+    for pattern, explain_match in SENTENCES:
+        if (match := re.search(pattern, text)) and (sentence := explain_match(match, conf)):
+            return sentence
+    where = re.search(r"full_key: (\S+)", text)
+    text = re.sub(r" *(full_key:.*|object_type=\S+|Config search path:.*|See https?://\S+.*)", "", text)
+    return f"{where[1]}: {text}" if where else text
+
+
+def _explain_os_error(error: OSError) -> str | None:
+    if error.errno == errno.ENOSPC:  # the system names no file
+        return "the disk is full: free some space, or choose another hydra.run.dir or paths.output"
+    if not error.filename or error.errno not in UNWRITABLE:
+        return None
+    if error.errno in (errno.EACCES, errno.EPERM):  # does not say whether reading or writing was tried
+        return (
+            f"cannot read or write {error.filename}: {error.strerror}; check its permissions, or choose another "
+            "data.root, hydra.run.dir or paths.output"
+        )
+    return f"cannot write {error.filename}: {error.strerror}; choose another hydra.run.dir or paths.output"
+
+
+def _explain_parse_error(override: str, text: str) -> str:
+    if override.endswith(","):
+        return f"cannot read {override}: it ends in a comma; add a value after it, or remove it"
+    reason = text.partition(" See http")[0].removeprefix(f"Error parsing override '{override}' ")
+    reason = "" if reason.startswith("LexerNoViableAlt") else f" ({reason})"  # the lexer gives no reason
+    return (
+        f"cannot read {override}{reason}: give KEY=VALUE without spaces around =, "
+        f"""and quote other values than plain words and numbers twice: 'KEY="VALUE"'"""
+    )
+
+
+def _missing_extra(match: Match[str], conf: Path) -> str | None:
+    if match[2] not in EXTRAS:
+        return None
+    return f'{match[1]}={match[2]} needs an extra: pip install "agebench[{EXTRAS[match[2]]}]"; see docs/sweeps.md'
+
+
+def _several_values(match: Match[str], conf: Path) -> str:
+    return f"{match[1]} has several values: add -m to run them all, or write {match[1]}=[{match[2]}] for one list"
+
+
+def _already_there(match: Match[str], conf: Path) -> str:
+    name = match[1] or match[2]
+    return f"{name} is in the config already: write {name}=VALUE without the +"
+
+
+def _no_key(match: Match[str], conf: Path) -> str:
+    key, known = match[1], known_names(conf)
+    if key in known:
+        return f"there is no config key {key!r} here: it belongs to another choice of its group, or to another verb"
+    return f"there is no config key or group {key!r}{_nearest(key, known)}; --help lists the groups"
+
+
+def _no_choice(match: Match[str], conf: Path) -> str:
+    group, _, choice = match[1].rpartition("/")
+    offered = re.search(r"Available options in '[^']+': (.*?)(?: Config search path|$)", match.string)
+    choices = [name for name in offered[1].split() if not name.startswith("_")] if offered else []
+    listed = f"; choose one of {', '.join(choices)}" if choices else ""
+    return f"{group}={choice} does not exist{_nearest(choice, choices)}{listed}"
+
+
+def _missing_value(match: Match[str], conf: Path) -> str:
+    return f"{match[1]} has no default: set {match[1]}=VALUE"
+
+
+# Messages of Hydra and OmegaConf, in the order in which they are tried. A function may return None to pass.
+SENTENCES: tuple[tuple[str, Callable[[Match[str], Path], str | None]], ...] = (
+    (r"Could not (?:find|load) '(hydra/(?:launcher|sweeper))/(\w+)'", _missing_extra),
+    (r"Ambiguous value for argument '([^=']+)=([^']*)'", _several_values),
+    (r"An item is already at '([^']*)'|^(\S+) appears more than once in the final defaults", _already_there),
+    (r"Could not (?:override|append to config|delete from config)[^']*'([^']*)'", _no_key),
+    (r"Key '[^']+' is not in struct full_key: (\S+)", _no_key),
+    (r"Could not find '([^']+)'", _no_choice),
+    (r"Missing mandatory value: (\S+)", _missing_value),
+)
+
+
+def known_names(conf: Path) -> list[str]:
+    """Return every group and every dotted key that the configs define, without composing them."""
+    from omegaconf import OmegaConf
+
+    from agebench.config import flatten
+
+    names: set[str] = set()
+    for path in conf.rglob("*.yaml"):
+        group = path.parent.relative_to(conf).as_posix()
+        if group.startswith("hydra"):
+            continue
+        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False) or {}
+        tree.pop("defaults", None)
+        prefix = "" if group in (".", "experiment", "debug") or path.stem == "config" else group.replace("/", ".") + "."
+        if group != ".":
+            names.add(group)
+        for key in flatten(tree):
+            parts = f"{prefix}{key}".split(".")
+            names |= {".".join(parts[: i + 1]) for i in range(len(parts))}
+    return sorted(n for n in names if not re.search(r"_target_|_partial_|^hydra\.sweeper\.params", n))
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """Return the suggestion for an unknown name: nearly the same name, the same last part, or any similar name."""
+    last = re.split(r"[./]", name)[-1]
+    similar = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+    # `lr` stands for `optim.lr`, `split` for `data/split`.
+    candidates = similar or [key for key in known if re.split(r"[./]", key)[-1] == last]
+    best = min(candidates, key=lambda key: (len(key), "/" not in key), default=name)
+    return did_you_mean(best, known)
