@@ -15,7 +15,9 @@ from torchmetrics import Metric
 
 from agebench.errors import FailedError
 from agebench.heads.base import Head
-from agebench.metrics import compute as metrics
+from agebench.metrics.answers import Answers
+from agebench.metrics.compute import summarise
+from agebench.metrics.table import absolute_values, headline
 from agebench.models.freeze import keep_frozen_in_eval
 from agebench.models.weights import hash_tensors
 
@@ -92,7 +94,7 @@ class Collected(Metric):
 
 
 @dataclass(frozen=True)
-class Predictions(metrics.Answers):
+class Predictions(Answers):
     """What a model says of the images of a part, in the part's order, and how good that is."""
 
     rows: Array  # (N,) int64, rows of the part; all of them unless a trainer limit cut the test short
@@ -237,7 +239,7 @@ class ImageModule(L.LightningModule):
             images = self.augment(images.float() / 255)
         self.collected.update(self._outputs(images), batch.target, batch.rows)
 
-    def _evaluate(self, part: str) -> tuple[metrics.Answers, dict[str, float], tuple[Tensor, Tensor, Tensor]]:
+    def _evaluate(self, part: str) -> tuple[Answers, dict[str, float], tuple[Tensor, Tensor, Tensor]]:
         """Log the headline of a part; return its answers, all of its metrics, and its outputs, target and rows."""
         outputs, target, rows = self.collected.compute()
         self.collected.reset()
@@ -247,7 +249,7 @@ class ImageModule(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             posterior, point = self.head.posterior(outputs), self.head.point(outputs)
             loss = float(self.head.loss(outputs, target))
-        answers = metrics.Answers(
+        answers = Answers(
             posterior=posterior.cpu().numpy(),
             point=point.cpu().numpy(),
             target=target.cpu().numpy(),
@@ -255,9 +257,11 @@ class ImageModule(L.LightningModule):
             ordered=self.head.ordered,
             unit=self.unit,
         )
-        scores = {"loss": loss, **metrics.summarise(answers)}
-        few = metrics.headline(ordered=answers.ordered, unit=answers.unit)
-        self.log_dict({f"{part}/{name}": scores[name] for name in few}, sync_dist=True)
+        scores = {"loss": loss, **summarise(answers)}
+        few = {name: scores[name] for name in headline(ordered=answers.ordered, unit=answers.unit)}
+        if part == "val":
+            few |= absolute_values(few)
+        self.log_dict({f"{part}/{name}": value for name, value in few.items()}, sync_dist=True)
         return answers, {f"{part}/{name}": value for name, value in scores.items()}, (outputs, target, rows)
 
     def _losses(self, outputs: Tensor, target: Tensor) -> Array:

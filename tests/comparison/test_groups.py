@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from agebench.comparison.groups import Group, alike, goodness
+from agebench.comparison.groups import Group, alike
 from agebench.runs.read import read_run
 
 
@@ -69,26 +69,3 @@ def test_odd_seeds_are_no_trouble(make_run) -> None:
 
     assert {run.seed for run in groups[0]} == {None, "x", 3}
     assert notes == []
-
-
-@pytest.mark.parametrize("metric", ["loss", "nll", "ece", "mae", "rmse", "median_error", "balanced_mae"])
-@pytest.mark.parametrize("prefix", ["", "test/"])
-def test_less_of_a_loss_or_an_error_is_better(prefix, metric) -> None:
-    assert goodness(f"{prefix}{metric}", 0.25) < goodness(f"{prefix}{metric}", 0.5)
-
-
-@pytest.mark.parametrize(
-    "metric", ["accuracy", "top5", "balanced_accuracy", "macro_f1", "cs0", "cs5", "cs10", "within_1", "qwk"]
-)
-@pytest.mark.parametrize("prefix", ["", "test/"])
-def test_more_of_a_share_or_an_agreement_is_better(prefix, metric) -> None:
-    assert goodness(f"{prefix}{metric}", 0.5) < goodness(f"{prefix}{metric}", 0.25)
-
-
-@pytest.mark.parametrize(("better", "worse"), [(-0.1, 0.2), (0.1, -0.2), (0, -1), (0, 1)])
-def test_the_bias_nearest_to_zero_is_best_whatever_its_sign(better, worse) -> None:
-    assert goodness("test/bias", better) < goodness("test/bias", worse)
-
-
-def test_biases_of_opposite_sign_are_equally_good() -> None:
-    assert goodness("test/bias", -0.5) == goodness("test/bias", 0.5)

@@ -5,11 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agebench.comparison.parameters import Parameters
+from agebench.comparison.parameters import Parameters, short_names, tell
 from agebench.runs.read import Run
-
-# Of these, less is better; of `bias`, whatever is nearest to zero; of the others, more.
-LOWER = ("loss", "nll", "ece", "mae", "rmse", "median_error", "balanced_mae")
 
 
 @dataclass(frozen=True)
@@ -104,9 +101,11 @@ def count(times: int, what: str) -> str:
     return f"{times:,} {what}{'' if times == 1 else 's'}"
 
 
-def goodness(metric: str, value: float) -> float:
-    """Return a number that is lower the better a metric's value is."""
-    name = metric.removeprefix("test/")
-    if name == "bias":
-        return abs(value)
-    return value if name in LOWER else -value
+def name_of(group: Group) -> str:
+    """Return the name of a group outside of its table."""
+    choices = group.runs[0].choices
+    if all(value is None for value in group.params.values()):
+        return "-".join(choices[name] for name in ("model", "head") if name in choices) or group.runs[0].folder.name
+    names = short_names(list(group.params))
+    told = {key: tell(value) for key, value in group.params.items()}
+    return " ".join(text if key in choices else f"{names[key]}={text}" for key, text in told.items())

@@ -16,7 +16,7 @@ from agebench.data.datamodule import ImageDataModule
 from agebench.errors import UserError
 from agebench.inference.load import make_trainer, read_checkpoint
 from agebench.leakage.seen_in_training import check_people, is_own_test, own_leak, read_split, tell_leak, tells_people
-from agebench.metrics.compute import headline
+from agebench.metrics.table import headline
 from agebench.runs import identity as run
 from agebench.runs.tables import describe_data, describe_test, write_breakdown, write_predictions, write_split
 from agebench.training.fit import quieten

@@ -12,8 +12,8 @@ from agebench.data.split import PARTS, test_sha
 from agebench.leakage.audit import leak
 from agebench.leakage.seen_in_training import audit_tested
 from agebench.metrics import breakdown
+from agebench.metrics.answers import is_finite
 from agebench.metrics.bootstrap import group_codes, intervals, resamples_for
-from agebench.metrics.compute import is_finite
 from agebench.module import Predictions
 from agebench.runs import identity as run
 

@@ -9,8 +9,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
-PROGRESS_KEYS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/mae")
-
+from agebench.metrics.table import live_keys
 
 # What Lightning calls at every step, of every callback and of the module.
 STEP_HOOKS = (
@@ -189,7 +188,7 @@ class Progress(TQDMProgressBar):
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Return what stands behind the bar."""
         known = trainer.callback_metrics
-        shown: dict[str, Any] = {key: f"{float(known[key]):.3f}" for key in PROGRESS_KEYS if key in known}
+        shown: dict[str, Any] = {key: f"{float(known[key]):.3f}" for key in live_keys() if key in known}
         return {"img/s": f"{self.speed.now:,.0f}", "eta": self._eta(trainer), **shown}
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -197,7 +196,7 @@ class Progress(TQDMProgressBar):
         super().on_train_epoch_end(trainer, pl_module)
         if not self.terminal and trainer.is_global_zero:
             known = trainer.callback_metrics
-            text = "  ".join(f"{key} {float(known[key]):.4f}" for key in PROGRESS_KEYS if key in known)
+            text = "  ".join(f"{key} {float(known[key]):.4f}" for key in live_keys() if key in known)
             total = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else "?"
             rate = f"{self.speed.images_per_s:,.0f} img/s"
             eta = self._eta(trainer, done=trainer.current_epoch + 1)
