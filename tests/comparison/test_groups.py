@@ -43,7 +43,7 @@ def test_of_the_same_config_and_seed_the_newest_counts_and_it_is_told(make_run) 
     groups, notes = alike(runs)
 
     assert [[run.folder.name for run in group] for group in groups] == [["new", "other"]]
-    assert notes == ["1 run left out: of the same config and seed only the newest counts"]
+    assert notes == ["1 run left out: only the newest run of a config and seed counts"]
 
 
 def test_an_evaluation_that_repeats_a_test_is_left_out_before_its_run(make_run) -> None:
@@ -56,7 +56,7 @@ def test_an_evaluation_that_repeats_a_test_is_left_out_before_its_run(make_run) 
     groups, notes = alike([read_run(again), read_run(trained)])
 
     assert [[run.folder for run in group] for group in groups] == [[trained]]
-    assert notes == ["1 evaluation left out that only repeats the test of a run in the table"]
+    assert notes == ["1 evaluation left out: it repeats the test of a run in the table"]
 
 
 def test_odd_seeds_are_no_trouble(make_run) -> None:

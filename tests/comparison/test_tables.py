@@ -201,7 +201,7 @@ def test_missing_predictions_cost_the_pairs_and_nothing_else(make_run, tmp_path)
 
     assert [row.rank for row in table.rows] == [1, 2, 3]
     assert [row.difference is None for row in table.rows] == [True, False, True]
-    assert "not compared image by image: c has no predictions.csv" in table.notes
+    assert "no paired difference: c has no predictions.csv" in table.notes
 
 
 def test_the_metric_can_be_chosen_with_or_without_its_part(make_run, tmp_path) -> None:

@@ -56,13 +56,14 @@ class Group:
 
 
 def alike(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:
-    """Sort completed runs into groups that differ in the seed alone, and say which runs were passed over.
+    """Sort completed runs into groups that differ only in the seed, and say which runs were left out.
 
-    Of several runs of the same config and seed the newest counts, for the same run twice is not two seeds; and a run
-    itself before its evaluations, which repeat its test.
+    Of several runs of the same config and seed only the newest counts, because the same run twice is not two seeds. A
+    run takes precedence over its evaluations, which repeat its test.
 
     Returns:
-        The groups in the order of their first run, each by seed; and a sentence a reason of passing over.
+        The groups in the order of their first run, each sorted by seed; and a sentence for each reason to leave runs
+        out.
     """
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
@@ -82,18 +83,15 @@ def alike(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:
         kept.append(sorted(chosen, key=_by_seed))
     notes = []
     if repeats:
-        notes.append(f"{count(repeats, 'run')} left out: of the same config and seed only the newest counts")
+        notes.append(f"{count(repeats, 'run')} left out: only the newest run of a config and seed counts")
     if again:
-        notes.append(f"{count(again, 'evaluation')} left out that only {_repeat(again)} the test of a run in the table")
+        repeated = "it repeats the test of a run" if again == 1 else "they repeat the tests of runs"
+        notes.append(f"{count(again, 'evaluation')} left out: {repeated} in the table")
     return kept, notes
 
 
 def _by_seed(run: Run) -> tuple[int, str]:
     return (run.seed, "") if isinstance(run.seed, int) else (0, str(run.seed))
-
-
-def _repeat(times: int) -> str:
-    return "repeats" if times == 1 else "repeat"
 
 
 def count(times: int, what: str) -> str:

@@ -18,7 +18,7 @@ class Paired:
     Args:
         differences: By the index of the group, those that could be compared.
         adjusted: Their p-values after Holm.
-        least: The least p-value that the resamples can tell.
+        least: The smallest p-value that the resamples can show.
         over: `people` or `images`: what was resampled.
         drawn: How many of them there are.
         resamples: How often.
@@ -54,7 +54,7 @@ def compare_with_best(groups: Sequence[Group], best: int, *, metric: str, unit: 
     try:
         standard = _read_group(groups[best], metric, unit)
     except NoPairsError as error:
-        return Paired({}, {}, 1.0, "images", 0, 0, (f"no group is compared image by image: {error}",))
+        return Paired({}, {}, 1.0, "images", 0, 0, (f"no paired differences: {error}",))
     rows: dict[int, Array] = {}
     for i, group in enumerate(groups):
         if i == best:
@@ -62,7 +62,7 @@ def compare_with_best(groups: Sequence[Group], best: int, *, metric: str, unit: 
         try:
             rows[i] = _in_order(_read_group(group, metric, unit), standard) - standard.numbers
         except NoPairsError as error:
-            notes.append(f"not compared image by image: {error}")
+            notes.append(f"no paired difference: {error}")
     people = np.array(standard.people) if any(standard.people) else None
     over, drawn = ("people" if people is not None else "images"), group_codes(people, len(standard.names))[1]
     resamples = resamples_for(drawn)
@@ -128,5 +128,5 @@ def _in_order(numbers: Numbers, wanted: Numbers) -> Array:
         return numbers.numbers
     at = {name: row for row, name in enumerate(numbers.names)}
     if at.keys() != set(wanted.names) or len(numbers.names) != len(wanted.names):
-        raise NoPairsError("the predictions.csv of two runs are of different images, though split_sha is the same")
+        raise NoPairsError("the predictions.csv files of two runs list different images although split_sha is the same")
     return numbers.numbers[[at[name] for name in wanted.names]]
