@@ -132,7 +132,6 @@ def test_the_best_epoch_is_chosen_by_mae_for_ages_in_years_and_else_by_accuracy(
     [
         ("val/loss", "min"),
         ("train/loss", "min"),
-        ("train/loss_step", "min"),
         ("val/mae", "min"),
         ("val/rmse", "min"),
         ("val/nll", "min"),
@@ -168,6 +167,62 @@ def test_the_callbacks_watch_the_metric_that_chooses_the_best_epoch(compose_conf
 
     watching = {type(each).__name__: (each.monitor, each.mode) for each in made if hasattr(each, "monitor")}
     assert watching == {"ModelCheckpoint": chosen, "EarlyStopping": chosen}
+
+
+def watching(config, folder) -> dict[str, tuple[str, str]]:
+    """Return the metric and the mode of each callback, in a run whose own metric is the accuracy."""
+    made = build.build_callbacks(config, folder, monitor="val/accuracy", mode="max")
+    return {type(each).__name__: (each.monitor, each.mode) for each in made if hasattr(each, "monitor")}
+
+
+@pytest.mark.parametrize(
+    ("monitor", "watched"),
+    [
+        ("val/accuracy", ("val/accuracy", "max")),
+        ("val/macro_f1", ("val/macro_f1", "max")),
+        ("val/nll", ("val/nll", "min")),
+        ("train/loss", ("train/loss", "min")),
+        ("val/bias", ("val/abs_bias", "min")),
+        ("val/abs_bias", ("val/abs_bias", "min")),
+    ],
+)
+@pytest.mark.parametrize("name", ["checkpoint", "early_stopping"])
+def test_a_callback_with_a_metric_of_its_own_gets_the_mode_of_that_metric(
+    compose_config, tmp_path, name, monitor, watched
+) -> None:
+    config = compose_config(*SMALL, "callbacks.early_stopping.patience=2", f"callbacks.{name}.monitor={monitor}")
+
+    found = watching(config, tmp_path)
+
+    own, other = ("ModelCheckpoint", "EarlyStopping")[:: 1 if name == "checkpoint" else -1]
+    assert found == {own: watched, other: ("val/accuracy", "max")}
+
+
+def test_a_mode_that_is_set_beside_the_metric_is_kept(compose_config, tmp_path) -> None:
+    own = ("callbacks.checkpoint.monitor=val/accuracy", "+callbacks.checkpoint.mode=min")
+
+    assert watching(compose_config(*SMALL, *own), tmp_path) == {"ModelCheckpoint": ("val/accuracy", "min")}
+
+
+def test_the_best_epoch_of_a_bias_is_that_of_its_smallest_absolute_value(compose_config) -> None:
+    assert build.build_monitor(compose_config(*SMALL, "monitor=val/bias"), unit="years") == ("val/abs_bias", "min")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "watched"),
+    [
+        (["monitor=val/bias"], ("val/abs_bias", "min")),
+        (["monitor=val/loss", "+scheduler.monitor=val/accuracy"], ("val/accuracy", "max")),
+        (["monitor=val/loss", "+scheduler.monitor=val/accuracy", "+scheduler.mode=min"], ("val/accuracy", "min")),
+        (["+scheduler.monitor=auto"], ("val/accuracy", "max")),
+    ],
+)
+def test_a_plateau_is_one_of_the_metric_that_is_asked_for(compose_config, overrides, watched) -> None:
+    module, _ = module_of(compose_config(*SMALL, "scheduler=plateau", *overrides))
+
+    schedule = module.configure_optimizers()["lr_scheduler"]
+
+    assert (schedule["monitor"], schedule["scheduler"].mode) == watched
 
 
 class Rates(L.Callback):

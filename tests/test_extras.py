@@ -79,6 +79,7 @@ def test_every_point_of_a_ready_grid_passes_the_check(compose_config, conf, name
         (["data=demo", "data.target=decade"], "maximize"),
         (["monitor=val/loss"], "minimize"),
         (["data=demo", "monitor=val/mae"], "minimize"),
+        (["data=demo", "monitor=val/bias"], "minimize"),
         (["data=demo", "data.target=age", "monitor=val/accuracy"], "maximize"),
     ],
 )

@@ -26,8 +26,9 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m agebench.compare",
-        description="Group runs that differ in the seed alone, rank the groups by a test metric, and tell how sure "
-        "their differences are. Runs of different protocols, or on different test images, are never ranked together.",
+        description="Group runs that differ only in the seed, rank the groups by a test metric, and show the "
+        "uncertainty of their differences. Runs of different protocols, or on different test images, "
+        "are never ranked together.",
     )
     parser.add_argument(
         "folders",

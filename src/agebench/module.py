@@ -14,8 +14,10 @@ from torchmetrics import Metric
 
 from agebench.errors import FailedError
 from agebench.heads.base import Head
-from agebench.metrics import compute as metrics
+from agebench.metrics.answers import Answers
+from agebench.metrics.compute import summarise
 from agebench.metrics.predictions import Predictions
+from agebench.metrics.table import absolute_values, headline
 from agebench.models.freeze import keep_frozen_in_eval
 from agebench.models.weights import hash_tensors
 
@@ -227,7 +229,7 @@ class ImageModule(L.LightningModule):
             images = self.augment(images.float() / 255)
         self.collected.update(self._outputs(images), batch.target, batch.rows)
 
-    def _evaluate(self, part: str) -> tuple[metrics.Answers, dict[str, float], tuple[Tensor, Tensor, Tensor]]:
+    def _evaluate(self, part: str) -> tuple[Answers, dict[str, float], tuple[Tensor, Tensor, Tensor]]:
         """Log the main metrics of a part; return its answers, all metrics, and its outputs, target and rows."""
         outputs, target, rows = self.collected.compute()
         self.collected.reset()
@@ -237,7 +239,7 @@ class ImageModule(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             posterior, point = self.head.posterior(outputs), self.head.point(outputs)
             loss = float(self.head.loss(outputs, target))
-        answers = metrics.Answers(
+        answers = Answers(
             posterior=posterior.cpu().numpy(),
             point=point.cpu().numpy(),
             target=target.cpu().numpy(),
@@ -245,9 +247,11 @@ class ImageModule(L.LightningModule):
             ordered=self.head.ordered,
             unit=self.unit,
         )
-        scores = {"loss": loss, **metrics.summarise(answers)}
-        main = metrics.headline(ordered=answers.ordered, unit=answers.unit)
-        self.log_dict({f"{part}/{name}": scores[name] for name in main}, sync_dist=True)
+        scores = {"loss": loss, **summarise(answers)}
+        logged = {name: scores[name] for name in headline(ordered=answers.ordered, unit=answers.unit)}
+        if part == "val":
+            logged |= absolute_values(logged)
+        self.log_dict({f"{part}/{name}": value for name, value in logged.items()}, sync_dist=True)
         return answers, {f"{part}/{name}": value for name, value in scores.items()}, (outputs, target, rows)
 
     def _losses(self, outputs: Tensor, target: Tensor) -> Array:

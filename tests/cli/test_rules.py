@@ -70,6 +70,7 @@ BROKEN = [
     ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience must be a number of epochs, or null"),
     ("monitor=val/acuracy", "monitor must be auto or a metric of data.target=class, got val/acuracy (did you mean "),
     ("monitor=val/mae", "monitor must be auto or a metric of data.target=class, got val/mae"),
+    ("scheduler=plateau +scheduler.monitor=val/mae", "scheduler.monitor must be auto or a metric of data.target=class"),
     ("monitor=test/accuracy", "monitor must be auto or a metric of data.target=class, got test/accuracy"),
     ("model=timm", "model.model_name has no default: set model.model_name=VALUE"),
 ]
@@ -137,6 +138,8 @@ def test_the_name_of_a_folder_may_be_a_number() -> None:
         "data=cacd monitor=val/within_1",
         "data=cacd data.target=age monitor=val/cs5",
         "monitor=val/nll",
+        "data=demo monitor=val/bias",
+        "data=demo callbacks.checkpoint.monitor=val/abs_bias",
         "data=cacd data.target=bins data.bins=[18,30]",
         "trainer.max_epochs=null",
         "trainer.max_epochs=-1",

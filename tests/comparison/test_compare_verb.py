@@ -43,7 +43,7 @@ def test_tables_are_printed_and_what_is_not_comparable_is_told_apart(verb, runs)
 
     assert code == 0
     assert out.count("\n| rank | ") == 2
-    assert err.startswith("these runs are not comparable with one another: ")
+    assert err.startswith("these runs are not comparable: ")
     assert err.count("\n") == 1
 
 

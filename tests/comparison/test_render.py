@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agebench.comparison.cells import caption, heading, lay_out
+from agebench.comparison.caption import caption, heading
+from agebench.comparison.cells import lay_out
 from agebench.comparison.groups import Group
 from agebench.comparison.pairs import Paired
 from agebench.comparison.render import notes_of, to_csv, to_html, to_json, to_markdown
@@ -38,20 +39,20 @@ def test_markdown_is_as_one_would_write_it(study, tmp_path) -> None:
         == f"""\
 ## demo/official/age: 12 test images of 4 people (split aaaabbbb)
 
-| rank | head               |   n |     mae (years) ↓ |  less the best [95%] | p (Holm) | accuracy | bias |   cs5 | fit s |
-| ---: | ------------------ | --: | ----------------: | -------------------: | -------: | -------: | ---: | ----: | ----: |
-|    1 | coral              |   2 |       1.50 ± 0.71 |                    - |        - |    0.083 | 1.50 | 1.000 |    60 |
-|    - | identity looked up |   - |              2.00 |                    - |        - |        - |    - |     - |     - |
-|    2 | softmax            |   1 | 3.00 [0.50, 4.50] | +1.50 [+1.50, +1.50] | < 0.0002 |    0.083 | 3.00 | 1.000 |    60 |
-|    - | always the median  |   - |              4.00 |                    - |        - |        - |    - |     - |     - |
+| rank | head               |   n |     mae (years) ↓ |   Δ to best [95% CI] | p (Holm) | accuracy | bias |   cs5 | fit (s) |
+| ---: | ------------------ | --: | ----------------: | -------------------: | -------: | -------: | ---: | ----: | ------: |
+|    1 | coral              |   2 |       1.50 ± 0.71 |                    - |        - |    0.083 | 1.50 | 1.000 |      60 |
+|    - | identity looked up |   - |              2.00 |                    - |        - |        - |    - |     - |       - |
+|    2 | softmax            |   1 | 3.00 [0.50, 4.50] | +1.50 [+1.50, +1.50] | < 0.0002 |    0.083 | 3.00 | 1.000 |      60 |
+|    - | always the median  |   - |              4.00 |                    - |        - |        - |    - |     - |       - |
 
-Ranked by mae, less is better. With n > 1 seeds: mean ± standard deviation over seeds. With one: its 95% bootstrap
-interval, 10,000 resamples of 4 people. The difference to the best is taken on each of the same images, averaged over
-seeds: 95% interval and p by 10,000 paired bootstrap resamples of 4 people, p corrected for 1 comparison after Holm.
-They tell of other people, not of other seeds. The best was chosen on these same images, which flatters it. Every run:
-1,190,000 weights, 20 epochs.
+Ranked by mae, lower is better. Several seeds (n > 1): mean ± standard deviation over seeds. One seed (n = 1): 95%
+bootstrap interval from 10,000 resamples of 4 people. Δ to best: mean difference to the best row over the same test
+images, averaged over seeds; 95% interval and p-value from 10,000 paired bootstrap resamples of 4 people, with Holm's
+correction for 1 comparison. They describe the variation over people, not over seeds. The best row was selected on the
+same test images, so its result is optimistic. All runs: 1,190,000 parameters, 20 epochs.
 
-- the split leaks: 100.0% of the test images are of an identity that is in train; looking it up sees no pixel
+- the split leaks: 100.0% of the test images show an identity that is also in train; an identity lookup uses no pixels
 
 ## Not ranked: 1 run that did not complete
 
@@ -159,7 +160,7 @@ def test_one_group_is_called_by_its_model_and_head(make_run, tmp_path) -> None:
     (table,) = compare(find_runs([tmp_path])).tables
 
     assert lay_out(table).rows[0][1] == "timm-softmax"
-    assert "difference" not in caption(table)
+    assert "Δ" not in caption(table)
     assert heading(table) == "demo/official/age: 12 test images of 4 people (split aaaabbbb)"
 
 

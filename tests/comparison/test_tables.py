@@ -83,8 +83,8 @@ def test_protocols_are_never_ranked_together(make_run, tmp_path) -> None:
     assert [table.protocol for table in found.tables] == ["demo/official/age", "demo/random/age"]
     assert [len(table.rows) for table in found.tables] == [1, 1]
     assert found.apart == (
-        "these runs are not comparable with one another: they were tested under different protocols "
-        "(demo/official/age, demo/random/age); each has its table"
+        "these runs are not comparable: they were tested under different protocols "
+        "(demo/official/age, demo/random/age); each has its own table"
     )
 
 
@@ -106,7 +106,7 @@ def test_other_training_images_are_one_table_and_a_note(make_run, tmp_path) -> N
 
     assert table.parameters == ("images",)
     assert [note for note in table.notes if "data_sha" in note] == [
-        "not all were trained and validated on the same images: data_sha is 1111222233334444 and feed"
+        "not all runs were trained and validated on the same images: data_sha is 1111222233334444 and feed"
     ]
 
 
@@ -122,7 +122,9 @@ def test_a_leaking_split_has_the_lookup_beside_it(make_run, tmp_path) -> None:
         ("identity looked up", {"test/mae": 2.5}),
         ("always the median", {"test/mae": 12.0}),
     ]
-    assert table.notes[0].startswith("the split leaks: 100.0% of the test images are of an identity that is in train")
+    assert table.notes[0].startswith(
+        "the split leaks: 100.0% of the test images show an identity that is also in train"
+    )
 
 
 def test_a_leak_of_some_groups_is_told_of_them_alone(make_run, tmp_path) -> None:
@@ -138,7 +140,9 @@ def test_a_leak_of_some_groups_is_told_of_them_alone(make_run, tmp_path) -> None
         ("identity looked up (softmax)", {"test/accuracy": 0.7}),
         ("most common label (softmax)", {"test/accuracy": 0.2}),
     ]
-    assert any(note.startswith("the test leaks (coral): 3 of its images are images") for note in table.notes)
+    assert any(
+        note.startswith("the test set leaks (coral): 3 of its images were used to train") for note in table.notes
+    )
 
 
 def test_unfinished_runs_are_listed_and_never_ranked(make_run, tmp_path) -> None:
@@ -175,7 +179,7 @@ def test_machines_versions_and_code_that_differ_are_told(make_run, tmp_path) -> 
     (table,) = compared(tmp_path).tables
 
     assert table.notes == (
-        "not all were computed alike: torch 2.15.0 and 2.6.0; device NVIDIA H200 and cpu; threads 1 and 8; "
+        "not all runs have the same environment: torch 2.15.0 and 2.6.0; device NVIDIA H200 and cpu; threads 1 and 8; "
         "git abc and def",
     )
 
@@ -185,7 +189,7 @@ def test_an_epoch_chosen_on_the_test_images_is_told(make_run, tmp_path) -> None:
 
     (table,) = compared(tmp_path).tables
 
-    assert table.notes[0].startswith("val is the test part: the epoch was chosen on the very images of the test")
+    assert table.notes[0].startswith("val is the test part: the best epoch was selected on the test images")
 
 
 def test_missing_predictions_cost_the_pairs_and_nothing_else(make_run, tmp_path) -> None:
@@ -197,7 +201,7 @@ def test_missing_predictions_cost_the_pairs_and_nothing_else(make_run, tmp_path)
 
     assert [row.rank for row in table.rows] == [1, 2, 3]
     assert [row.difference is None for row in table.rows] == [True, False, True]
-    assert "not compared image by image: c has no predictions.csv" in table.notes
+    assert "no paired difference: c has no predictions.csv" in table.notes
 
 
 def test_the_metric_can_be_chosen_with_or_without_its_part(make_run, tmp_path) -> None:
@@ -214,7 +218,11 @@ def test_what_is_no_mean_over_images_is_ranked_without_pairs(make_run, tmp_path)
     make_run("a", points=TARGETS + 1)
     make_run("b", points=TARGETS + 2, head="coral")
 
-    for metric, why in (("rmse", "rmse is no mean over images"), ("loss", "--metric nll"), ("bias", "size of their")):
+    for metric, why in (
+        ("rmse", "rmse is not a mean over images"),
+        ("loss", "--metric nll"),
+        ("bias", "absolute bias"),
+    ):
         (table,) = compared(tmp_path, metric).tables
         assert table.paired is None
         assert any(why in note for note in table.notes)
@@ -246,5 +254,5 @@ def test_losses_of_different_heads_are_not_ranked(make_run, tmp_path) -> None:
     (table,) = compared(tmp_path, "loss").tables
 
     assert [row.rank for row in table.rows] == [None, None]
-    assert any("losses of different heads cannot be compared" in note for note in table.notes)
+    assert any("losses of different heads are not comparable" in note for note in table.notes)
     assert [row.rank for row in compared(tmp_path, "MAE").tables[0].rows] == [1, 1]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 QUICK = ("data=digits", "trainer.max_epochs=2", "report=false")
 
@@ -70,6 +71,36 @@ def test_predictions_and_split_list_every_test_image_once_and_agree_with_the_acc
     assert right == pytest.approx(results(tmp_path / "out")["metrics"]["test/accuracy"], abs=1e-12)
     row = predictions[0]
     assert sum(float(row[f"p({digit})"]) for digit in range(10)) == pytest.approx(1, abs=1e-4)
+
+
+def epochs_of(folder: Path, key: str) -> list[float]:
+    """Return a metric of every epoch, from metrics.csv."""
+    with (folder / "metrics.csv").open() as lines:
+        return [float(row[key]) for row in csv.DictReader(lines)]
+
+
+def test_a_checkpoint_with_a_metric_of_its_own_keeps_the_epoch_at_which_that_is_best(command, tmp_path):
+    command("train", "data=digits", "trainer.max_epochs=3", "report=false", "monitor=val/loss",
+            "callbacks.checkpoint.monitor=val/accuracy", "hydra.run.dir=out")  # fmt: skip
+
+    accuracies = epochs_of(tmp_path / "out", "val/accuracy")
+    kept = torch.load(tmp_path / "out" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert kept["epoch"] == accuracies.index(max(accuracies)) != accuracies.index(min(accuracies))
+
+
+def test_the_best_epoch_of_a_bias_is_the_one_nearest_to_zero(command, tmp_path):
+    command("train", "data=demo", "data.target=age", "data.limit=60", "data.image_size=16", "model=mlp",
+            "head=regression", "trainer.max_epochs=4", "report=false", "monitor=val/bias",
+            "hydra.run.dir=out")  # fmt: skip
+
+    biases = epochs_of(tmp_path / "out", "val/bias")
+    nearest = min(range(4), key=lambda epoch: abs(biases[epoch]))
+    kept = torch.load(tmp_path / "out" / "checkpoints" / "best.ckpt", weights_only=True)
+    best = results(tmp_path / "out")["best"]
+    assert nearest != biases.index(max(biases))  # or the test could not tell
+    assert kept["epoch"] == best["epoch"] == nearest
+    assert best["value"] == pytest.approx(abs(biases[nearest]), rel=1e-6)
+    assert (best["monitor"], best["mode"]) == ("val/abs_bias", "min")
 
 
 def test_metrics_csv_has_one_row_an_epoch(command, tmp_path):

@@ -5,8 +5,9 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from agebench.metrics import breakdown
+from agebench.metrics.answers import Answers
 from agebench.metrics.bootstrap import intervals
-from agebench.metrics.compute import Answers, summarise
+from agebench.metrics.compute import summarise
 
 # Six images of ages 19, 20, 21, 35 and nobody of 36; errors 0, 2 | 1, -1, 0 | -10.
 TARGET, POINT = np.array([0, 0, 1, 2, 2, 3]), np.array([19.0, 21.0, 21.0, 20.0, 21.0, 25.0])

@@ -18,7 +18,7 @@ from sklearn.metrics import (
 )
 
 from agebench.metrics import compute as metrics
-from agebench.metrics.compute import Answers
+from agebench.metrics.answers import Answers, Images
 
 AGES = np.array([14.0, 19.0, 24.0, 31.0, 36.0, 60.0, 62.0])
 
@@ -100,7 +100,7 @@ def test_decades_count_what_is_within_one_and_balance_labels() -> None:
 
     found = metrics.summarise(answers)
 
-    assert metrics.per_image(answers)["within_1"].tolist() == [1, 1, 1, 0, 1]
+    assert metrics.per_image(Images(answers))["within_1"].tolist() == [1, 1, 1, 0, 1]
     assert found["mae"] == pytest.approx(4 / 5)
     assert found["balanced_mae"] == pytest.approx((0 + 0.5 + 0 + 3) / 4)
     assert not [name for name in found if name.startswith("cs") or name == "top5"]
@@ -111,7 +111,7 @@ def test_an_error_of_exactly_k_years_is_within_k() -> None:
         np.eye(3), np.array([25.0, 31.0, 20.0]), np.array([0, 1, 2]), np.array([20, 25, 31]), True, "years"
     )
 
-    found = metrics.per_image(answers)  # errors 5, 6, -11
+    found = metrics.per_image(Images(answers))  # errors 5, 6, -11
 
     assert found["cs4"].tolist() == [0, 0, 0]
     assert found["cs5"].tolist() == [1, 0, 0]
@@ -172,9 +172,9 @@ def test_labels_that_nobody_has_and_nobody_predicts_leave_the_means_over_labels_
 
 def test_precision_recall_and_f1_of_each_label_are_scikit_learns() -> None:
     answers = drawn()
-    added = metrics.sums(answers, np.zeros(400, dtype=np.int64), 1)
+    added = metrics.sums(Images(answers), np.zeros(400, dtype=np.int64), 1)
 
-    found = metrics.from_sums(added, list(metrics.per_image(answers)))
+    found = metrics.from_sums(added, metrics.rows_of(answers))
 
     expected = precision_recall_fscore_support(
         answers.target, answers.posterior.argmax(1), labels=range(7), zero_division=np.nan
@@ -217,15 +217,3 @@ def test_a_network_that_has_diverged_has_no_figure_at_all(field, bad) -> None:
 
     assert list(found) == list(metrics.summarise(drawn()))
     assert all(math.isnan(value) for value in found.values())
-
-
-@pytest.mark.parametrize(
-    ("ordered", "unit", "few"),
-    [
-        (False, "", ["loss", "accuracy", "macro_f1", "nll"]),
-        (True, "years", ["loss", "accuracy", "macro_f1", "nll", "mae", "bias", "cs5", "qwk"]),
-        (True, "bins", ["loss", "accuracy", "macro_f1", "nll", "mae", "bias", "within_1", "qwk"]),
-    ],
-)
-def test_few_metrics_are_logged_at_every_epoch(ordered, unit, few) -> None:
-    assert metrics.headline(ordered=ordered, unit=unit) == few

@@ -19,6 +19,7 @@ from agebench.build.data import LOADED, build_images, build_planner
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import UserError, did_you_mean, told
 from agebench.heads.base import Head
+from agebench.metrics.table import find, main_metric, monitor_mode
 from agebench.models.freeze import freeze_backbone
 from agebench.models.minimum_size import check_patches, smallest_size
 from agebench.models.weights import create_pretrained, load_checkpoint
@@ -34,7 +35,6 @@ STATISTICS = {
     "half": (0.5, 0.5, 0.5, 0.5, 0.5, 0.5),
     "imagenet": (0.485, 0.456, 0.406, 0.229, 0.224, 0.225),
 }
-LOWER_IS_BETTER = ("loss", "loss_step", "mae", "rmse", "nll")
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:
@@ -254,8 +254,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
         _partial_=True,
         epochs=epochs,
         steps_per_epoch=steps,
-        monitor=monitor,
-        mode=mode,
+        **watched(cfg.scheduler, monitor=monitor, mode=mode, default="auto"),
         val_every_epochs=cfg.trainer.check_val_every_n_epoch,
     )
     norms = any(isinstance(m, BATCH_NORMS) for m in model.modules())
@@ -307,24 +306,39 @@ def _optimizer(make: Callable[[Any], torch.optim.Optimizer], parameters: Any) ->
 
 
 def build_monitor(cfg: DictConfig, *, unit: str) -> tuple[str, str]:
-    """Return the metric that chooses the best epoch, and `min` or `max`: MAE for ages in years, else accuracy."""
-    monitor = cfg.monitor
-    if monitor == "auto":
-        monitor = "val/mae" if unit == "years" else "val/accuracy"
-    return monitor, "min" if monitor.rpartition("/")[2] in LOWER_IS_BETTER else "max"
+    """Return the logged value that chooses the best epoch, and `min` or `max`.
+
+    `auto` is the MAE for ages in years, else the accuracy. `val/bias` is watched as `val/abs_bias`.
+    """
+    return monitor_mode(f"val/{main_metric(unit)}" if cfg.monitor == "auto" else cfg.monitor)
+
+
+def watched(node: DictConfig, *, monitor: str, mode: str, default: str | None = None) -> dict[str, Any]:
+    """Return what to change in the node of a callback or schedule that watches a metric.
+
+    Args:
+        node: With or without the keys `monitor` and `mode`.
+        monitor: The run's own metric, for `auto`.
+        mode: `min` or `max`, of that metric.
+        default: What a node without a monitor watches; None if it watches nothing.
+    """
+    own = node.get("monitor", default)
+    if own == "auto":
+        return {"monitor": monitor, "mode": mode}
+    if own is None or node.get("mode") is not None or not find(own).known:
+        return {}  # the user chose the mode as well, or logs a metric of their own
+    return dict(zip(("monitor", "mode"), monitor_mode(own), strict=True))
 
 
 def build_callbacks(cfg: DictConfig, run_dir: Path, *, monitor: str, mode: str) -> list[Any]:
-    """Return the callbacks of conf/callbacks that are on; those that watch a metric get the monitored one."""
+    """Return the callbacks of conf/callbacks that are on; `monitor: auto` is the monitored metric."""
     made: list[Any] = []
     for name, node in cfg.callbacks.items():
         if node is None or "_target_" not in node:
             continue
         if name == "early_stopping" and node.patience is None:
             continue
-        changes: dict[str, Any] = {}
-        if node.get("monitor") == "auto":
-            changes = {"monitor": monitor, "mode": mode}
+        changes = watched(node, monitor=monitor, mode=mode)
         if name == "checkpoint":
             changes |= {"dirpath": str(run_dir / "checkpoints"), "save_last": False}
             if node.get("save_last"):  # ours, between two epochs; it must be the first callback

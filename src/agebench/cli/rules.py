@@ -167,11 +167,10 @@ def _check_target(cfg: DictConfig) -> None:
 
 
 def _check_monitor(cfg: DictConfig) -> None:
-    from agebench.metrics.compute import headline
+    from agebench.metrics.table import UNITS, monitor_keys
 
-    names = headline(ordered=cfg.data.target != "class", unit="years" if cfg.data.target == "age" else "")
-    known = ["train/loss", "train/accuracy", *(f"val/{name}" for name in names)]
-    for key in ("monitor", "callbacks.checkpoint.monitor", "callbacks.early_stopping.monitor"):
+    known = monitor_keys(ordered=cfg.data.target in UNITS, unit=UNITS.get(cfg.data.target, ""))
+    for key in ("monitor", "callbacks.checkpoint.monitor", "callbacks.early_stopping.monitor", "scheduler.monitor"):
         monitor = OmegaConf.select(cfg, key, default="auto")
         if monitor is not None and monitor not in ("auto", *known):
             raise UserError(

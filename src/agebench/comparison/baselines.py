@@ -1,11 +1,50 @@
-"""What scores without a look at an image: always the median of the train labels, or the most common one."""
+"""Baselines of a table: the score without an image (median or most common label), or of an identity lookup."""
 
 import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from agebench.comparison.pairs import label_values, read_predictions
-from agebench.runs.read import Run
+from agebench.comparison.groups import Group, name_of
+from agebench.comparison.predictions import label_values, read_predictions
+from agebench.metrics.table import main_metric
+from agebench.runs.read import Run, mapping
+
+NAMES = {"mae": "always the median", "accuracy": "most common label"}
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What scores without a model, or by a leak alone.
+
+    Args:
+        name: In words.
+        figures: Test metrics by name.
+    """
+
+    name: str
+    figures: dict[str, float]
+
+
+def find_baselines(groups: Sequence[Group], unit: str) -> tuple[list[Baseline], list[str]]:
+    """Return the baselines of groups, and a sentence about each leak.
+
+    Args:
+        groups: All of a table.
+        unit: Of the target, empty for classes.
+    """
+    baselines, notes = [], []
+    for leak, leaking in _leaks(groups):
+        of = "" if len(leaking) == len(groups) else f" ({', '.join(name_of(group) for group in leaking)})"
+        baselines += [Baseline(name + of, figures) for name, figures in _of_leak(leak, unit).items() if figures]
+        notes += [note] if (note := _about(leak, of)) else []
+    if not baselines and (blind := score_blind(groups[0].runs[0], unit)):
+        metric = main_metric(unit)
+        baselines = [Baseline(NAMES[metric], {f"test/{metric}": blind[f"test/{metric}"]})]
+    return baselines, notes
 
 
 def score_blind(run: Run, unit: str) -> dict[str, float]:
@@ -34,3 +73,43 @@ def score_blind(run: Run, unit: str) -> dict[str, float]:
     except (OSError, ValueError, KeyError, IndexError, csv.Error):
         return {}
     return found
+
+
+def _leaks(groups: Sequence[Group]) -> list[tuple[dict[str, Any], list[Group]]]:
+    """Return each leak that runs report, with the groups that report it."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        for run in group.runs:
+            if leak := mapping(run.results.get("leak")):
+                leaking = found.setdefault(json.dumps(leak, sort_keys=True, default=str), [])
+                if group not in leaking:
+                    leaking.append(group)
+    return [(json.loads(text), leaking) for text, leaking in found.items()]
+
+
+def _of_leak(leak: Mapping[str, Any], unit: str) -> dict[str, dict[str, float]]:
+    """Return the test metrics of each baseline that an audit reports."""
+    # A lookup rarely has the exact year.
+    accuracy = None if unit == "years" else leak.get("lookup_accuracy")
+    majority = None if accuracy is None else leak.get("majority_accuracy")
+    found = {
+        "identity looked up": {"test/mae": leak.get("lookup_mae"), "test/accuracy": accuracy},
+        NAMES["mae"]: {"test/mae": leak.get("median_mae")},
+        NAMES["accuracy"]: {"test/accuracy": majority},
+    }
+    return {
+        name: {key: float(value) for key, value in figures.items() if isinstance(value, int | float)}
+        for name, figures in found.items()
+    }
+
+
+def _about(leak: Mapping[str, Any], of: str) -> str:
+    share, images = leak.get("test_identity_in_train"), leak.get("images")
+    if isinstance(share, int | float):
+        return (
+            f"the split leaks{of}: {share:.1%} of the test images show an identity that is also in train; "
+            "an identity lookup uses no pixels"
+        )
+    if isinstance(images, int):
+        return f"the test set leaks{of}: {images:,} of its images were used to train the model"
+    return ""

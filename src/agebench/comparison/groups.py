@@ -5,11 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agebench.comparison.parameters import Parameters
+from agebench.comparison.parameters import Parameters, short_names, tell
 from agebench.runs.read import Run
-
-# Of these, less is better; of `bias`, whatever is nearest to zero; of the others, more.
-LOWER = ("loss", "nll", "ece", "mae", "rmse", "median_error", "balanced_mae")
 
 
 @dataclass(frozen=True)
@@ -59,13 +56,14 @@ class Group:
 
 
 def alike(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:
-    """Sort completed runs into groups that differ in the seed alone, and say which runs were passed over.
+    """Sort completed runs into groups that differ only in the seed, and say which runs were left out.
 
-    Of several runs of the same config and seed the newest counts, for the same run twice is not two seeds; and a run
-    itself before its evaluations, which repeat its test.
+    Of several runs of the same config and seed only the newest counts, because the same run twice is not two seeds. A
+    run takes precedence over its evaluations, which repeat its test.
 
     Returns:
-        The groups in the order of their first run, each by seed; and a sentence a reason of passing over.
+        The groups in the order of their first run, each sorted by seed; and a sentence for each reason to leave runs
+        out.
     """
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
@@ -85,9 +83,10 @@ def alike(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:
         kept.append(sorted(chosen, key=_by_seed))
     notes = []
     if repeats:
-        notes.append(f"{count(repeats, 'run')} left out: of the same config and seed only the newest counts")
+        notes.append(f"{count(repeats, 'run')} left out: only the newest run of a config and seed counts")
     if again:
-        notes.append(f"{count(again, 'evaluation')} left out that only {_repeat(again)} the test of a run in the table")
+        repeated = "it repeats the test of a run" if again == 1 else "they repeat the tests of runs"
+        notes.append(f"{count(again, 'evaluation')} left out: {repeated} in the table")
     return kept, notes
 
 
@@ -95,18 +94,16 @@ def _by_seed(run: Run) -> tuple[int, str]:
     return (run.seed, "") if isinstance(run.seed, int) else (0, str(run.seed))
 
 
-def _repeat(times: int) -> str:
-    return "repeats" if times == 1 else "repeat"
-
-
 def count(times: int, what: str) -> str:
     """Return `1 run` or `2 runs`."""
     return f"{times:,} {what}{'' if times == 1 else 's'}"
 
 
-def goodness(metric: str, value: float) -> float:
-    """Return a number that is lower the better a metric's value is."""
-    name = metric.removeprefix("test/")
-    if name == "bias":
-        return abs(value)
-    return value if name in LOWER else -value
+def name_of(group: Group) -> str:
+    """Return the name of a group outside of its table."""
+    choices = group.runs[0].choices
+    if all(value is None for value in group.params.values()):
+        return "-".join(choices[name] for name in ("model", "head") if name in choices) or group.runs[0].folder.name
+    names = short_names(list(group.params))
+    told = {key: tell(value) for key, value in group.params.items()}
+    return " ".join(text if key in choices else f"{names[key]}={text}" for key, text in told.items())

@@ -1,39 +1,14 @@
-"""Whether one group of runs does better than another on the very same images: paired differences, corrected."""
+"""Whether one group of runs is better than another on the same images: paired differences with Holm's correction."""
 
-import csv
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from agebench.comparison.groups import Group
+from agebench.comparison.predictions import NoPairsError, Numbers, read_numbers
+from agebench.metrics.answers import Array
 from agebench.metrics.bootstrap import CENTRAL, Difference, draw, group_codes, resamples_for
-from agebench.metrics.compute import Answers, Array, per_image
-from agebench.runs.read import Run
-
-COLUMNS = ["name", "identity", "target", "point"]  # of predictions.csv, before the posterior
-FROM_ESTIMATES = ("mae", "cs", "within_1")  # what needs no posterior, which is most of a file
-
-
-class NoPairsError(Exception):
-    """Two runs cannot be compared image by image; the message says why."""
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """One number an image.
-
-    Args:
-        names: Of the images, length N.
-        people: Who is in each, length N; all empty if nobody knows.
-        numbers: Float64, shape (N,).
-    """
-
-    names: list[str]
-    people: list[str]
-    numbers: Array
 
 
 @dataclass(frozen=True)
@@ -43,7 +18,7 @@ class Paired:
     Args:
         differences: By the index of the group, those that could be compared.
         adjusted: Their p-values after Holm.
-        least: The least p-value that the resamples can tell.
+        least: The smallest p-value that the resamples can show.
         over: `people` or `images`: what was resampled.
         drawn: How many of them there are.
         resamples: How often.
@@ -59,12 +34,6 @@ class Paired:
     notes: tuple[str, ...]
 
 
-def can_pair(metric: str) -> bool:
-    """Return whether a test metric is a mean over images that predictions.csv tells."""
-    name = metric.removeprefix("test/")
-    return name in ("accuracy", "top5", "nll", "mae", "within_1") or (name[:2] == "cs" and name[2:].isdigit())
-
-
 def compare_with_best(groups: Sequence[Group], best: int, *, metric: str, unit: str) -> Paired | None:
     """Compare each group with the best one on the same test images.
 
@@ -73,7 +42,7 @@ def compare_with_best(groups: Sequence[Group], best: int, *, metric: str, unit: 
     Args:
         groups: Those that are ranked.
         best: Which of them is the best.
-        metric: One of which can_pair is true.
+        metric: One whose row in the table of metrics has can_pair.
         unit: Of the target, empty for classes.
 
     Returns:
@@ -85,7 +54,7 @@ def compare_with_best(groups: Sequence[Group], best: int, *, metric: str, unit: 
     try:
         standard = _read_group(groups[best], metric, unit)
     except NoPairsError as error:
-        return Paired({}, {}, 1.0, "images", 0, 0, (f"no group is compared image by image: {error}",))
+        return Paired({}, {}, 1.0, "images", 0, 0, (f"no paired differences: {error}",))
     rows: dict[int, Array] = {}
     for i, group in enumerate(groups):
         if i == best:
@@ -93,7 +62,7 @@ def compare_with_best(groups: Sequence[Group], best: int, *, metric: str, unit: 
         try:
             rows[i] = _in_order(_read_group(group, metric, unit), standard) - standard.numbers
         except NoPairsError as error:
-            notes.append(f"not compared image by image: {error}")
+            notes.append(f"no paired difference: {error}")
     people = np.array(standard.people) if any(standard.people) else None
     over, drawn = ("people" if people is not None else "images"), group_codes(people, len(standard.names))[1]
     resamples = resamples_for(drawn)
@@ -159,76 +128,5 @@ def _in_order(numbers: Numbers, wanted: Numbers) -> Array:
         return numbers.numbers
     at = {name: row for row, name in enumerate(numbers.names)}
     if at.keys() != set(wanted.names) or len(numbers.names) != len(wanted.names):
-        raise NoPairsError("the predictions.csv of two runs are of different images, though split_sha is the same")
+        raise NoPairsError("the predictions.csv files of two runs list different images although split_sha is the same")
     return numbers.numbers[[at[name] for name in wanted.names]]
-
-
-def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
-    """Return the number of each test image whose mean a metric is, from predictions.csv.
-
-    Raises:
-        NoPairsError: If the file is missing, unreadable, or not that of the figure in results.json.
-    """
-    path, name = run.folder / "predictions.csv", metric.removeprefix("test/")
-    # A class is told by its name, which is all that the accuracy needs.
-    right = name == "accuracy" and not unit
-    try:
-        labels, leading, posterior = read_predictions(path, posterior=not right and not name.startswith(FROM_ESTIMATES))
-        names, people, targets, points = (list(column) for column in zip(*leading, strict=True))
-        if right:
-            numbers = np.array([t == p for t, p in zip(targets, points, strict=True)], dtype=np.float64)
-        else:
-            index = {label: i for i, label in enumerate(labels)}
-            answers = Answers(
-                posterior=posterior,
-                point=np.array(points if unit else [index[p] for p in points], dtype=np.float64),
-                target=np.array([index[t] for t in targets], dtype=np.int64),
-                values=np.array(label_values(labels, unit)),
-                ordered=bool(unit),
-                unit=unit,
-            )
-            numbers = per_image(answers)[name]
-    except FileNotFoundError:
-        raise NoPairsError(f"{run.folder.name} has no predictions.csv") from None
-    except (OSError, ValueError, KeyError, IndexError, csv.Error, DeprecationWarning) as error:
-        raise NoPairsError(f"{run.folder.name} has a predictions.csv that cannot be read") from error
-    told, mean = run.metrics.get(metric), float(numbers.mean())
-    # Six digits of a posterior may make two labels equal that were not, on an image or two.
-    room = 1e-3 * abs(mean) + (2.0 / len(numbers) if name not in ("mae", "nll") else 1e-6)
-    if told is None or not abs(mean - told) <= room:
-        raise NoPairsError(f"the predictions.csv of {run.folder.name} is not that of its results.json")
-    return Numbers(names, people, numbers)
-
-
-def read_predictions(path: Path, *, posterior: bool) -> tuple[list[str], list[list[str]], Array]:
-    """Return the labels, the COLUMNS of each row, and the posterior, shape (N, R), all zero unless it is asked for."""
-    text = path.read_text(encoding="utf-8-sig")
-    if '"' in text:  # a name with a comma in it
-        rows = list(csv.reader(text.splitlines()))
-        header = rows.pop(0)
-        leading, rest = [row[:4] for row in rows], [",".join(row[4:]) for row in rows]
-    else:
-        lines = text.splitlines()
-        header = lines.pop(0).split(",")
-        cut = [line.split(",", 4) for line in lines]
-        leading, rest = [row[:4] for row in cut], [row[4] for row in cut]
-    labels = [column[2:-1] for column in header if column.startswith("p(")]
-    if header[:4] != COLUMNS or header[4 : 4 + len(labels)] != [f"p({label})" for label in labels] or not rest:
-        raise ValueError("not a predictions.csv")
-    shape = (len(rest), len(labels))
-    if not posterior:
-        return labels, leading, np.broadcast_to(np.zeros(1), shape)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # how NumPy says that there is more than numbers
-        behind = len(header) - 4 - len(labels)  # the protocol
-        numbers = ",".join(row.rsplit(",", behind)[0] for row in rest) if behind else ",".join(rest)
-        return labels, leading, np.fromstring(numbers, sep=",").reshape(shape)
-
-
-def label_values(labels: Sequence[str], unit: str) -> list[float]:
-    """Return what the labels are worth in the unit, as agebench.data.target has it."""
-    if unit == "years":
-        return [float(label) for label in labels]
-    if unit == "decades":
-        return [float(label.removesuffix("s")) // 10 for label in labels]
-    return [float(i) for i in range(len(labels))]

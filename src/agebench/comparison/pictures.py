@@ -5,17 +5,16 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from agebench.comparison.cells import heading
-from agebench.comparison.groups import LOWER, Group
+from agebench.comparison.caption import heading
+from agebench.comparison.groups import Group, name_of
 from agebench.comparison.parameters import short_names
-from agebench.comparison.tables import Comparison, Table, name_of
+from agebench.comparison.tables import Comparison, Table
+from agebench.metrics.table import axis_name, find
 from agebench.runs.read import Run
 
 log = logging.getLogger(__name__)
-
-Mode = Literal["min", "max"]
 
 
 def draw_pictures(comparison: Comparison, folder: Path) -> dict[str, Path]:
@@ -53,13 +52,14 @@ def _ranking(table: Table) -> Any:
         return None
     values = [_oriented(row.group.values(table.metric), table) for row in table.rows]
     names = _names([row.group for row in table.rows])
-    # Of the bias its size is drawn, of which the interval is none.
-    intervals = [None if _short(table) == "bias" else row.group.interval(table.metric) for row in table.rows]
+    # The interval of a bias is not that of its absolute value, which is drawn.
+    signed = find(table.metric).better == "nearest to zero"
+    intervals = [None if signed else row.group.interval(table.metric) for row in table.rows]
     known = [(each.name, each.figures[table.metric]) for each in table.baselines if table.metric in each.figures]
     return draw_ranking(
         [Ranked(*each) for each in zip(names, values, intervals, strict=True)],
-        _axis(table),
-        mode=_mode(table),
+        axis_name(table.metric, table.unit),
+        mode=find(table.metric).mode,
         title=heading(table),
         reference=known[0] if known else None,
         note=next((note for note in table.notes if "leaks" in note), ""),
@@ -74,7 +74,7 @@ def _curves(table: Table) -> Any:
     groups = dict(zip(_names([row.group for row in table.rows]), histories, strict=True))
     monitors = [(str(run.told("best", "monitor")), run.told("best", "mode")) for group in runs for run in group]
     monitor, mode = max(set(monitors), key=monitors.count)
-    panels = {monitor: _named(monitor, table.unit)}
+    panels = {monitor: axis_name(monitor, table.unit)}
     if "head" not in table.parameters:  # which have losses that cannot be compared
         panels["train/loss"] = "training loss"
     drawn = {name: each for name, each in groups.items() if each}
@@ -91,7 +91,9 @@ def _parallel(table: Table) -> Any:
     names = short_names(table.parameters)
     points = [{names[key]: _plain(row.group.params[key]) for key in table.parameters} for row in table.rows]
     values = [_oriented([row.group.mean(table.metric)], table)[0] for row in table.rows]
-    return draw_parallel(points, values, metric=_axis(table), mode=_mode(table), title=heading(table))
+    return draw_parallel(
+        points, values, metric=axis_name(table.metric, table.unit), mode=find(table.metric).mode, title=heading(table)
+    )
 
 
 def _names(groups: Sequence[Group]) -> list[str]:
@@ -111,25 +113,7 @@ def _history(run: Run) -> list[dict[str, float]]:
 
 
 def _oriented(values: Sequence[float], table: Table) -> list[float]:
-    return [abs(value) for value in values] if _short(table) == "bias" else list(values)
-
-
-def _mode(table: Table) -> Mode:
-    return "min" if _short(table) in (*LOWER, "bias") else "max"
-
-
-def _axis(table: Table) -> str:
-    return _named(table.metric, table.unit)
-
-
-def _named(metric: str, unit: str) -> str:
-    part, _, name = metric.partition("/")
-    of_unit = f" ({unit})" if unit and name in ("mae", "rmse", "median_error", "bias", "balanced_mae") else ""
-    return f"{'size of the ' if name == 'bias' else ''}{name} on {part}{of_unit}"
-
-
-def _short(table: Table) -> str:
-    return table.metric.removeprefix("test/")
+    return [find(table.metric).oriented(value) for value in values]
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from agebench.comparison.cells import caption, heading, lay_out
+from agebench.comparison.caption import caption, heading
+from agebench.comparison.cells import lay_out
 from agebench.comparison.groups import count
 from agebench.comparison.parameters import tell
 from agebench.comparison.tables import Comparison, Row, Table

@@ -73,8 +73,8 @@ def _point_table(points: Sequence[Run], params: Sequence[Parameters]) -> str:
         "seed",
         f"best {' or '.join(monitors)}".strip(),
         "at epoch",
-        "fit s",
-    ]  # counted from 1, as on the console
+        "fit (s)",
+    ]
     rows = [
         [
             run.folder.name,

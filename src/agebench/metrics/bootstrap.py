@@ -3,10 +3,12 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from agebench.metrics.compute import Answers, Array, cells, errors, from_sums, is_finite, names, per_image, sums
+from agebench.metrics.answers import Answers, Array, Images, cells, is_finite
+from agebench.metrics.compute import from_images, from_sums, rows_of, sums
 
 CENTRAL = (0.025, 0.975)
 ROOM = 4_000_000  # numbers in one array of resamples: 32 MB
@@ -83,37 +85,41 @@ def intervals(
     extra = dict(means or {})
     if count < 2 or not is_finite(answers):
         return _unknown(answers, list(extra))
-    added = sums(answers, codes, count)
+    images, rows = Images(answers), rows_of(answers)
+    added = sums(images, codes, count)
+    few = _borne_by_few(added)
     for name, (numbers, weights) in extra.items():
         both = [np.bincount(codes, weights=each, minlength=count) for each in (numbers * weights, weights)]
         added[name] = np.stack(both, axis=1)  # (G, 2)
-    mean_names = list(per_image(answers))
-    # How many groups bear on each figure of a table, shape (R,) or (C,).
-    bearing = {"precision": added["predicted"], "recall": added["actual"], "f1": added["predicted"] + added["actual"]}
-    if answers.ordered:
-        bearing |= {"cell_mae": added["cell_images"], "cell_bias": added["cell_images"]}
-    few = {name: (images > 0).sum(0) < 2 for name, images in bearing.items()}
-    if answers.ordered:
-        absolute = np.abs(errors(answers))
-        ascending = np.argsort(absolute, kind="stable")
-        absolute, whose = absolute[ascending], codes[ascending]
     keys, edges = list(added), np.cumsum([each.shape[1] for each in added.values()])
     columns = np.concatenate([added.pop(key) for key in keys], axis=1)  # (G, all columns)
 
     drawn: dict[str, list[Array]] = {}
-    width = max(len(answers.target) if answers.ordered else 0, columns.shape[1])
+    width = max(len(answers.target) if any(metric.of_images for metric in rows) else 0, columns.shape[1])
     for times in draw(count, resamples=resamples or resamples_for(count), seed=seed, width=width):
         parts = np.split(times.astype(np.float64) @ columns, edges[:-1], axis=1)
         resampled = dict(zip(keys, parts, strict=True))
         further = {name: resampled.pop(name) for name in extra}
-        found = from_sums(resampled, mean_names)
+        found = from_sums(resampled, rows)
         found |= {name: each[:, 0] / each[:, 1] for name, each in further.items()}
-        if answers.ordered:
-            found["median_error"] = _medians(absolute, times[:, whose])
+        found |= from_images(images, rows, partial(_times_of_images, times, codes))
         for name, each in found.items():
             drawn.setdefault(name, []).append(each)
     bounds = {name: _central(np.concatenate(each)) for name, each in drawn.items()}
     return {name: np.where(few[name], np.nan, each) if name in few else each for name, each in bounds.items()}
+
+
+def _borne_by_few(added: Mapping[str, Array]) -> dict[str, Array]:
+    """Return for each table of figures which of them fewer than two groups bear on, bool, shape (R,) or (C,)."""
+    bearing = {"precision": added["predicted"], "recall": added["actual"], "f1": added["predicted"] + added["actual"]}
+    if "cell_images" in added:
+        bearing |= {"cell_mae": added["cell_images"], "cell_bias": added["cell_images"]}
+    return {name: (images > 0).sum(0) < 2 for name, images in bearing.items()}
+
+
+def _times_of_images(times: Array, codes: Array, images: Array) -> Array:
+    """Return how often each resample contains each of M images, int32, shape (b, M), from its groups, shape (b, G)."""
+    return times[:, codes[images]]
 
 
 def _unknown(answers: Answers, extra: list[str]) -> dict[str, Array]:
@@ -121,18 +127,9 @@ def _unknown(answers: Answers, extra: list[str]) -> dict[str, Array]:
     widths |= dict.fromkeys(("precision", "recall", "f1"), labels)
     if answers.ordered:
         widths |= dict.fromkeys(("cell_mae", "cell_bias"), len(cells(answers)[1]))
-    scalars = [*names(num_labels=labels, ordered=answers.ordered, unit=answers.unit), *extra]
+    scalars = [*(metric.name for metric in rows_of(answers)), *extra]
     tables = {name: np.full((2, width), np.nan) for name, width in widths.items()}
     return {name: np.full(2, np.nan) for name in scalars} | tables
-
-
-def _medians(ascending: Array, times: Array) -> Array:
-    """Return the median of numbers (N,), ascending, of which each counts so often, int32, shape (b, N); shape (b,)."""
-    upto = np.cumsum(times, axis=1, dtype=np.int32)
-    images = upto[:, -1:]
-    low, high = ((upto > middle).argmax(1) for middle in ((images - 1) // 2, images // 2))
-    found: Array = (ascending[low] + ascending[high]) / 2
-    return found
 
 
 def _central(resampled: Array) -> Array:

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from agebench.metrics.compute import REACHES, Answers, Array, cells, from_sums, per_image, sums
+from agebench.metrics.answers import Answers, Array, Images, cells
+from agebench.metrics.compute import from_sums, per_image, rows_of, sums
+from agebench.metrics.table import REACHES
 
 Table = tuple[list[str], list[list[object]]]  # column names, rows
 
@@ -51,15 +53,15 @@ def cs_curve(answers: Answers, bounds: Mapping[str, Array]) -> Table:
         answers: N images, all finite, whose unit is `years`.
         bounds: Of `intervals`.
     """
-    shares = per_image(answers)
+    shares = per_image(Images(answers))
     rows = [[years, *_tell(shares[f"cs{years}"].mean(), bounds[f"cs{years}"])] for years in REACHES]
     return ["years", "share", "low", "high"], rows
 
 
 def _whole(answers: Answers) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return the sums over all images, shape (columns,) each, and the figures that follow from them."""
-    added = sums(answers, np.zeros(len(answers.target), dtype=np.int64), 1)
-    found = from_sums(added, list(per_image(answers)))
+    added = sums(Images(answers), np.zeros(len(answers.target), dtype=np.int64), 1)
+    found = from_sums(added, rows_of(answers))
     return {name: each[0] for name, each in added.items()}, {name: each[0] for name, each in found.items()}
 
 

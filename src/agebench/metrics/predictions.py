@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agebench.metrics.compute import Answers, Array
+from agebench.metrics.answers import Answers, Array
 
 
 @dataclass(frozen=True)

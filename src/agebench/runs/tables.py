@@ -6,7 +6,7 @@ from agebench.data.plan import Plan
 from agebench.data.split import PARTS
 from agebench.files import write_csv
 from agebench.metrics import breakdown
-from agebench.metrics.compute import Array, is_finite
+from agebench.metrics.answers import Array, is_finite
 from agebench.metrics.predictions import Predictions
 
 

@@ -10,9 +10,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from agebench.lightning_internals import StepProgressBar, skips_none_hooks
+from agebench.metrics.table import live_keys
 from agebench.text import format_duration
-
-PROGRESS_KEYS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/mae")
 
 # The hooks of callbacks and of the module that Lightning calls at each training step.
 STEP_HOOKS = (
@@ -184,7 +183,7 @@ class Progress(StepProgressBar):
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Return the metrics shown next to the bar."""
         known = trainer.callback_metrics
-        shown: dict[str, Any] = {key: f"{float(known[key]):.3f}" for key in PROGRESS_KEYS if key in known}
+        shown: dict[str, Any] = {key: f"{float(known[key]):.3f}" for key in live_keys() if key in known}
         return {"img/s": f"{self.speed.now:,.0f}", "eta": self._eta(trainer), **shown}
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -192,7 +191,7 @@ class Progress(StepProgressBar):
         super().on_train_epoch_end(trainer, pl_module)
         if not self.terminal and trainer.is_global_zero:
             known = trainer.callback_metrics
-            text = "  ".join(f"{key} {float(known[key]):.4f}" for key in PROGRESS_KEYS if key in known)
+            text = "  ".join(f"{key} {float(known[key]):.4f}" for key in live_keys() if key in known)
             total = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else "?"
             rate = f"{self.speed.images_per_s:,.0f} img/s"
             eta = self._eta(trainer, done=trainer.current_epoch + 1)

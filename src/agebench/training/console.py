@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from agebench.data.datamodule import ImageDataModule
 from agebench.leakage.audit import verdict
 from agebench.leakage.seen_in_training import tell_leak
-from agebench.metrics.compute import HEADLINE
+from agebench.metrics.table import find
 from agebench.models.summary import summarise_model
 from agebench.module import ImageModule
 
@@ -57,7 +57,7 @@ def log_results(results: Mapping[str, Any], run_dir: Path) -> None:
     """Log the main test metrics with their intervals and, if the split leaks, the scores to compare them with."""
     intervals = results["intervals"]
     for name, value in results["metrics"].items():
-        if name.removeprefix("test/") not in HEADLINE:
+        if not find(name).headline:
             continue
         low_high = f"  [{intervals[name][0]:.4f}, {intervals[name][1]:.4f}]" if name in intervals else ""
         log.info("%-16s %.4f%s", name, value, low_high)

@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from agebench.metrics.table import find, live_keys
 from agebench.training.callbacks import Speed
 
 EVERY_S = 0.5  # between two messages within an epoch
@@ -47,10 +48,11 @@ class SweepProgress(Callback):
         since = done - self._first
         left = (time.monotonic() - self._begin) / since * (epochs - done) if epochs and since > 0 else None
         known = trainer.callback_metrics
+        shown = [key for key in live_keys(("val",)) if find(key).computed]  # not the loss, which heads do not share
         message = {
             "epoch": int(done) if ended else trainer.current_epoch + 1,
             "epochs": epochs,
-            "metrics": {key: float(known[key]) for key in ("val/accuracy", "val/mae") if key in known},
+            "metrics": {key: float(known[key]) for key in shown if key in known},
             "images_per_s": self.speed.images_per_s if ended else self.speed.now,
             "left_s": left,
             "epoch_ended": ended,

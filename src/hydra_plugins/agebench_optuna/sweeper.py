@@ -15,7 +15,6 @@ from agebench.errors import SweepError, UserError
 from agebench.runs.identity import config_hash
 
 log = logging.getLogger(__name__)
-LOWER_IS_BETTER = ("loss", "mae", "rmse", "nll")  # among the metrics that `monitor` may name
 
 
 def direction(config: DictConfig) -> str:
@@ -24,10 +23,13 @@ def direction(config: DictConfig) -> str:
     Args:
         config: The composed config.
     """
+    # Loads NumPy, and Hydra imports this file wherever it looks for plugins.
+    from agebench.metrics.table import UNITS, main_metric, monitor_mode
+
     monitor = str(config.monitor)
     if monitor == "auto":
-        monitor = "val/mae" if config.data.target == "age" else "val/accuracy"
-    return "minimize" if monitor.rpartition("/")[2] in LOWER_IS_BETTER else "maximize"
+        monitor = f"val/{main_metric(UNITS.get(config.data.target, ''))}"
+    return "minimize" if monitor_mode(monitor)[1] == "min" else "maximize"
 
 
 class StudySweeper(Sweeper):

@@ -1,0 +1,75 @@
+"""The heading above a table and the caption beneath it."""
+
+from agebench.comparison.groups import count
+from agebench.comparison.numbers import NONE, amount
+from agebench.comparison.tables import Table
+from agebench.metrics.bootstrap import resamples_for
+from agebench.metrics.table import find
+
+BETTER = {
+    "lower": "lower is better",
+    "higher": "higher is better",
+    "nearest to zero": "values nearest to zero are better",
+}
+
+
+def heading(table: Table) -> str:
+    """Return the protocol and the test images of a table."""
+    images = "" if table.images is None else f": {count(table.images, 'test image')}"
+    people = table.rows[0].group.runs[0].told("bootstrap", "groups")
+    over = table.rows[0].group.runs[0].told("bootstrap", "over")
+    whose = f" of {people:,} people" if over == "identity" and isinstance(people, int) else ""
+    return f"{table.protocol}{images}{whose} (split {table.split_sha[:8]})"
+
+
+def caption(table: Table) -> str:
+    """Return how to read a table."""
+    metric = find(table.metric)
+    sentences = [f"Ranked by {metric.name}, {BETTER[metric.better]}.", *_spread(table), *_pairs(table), *_shared(table)]
+    return " ".join(sentences)
+
+
+def _spread(table: Table) -> list[str]:
+    """Say what stands behind ± and in brackets."""
+    sentences = []
+    several = any(len(row.group.runs) > 1 for row in table.rows)
+    if several:
+        sentences.append("Several seeds (n > 1): mean ± standard deviation over seeds.")
+    alone = [row.group for row in table.rows if len(row.group.runs) == 1 and row.group.interval(table.metric)]
+    if alone:
+        about = alone[0].runs[0].told("bootstrap")
+        over = ""
+        if isinstance(about, dict) and isinstance(about.get("groups"), int):
+            units = "people" if about.get("over") == "identity" else "images"
+            resamples = about.get("resamples") or resamples_for(about["groups"])
+            over = f" from {resamples:,} resamples of {about['groups']:,} {units}"
+        sentences.append(f"One seed{' (n = 1)' if several else ''}: 95% bootstrap interval{over}.")
+    return sentences
+
+
+def _pairs(table: Table) -> list[str]:
+    """Say how the difference to the best was computed, and what it does not show."""
+    paired = table.paired
+    if paired is None or not paired.differences:
+        return []
+    compared = count(len(paired.differences), "comparison")
+    return [
+        f"Δ to best: mean difference to the best row over the same test images, averaged over seeds; 95% interval and "
+        f"p-value from {paired.resamples:,} paired bootstrap resamples of {paired.drawn:,} {paired.over}, with Holm's "
+        f"correction for {compared}.",
+        f"They describe the variation over {paired.over}, not over seeds.",
+        "The best row was selected on the same test images, so its result is optimistic.",
+    ]
+
+
+def _shared(table: Table) -> list[str]:
+    """Say what all runs share and therefore has no column."""
+    size = {amount(row.group.average("params", "total")) for row in table.rows}
+    epochs = {amount(row.group.average("epochs")) for row in table.rows}
+    shared = []
+    if len(size) == 1 and size != {NONE}:
+        shared.append(f"{size.pop()} parameters")
+    if len(epochs) == 1 and epochs != {NONE}:
+        epoch = epochs.pop()
+        shared.append(f"{epoch} epoch{'' if epoch == '1' else 's'}")
+    return [f"All runs: {', '.join(shared)}."] if shared else []

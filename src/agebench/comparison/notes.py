@@ -1,0 +1,69 @@
+"""Notes beneath a table: what else differs between runs that are ranked together, and why tables are separate."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from agebench.comparison.groups import Group, count, name_of
+from agebench.metrics.table import find
+from agebench.runs.read import Run, mapping
+
+
+def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
+    """Return a sentence for each fact that makes the groups of a table less comparable, or leaves one without a mean.
+
+    Args:
+        groups: All of the table.
+        metric: That ranks them.
+    """
+    runs = [run for group in groups for run in group.runs]
+    notes = []
+    if any(run.told("data", "val_is_test") for run in runs):
+        notes.append("val is the test part: the best epoch was selected on the test images, so results are optimistic")
+    trained = {str(run.results["data_sha"]) for run in runs if run.results.get("data_sha")}
+    if len(trained) > 1:
+        notes.append(f"not all runs were trained and validated on the same images: data_sha is {_listed(trained)}")
+    for group in groups:
+        if group.diverged:
+            of = count(len(group.runs), "run")
+            notes.append(f"{name_of(group)}: {group.diverged} of {of} diverged (null metrics), so there is no mean")
+        elif not math.isfinite(group.mean(metric)):
+            notes.append(f"{name_of(group)}: not every run has {find(metric).name}")
+    return [*notes, *_environments(runs)]
+
+
+def why_apart(tested: Sequence[tuple[str, str]]) -> str:
+    """Return a sentence about why there are several tables; empty if there is one.
+
+    Args:
+        tested: The protocol and the split_sha of each table.
+    """
+    if len(tested) < 2:
+        return ""
+    protocols = list(dict.fromkeys(protocol for protocol, _ in tested))
+    why = []
+    if len(protocols) > 1:
+        why.append(f"under different protocols ({', '.join(protocols)})")
+    for protocol in protocols:
+        shas = [sha for each, sha in tested if each == protocol]
+        if len(shas) > 1:
+            why.append(f"on different test images ({protocol}: split_sha {', '.join(sha[:8] for sha in shas)})")
+    return f"these runs are not comparable: they were tested {' and '.join(why)}; each has its own table"
+
+
+def _environments(runs: Sequence[Run]) -> list[str]:
+    """Return a sentence if the runs differ in versions, device, threads or code."""
+    versions = dict.fromkeys(name for run in runs for name in mapping(run.results.get("versions")))
+    facts: dict[str, list[Any]] = {name: [run.told("versions", name) for run in runs] for name in versions}
+    facts |= {name: [run.told(name) for run in runs] for name in ("device", "threads", "git")}
+    differing = []
+    for name, values in facts.items():
+        found = {str(value) for value in values if value is not None}
+        if len(found) > 1:
+            differing.append(f"{name} {_listed(found)}")
+    return [f"not all runs have the same environment: {'; '.join(differing)}"] if differing else []
+
+
+def _listed(values: Iterable[str]) -> str:
+    found = sorted(values)
+    return f"{', '.join(found[:-1])} and {found[-1]}" if len(found) <= 4 else f"{', '.join(found[:3])} and others"

@@ -1,0 +1,77 @@
+"""Numbers as the text of a cell: metrics with the digits of their row, p-values, counts."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from agebench.comparison.groups import Group
+from agebench.metrics.bootstrap import Difference
+from agebench.metrics.table import find
+
+NONE = "-"
+Form = Callable[[float], str]
+
+
+def form_of(metric: str, *, unit: str, images: int | None, sign: bool = False) -> Form:
+    """Return the function that writes a value of a metric.
+
+    Args:
+        metric: With or without its part.
+        unit: Of the target, empty for classes.
+        images: How many were tested, None if unknown.
+        sign: Whether to write `+` before positive values.
+    """
+    digits = find(metric).decimals(unit=unit, images=images or 0)
+    return lambda value: f"{value:{'+' if sign else ''}.{digits}f}" if math.isfinite(value) else "n/a"
+
+
+def result(group: Group, metric: str, form: Form) -> str:
+    """Return a group's mean with its standard deviation over seeds or, of one seed, with its interval."""
+    mean = group.mean(metric)
+    if not math.isfinite(mean):
+        return "n/a"
+    std, interval = group.std(metric), group.interval(metric)
+    if std is not None:
+        return f"{form(mean)} ± {form(std)}"
+    return form(mean) if interval is None else f"{form(mean)} {_brackets(interval, form)}"
+
+
+def difference(found: Difference | None, form: Form) -> str:
+    """Return a difference with its interval."""
+    if found is None:
+        return NONE
+    value = form(found.value)
+    return f"{value} {_brackets((found.low, found.high), form)}" if math.isfinite(found.low) else value
+
+
+def p_value(p: float, adjusted: float | None, *, least: float) -> str:
+    """Return a corrected p-value, with `<` if p is the least that the resamples can show: it may be smaller still."""
+    if adjusted is None or not math.isfinite(adjusted):
+        return NONE
+    if p <= least * (1 + 1e-9):
+        return f"< {_up(adjusted)}"
+    return f"{adjusted:.2f}" if adjusted >= 0.095 else f"{adjusted:.2g}"
+
+
+def amount(value: float | None) -> str:
+    """Return a mean of counts or seconds, such as `1,234` or `2.5`."""
+    return NONE if value is None else f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+
+
+def thousands(value: float | None) -> str:
+    """Return three digits and a unit: `1.19 M`."""
+    if value is None:
+        return NONE
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.0f}"
+
+
+def _brackets(bounds: Sequence[float], form: Form) -> str:
+    return f"[{', '.join(form(bound) for bound in bounds)}]"
+
+
+def _up(p: float) -> str:
+    """Return a bound with one digit, or two, rounded up."""
+    digits = max(0, -math.floor(math.log10(p))) + (1 if p >= 0.001 else 0)
+    return f"{math.ceil(p * 10**digits - 1e-3) / 10**digits:g}"

@@ -1,0 +1,128 @@
+"""predictions.csv: the number of each test image whose mean a metric is."""
+
+import csv
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from agebench.metrics.answers import Answers, Array, Images
+from agebench.metrics.compute import rows_of
+from agebench.metrics.table import Metric, find
+from agebench.runs.read import Run
+
+COLUMNS = ["name", "identity", "target", "point"]  # of predictions.csv, before the posterior
+
+
+class NoPairsError(Exception):
+    """Two runs cannot be compared image by image; the message says why."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """One number an image.
+
+    Args:
+        names: Of the images, length N.
+        people: Who is in each, length N; all empty if nobody knows.
+        numbers: Float64, shape (N,).
+    """
+
+    names: list[str]
+    people: list[str]
+    numbers: Array
+
+
+def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
+    """Return the number of each test image whose mean a metric is, from predictions.csv.
+
+    Args:
+        run: A completed run.
+        metric: One whose row in the table of metrics has can_pair.
+        unit: Of the target, empty for classes.
+
+    Raises:
+        NoPairsError: If the file is missing, unreadable, or not that of the figure in results.json.
+    """
+    path, row = run.folder / "predictions.csv", find(metric)
+    # Of classes the point estimate is the likeliest label, all that the accuracy needs.
+    right = row.name == "accuracy" and not unit
+    try:
+        labels, leading, posterior = read_predictions(path, posterior=not (right or row.from_point))
+        names, people, targets, points = (list(column) for column in zip(*leading, strict=True))
+        if right:
+            numbers = np.array([t == p for t, p in zip(targets, points, strict=True)], dtype=np.float64)
+        else:
+            numbers = _per_image(row, _answers(labels, targets, points, posterior=posterior, unit=unit))
+    except FileNotFoundError:
+        raise NoPairsError(f"{run.folder.name} has no predictions.csv") from None
+    except (OSError, ValueError, KeyError, IndexError, csv.Error, DeprecationWarning) as error:
+        raise NoPairsError(f"{run.folder.name} has a predictions.csv that cannot be read") from error
+    reported, mean = run.metrics.get(metric), float(numbers.mean())
+    # The file has six digits of a posterior: two labels may be equally likely in it, on an image or two.
+    share = bool(np.isin(numbers, (0, 1)).all())
+    tolerance = 1e-3 * abs(mean) + (2.0 / len(numbers) if share else 1e-6)
+    if reported is None or not abs(mean - reported) <= tolerance:
+        raise NoPairsError(f"the predictions.csv of {run.folder.name} does not match its results.json")
+    return Numbers(names, people, numbers)
+
+
+def _answers(
+    labels: Sequence[str], targets: Sequence[str], points: Sequence[str], *, posterior: Array, unit: str
+) -> Answers:
+    index = {label: i for i, label in enumerate(labels)}
+    return Answers(
+        posterior=posterior,
+        point=np.array(points if unit else [index[p] for p in points], dtype=np.float64),
+        target=np.array([index[t] for t in targets], dtype=np.int64),
+        values=np.array(label_values(labels, unit)),
+        ordered=bool(unit),
+        unit=unit,
+    )
+
+
+def _per_image(row: Metric, answers: Answers) -> Array:
+    """Return a metric's number of each image, float64, shape (N,).
+
+    Raises:
+        ValueError: If the target does not have the metric.
+    """
+    if row.per_image is None or row not in rows_of(answers):
+        raise ValueError(f"{row.name} is not a metric of this target")
+    return row.per_image(Images(answers)).astype(np.float64)
+
+
+def read_predictions(path: Path, *, posterior: bool) -> tuple[list[str], list[list[str]], Array]:
+    """Return the labels, the COLUMNS of each row, and the posterior, shape (N, R), all zero unless it is asked for."""
+    text = path.read_text(encoding="utf-8-sig")
+    if '"' in text:  # a name with a comma in it
+        rows = list(csv.reader(text.splitlines()))
+        header = rows.pop(0)
+        leading, rest = [row[:4] for row in rows], [",".join(row[4:]) for row in rows]
+    else:
+        lines = text.splitlines()
+        header = lines.pop(0).split(",")
+        cut = [line.split(",", 4) for line in lines]
+        leading, rest = [row[:4] for row in cut], [row[4] for row in cut]
+    labels = [column[2:-1] for column in header if column.startswith("p(")]
+    if header[:4] != COLUMNS or header[4 : 4 + len(labels)] != [f"p({label})" for label in labels] or not rest:
+        raise ValueError("not a predictions.csv")
+    shape = (len(rest), len(labels))
+    if not posterior:
+        return labels, leading, np.broadcast_to(np.zeros(1), shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # how NumPy says that there is more than numbers
+        behind = len(header) - 4 - len(labels)  # the protocol
+        numbers = ",".join(row.rsplit(",", behind)[0] for row in rest) if behind else ",".join(rest)
+        return labels, leading, np.fromstring(numbers, sep=",").reshape(shape)
+
+
+def label_values(labels: Sequence[str], unit: str) -> list[float]:
+    """Return what the labels are worth in the unit, as agebench.data.target has it."""
+    if unit == "years":
+        return [float(label) for label in labels]
+    if unit == "decades":
+        return [float(label.removesuffix("s")) // 10 for label in labels]
+    return [float(i) for i in range(len(labels))]

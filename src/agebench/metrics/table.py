@@ -1,0 +1,222 @@
+"""The table of metrics: one row per metric, and all that the rest of agebench asks about them.
+
+A new metric is a row of METRICS and a function in agebench.metrics.formulas. Its bootstrap interval, ranking, column
+and monitor follow from the row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from agebench.errors import UserError, did_you_mean
+from agebench.metrics import formulas
+from agebench.metrics.formulas import OfImages, OfSums, PerImage
+
+Better = Literal["lower", "higher", "nearest to zero"]
+Mode = Literal["min", "max"]
+
+REACHES = range(11)  # years k of the cumulative score CS@k
+UNITS = {"age": "years", "decade": "decades", "bins": "bins"}  # of the errors by target; classes have none
+TRAINED = ("loss", "accuracy")  # what a run also logs of the train part
+ABSOLUTE = "abs_"  # before the absolute value of a metric that is better the nearer it is to zero
+MANY_IMAGES = 2_000  # test images from which on a fourth decimal is shown
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row of the table. At most one of the three functions is given; none means that the head computes the metric.
+
+    Args:
+        name: As in results.json, less `test/`.
+        better: Which values are better.
+        per_image: Its mean over images is the metric.
+        of_sums: The metric from the sums over a set of images.
+        of_images: The metric from the images themselves.
+        balanced: Whether per_image is averaged within each cell (decade of the true age, or label) and then over the
+            cells that occur. Only for ordered labels.
+        targets: Which targets have the metric; `steps` is every ordered target but ages in years.
+        min_labels: How many labels it needs.
+        in_unit: Whether it is in the target's unit.
+        from_point: Whether per_image needs the point estimates alone, so that the posterior need not be read.
+        headline: Whether it is logged at every epoch and shown after a test.
+        live: Whether it is shown while a run trains.
+        column: Whether `compare` shows it beside another metric: `classes` is only where labels have no order.
+        digits: Decimals shown of a large test; a small test shows three, and an error in years two.
+    """
+
+    name: str
+    better: Better
+    per_image: PerImage | None = None
+    of_sums: OfSums | None = None
+    of_images: OfImages | None = None
+    balanced: bool = False
+    targets: Literal["all", "ordered", "years", "steps"] = "all"
+    min_labels: int = 1
+    in_unit: bool = False
+    from_point: bool = False
+    headline: bool = False
+    live: bool = False
+    column: Literal["always", "classes", "never"] = "always"
+    digits: int = 4
+
+    @property
+    def computed(self) -> bool:
+        """Whether the metric is computed from the answers, and not by the head."""
+        return any((self.per_image, self.of_sums, self.of_images))
+
+    @property
+    def known(self) -> bool:
+        """Whether the table has the metric; runs may have metrics of their own."""
+        return self.name in BY_NAME
+
+    @property
+    def by_head(self) -> bool:
+        """Whether the head computes it: heads, and settings of one head, do not share it."""
+        return self.known and not self.computed
+
+    @property
+    def can_pair(self) -> bool:
+        """Whether two models can be compared on each image: the metric, as it is ranked, is a mean over images."""
+        return self.per_image is not None and not self.balanced and self.better != "nearest to zero"
+
+    @property
+    def mode(self) -> Mode:
+        """`min` or `max`, of the absolute value if values nearest to zero are better."""
+        return "max" if self.better == "higher" else "min"
+
+    def exists(self, *, num_labels: int, ordered: bool, unit: str) -> bool:
+        """Return whether a target with so many labels has the metric."""
+        held = {"all": True, "ordered": ordered, "years": ordered and unit == "years"}
+        held["steps"] = ordered and unit != "years"
+        return held[self.targets] and num_labels >= self.min_labels
+
+    def oriented(self, value: float) -> float:
+        """Return the value that is ranked and drawn: its absolute value if values nearest to zero are better."""
+        return abs(value) if self.better == "nearest to zero" else value
+
+    def cost(self, value: float) -> float:
+        """Return a number that is lower the better a value is."""
+        return -value if self.better == "higher" else self.oriented(value)
+
+    def decimals(self, *, unit: str, images: int) -> int:
+        """Return how many decimals to show.
+
+        Args:
+            unit: Of the target.
+            images: How many were tested.
+        """
+        if self.in_unit and unit == "years":
+            return 2
+        return self.digits if images >= MANY_IMAGES else min(self.digits, 3)
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("loss", "lower", headline=True, live=True, column="never", digits=3),
+    Metric("accuracy", "higher", formulas.right, headline=True, live=True),
+    Metric("top5", "higher", formulas.among_five, min_labels=6),
+    Metric("balanced_accuracy", "higher", of_sums=formulas.mean_recall),
+    Metric("macro_f1", "higher", of_sums=formulas.mean_f1, headline=True, column="classes"),
+    Metric("nll", "lower", formulas.surprise, headline=True, digits=3),
+    Metric("ece", "lower", of_sums=formulas.calibration_error),
+    Metric(
+        "mae",
+        "lower",
+        formulas.absolute_error,
+        targets="ordered",
+        in_unit=True,
+        from_point=True,
+        headline=True,
+        live=True,
+        digits=3,
+    ),
+    Metric("rmse", "lower", of_sums=formulas.root_mean_square, targets="ordered", in_unit=True, digits=3),
+    Metric("median_error", "lower", of_images=formulas.median_error, targets="ordered", in_unit=True, digits=3),
+    Metric(
+        "bias",
+        "nearest to zero",
+        formulas.error,
+        targets="ordered",
+        in_unit=True,
+        from_point=True,
+        headline=True,
+        digits=3,
+    ),
+    *(
+        Metric(f"cs{years}", "higher", formulas.within(years), targets="years", from_point=True, headline=years == 5)
+        for years in REACHES
+    ),
+    Metric("within_1", "higher", formulas.within(1), targets="steps", from_point=True, headline=True),
+    Metric("qwk", "higher", of_sums=formulas.quadratic_kappa, targets="ordered", headline=True),
+    Metric("balanced_mae", "lower", formulas.absolute_error, balanced=True, targets="ordered", in_unit=True, digits=3),
+)
+BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+def find(name: str) -> Metric:
+    """Return the row of a metric, such as `mae` or `test/mae`; of an unknown one a row whose higher values are better.
+
+    Args:
+        name: With or without its part. `val/abs_bias` finds the row of `bias`.
+    """
+    short = name.rpartition("/")[2]
+    return BY_NAME.get(short.removeprefix(ABSOLUTE)) or BY_NAME.get(short) or Metric(short, "higher")
+
+
+def metrics_of(*, num_labels: int, ordered: bool, unit: str) -> list[Metric]:
+    """Return the rows that a target has, in the order of the table."""
+    return [metric for metric in METRICS if metric.exists(num_labels=num_labels, ordered=ordered, unit=unit)]
+
+
+def headline(*, ordered: bool, unit: str) -> list[str]:
+    """Return the names of the metrics that are logged at every epoch and shown after a test, the loss first."""
+    return [metric.name for metric in metrics_of(num_labels=2, ordered=ordered, unit=unit) if metric.headline]
+
+
+def main_metric(unit: str) -> str:
+    """Return the metric that ranks and chooses the best epoch unless another is asked for: MAE for ages in years."""
+    return "mae" if unit == "years" else "accuracy"
+
+
+def live_keys(parts: Sequence[str] = ("train", "val")) -> list[str]:
+    """Return the keys, such as `val/mae`, of what is shown while a run trains."""
+    live = [metric.name for metric in METRICS if metric.live]
+    return [f"{part}/{name}" for part in parts for name in live if part != "train" or name in TRAINED]
+
+
+def monitor_keys(*, ordered: bool, unit: str) -> list[str]:
+    """Return the keys that `monitor` may name, such as `val/mae`."""
+    names = headline(ordered=ordered, unit=unit)
+    absolute = [f"{ABSOLUTE}{name}" for name in names if find(name).better == "nearest to zero"]
+    return [*(f"train/{name}" for name in TRAINED), *(f"val/{name}" for name in (*names, *absolute))]
+
+
+def monitor_mode(key: str) -> tuple[str, Mode]:
+    """Return the logged value to watch for a monitor such as `val/mae`, and whether its best value is `min` or `max`.
+
+    Where nearest to zero is better the value to watch is the absolute one: `val/abs_bias` for `val/bias`.
+
+    Raises:
+        UserError: If the table has no such metric.
+    """
+    part, _, name = key.rpartition("/")
+    if name.removeprefix(ABSOLUTE) not in BY_NAME:
+        raise UserError(
+            f"monitor={key} is not a metric{did_you_mean(name, BY_NAME)}: choose one of {', '.join(BY_NAME)}"
+        )
+    metric = find(name)
+    if metric.better == "nearest to zero":
+        name = f"{ABSOLUTE}{metric.name}"
+    return f"{part}/{name}", metric.mode
+
+
+def absolute_values(scores: dict[str, float]) -> dict[str, float]:
+    """Return what is logged besides a part's metrics so that it can be monitored: `abs_bias` for `bias`."""
+    return {f"{ABSOLUTE}{n}": abs(x) for n, x in scores.items() if find(n).better == "nearest to zero"}
+
+
+def axis_name(key: str, unit: str) -> str:
+    """Return the name of an axis, such as `mae on test (years)`; of a bias the axis is that of its absolute value."""
+    part, _, _ = key.rpartition("/")
+    metric = find(key)
+    absolute = "absolute " if metric.better == "nearest to zero" else ""
+    return f"{absolute}{metric.name} on {part}{f' ({unit})' if unit and metric.in_unit else ''}"

@@ -1,0 +1,170 @@
+"""The table of metrics: that it is complete, which values are better, and what can be monitored or compared."""
+
+import numpy as np
+import pytest
+
+from agebench.errors import UserError
+from agebench.metrics.answers import Answers, Images
+from agebench.metrics.bootstrap import intervals
+from agebench.metrics.compute import summarise
+from agebench.metrics.table import METRICS, find, headline, live_keys, main_metric, monitor_keys, monitor_mode
+
+# Written down by name, apart from the table.
+LOWER = ("loss", "nll", "ece", "mae", "rmse", "median_error", "balanced_mae")
+SHARES = (
+    "accuracy",
+    "top5",
+    "balanced_accuracy",
+    "macro_f1",
+    *(f"cs{years}" for years in range(11)),
+    "within_1",
+    "qwk",
+)
+TARGETS = {"years": (True, "years"), "decades": (True, "decades"), "bins": (True, "bins"), "classes": (False, "")}
+
+
+def drawn(kind: str, labels: int = 7) -> Answers:
+    """Answers about 40 images."""
+    ordered, unit = TARGETS[kind]
+    rng = np.random.default_rng(0)
+    posterior = rng.dirichlet(np.ones(labels), size=40)
+    values = np.arange(18.0, 18 + labels)
+    return Answers(posterior, posterior @ values, rng.integers(0, labels, size=40), values, ordered, unit)
+
+
+def test_the_table_has_each_metric_once() -> None:
+    assert sorted(metric.name for metric in METRICS) == sorted((*LOWER, *SHARES, "bias"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "absent"),
+    [
+        ("years", 7, {"within_1"}),
+        ("decades", 7, {f"cs{years}" for years in range(11)}),
+        ("bins", 5, {"top5", *(f"cs{years}" for years in range(11))}),
+        (
+            "classes",
+            6,
+            {"mae", "rmse", "median_error", "bias", "balanced_mae", "qwk", "within_1", *(f"cs{k}" for k in range(11))},
+        ),
+    ],
+)
+def test_every_row_is_computed_with_an_interval_for_the_targets_that_have_it(kind, labels, absent) -> None:
+    answers = drawn(kind, labels)
+
+    found, bounds = summarise(answers), intervals(answers, resamples=50)
+
+    # The head computes the loss.
+    assert set(found) == {metric.name for metric in METRICS} - absent - {"loss"}
+    assert all(np.isfinite(value) for value in found.values())
+    assert all(np.isfinite(bounds[name]).all() for name in found)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_a_row_has_at_most_one_function_and_only_the_loss_has_none(metric) -> None:
+    functions = [metric.per_image, metric.of_sums, metric.of_images]
+
+    assert sum(function is not None for function in functions) == (metric.name != "loss")
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_only_metrics_of_ordered_labels_are_in_the_unit_balanced_or_computed_from_the_estimate(metric) -> None:
+    special = metric.in_unit or metric.balanced or metric.from_point
+
+    assert not special or metric.targets != "all"
+
+
+def test_a_function_that_needs_the_estimate_alone_does_not_read_the_posterior() -> None:
+    for kind in ("years", "decades"):
+        known = drawn(kind)
+        unread = Answers(np.full((40, 7), np.nan), known.point, known.target, known.values, known.ordered, known.unit)
+        for metric in METRICS:
+            if metric.from_point and metric.exists(num_labels=7, ordered=known.ordered, unit=known.unit):
+                np.testing.assert_array_equal(metric.per_image(Images(unread)), metric.per_image(Images(known)))
+
+
+@pytest.mark.parametrize("name", LOWER)
+@pytest.mark.parametrize("prefix", ["", "test/"])
+def test_less_of_a_loss_or_an_error_is_better(prefix, name) -> None:
+    assert find(f"{prefix}{name}").cost(0.25) < find(f"{prefix}{name}").cost(0.5)
+    assert monitor_mode(f"val/{name}") == (f"val/{name}", "min")
+
+
+@pytest.mark.parametrize("name", SHARES)
+@pytest.mark.parametrize("prefix", ["", "test/"])
+def test_more_of_a_share_or_an_agreement_is_better(prefix, name) -> None:
+    assert find(f"{prefix}{name}").cost(0.5) < find(f"{prefix}{name}").cost(0.25)
+    assert monitor_mode(f"val/{name}") == (f"val/{name}", "max")
+
+
+@pytest.mark.parametrize(("better", "worse"), [(-0.1, 0.2), (0.1, -0.2), (0, -1), (0, 1)])
+def test_the_bias_nearest_to_zero_is_best_whatever_its_sign(better, worse) -> None:
+    assert find("test/bias").cost(better) < find("test/bias").cost(worse)
+
+
+def test_biases_of_opposite_sign_are_equally_good() -> None:
+    assert find("test/bias").cost(-0.5) == find("test/bias").cost(0.5)
+
+
+@pytest.mark.parametrize("key", ["val/bias", "val/abs_bias"])
+def test_a_bias_is_monitored_by_its_absolute_value(key) -> None:
+    assert monitor_mode(key) == ("val/abs_bias", "min")
+
+
+def test_an_unknown_monitor_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UserError, match=r"monitor=val/acuracy is not a metric \(did you mean 'accuracy'\?\)"):
+        monitor_mode("val/acuracy")
+
+
+def test_a_metric_of_somebody_elses_is_better_the_higher_it_is() -> None:
+    found = find("test/their_score")
+
+    assert (found.name, found.known, found.can_pair) == ("their_score", False, False)
+    assert found.cost(0.5) < found.cost(0.25)
+
+
+def test_means_over_images_can_be_paired_but_for_the_bias_which_is_ranked_by_its_absolute_value() -> None:
+    paired = {"accuracy", "top5", "nll", "mae", "within_1", *(f"cs{years}" for years in range(11))}
+
+    assert {metric.name for metric in METRICS if metric.can_pair} == paired
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "images", "digits"),
+    [
+        ("mae", "years", 9_000, 2),
+        ("balanced_mae", "years", 100, 2),
+        ("mae", "decades", 9_000, 3),
+        ("bias", "bins", 100, 3),
+        ("accuracy", "years", 2_000, 4),
+        ("accuracy", "", 1_999, 3),
+        ("nll", "", 9_000, 3),
+        ("loss", "years", 9_000, 3),
+        ("ece", "", 9_000, 4),
+    ],
+)
+def test_shares_of_a_large_test_have_a_fourth_decimal_and_errors_in_years_two(name, unit, images, digits) -> None:
+    assert find(name).decimals(unit=unit, images=images) == digits
+
+
+@pytest.mark.parametrize(
+    ("ordered", "unit", "few"),
+    [
+        (False, "", ["loss", "accuracy", "macro_f1", "nll"]),
+        (True, "years", ["loss", "accuracy", "macro_f1", "nll", "mae", "bias", "cs5", "qwk"]),
+        (True, "bins", ["loss", "accuracy", "macro_f1", "nll", "mae", "bias", "within_1", "qwk"]),
+    ],
+)
+def test_few_metrics_are_logged_at_every_epoch(ordered, unit, few) -> None:
+    assert headline(ordered=ordered, unit=unit) == few
+    absolute = ["val/abs_bias"] if ordered else []
+    logged = ["train/loss", "train/accuracy", *(f"val/{name}" for name in few)]
+    assert monitor_keys(ordered=ordered, unit=unit) == logged + absolute
+
+
+def test_loss_accuracy_and_mae_are_shown_while_a_run_trains() -> None:
+    assert live_keys() == ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/mae"]
+
+
+def test_ages_in_years_are_ranked_by_mae_and_all_else_by_accuracy() -> None:
+    assert [main_metric(unit) for unit in ("years", "decades", "bins", "")] == ["mae", *["accuracy"] * 3]
