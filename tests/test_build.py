@@ -15,6 +15,7 @@ from agebench.data.records import Records
 from agebench.data.target import make_target
 from agebench.errors import UserError
 from agebench.models.mlp import MLP
+from agebench.training import trainer
 
 SMALL = (
     "data=digits",
@@ -163,7 +164,7 @@ def test_the_schedule_follows_the_metric_that_chooses_the_best_epoch(compose_con
 def test_the_callbacks_watch_the_metric_that_chooses_the_best_epoch(compose_config, tmp_path, chosen) -> None:
     config = compose_config(*SMALL, "callbacks.early_stopping.patience=2")
 
-    made = build.build_callbacks(config, tmp_path, monitor=chosen[0], mode=chosen[1])
+    made = trainer.build_callbacks(config, tmp_path, monitor=chosen[0], mode=chosen[1])
 
     watching = {type(each).__name__: (each.monitor, each.mode) for each in made if hasattr(each, "monitor")}
     assert watching == {"ModelCheckpoint": chosen, "EarlyStopping": chosen}
@@ -171,7 +172,7 @@ def test_the_callbacks_watch_the_metric_that_chooses_the_best_epoch(compose_conf
 
 def watching(config, folder) -> dict[str, tuple[str, str]]:
     """Return the metric and the mode of each callback, in a run whose own metric is the accuracy."""
-    made = build.build_callbacks(config, folder, monitor="val/accuracy", mode="max")
+    made = trainer.build_callbacks(config, folder, monitor="val/accuracy", mode="max")
     return {type(each).__name__: (each.monitor, each.mode) for each in made if hasattr(each, "monitor")}
 
 

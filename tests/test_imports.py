@@ -9,7 +9,26 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
-VERBS = {f"agebench.{verb}" for verb in ("train", "evaluate", "predict", "prepare", "audit", "compare", "export")}
+VERBS = ("train", "evaluate", "predict", "prepare", "audit", "compare", "export")
+# A package imports only packages of the lines above its own (and itself).
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors", "public", "text"),
+    ("config", "files"),
+    ("trust",),
+    ("data", "models", "heads", "augment", "metrics", "report"),
+    ("leakage",),
+    ("runs",),
+    ("comparison",),
+    ("lightning_internals", "process"),
+    ("module",),
+    ("build",),
+    ("training", "inference"),
+    ("sweep",),
+    ("cli",),
+    VERBS,
+    ("__main__",),
+)
+LAYER = {package: number for number, layer in enumerate(LAYERS) for package in layer}
 
 
 def module_name(path: Path) -> str:
@@ -52,78 +71,76 @@ def test_the_files_were_read() -> None:
     assert len(inside("agebench.report")) > 5
 
 
-@pytest.mark.parametrize("package", ["data", "models", "heads", "augment"])
-def test_components_know_nothing_of_one_another(package) -> None:
-    allowed = {f"agebench.{package}", "agebench.errors"}
-
-    strangers = {(name, other) for name in inside(f"agebench.{package}") for other in TREE[name]}
-
-    assert {pair for pair in strangers if not belongs(pair[1], allowed)} == set()
+def package(module: str) -> str:
+    """Return the part of a dotted name after `agebench.`; the package itself has none."""
+    return module.partition(".")[2].partition(".")[0]
 
 
-def test_the_module_knows_the_contract_of_heads_and_not_who_builds() -> None:
-    used = TREE["agebench.module"]
+def test_every_package_has_a_layer() -> None:
+    assert {package(name) for name in FILES} - {""} == set(LAYER)
 
-    assert {name for name in used if belongs(name, {"agebench.heads"})} == {"agebench.heads.base"}
-    assert not {
-        name for name in used if belongs(name, {"agebench.build", "agebench.training.fit", "agebench.data"} | VERBS)
+
+def test_imports_run_one_way() -> None:
+    upward = {
+        (name, other)
+        for name, used in TREE.items()
+        for other in used
+        if package(name) and package(other) and package(name) != package(other)
+        if LAYER[package(other)] >= LAYER[package(name)]
     }
 
-
-@pytest.mark.parametrize("leaf", ["agebench.errors", "agebench.data.records"])
-def test_leaves_import_nothing_of_ours(leaf) -> None:
-    assert TREE[leaf] == set()
-
-
-def test_the_report_stands_alone() -> None:
-    used = {other for name in inside("agebench.report") for other in TREE[name]}
-
-    assert {name for name in used if not belongs(name, {"agebench.report", "agebench.errors"})} == set()
-
-
-def test_only_the_builder_names_data_and_models_and_heads() -> None:
-    three = [{"agebench.data"}, {"agebench.models"}, {"agebench.heads"}]
-
-    all_three = [name for name, used in TREE.items() if all(any(belongs(u, part) for u in used) for part in three)]
-
-    assert all_three == ["agebench.build"]
-
-
-def test_nobody_imports_a_verb() -> None:
-    assert {(name, verb) for name, used in TREE.items() for verb in used & VERBS} == set()
-
-
-@pytest.mark.parametrize(("wing", "above"), [("training", {"cli", "sweep"}), ("sweep", {"cli"})])
-def test_a_wing_does_not_import_those_above_it(wing, above) -> None:
-    used = {other for name in inside(f"agebench.{wing}") for other in TREE[name]}
-
-    assert {name for name in used if belongs(name, {f"agebench.{each}" for each in above})} == set()
+    assert upward == set()
 
 
 def test_imports_form_no_circle() -> None:
     graphlib.TopologicalSorter(TREE).prepare()  # raises CycleError
 
 
-def test_help_and_mistakes_load_nothing_heavy() -> None:
-    light = ["agebench.train", "agebench.cli.main", "agebench.cli.help", "agebench.cli.rules", "agebench.runs.identity"]
-    light += ["hydra_plugins.agebench_launcher.launcher"]
-    code = f"import sys, {', '.join(light)}; print(*sys.modules)"
+def test_only_build_names_data_and_models_and_heads() -> None:
+    three = [{"agebench.data"}, {"agebench.models"}, {"agebench.heads"}]
 
+    all_three = {package(n) for n, used in TREE.items() if all(any(belongs(u, part) for u in used) for part in three)}
+
+    assert all_three <= {"build"}
+
+
+def test_the_module_knows_the_contract_of_heads_alone() -> None:
+    heads = {name for name in TREE["agebench.module"] if belongs(name, {"agebench.heads"})}
+
+    assert heads == {"agebench.heads.base"}
+
+
+HEAVY = ("torch", "lightning", "timm", "torchvision", "torchmetrics", "tensorboard")
+DRAWING = ("matplotlib", "sklearn", "scipy", "h5py", "PIL", "numpy", "pandas", "pyarrow", "polars")
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """Return the top-level packages that a process has loaded after importing modules."""
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert set(modules) <= set(loaded)
+    return {name.partition(".")[0] for name in loaded}
 
-    assert "agebench.cli.main" in loaded
-    heavy = {
-        "torch",
-        "lightning",
-        "timm",
-        "torchvision",
-        "torchmetrics",
-        "matplotlib",
-        "sklearn",
-        "scipy",
-        "tensorboard",
-    }
-    assert heavy & {name.partition(".")[0] for name in loaded} == set()
+
+def test_help_and_mistakes_load_nothing_heavy() -> None:
+    light = [f"agebench.{verb}" for verb in VERBS]
+    light += ["agebench.cli.main", "agebench.cli.help", "agebench.cli.messages", "agebench.runs.folder"]
+
+    assert loaded_by(*light) & {*HEAVY, *DRAWING} == set()
+
+
+def test_the_launcher_loads_nothing_heavy() -> None:
+    assert loaded_by("hydra_plugins.agebench_launcher.launcher") & {*HEAVY, "matplotlib", "sklearn", "scipy"} == set()
+
+
+def test_what_audit_prepare_and_compare_need_loads_no_torch() -> None:
+    """Records, target, split, store, plan, readers, leakage, runs, comparison and report."""
+    with_torch = {"agebench.data.datamodule", "agebench.data.loader", "agebench.data.residency"}
+    with_torch |= {"agebench.data.unlabelled"}
+    wings = ("data", "leakage", "runs", "metrics", "comparison", "report")
+    light = [name for name in FILES if package(name) in wings and name not in with_torch]
+
+    assert loaded_by(*light, "agebench.build.data") & set(HEAVY) == set()
 
 
 INTERNALS = "agebench.lightning_internals"

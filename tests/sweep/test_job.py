@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from agebench import build
+from agebench.build import module as build
 from agebench.errors import UserError
 from agebench.sweep import job
 from agebench.sweep.job import Job, check_points, count_gpus, kill_group

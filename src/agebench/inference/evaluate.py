@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agebench.build.data import LOADED, build_planner, pack_plan
-from agebench.build.training import build_trained
+from agebench.build.module import build_trained
 from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.packed import PackedImages

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from agebench.build import training as build
+from agebench.build.module import build_trained
 from agebench.errors import UserError, told
 from agebench.files import atomic_write, write_json
 from agebench.inference.load import read_checkpoint
@@ -60,7 +60,7 @@ def ship(cfg: DictConfig) -> None:
             raise UserError(f"{file} is there already: give another output=, or delete it")
     run_dir = Path(str(cfg.run)).expanduser()
     path, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, read_results(run_dir), trust=cfg.trust)
-    network = Shipped(build.build_trained(trained, stored))
+    network = Shipped(build_trained(trained, stored))
     about = describe(stored["agebench"], trained, weights=str(path))
     shape = about["input"]["shape"][1:]
     try:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from omegaconf import DictConfig
 
-from agebench.build import training as build
+from agebench.build.module import build_trained
 from agebench.data.resize import Resize
 from agebench.data.unlabelled import Unlabelled
 from agebench.errors import UserError
@@ -46,7 +46,7 @@ def predict_images(cfg: DictConfig) -> None:
     set_up_process(seed=trained.seed, matmul_precision=trained.matmul_precision)
     trainer = make_trainer(cfg, trained, devices=1)
     start = time.monotonic()
-    answers: Any = trainer.predict(build.build_trained(trained, stored), images)
+    answers: Any = trainer.predict(build_trained(trained, stored), images)
     seconds = time.monotonic() - start
     if len(images.broken) == len(images.names):
         name, reason = images.names[0], images.broken[0]

@@ -114,7 +114,7 @@ def check_points(context: Context, configs: Sequence[DictConfig]) -> None:
 
 
 def _check_points(nodes: list[dict[str, Any]], line: Connection) -> None:
-    from agebench.build.training import check_parts
+    from agebench.build.module import check_parts
 
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     logging.disable()  # each run logs the same itself

@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from agebench.build.data import build_images
-from agebench.build.training import build_callbacks, build_data, build_module, build_monitor
+from agebench.build.module import build_data, build_module
+from agebench.build.monitor import build_monitor
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import FailedError, UserError
 from agebench.lightning_internals import compile_errors
@@ -37,7 +38,7 @@ from agebench.training.fast_loop import MultiStepModule, can_multi_step
 from agebench.training.hparams import hparams
 from agebench.training.memory import keep_freed_memory
 from agebench.training.tensorboard import RunTensorBoard
-from agebench.training.trainer import make_trainer
+from agebench.training.trainer import build_callbacks, make_trainer
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from omegaconf import DictConfig
 
-from agebench.build.training import build_loggers
+from agebench.build.monitor import watched
 from agebench.errors import UserError
 from agebench.training.callbacks import EpochTable, Progress, Speed
-from agebench.training.checkpoints import AtomicCheckpointIO
+from agebench.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from agebench.training.sweep_progress import SweepProgress
 
 
@@ -65,3 +65,26 @@ def make_trainer(
         cause = error.__cause__ or error
         raise UserError(f"trainer: {str(cause).strip().splitlines()[0]}") from error
     return trainer
+
+
+def build_callbacks(cfg: DictConfig, run_dir: Path, *, monitor: str, mode: str) -> list[Any]:
+    """Return the callbacks of conf/callbacks that are on; `monitor: auto` is the monitored metric."""
+    made: list[Any] = []
+    for name, node in cfg.callbacks.items():
+        if node is None or "_target_" not in node:
+            continue
+        if name == "early_stopping" and node.patience is None:
+            continue
+        changes = watched(node, monitor=monitor, mode=mode)
+        if name == "checkpoint":
+            changes |= {"dirpath": str(run_dir / "checkpoints"), "save_last": False}
+            if node.get("save_last"):  # ours, between two epochs; it must be the first callback
+                made.insert(0, LastCheckpoint(run_dir / "checkpoints" / "last.ckpt"))
+        made.append(instantiate(node, _convert_="all", **changes))
+    return made
+
+
+def build_loggers(cfg: DictConfig, run_dir: Path) -> list[Any]:
+    """Return the loggers of conf/logger; `save_dir: auto` is the run directory."""
+    nodes = [n for n in (cfg.logger or {}).values() if n is not None and "_target_" in n]
+    return [instantiate(n, **({"save_dir": str(run_dir)} if n.get("save_dir") == "auto" else {})) for n in nodes]
