@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from agebench.comparison.groups import Group
-from agebench.metrics.bootstrap import CENTRAL, Difference, draw, group_codes, resamples_for
+from agebench.groups import group_codes
+from agebench.metrics.bootstrap import CENTRAL, Difference, draw, resamples_for
 from agebench.metrics.compute import Answers, Array, per_image
 from agebench.runs.read import Run
 

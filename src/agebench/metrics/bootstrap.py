@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from agebench.groups import group_codes
 from agebench.metrics.compute import Answers, Array, cells, errors, from_sums, is_finite, names, per_image, sums
 
 CENTRAL = (0.025, 0.975)
@@ -16,14 +17,6 @@ AT_ONCE = 1 << 16  # draws that a processor's cache holds
 def resamples_for(count: int) -> int:
     """Return how often G groups are resampled: 10,000 times, and 2,000 times beyond 20,000 groups, to save time."""
     return 10_000 if count <= 20_000 else 2_000
-
-
-def group_codes(groups: Array | None, images: int) -> tuple[Array, int]:
-    """Return the group of each image as a number in [0, G), int64, shape (N,), and G; None is one an image."""
-    if groups is None:
-        return np.arange(images), images
-    found, codes = np.unique(groups, return_inverse=True)
-    return codes.reshape(-1).astype(np.int64), len(found)
 
 
 def draw(count: int, *, resamples: int, seed: int, width: int = 1) -> Iterator[Array]:

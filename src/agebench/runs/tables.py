@@ -1,6 +1,8 @@
 """What a training and a test leave: who was in which part, what was predicted, and how good that was."""
 
 import hashlib
+from collections.abc import Iterator
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,11 @@ import numpy.typing as npt
 
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.split import PARTS, test_sha
+from agebench.groups import group_codes
 from agebench.leakage.audit import leak
 from agebench.leakage.seen_in_training import audit_tested
 from agebench.metrics import breakdown
-from agebench.metrics.bootstrap import group_codes, intervals, resamples_for
+from agebench.metrics.bootstrap import intervals, resamples_for
 from agebench.metrics.compute import is_finite
 from agebench.module import Predictions
 from agebench.runs import identity as run
@@ -22,15 +25,23 @@ SEED = 0  # of the resamples, whatever the run's: intervals of the same answers 
 
 
 def write_split(folder: Path, data: ImageDataModule) -> None:
-    """Write split.csv (who is in which part), and missing.csv and broken.csv if there is need."""
-    people = data.records.columns.get("identity")
-    rows = [
-        (data.records.names[row], part, "" if people is None else people[row], data.target.label_names[label])
-        for part in PARTS
-        for row, label in zip(data.split.part(part), data.target.labels[data.split.part(part)], strict=True)
-    ]
+    """Write split.csv, one row per image of each part, and missing.csv and broken.csv if images are."""
+    rows = chain.from_iterable(_split_rows(data, part) for part in PARTS)
     run.write_csv(folder / "split.csv", ("name", "part", "identity", "label"), rows)
     write_losses(folder, data)
+
+
+def _split_rows(data: ImageDataModule, part: str) -> Iterator[tuple[Any, ...]]:
+    """Return name, part, identity and label of each image of a part."""
+    rows, identities = data.split.part(part), data.records.columns.get("identity")
+    label_names = np.array(data.target.label_names, dtype=object)
+    return zip(
+        data.records.names[rows].tolist(),
+        repeat(part, len(rows)),
+        repeat("", len(rows)) if identities is None else identities[rows].tolist(),
+        label_names[data.target.labels[rows]].tolist(),
+        strict=True,
+    )
 
 
 def write_losses(folder: Path, data: ImageDataModule) -> None:
