@@ -95,7 +95,7 @@ def test_the_protocol_names_data_split_and_target(tmp_path: Path) -> None:
         data.plan()
 
     assert [data.protocol for data, _ in cases] == [expected for _, expected in cases]
-    with pytest.raises(UserError, match="who is in each image"):
+    with pytest.raises(UserError, match="needs the identity in each image"):
         module(tmp_path, Memory(), kfold).plan()
 
 
