@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 VERBS = ("train", "evaluate", "predict", "prepare", "audit", "compare", "export")
 # A package imports only packages of the lines above its own (and itself).
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "public", "text"),
+    ("errors", "public", "text", "groups"),
     ("config", "files"),
     ("trust",),
     ("data", "models", "heads", "augment", "metrics", "report"),

@@ -113,7 +113,7 @@ def test_the_protocol_names_data_split_and_target(tmp_path: Path) -> None:
     protocols = [each.plan().protocol for each, _ in cases]
 
     assert protocols == [expected for _, expected in cases]
-    with pytest.raises(UserError, match="who is in each image"):
+    with pytest.raises(UserError, match="needs the identity in each image"):
         planner(Memory(), kfold).plan()
 
 

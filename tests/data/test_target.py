@@ -18,16 +18,16 @@ def pets() -> Records:
     return Records(np.array(["a", "b", "c"]), {"class": np.array([2, 0, 2])}, ("cat", "cow", "dog"))
 
 
-def test_classes_keep_their_codes_and_names_and_have_no_order() -> None:
+def test_classes_keep_their_codes_and_names_and_are_not_ordered() -> None:
     target = make_target(pets(), "class")
 
     assert target.labels.tolist() == [2, 0, 2]
-    assert target.label_names == ("cat", "cow", "dog")  # no image of a cow, and it keeps its place
+    assert target.label_names == ("cat", "cow", "dog")  # no image shows a cow, but the class keeps its index
     assert target.values.tolist() == [0.0, 1.0, 2.0]
     assert (target.ordered, target.unit, target.num_labels) == (False, "", 3)
 
 
-def test_decades_start_at_the_youngest_and_hold_the_empty_ones_between() -> None:
+def test_decades_start_at_the_youngest_and_include_empty_ones() -> None:
     target = make_target(people(19, 20, 29, 62, 14), "decade")
 
     assert target.labels.tolist() == [0, 1, 1, 5, 0]
@@ -36,7 +36,7 @@ def test_decades_start_at_the_youngest_and_hold_the_empty_ones_between() -> None
     assert (target.ordered, target.unit, target.num_labels) == (True, "decades", 6)
 
 
-def test_ages_get_a_label_a_year_gaps_included() -> None:
+def test_ages_have_one_label_per_year_including_gaps() -> None:
     target = make_target(people(17, 14, 20), "age")
 
     assert target.labels.tolist() == [3, 0, 6]
@@ -46,7 +46,7 @@ def test_ages_get_a_label_a_year_gaps_included() -> None:
 
 
 @pytest.mark.parametrize("name", ["age", "decade"])
-def test_the_value_of_a_label_is_the_age_it_was_made_from(name: str) -> None:
+def test_the_value_of_a_label_is_its_age(name: str) -> None:
     ages = np.arange(3, 105)
 
     target = make_target(people(*ages), name)
@@ -55,7 +55,7 @@ def test_the_value_of_a_label_is_the_age_it_was_made_from(name: str) -> None:
     np.testing.assert_array_equal(target.values[target.labels], ages // step)
 
 
-def test_a_bin_holds_its_lower_edge_and_not_its_upper_one() -> None:
+def test_a_bin_includes_its_lower_edge_and_not_its_upper_one() -> None:
     target = make_target(people(17, 18, 29, 30, 44, 45, 80), "bins", bins=[18, 30, 45])
 
     assert target.labels.tolist() == [0, 1, 1, 2, 2, 3, 3]
@@ -64,20 +64,20 @@ def test_a_bin_holds_its_lower_edge_and_not_its_upper_one() -> None:
     assert (target.ordered, target.unit) == (True, "bins")
 
 
-def test_bins_without_an_image_keep_their_place() -> None:
+def test_bins_without_an_image_keep_their_index() -> None:
     target = make_target(people(50), "bins", bins=[18, 30])
 
     assert target.labels.tolist() == [2]
     assert target.num_labels == 3
 
 
-def test_a_bin_of_one_year_is_called_by_it() -> None:
+def test_a_bin_of_one_year_is_named_after_it() -> None:
     target = make_target(people(18, 19), "bins", bins=[18, 19, 65])
 
     assert target.label_names == ("<18", "18", "19-64", "65+")
 
 
-def test_labels_of_unsigned_bytes_come_out_as_int64() -> None:
+def test_ages_in_unsigned_bytes_give_labels_in_int64() -> None:
     records = people(14, 62)
 
     kinds = {name: make_target(records, name, bins=[18]).labels.dtype for name in ("decade", "age", "bins")}
@@ -85,23 +85,23 @@ def test_labels_of_unsigned_bytes_come_out_as_int64() -> None:
     assert set(kinds.values()) == {np.dtype(np.int64)}
 
 
-def test_every_target_of_ages_is_ordered() -> None:
+def test_each_target_of_ages_is_ordered() -> None:
     assert all(make_target(people(20), name, bins=[18]).ordered for name in TARGETS[1:])
 
 
 @pytest.mark.parametrize("bins", [None, [], [30, 18], [18, 18], [18, float("nan")], ["young"], 18, [[18, 30]]])
-def test_bins_that_are_not_ascending_years_are_refused(bins: Any) -> None:
+def test_bins_that_are_not_ascending_years_raise(bins: Any) -> None:
     with pytest.raises(UserError, match=r"ascending edges in years.*data\.bins=\[18,30,45,60\]"):
         make_target(people(20), "bins", bins=bins)
 
 
-def test_a_target_without_its_labels_names_one_that_works() -> None:
+def test_a_target_without_its_labels_raises_and_names_a_target_that_works() -> None:
     with pytest.raises(UserError, match=r"data\.target=age needs age labels.*use data\.target=class"):
         make_target(pets(), "age")
     with pytest.raises(UserError, match=r"data\.target=class needs class labels.*use data\.target=decade"):
         make_target(people(20), "class")
 
 
-def test_an_unknown_target_is_answered_with_the_choices() -> None:
+def test_an_unknown_target_raises_with_the_choices() -> None:
     with pytest.raises(UserError, match=r"data\.target=gender.*class, decade, age, bins"):
         make_target(people(20), "gender")

@@ -127,7 +127,7 @@ def test_evaluate_takes_the_runs_own_data_for_another_split_of_it(command, leaky
     command("evaluate", "run=../run", "accelerator=cpu", "data=table", "data/split=random", "hydra.run.dir=own")
 
     assert end.value.code == 2
-    assert "20 of the 20 test images show people (2 of them) whom the model was trained on" in told
+    assert "20 of the 20 test images show people (2 of them) that the model was trained on" in told
     assert results(tmp_path / "faces" / "allowed")["protocol"] == "table/column/age"
     assert results(tmp_path / "faces" / "own")["split_sha"] == results(leaky)["split_sha"]
     assert results(tmp_path / "faces" / "own")["metrics"] == pytest.approx(results(leaky)["metrics"], abs=1e-4)
@@ -175,7 +175,7 @@ def test_evaluate_refuses_people_of_train_until_it_is_told_to_go_on(command, lea
     command(*line, "allow_leak=true", "hydra.run.dir=allowed")
 
     assert end.value.code == 2
-    assert "20 of the 20 test images show people (2 of them) whom the model was trained on" in told
+    assert "20 of the 20 test images show people (2 of them) that the model was trained on" in told
     assert "allow_leak=true" in told
     assert not (tmp_path / "refused" / "results.json").exists()
     found = results(tmp_path / "allowed")
@@ -234,8 +234,10 @@ def test_images_of_another_data_set_that_are_called_as_those_of_train_are_told(c
         tested = [row["name"] for row in csv.DictReader(lines)]
     called = sum(name in trained for name in tested)
     told = capsys.readouterr().err
-    assert f"{called} of the {len(tested)} test images are called as images that the model was trained on" in told
-    assert "nothing says whether these images, or who is in them" in told
+    assert (
+        f"{called} of the {len(tested)} test images have the file names of images that the model was trained on" in told
+    )
+    assert "unknown whether the run was trained on these images or on their identities" in told
     assert results(tmp_path / "out")["leak_checked"] is False
 
 

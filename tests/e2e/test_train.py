@@ -172,7 +172,7 @@ def test_a_sweep_with_its_flag_in_the_middle_runs_every_point_in_a_folder_of_its
     [
         ("head=softmax,binary", "a question with two labels, and this target has 10"),
         ("head=softmax,coral", "needs labels with an order"),
-        ("data/split=random,identity", "needs to know who is in each image"),
+        ("data/split=random,identity", "needs the identity in each image"),
         ("head._target_=agebench.heads.Softmax,mine.Head", "head._target_=mine.Head cannot be imported"),
         ("launcher.jobs=0 seed=0,1", "launcher.jobs must be auto, or a whole number of 1 or more, got 0"),
     ],
@@ -217,7 +217,7 @@ def test_a_wrong_value_in_any_point_stops_the_sweep_before_the_first(command, tm
         (("-m", "data=digits", "sweep=x,y"), "sweep names one folder for all points"),
         (("-m", "data=cacd,digits"), "no CACD images under"),
         (("data=digits", "model=mlp", "model.pretrained=true"), "no published weights"),
-        (("data=digits", "data/split=identity"), "who is in each image"),
+        (("data=digits", "data/split=identity"), "needs the identity in each image"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence_with_exit_code_2(command, capsys, arguments, sentence):

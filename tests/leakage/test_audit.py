@@ -1,4 +1,4 @@
-"""What a split leaks: worked by hand, counted in plain loops, and on CACD's own metadata."""
+"""Leakage of a split: counted manually, in plain loops, and on CACD's own metadata."""
 
 import json
 from collections import Counter, defaultdict
@@ -23,7 +23,7 @@ TEST = [("ann", 22), ("bob", 40), ("dan", 33), ("ann", 25)]
 
 
 def family(*, known: bool = True) -> tuple[Records, Split]:
-    """Return the people above, train first."""
+    """Return the images above, train first."""
     people, ages = zip(*TRAIN, *VAL, *TEST, strict=True)
     columns = {"age": np.array(ages), "identity": np.array(people)}
     names = np.array([f"{i}.jpg" for i in range(len(ages))])
@@ -32,7 +32,7 @@ def family(*, known: bool = True) -> tuple[Records, Split]:
 
 
 def count_plainly(records: Records, target: Target, split: Split) -> dict[str, Any]:
-    """Do in loops over images what the audit does with sorted arrays."""
+    """Compute in loops over images what the audit computes with sorted arrays."""
     who, labels = records.columns["identity"].tolist(), target.labels.tolist()
     values = [float(target.values[label]) for label in labels]
     own_values, own_labels = defaultdict(list), defaultdict(list)
@@ -80,12 +80,12 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert found.keys() == expected.keys()
 
 
-def test_a_family_is_audited_as_by_hand() -> None:
+def test_the_audit_of_a_family_has_the_results_counted_manually() -> None:
     records, split = family()
 
     found = audit(records, make_target(records, "age"), split)
 
-    # ann's median is 22 and bob's 45, everybody's 30; ann is mostly 22, bob (a tie) 40, everybody 22.
+    # Medians: ann 22, bob 45, all of train 30. Most common labels: ann 22, bob (a tie) 40, all of train 22.
     assert found == {
         "splits": {
             "train": {"images": 7, "identities": 3, "labels": 6},
@@ -104,16 +104,16 @@ def test_a_family_is_audited_as_by_hand() -> None:
     }
 
 
-def test_errors_are_counted_in_the_targets_unit() -> None:
+def test_errors_are_in_the_unit_of_the_target() -> None:
     records, split = family()
 
     found = audit(records, make_target(records, "decade"), split)
 
-    # Decades of train: 2 2 2 3 | 4 5 | 6; ann's median 2, bob's 4.5, everybody's 3. Test: 2, 4, 3, 2.
+    # Decades of train: 2 2 2 3 | 4 5 | 6. Medians: ann 2, bob 4.5, all of train 3. Test: 2, 4, 3, 2.
     assert (found["lookup_mae"], found["median_mae"], found["unit"]) == ((0 + 0.5 + 0 + 0) / 4, 3 / 4, "decades")
 
 
-def test_what_was_found_is_plain_json() -> None:
+def test_the_result_is_plain_json() -> None:
     records, split = family()
     found = audit(records, make_target(records, "age"), split)
 
@@ -125,7 +125,7 @@ def test_what_was_found_is_plain_json() -> None:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", ["class", "age", "decade", "bins"])
 @pytest.mark.parametrize("spelled", [True, False], ids=["names", "numbers"])
-def test_sorting_finds_what_loops_find(name, seed, spelled) -> None:
+def test_the_audit_has_the_results_of_plain_loops(name, seed, spelled) -> None:
     rng = np.random.default_rng(seed)
     people, ages = rng.integers(0, 60, 500), rng.integers(18, 71, 500)
     identity = np.array([f"person {p}" for p in people]) if spelled else people * 1000 - 7
@@ -139,7 +139,7 @@ def test_sorting_finds_what_loops_find(name, seed, spelled) -> None:
     assert_same(found, count_plainly(records, target, Split("drawn", train, val, test)))
 
 
-def test_without_identities_only_the_baselines_are_known() -> None:
+def test_without_identities_only_the_baselines_have_results() -> None:
     records, split = family(known=False)
     with_them, _ = family()
 
@@ -154,7 +154,7 @@ def test_without_identities_only_the_baselines_are_known() -> None:
     assert leak(found) is None
 
 
-def test_a_lecture_that_validates_on_its_test_has_one_set_of_shares() -> None:
+def test_val_and_test_have_equal_shares_if_val_is_test() -> None:
     records, split = family()
 
     found = audit(
@@ -165,15 +165,15 @@ def test_a_lecture_that_validates_on_its_test_has_one_set_of_shares() -> None:
     assert found["val_identity_in_train"] == found["test_identity_in_train"] == 0.75
 
 
-def test_a_leak_is_told_with_both_figures() -> None:
+def test_the_verdict_on_a_leak_has_the_metrics_of_lookup_and_baseline() -> None:
     records, split = family()
 
     found = audit(records, make_target(records, "age"), split)
 
     assert verdict(found) == (
         "leaks: 75.0% of the test images are of an identity that is in train, 50.0% even with the same label, and "
-        "whoever looks that identity up and never sees a pixel scores MAE 2.75 years (the median of train: 6.50), so a "
-        "test figure near 2.75 is no skill"
+        "an identity lookup, which sees no pixel, scores MAE 2.75 years (the median of train: 6.50), so a test metric "
+        "near 2.75 shows no skill"
     )
     assert leak(found) == {
         "test_identity_in_train": 0.75,
@@ -186,7 +186,7 @@ def test_a_leak_is_told_with_both_figures() -> None:
     }
 
 
-def test_decades_are_told_by_error_and_by_accuracy() -> None:
+def test_the_verdict_on_decades_has_mae_and_accuracy() -> None:
     records, split = family()
 
     sentence = verdict(audit(records, make_target(records, "decade"), split))
@@ -196,7 +196,7 @@ def test_decades_are_told_by_error_and_by_accuracy() -> None:
     )
 
 
-def test_classes_are_told_by_accuracy_alone() -> None:
+def test_the_verdict_on_classes_has_only_accuracy() -> None:
     identity = np.array([*"aabb", *"ab", *"ab"])
     labels = np.array([0, 0, 1, 1, 0, 1, 0, 1])
     records = Records(np.arange(8).astype(str), {"class": labels, "identity": identity}, ("x", "y"))
@@ -206,11 +206,11 @@ def test_classes_are_told_by_accuracy_alone() -> None:
 
     assert (found["lookup_mae"], found["median_mae"], found["unit"]) == (None, None, "")
     assert verdict(found).endswith(
-        "a pixel scores accuracy 1.000 (the most common label: 0.500), so a test figure near 1.000 is no skill"
+        "no pixel, scores accuracy 1.000 (the most common label: 0.500), so a test metric near 1.000 shows no skill"
     )
 
 
-def test_nobody_on_both_sides_is_clean() -> None:
+def test_a_split_without_shared_identities_is_clean() -> None:
     records, split = family()
     apart = Split("apart", split.train, np.array([8]), np.array([11]))
 
@@ -221,17 +221,17 @@ def test_nobody_on_both_sides_is_clean() -> None:
     assert leak(found) is None
 
 
-def test_a_clean_test_beside_a_val_that_is_not_is_told() -> None:
+def test_the_verdict_names_a_val_part_that_leaks_beside_a_clean_test() -> None:
     records, split = family()
 
     sentence = verdict(
         audit(records, make_target(records, "age"), Split("apart", split.train, split.val, np.array([11])))
     )
 
-    assert sentence.endswith("; but 50.0% of the val images are of one that is, so val looks better than test")
+    assert sentence.endswith("; but 50.0% of the val images show one that is, so val looks better than test")
 
 
-def test_shared_identities_that_tell_nothing_of_the_label_are_no_alarm() -> None:
+def test_shared_identities_that_do_not_predict_the_label_are_not_called_a_leak() -> None:
     rng = np.random.default_rng(0)
     columns = {"class": rng.integers(0, 5, 3000), "identity": rng.integers(0, 10, 3000)}
     records = Records(np.arange(3000).astype(str), columns, tuple("abcde"))
@@ -240,13 +240,13 @@ def test_shared_identities_that_tell_nothing_of_the_label_are_no_alarm() -> None
     found = audit(records, target, splits.random(records, target.labels))
 
     assert found["test_identity_in_train"] == 1
-    assert verdict(found).startswith("shares identities, but knowing them helps little: 100% of the test images")
+    assert verdict(found).startswith("shares identities, but an identity lookup helps little: 100% of the test images")
     assert leak(found) is not None
 
 
 @pytest.mark.data
 @pytest.mark.parametrize("protocol", ["official", "train80", "identity", "kfold"])
-def test_cacds_honest_protocols_are_clean(test_data, protocol) -> None:
+def test_cacds_protocols_by_identity_are_clean(test_data, protocol) -> None:
     records = CACD(str(test_data / "cacd")).records()
     target = make_target(records, "decade")
 
@@ -260,7 +260,7 @@ def test_cacds_honest_protocols_are_clean(test_data, protocol) -> None:
 
 
 @pytest.mark.data
-def test_cacds_random_split_gives_the_age_away(test_data: Path) -> None:
+def test_cacds_random_split_leaks_the_age(test_data: Path) -> None:
     records = CACD(str(test_data / "cacd")).records()
     target = make_target(records, "age")
     split = splits.random(records, target.labels)
@@ -268,7 +268,7 @@ def test_cacds_random_split_gives_the_age_away(test_data: Path) -> None:
     found = audit(records, target, split)
 
     assert_same(found, count_plainly(records, target, split))
-    # Everybody was photographed in ten years running: who knows the middle is off by 2.5 years on average.
+    # Each person has images of ten consecutive years: the mean distance to their median is 2.5 years.
     assert found["lookup_mae"] == pytest.approx(2.5, abs=0.1)
     assert found["median_mae"] == pytest.approx(10, abs=0.1)
     assert found["test_identity_in_train"] > 0.999
@@ -276,7 +276,7 @@ def test_cacds_random_split_gives_the_age_away(test_data: Path) -> None:
 
 
 @pytest.mark.data
-def test_a_page_is_the_identity_of_hiragana(test_data: Path) -> None:
+def test_the_identities_of_hiragana_are_pages(test_data: Path) -> None:
     records = Hiragana73(str(test_data / "hiragana73_sample"), download=False).records()
     target = make_target(records, "class")
     split = splits.random(records, target.labels)
@@ -287,3 +287,25 @@ def test_a_page_is_the_identity_of_hiragana(test_data: Path) -> None:
     assert 0 < found["test_identity_in_train"] < 1
     pages = {Path(name).stem.partition("_")[2] for name in records.names[split.test].tolist()}
     assert found["splits"]["test"]["identities"] == len(pages)
+
+
+def test_images_of_unknown_identity_are_not_the_same_person() -> None:
+    ages = np.array([20, 60, 30, 20, 60, 30])
+    records = Records(np.arange(6).astype(str), {"age": ages, "identity": np.array(["", "", "bo", "", "bo", ""])})
+
+    found = audit(records, make_target(records, "age"), Split("hand", np.arange(3), np.array([3]), np.array([4, 5])))
+
+    assert [found["splits"][part]["identities"] for part in PARTS] == [3, 1, 2]
+    assert found["test_identity_in_train"] == 0.5
+    assert found["val_identity_in_train"] == 0
+    assert found["lookup_mae"] == (30 + 0) / 2  # bo's only train age is 30, which is also the median of train
+
+
+def test_with_all_identities_unknown_the_audit_cannot_tell() -> None:
+    records, split = family()
+    unknown = Records(records.names, {**records.columns, "identity": np.full(len(records), "")})
+
+    found = audit(unknown, make_target(unknown, "age"), split)
+
+    assert verdict(found).startswith("cannot tell: ")
+    assert found["splits"]["test"]["identities"] is None

@@ -1,4 +1,4 @@
-"""Who may not be tested on a model, worked out by hand on a few images."""
+"""Images and identities seen in training, counted manually for a few images."""
 
 import logging
 from pathlib import Path
@@ -23,7 +23,7 @@ TRAINED = {
 
 
 def data_of(names: list[str], people: list[str] | None, ages: list[int]) -> Any:
-    """Return data with images in test alone, beside one of 20 and one of 50 years, so that labels are 20 to 50."""
+    """Return data with the given test images, one train image of age 20 and one val image of age 50."""
     columns: dict[str, Any] = {"age": np.array([20, 50, *ages])}
     if people is not None:
         columns["identity"] = np.array(["x", "y", *people])
@@ -32,14 +32,14 @@ def data_of(names: list[str], people: list[str] | None, ages: list[int]) -> Any:
     return SimpleNamespace(records=records, split=split, target=make_target(records, "age"))
 
 
-def test_people_of_train_are_refused_and_counted() -> None:
+def test_people_of_train_raise_with_their_number() -> None:
     data = data_of(["6.jpg", "7.jpg", "8.jpg", "9.jpg"], ["ann", "ann", "bo", "ed"], [20, 26, 33, 40])
 
-    with pytest.raises(UserError, match=r"3 of the 4 test images show people \(2 of them\) whom the model was trained"):
+    with pytest.raises(UserError, match=r"3 of the 4 test images show people \(2 of them\) that the model was trained"):
         leaks.check_people(TRAINED, data, same_data=True, allow=False)
 
 
-def test_with_leave_the_lookup_is_worked_out_from_the_runs_own_train_part(caplog: pytest.LogCaptureFixture) -> None:
+def test_with_allow_the_lookup_uses_the_runs_own_train_part(caplog: pytest.LogCaptureFixture) -> None:
     data = data_of(["6.jpg", "7.jpg", "8.jpg", "9.jpg"], ["ann", "ann", "bo", "ed"], [20, 26, 33, 40])
 
     with caplog.at_level(logging.WARNING):
@@ -47,7 +47,7 @@ def test_with_leave_the_lookup_is_worked_out_from_the_runs_own_train_part(caplog
 
     assert found is not None
     assert (found["images"], found["identities"]) == (3, 2)
-    # Ann's median is 22, Bo's 30, and everybody's, which Ed gets, 24.
+    # The median is 22 for ann, 30 for bo, and 24 for all of train, which is the prediction for ed.
     assert found["lookup_mae"] == pytest.approx((2 + 4 + 3 + 16) / 4)
     assert found["median_mae"] == pytest.approx((4 + 2 + 9 + 16) / 4)
     assert found["test_identity_in_train"] == 0.75
@@ -55,7 +55,7 @@ def test_with_leave_the_lookup_is_worked_out_from_the_runs_own_train_part(caplog
     assert "3 of the 4 test images show people (2 of them)" in caplog.text
 
 
-def test_people_of_val_are_told_of_and_not_refused(caplog: pytest.LogCaptureFixture) -> None:
+def test_people_of_val_cause_only_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     data = data_of(["6.jpg", "7.jpg"], ["cy", "di"], [40, 50])
 
     with caplog.at_level(logging.WARNING):
@@ -63,10 +63,10 @@ def test_people_of_val_are_told_of_and_not_refused(caplog: pytest.LogCaptureFixt
 
     assert found is None
     assert "1 of the 2 test images" in caplog.text
-    assert "the val part that chose the run's epoch" in caplog.text
+    assert "the val part that selected the run's epoch" in caplog.text
 
 
-def test_strangers_pass_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+def test_people_outside_train_and_val_cause_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     data = data_of(["6.jpg", "7.jpg"], ["di", ""], [40, 50])
     trained = {**TRAINED, "identity": np.array(["ann", "", "bo", "cy", "di"])}
 
@@ -78,7 +78,7 @@ def test_strangers_pass_without_a_word(caplog: pytest.LogCaptureFixture) -> None
 
 
 @pytest.mark.parametrize("people", [None, ["ed", "flo"]])
-def test_the_very_images_of_train_are_refused_whoever_is_in_them(people: list[str] | None) -> None:
+def test_images_of_train_raise_with_any_identity(people: list[str] | None) -> None:
     data = data_of(["2.jpg", "7.jpg"], people, [24, 50])
 
     with pytest.raises(UserError, match="1 of the 2 test images are images that the model was trained on"):
@@ -90,7 +90,7 @@ def test_the_very_images_of_train_are_refused_whoever_is_in_them(people: list[st
     assert leaks.tell_leak(found) == "for comparison: 1 of the test images are images that the model was trained on"
 
 
-def test_images_of_unknown_people_are_not_images_of_one_person() -> None:
+def test_images_of_unknown_identity_do_not_match_each_other() -> None:
     trained = {**TRAINED, "identity": np.array(["", "", "bo", "cy", "di"])}
     data = data_of(["6.jpg", "7.jpg", "8.jpg", "9.jpg"], ["", "", "bo", "ed"], [20, 26, 33, 40])
 
@@ -101,11 +101,11 @@ def test_images_of_unknown_people_are_not_images_of_one_person() -> None:
     assert found is not None
     assert (found["images"], found["identities"]) == (1, 1)
     assert found["test_identity_in_train"] == 0.25
-    # Bo's median is 30; all others get everybody's, which is 24.
+    # The median is 30 for bo, and 24 for all of train, which is the prediction for the others.
     assert found["lookup_mae"] == pytest.approx((4 + 2 + 3 + 16) / 4)
 
 
-def test_the_leak_of_a_runs_own_test_images_counts_no_unknown_person() -> None:
+def test_unknown_identities_do_not_count_as_a_leak_of_the_runs_own_test() -> None:
     trained = {**TRAINED, "identity": np.array(["", "ann", "bo", "", ""])}
     unknown, known = data_of(["5.jpg"], [""], [50]), data_of(["5.jpg"], ["bo"], [50])
 
@@ -113,8 +113,8 @@ def test_the_leak_of_a_runs_own_test_images_counts_no_unknown_person() -> None:
     assert leaks.own_leak(trained, known)["lookup_mae"] == 20
 
 
-def test_an_audit_counts_the_tested_rows_of_the_test_part_alone() -> None:
-    # Train is one image of x at 20, so the lookup and its fallback both say 20.
+def test_an_audit_counts_only_the_given_rows_of_test() -> None:
+    # Train is one image of x at age 20, so the lookup and its fallback both predict 20.
     data = data_of(["6.jpg", "7.jpg", "8.jpg", "9.jpg"], ["ed", "x", "flo", "x"], [30, 23, 40, 50])
 
     found = leaks.audit_tested(data, np.array([1, 2]))
@@ -124,14 +124,14 @@ def test_an_audit_counts_the_tested_rows_of_the_test_part_alone() -> None:
     assert found["lookup_mae"] == pytest.approx((3 + 20) / 2)
 
 
-def test_names_of_images_mean_nothing_in_another_data_set() -> None:
+def test_image_names_of_another_data_set_do_not_match() -> None:
     data = data_of(["1.jpg", "2.jpg"], None, [20, 24])
 
     assert leaks.check_people(TRAINED, data, same_data=False, allow=False) is None
 
 
 @pytest.mark.parametrize(("there", "same", "refused"), [("7", True, True), ("7", False, False)])
-def test_a_bare_number_is_a_person_in_its_own_data_set_alone(there: str, same: bool, refused: bool) -> None:
+def test_a_number_is_an_identity_only_in_its_own_data_set(there: str, same: bool, refused: bool) -> None:
     trained = {**TRAINED, "identity": np.array(["7", "7", "8", "9", "10"])}
     data = data_of(["6.jpg"], [there], [20])
 
@@ -140,7 +140,7 @@ def test_a_bare_number_is_a_person_in_its_own_data_set_alone(there: str, same: b
     assert (found is not None) == refused
 
 
-def test_a_name_is_a_person_in_every_data_set_however_it_is_spelled() -> None:
+def test_a_name_is_an_identity_in_each_data_set_in_any_spelling() -> None:
     trained = {**TRAINED, "identity": np.array(["Zo\u00eb_Bell", "Zo\u00eb_Bell", "bo", "cy", "di"])}
     data = data_of(["6.jpg"], ["zoe\u0308 bell"], [20])
 
@@ -150,15 +150,15 @@ def test_a_name_is_a_person_in_every_data_set_however_it_is_spelled() -> None:
     assert (found["images"], found["identities"], found["lookup_mae"]) == (1, 1, 2.0)
 
 
-def test_identities_that_are_no_people_are_not_called_so() -> None:
+def test_identities_of_classes_are_not_called_people() -> None:
     data = data_of(["6.jpg"], ["ann"], [20])
     data.target = make_target(Records(np.array(list("abc")), {"class": np.zeros(3, int)}, ("20",)), "class")
 
-    with pytest.raises(UserError, match=r"1 of the 1 test images are of identities \(1 of them\) that the model was"):
+    with pytest.raises(UserError, match=r"1 of the 1 test images show identities \(1 of them\) that the model was"):
         leaks.check_people(TRAINED, data, same_data=True, allow=False)
 
 
-def test_the_runs_own_test_images_are_known_by_their_names() -> None:
+def test_the_runs_own_test_images_are_recognized_by_name() -> None:
     own, fewer = data_of(["5.jpg"], ["di"], [50]), data_of(["4.jpg"], ["di"], [50])
 
     assert leaks.is_own_test(TRAINED, own, same_data=True)
@@ -167,14 +167,14 @@ def test_the_runs_own_test_images_are_known_by_their_names() -> None:
 
 
 @pytest.mark.parametrize("text", [None, "name,part\n1,train\n", "name,part,identity,label\n\xff"])
-def test_a_split_that_cannot_be_read_is_none(tmp_path: Path, text: str | None) -> None:
+def test_an_unreadable_split_csv_is_none(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "split.csv").write_bytes(text.encode("latin-1"))
 
     assert leaks.read_split(tmp_path) is None
 
 
-def test_the_figures_of_a_leak_are_those_that_say_something() -> None:
+def test_a_leak_names_the_metrics_of_its_unit() -> None:
     found = {
         "test_identity_in_train": 1.0,
         "lookup_mae": 2.708,

@@ -17,8 +17,9 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
+from agebench.groups import group_codes
 from agebench.metrics.answers import Answers
-from agebench.metrics.bootstrap import draw, group_codes, intervals, paired_difference, resamples_for
+from agebench.metrics.bootstrap import draw, intervals, paired_difference, resamples_for
 from agebench.metrics.compute import summarise
 
 AGES = np.arange(18.0, 26.0)
@@ -295,3 +296,13 @@ def test_differences_of_one_person_or_of_what_is_no_number_have_no_interval() ->
 def test_models_tested_on_different_images_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="same shape"):
         paired_difference(np.ones(1), np.ones(2))
+
+
+def test_images_of_unknown_identity_are_resampled_one_by_one() -> None:
+    numbers = np.random.default_rng(0).normal(size=40)
+    unknown, own = np.full(40, ""), np.arange(40)
+
+    bounds = [paired_difference(numbers, np.zeros(40), groups) for groups in (unknown, own)]
+
+    assert bounds[0] == bounds[1]
+    assert bounds[0].low < numbers.mean() < bounds[0].high

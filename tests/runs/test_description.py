@@ -10,7 +10,7 @@ import pytest
 from agebench.files import write_json
 from agebench.metrics.predictions import Predictions
 from agebench.runs.description import describe_test
-from agebench.runs.tables import write_breakdown
+from agebench.runs.tables import write_breakdown, write_split
 
 PEOPLE = np.array(["a", "a", "b", "b", "c", "c"])
 
@@ -102,3 +102,31 @@ def test_a_network_that_has_diverged_leaves_nulls_and_no_tables(tmp_path) -> Non
         "test/loss": [None, None],
         "test/accuracy": [None, None],
     }
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_split_csv_has_one_row_per_image_of_each_part(tmp_path, known) -> None:
+    rows = {"train": np.array([1, 3]), "val": np.array([0]), "test": np.array([2])}
+    data = SimpleNamespace(
+        records=SimpleNamespace(
+            names=np.array(["a.jpg", "b,c.jpg", "d.jpg", "é.jpg"]),
+            columns={"identity": np.array([5, 7, 5, 9])} if known else {},
+        ),
+        split=SimpleNamespace(part=rows.__getitem__),
+        target=SimpleNamespace(labels=np.array([0, 1, 1, 0]), label_names=("10s", "20s")),
+        missing=np.array([]),
+        broken={},
+    )
+
+    write_split(tmp_path, data)
+
+    with (tmp_path / "split.csv").open(newline="", encoding="utf-8") as lines:
+        written = list(csv.reader(lines))
+    identity = (lambda number: number) if known else (lambda _: "")
+    assert written == [
+        ["name", "part", "identity", "label"],
+        ["b,c.jpg", "train", identity("7"), "20s"],
+        ["é.jpg", "train", identity("9"), "10s"],
+        ["a.jpg", "val", identity("5"), "10s"],
+        ["d.jpg", "test", identity("5"), "20s"],
+    ]

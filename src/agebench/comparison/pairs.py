@@ -7,8 +7,9 @@ import numpy as np
 
 from agebench.comparison.groups import Group
 from agebench.comparison.predictions import NoPairsError, Numbers, read_numbers
+from agebench.groups import group_codes
 from agebench.metrics.answers import Array
-from agebench.metrics.bootstrap import CENTRAL, Difference, draw, group_codes, resamples_for
+from agebench.metrics.bootstrap import CENTRAL, Difference, draw, resamples_for
 
 
 @dataclass(frozen=True)

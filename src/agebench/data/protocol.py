@@ -1,4 +1,4 @@
-"""What splits and targets are called: all that decides who is tested on what, so that no two protocols share a name."""
+"""Names of splits and targets. Settings that change the test images or labels are part of the name."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +11,8 @@ def split_name(kind: str, settings: Mapping[str, Any]) -> str:
     """Return the name of a split.
 
     Args:
-        kind: The function of agebench.data.split that makes it.
-        settings: Its keyword arguments, as far as they are known.
+        kind: Name of the function in agebench.data.split.
+        settings: Its keyword arguments that are known.
     """
     if kind == "kfold":
         return f"kfold{settings['k']}-{settings['fold']}"
@@ -26,11 +26,11 @@ def split_name(kind: str, settings: Mapping[str, Any]) -> str:
 
 
 def capped_name(name: str, per_class: int | None, limit: int | None) -> str:
-    """Return a split's name with the caps on its images."""
+    """Return the name of a split with its caps on the number of images."""
     caps = (("per", per_class), ("limit", limit))
     return "-".join([name, *(f"{word}{count}" for word, count in caps if count is not None)])
 
 
 def target_name(target: str, bins: Sequence[float] | None) -> str:
-    """Return the name of a target; `bins` are what tells one `bins` from another."""
+    """Return the name of a target. That of `bins` contains the edges."""
     return f"bins-{'-'.join(f'{edge:g}' for edge in bins or ())}" if target == "bins" else target

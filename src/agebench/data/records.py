@@ -1,4 +1,4 @@
-"""What a data set says about its images, without opening one."""
+"""Records: the names and metadata of the images of a data set, known without opening an image."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -11,16 +11,16 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Records:
-    """One row an image.
+    """One row per image.
 
     Args:
         names: Unique image names, str, shape (N,): the path below the data root, or an index such as `train/00042`.
-        columns: What is known of each image, every array of shape (N,). Names with a meaning elsewhere are `class`
-            (codes into class_names, int64), `age` (years, int64), `identity` (whoever or whatever must not be shared
-            between train and test), `rank` (CACD's), and `part` (the publisher's own `train`, `val` or `test`).
-        class_names: What the codes in `class` stand for.
-        own_parts: Whether `part` is the user's own, as a table's column is, and not the publisher's.
-        whole: The records that these were taken from, if they were.
+        columns: Metadata of each image, arrays of shape (N,). Columns with a fixed meaning are `class` (indices into
+            class_names, int64), `age` (years, int64), `identity` (the person or page that train and test must not
+            share; an empty string is unknown), `rank` (CACD's), and `part` (`train`, `val` or `test`).
+        class_names: Names of the classes.
+        own_parts: Whether `part` is from the user, such as a column of a table, and not from the publisher.
+        whole: The records from which `take` took these, if any.
     """
 
     names: Array
@@ -39,26 +39,26 @@ class Records:
 
 
 class Source(Protocol):
-    """Where images come from. A constructor does no work; `prepare` may download, the rest only reads."""
+    """A source of images. The constructor does no work; `prepare` may download, all other methods only read."""
 
-    channels: int  # what its files naturally are: 1 grey, 3 colour
-    targets: tuple[str, ...]  # the targets its records can serve, the natural one first
+    channels: int  # of its files: 1 grey, 3 colour
+    targets: tuple[str, ...]  # the targets that its records support, the default first
     path_is_identity: bool  # whether another path means other data; False for a published data set
 
     def prepare(self) -> None:
-        """Download or draw what is missing, once; raise UserError if the data cannot be had."""
+        """Download or generate missing data, once; raise UserError if the data is unavailable."""
 
     def records(self) -> Records:
-        """Return every row that the data set lists, in a fixed order, opening no image."""
+        """Return all rows that the data set lists, in a fixed order, without opening an image."""
 
     def present(self) -> Array:
-        """Return which rows have an image to open, bool, shape (N,)."""
+        """Return which rows have an image file, bool, shape (N,)."""
 
     def open(self, row: int) -> Image.Image:
-        """Decode the image of one row; safe to call from several threads. Raises BrokenImageError."""
+        """Decode the image of one row; thread-safe. Raises BrokenImageError."""
 
     def stamps(self, rows: Array) -> Array:
-        """Return a number for each row that changes whenever its pixels may have changed, uint64, shape (n,)."""
+        """Return a number for each row that changes if its pixels may have changed, uint64, shape (n,)."""
 
     def reading_order(self, rows: Array) -> Array:
         """Return the same rows in the order in which reading them is fastest."""

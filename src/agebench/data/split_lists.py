@@ -1,29 +1,65 @@
-"""Lists of images of one's own, and the rows of a data set that they mean."""
+"""A user's own lists of images, and the rows of a data set that they name."""
 
 import csv
+import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from agebench.data.protocol import LISTS
 from agebench.data.readers.folders import nfc
 from agebench.data.records import Array
 from agebench.errors import UserError
+
+log = logging.getLogger(__name__)
 
 NAME_COLUMNS = ("name", "file", "path", "filename", "image")
 PART_COLUMNS = ("part", "split")
 
 
-def read_names(file: str) -> list[str]:
-    """Return the image names of a list of one part.
+def find_listed_parts(names: Array, file: str | None, lists: Mapping[str, str]) -> tuple[dict[str, Array], bool]:
+    """Return the rows that a user's lists name for each part, and whether val and test are the same rows.
 
     Args:
-        file: A text file with one name a line, or a CSV file: its column named as in NAME_COLUMNS, else its first.
+        names: Names of N images.
+        file: CSV file that lists all parts, see read_parts; None if each part has a list of its own.
+        lists: List of each part, see read_names; empty if there is a file for all parts.
+
+    Returns:
+        Rows of train, val and test, int64, ascending (val may be empty), and whether val is test.
 
     Raises:
-        UserError: If there is no such file, or it is not in UTF-8.
+        UserError: If a list cannot be read, train or test has no image, or two parts share an image.
+    """
+    listed = _read_lists(file, lists)
+    files = dict(lists) if file is None else dict.fromkeys(LISTS, file)
+    found, unmatched = find_rows(listed, names)
+    rows = {part: found.get(part, np.array([], dtype=np.int64)) for part in LISTS}
+    for part in ("train", "test"):
+        if len(rows[part]) == 0:
+            raise _no_match(part, files[part], listed, names, by_column=file is not None)
+    if unmatched:
+        images, are = ("image", "is") if len(unmatched) == 1 else ("images", "are")
+        where = ", ".join(dict.fromkeys(files.values()))
+        count = f"{len(unmatched):,}"
+        log.warning("%s %s that %s lists %s not in this data, such as %s", count, images, where, are, unmatched[0])
+    val_is_test = np.array_equal(rows["val"], rows["test"])
+    _check_apart(rows, files, names, val_is_test=val_is_test)
+    return rows, val_is_test
+
+
+def read_names(file: str) -> list[str]:
+    """Return the image names in a list of one part.
+
+    Args:
+        file: A text file with one name per line, or a CSV file with a column named as in NAME_COLUMNS. Without such a
+            column, the names are in the first one.
+
+    Raises:
+        UserError: If the file does not exist or is not UTF-8.
     """
     rows, lines = _read(file)
     column = _column(rows[0], NAME_COLUMNS) if rows else None
@@ -31,24 +67,24 @@ def read_names(file: str) -> list[str]:
         return _cells(rows[1:], column)
     if _is_csv(file):
         return _cells(rows, 0)
-    return [line.strip() for line in lines if line.strip()]  # a name may hold a comma
+    return [line.strip() for line in lines if line.strip()]  # a name may contain a comma
 
 
 def read_parts(file: str) -> dict[str, list[str]]:
-    """Return the image names that a CSV file lists for each part; rows of no part are left out.
+    """Return the image names that a CSV file lists for each part. Rows with an empty part are skipped.
 
     Args:
-        file: Has a column named as in NAME_COLUMNS and one as in PART_COLUMNS; the split.csv of a run is such a file.
+        file: CSV file with a column named as in NAME_COLUMNS and one as in PART_COLUMNS, such as a run's split.csv.
 
     Raises:
-        UserError: If there is no such file, it is not in UTF-8 or it lacks a column.
+        UserError: If the file does not exist, is not UTF-8 or lacks a column.
     """
     rows, _ = _read(file)
     name, part = (_column(rows[0], known) if rows else None for known in (NAME_COLUMNS, PART_COLUMNS))
     if name is None or part is None:
         raise UserError(
             f"{file} must list images in the columns name and part, and its first line has "
-            f"{', '.join(rows[0]) if rows else 'nothing'}: for one list a part use data.split.train, val and test"
+            f"{', '.join(rows[0]) if rows else 'nothing'}: for one list per part use data.split.train, val and test"
         )
     listed: dict[str, list[str]] = {}
     for row in rows[1:]:
@@ -58,19 +94,19 @@ def read_parts(file: str) -> dict[str, list[str]]:
 
 
 def find_rows(listed: Mapping[str, Iterable[str]], names: Array) -> tuple[dict[str, Array], list[str]]:
-    """Find the images that lists mean: by their whole name, else by its last part where only one image has that.
+    """Find the rows of listed images: by their full name, or by the file name alone if only one image has it.
 
     Args:
         listed: Names of images, by part.
         names: Names of N images.
 
     Returns:
-        Row numbers of each part, int64, ascending, and the listed names that mean no image, sorted.
+        Row numbers of each part, int64, ascending, and the listed names without a row, sorted.
     """
     wanted = {part: {nfc(name) for name in each} for part, each in listed.items()}
     rows = {nfc(str(name)): row for row, name in enumerate(names)}
     others = set().union(*wanted.values()) - rows.keys()
-    # Where two images, or two listed names, end alike nobody can say which is meant.
+    # A file name that two images or two listed names share is ambiguous.
     images, asked = Counter(map(_base, rows)), Counter(map(_base, {*others, *set().union(*wanted.values())}))
     by_base = {_base(name): row for name, row in rows.items() if images[_base(name)] == 1 == asked[_base(name)]}
     rows |= {name: by_base[_base(name)] for name in others if _base(name) in by_base}
@@ -81,11 +117,52 @@ def find_rows(listed: Mapping[str, Iterable[str]], names: Array) -> tuple[dict[s
     return found, sorted(others - rows.keys())
 
 
+def _read_lists(file: str | None, lists: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
+    """Return the listed names of each part."""
+    if file is not None and lists:
+        raise UserError("data/split=column takes data.split.file for all parts, or one list per part: not both")
+    if file is None:
+        if missing := sorted({"train", "test"} - lists.keys()):
+            raise UserError(f"data/split=column with one list per part needs data.split.{missing[0]}=FILE too")
+        return {part: read_names(path) for part, path in lists.items()}
+    listed = read_parts(file)
+    if unknown := sorted(listed.keys() - set(LISTS)):
+        raise UserError(f"{file}: part must be train, val or test, got {', '.join(unknown[:3])}")
+    return listed
+
+
+def _check_apart(rows: Mapping[str, Array], files: Mapping[str, str], names: Array, *, val_is_test: bool) -> None:
+    """Raise UserError if two parts share an image. Only val may be test itself."""
+    for first, second in (("train", "test"), ("train", "val"), ("val", "test")):
+        shared = np.intersect1d(rows[first], rows[second])
+        if len(shared) and not (val_is_test and first == "val"):
+            where = " and ".join(dict.fromkeys(files[part] for part in (first, second)))
+            images = "image is" if len(shared) == 1 else "images are"
+            fix = "val must be test itself or share no image with it" if first == "val" else "remove them from one"
+            raise UserError(
+                f"{where}: {len(shared):,} {images} in {first} and in {second}, such as {names[shared[0]]}; {fix}"
+            )
+
+
+def _no_match(part: str, file: str, listed: Mapping[str, Sequence[str]], names: Array, *, by_column: bool) -> UserError:
+    """Return the error for a list of which no image is in the data."""
+    wanted = listed.get(part, ())
+    if wanted:
+        return UserError(
+            f"{file}: no image that it lists for {part} is in this data ({len(wanted):,} listed): "
+            f"it lists {wanted[0]}, the data has {names[0]}"
+        )
+    if not by_column:
+        return UserError(f"{file} lists no image for {part}: give one name per line, or a CSV file with a column name")
+    counts = ", ".join(f"{len(each):,} {other}" for other, each in listed.items()) or "none of any part"
+    return UserError(f"{file} has no line whose part is {part} (it has {counts}): add them, or use another split")
+
+
 def _read(file: str) -> tuple[list[list[str]], list[str]]:
-    """Return a file as rows of cells and as plain lines, without empty ones."""
+    """Return the rows of cells and the lines of a file, without empty ones."""
     path = Path(file).expanduser()
     if not path.is_file():
-        raise UserError(f"data/split=column: there is no file {file}; relative ones are looked for from where you are")
+        raise UserError(f"data/split=column: no file {file}; a relative path starts at the current directory")
     try:
         text = path.read_text(encoding="utf-8-sig")
         lines = text.splitlines()
@@ -95,8 +172,11 @@ def _read(file: str) -> tuple[list[list[str]], list[str]]:
     return rows, lines
 
 
-def delimiter(lines: list[str]) -> str:
-    """Return what parts the cells: spreadsheets write a semicolon or a tab where the comma is the decimal sign."""
+def delimiter(lines: Iterable[str]) -> str:
+    """Return the delimiter of a CSV file from its first line that is not blank.
+
+    Spreadsheets write a semicolon or a tab where the comma is the decimal mark.
+    """
     first = next((line for line in lines if line.strip()), "")
     return next((mark for mark in ";\t" if first.count(mark) >= max(1, first.count(","))), ",")
 
@@ -106,9 +186,9 @@ def _is_csv(file: str) -> bool:
 
 
 def _column(header: list[str], known: tuple[str, ...]) -> int | None:
-    """Return the place of the column that is named by the first of the known names that the header has."""
-    told = [cell.strip().casefold() for cell in header]
-    return next((told.index(name) for name in known if name in told), None)
+    """Return the index of the column with the first of the known names that the header has."""
+    names = [cell.strip().casefold() for cell in header]
+    return next((names.index(name) for name in known if name in names), None)
 
 
 def _cells(rows: list[list[str]], column: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which label of a record is learnt, and in which unit an error on it is counted."""
+"""Targets: the label of each record, and the unit of its errors."""
 
 import itertools
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ class Target:
     Args:
         name: One of TARGETS.
         labels: Index of each record's label, int64, shape (N,), in [0, R).
-        label_names: What the R labels are called, in order.
-        values: What each label is worth in `unit`, float64, shape (R,).
-        ordered: Whether label 1 lies between 0 and 2; distances and ranking heads need it.
+        label_names: Names of the R labels, in order.
+        values: Value of each label in `unit`, ascending, float64, shape (R,).
+        ordered: Whether the labels have an order, which distances and ranking heads need.
         unit: `years`, `decades`, `bins`, or empty for classes.
     """
 
@@ -34,30 +34,30 @@ class Target:
 
     @property
     def num_labels(self) -> int:
-        """R, the number of labels, those without an image included."""
+        """R, the number of labels, including those without an image."""
         return len(self.label_names)
 
 
 def make_target(records: Records, name: str, *, bins: Sequence[float] | None = None) -> Target:
-    """Work out the label of every record.
+    """Return the label of each record.
 
-    Ages cover every year from the youngest to the oldest record and decades every decade between, so a label that no
-    training image has keeps its place.
+    Ages cover each year from the youngest to the oldest record, and decades each decade, including years and decades
+    without an image.
 
     Args:
         records: N records with a column `class`, or `age` in years.
         name: `class`, `decade` (10s, 20s, ...), `age` (one label a year) or `bins`.
-        bins: Lower edges in years of every bin but the first, ascending; [18, 30] means under 18, 18-29, 30 and over.
+        bins: Lower edges in years of all bins but the first, ascending; [18, 30] means under 18, 18-29, 30 and over.
 
     Raises:
-        UserError: If the records lack what the target needs, or the bins are not ascending.
+        UserError: If the records lack the column of the target, or the bins are not ascending.
     """
     if name not in TARGETS:
         raise UserError(f"data.target={name} is not a target: choose one of {', '.join(TARGETS)}")
     needed = "class" if name == "class" else "age"
     if needed not in records.columns:
         other = "class, or data.source.label=age for a table of ages" if "class" in records.columns else "decade"
-        raise UserError(f"data.target={name} needs {needed} labels, which this data has not: use data.target={other}")
+        raise UserError(f"data.target={name} needs {needed} labels, and this data has none: use data.target={other}")
     if name == "class":
         labels = records.columns["class"].astype(np.int64)
         values = np.arange(len(records.class_names), dtype=np.float64)
@@ -82,7 +82,7 @@ def make_target(records: Records, name: str, *, bins: Sequence[float] | None = N
 
 
 def _edges(bins: Sequence[float] | None) -> Array:
-    """Return the edges as float64, shape (n,), or none if they are not numbers in a list."""
+    """Return the edges as float64, shape (n,); empty if they are not a list of numbers."""
     try:
         edges = np.asarray(bins if bins is not None else [], dtype=np.float64)
     except (TypeError, ValueError):

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from agebench.groups import group_codes
 from agebench.metrics.answers import Answers, Array, Images, cells, is_finite
 from agebench.metrics.compute import from_images, from_sums, rows_of, sums
 
@@ -18,14 +19,6 @@ AT_ONCE = 1 << 16  # draws that a processor's cache holds
 def resamples_for(count: int) -> int:
     """Return how often G groups are resampled: 10,000 times, and 2,000 times beyond 20,000 groups, to save time."""
     return 10_000 if count <= 20_000 else 2_000
-
-
-def group_codes(groups: Array | None, images: int) -> tuple[Array, int]:
-    """Return the group of each image as a number in [0, G), int64, shape (N,), and G; None is one an image."""
-    if groups is None:
-        return np.arange(images), images
-    found, codes = np.unique(groups, return_inverse=True)
-    return codes.reshape(-1).astype(np.int64), len(found)
 
 
 def draw(count: int, *, resamples: int, seed: int, width: int = 1) -> Iterator[Array]:

@@ -9,10 +9,11 @@ import numpy as np
 
 from agebench.data.plan import Plan
 from agebench.data.split import PARTS, test_sha
+from agebench.groups import group_codes
 from agebench.leakage.audit import leak
 from agebench.leakage.seen_in_training import audit_tested
 from agebench.metrics.answers import Array
-from agebench.metrics.bootstrap import group_codes, intervals, resamples_for
+from agebench.metrics.bootstrap import intervals, resamples_for
 from agebench.metrics.predictions import Predictions
 
 SEED = 0  # of the bootstrap, whatever the run's seed: the same predictions have the same intervals

@@ -1,6 +1,11 @@
 """The CSV files that a training and a test leave."""
 
+from collections.abc import Iterator
+from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from agebench.data.plan import Plan
 from agebench.data.split import PARTS
@@ -12,14 +17,22 @@ from agebench.metrics.predictions import Predictions
 
 def write_split(folder: Path, plan: Plan) -> None:
     """Write split.csv (which image is in which part), and missing.csv and broken.csv if there is something to list."""
-    people = plan.records.columns.get("identity")
-    rows = [
-        (plan.records.names[row], part, "" if people is None else people[row], plan.target.label_names[label])
-        for part in PARTS
-        for row, label in zip(plan.split.part(part), plan.target.labels[plan.split.part(part)], strict=True)
-    ]
+    rows = chain.from_iterable(_split_rows(plan, part) for part in PARTS)
     write_csv(folder / "split.csv", ("name", "part", "identity", "label"), rows)
     write_missing_and_broken(folder, plan)
+
+
+def _split_rows(plan: Plan, part: str) -> Iterator[tuple[Any, ...]]:
+    """Return name, part, identity and label of each image of a part."""
+    rows, identities = plan.split.part(part), plan.records.columns.get("identity")
+    label_names = np.array(plan.target.label_names, dtype=object)
+    return zip(
+        plan.records.names[rows].tolist(),
+        repeat(part, len(rows)),
+        repeat("", len(rows)) if identities is None else identities[rows].tolist(),
+        label_names[plan.target.labels[rows]].tolist(),
+        strict=True,
+    )
 
 
 def write_missing_and_broken(folder: Path, plan: Plan) -> None:

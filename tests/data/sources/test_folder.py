@@ -28,7 +28,7 @@ def shade(source: Source, row: int) -> int:
     return int(np.asarray(source.open(row))[0, 0])
 
 
-def test_a_folder_a_class_gives_classes_in_alphabetical_order_and_no_part(tmp_path: Path) -> None:
+def test_one_folder_per_class_gives_classes_in_alphabetical_order_and_no_part(tmp_path: Path) -> None:
     source = fill(tmp_path, "dog/1.png", "cat/2.png", "cat/1.png", "dog/old/3.png")
 
     source.prepare()
@@ -43,7 +43,7 @@ def test_a_folder_a_class_gives_classes_in_alphabetical_order_and_no_part(tmp_pa
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
-def test_train_val_and_test_folders_are_the_publishers_parts(tmp_path: Path, val: str) -> None:
+def test_train_val_and_test_folders_are_published_parts(tmp_path: Path, val: str) -> None:
     source = fill(tmp_path, "train/cat/1.png", "train/dog/1.png", f"{val}/cat/1.png", "test/dog/1.png")
 
     records = source.records()
@@ -58,7 +58,7 @@ def test_train_val_and_test_folders_are_the_publishers_parts(tmp_path: Path, val
     assert records.class_names == ("cat", "dog")
 
 
-def test_without_a_test_folder_val_is_tested(tmp_path: Path) -> None:
+def test_without_a_test_folder_val_is_the_test_part(tmp_path: Path) -> None:
     source = fill(tmp_path, *[f"train/cat/{i}.png" for i in range(20)], "val/cat/1.png")
 
     records = source.records()
@@ -68,13 +68,13 @@ def test_without_a_test_folder_val_is_tested(tmp_path: Path) -> None:
     assert [len(split.train), len(split.val)] == [18, 2]
 
 
-def test_train_and_test_alone_leave_val_to_be_cut_from_train(tmp_path: Path) -> None:
+def test_with_only_train_and_test_val_is_drawn_from_train(tmp_path: Path) -> None:
     source = fill(tmp_path, "train/cat/1.png", "test/cat/1.png")
 
     assert sorted(source.records().columns["part"]) == ["test", "train"]
 
 
-def test_a_class_called_test_is_a_class_when_there_is_no_train(tmp_path: Path) -> None:
+def test_a_class_called_test_is_a_class_without_a_train_folder(tmp_path: Path) -> None:
     source = fill(tmp_path, "test/round/1.png", "exam/1.png")
 
     records = source.records()
@@ -83,7 +83,7 @@ def test_a_class_called_test_is_a_class_when_there_is_no_train(tmp_path: Path) -
     assert "part" not in records.columns
 
 
-def test_images_beside_the_parts_are_no_class_of_their_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_outside_the_parts_are_ignored_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = fill(tmp_path, "train/cat/1.png", "val/cat/1.png", "test/1.png", "extra/cat/1.png", "logo.png")
 
     with caplog.at_level(logging.WARNING):
@@ -92,16 +92,16 @@ def test_images_beside_the_parts_are_no_class_of_their_own(tmp_path: Path, caplo
     assert records.class_names == ("cat",)
     assert records.names.tolist() == ["train/cat/1.png", "val/cat/1.png"]
     assert [shade(source, row) for row in (0, 1)] == [0, 1]
-    assert "2 images lie in no class folder of train, val or test" in caplog.text
+    assert "2 images are in no class folder of train, val or test" in caplog.text
 
 
-def test_one_image_beside_the_parts_is_told_in_the_singular(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_warning_of_one_image_is_in_the_singular(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fill(tmp_path, "train/cat/1.png", "test/cat/2.png", "more/3.png").records()
 
-    assert "1 image lies in no class folder" in caplog.text
+    assert "1 image is in no class folder" in caplog.text
 
 
-def test_kana_that_macos_spelled_apart_are_one_class_name(tmp_path: Path) -> None:
+def test_kana_in_both_unicode_forms_are_one_class_name(tmp_path: Path) -> None:
     source = fill(tmp_path, unicodedata.normalize("NFD", "ぷ/1.png"))
 
     records = source.records()
@@ -112,21 +112,21 @@ def test_kana_that_macos_spelled_apart_are_one_class_name(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("names", [(), ("1.png", "2.png")])
-def test_a_folder_without_class_folders_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_a_folder_without_class_folders_raises(tmp_path: Path, names: tuple[str, ...]) -> None:
     source = fill(tmp_path, *names)
 
     with pytest.raises(UserError, match=r"expected .*/<class>/\*\.jpg"):
         source.prepare()
 
 
-def test_a_home_folder_may_be_written_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_stands_for_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     fill(tmp_path / "pets", "cat/1.png")
 
     assert len(Folder("~/pets").records()) == 1
 
 
-def test_a_file_that_changes_gets_another_stamp_and_its_neighbour_keeps_its_own(tmp_path: Path) -> None:
+def test_only_the_stamp_of_a_changed_file_changes(tmp_path: Path) -> None:
     source = fill(tmp_path, "cat/1.png", "cat/2.png")
     rows = np.arange(2)
     before = source.stamps(rows)
@@ -138,7 +138,7 @@ def test_a_file_that_changes_gets_another_stamp_and_its_neighbour_keeps_its_own(
     assert before[1] != after[1]
 
 
-def test_a_zip_is_read_as_it_is_with_or_without_a_folder_around_the_classes(tmp_path: Path) -> None:
+def test_a_zip_is_read_with_or_without_a_folder_around_the_classes(tmp_path: Path) -> None:
     fill(tmp_path / "pets", "train/cat/1.png", "train/dog/2.png", "test/cat/3.png")
     flat, wrapped = tmp_path / "flat.zip", tmp_path / "wrapped.zip"
     for path, top in ((flat, ""), (wrapped, "pets/")):
@@ -154,7 +154,7 @@ def test_a_zip_is_read_as_it_is_with_or_without_a_folder_around_the_classes(tmp_
         assert source.open(1).tobytes() == folder.open(1).tobytes()
 
 
-def test_rows_are_in_the_same_order_in_either_unicode_form(tmp_path: Path) -> None:
+def test_rows_have_the_same_order_in_both_unicode_forms(tmp_path: Path) -> None:
     names = ("é/1.png", "f/1.png", "z/é.png", "z/f.png", "e/1.png")
 
     orders = []
@@ -166,7 +166,7 @@ def test_rows_are_in_the_same_order_in_either_unicode_form(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("pack", [False, True])
-def test_a_stray_image_beside_the_class_folders_is_no_class(tmp_path: Path, pack: bool) -> None:
+def test_an_image_beside_the_class_folders_is_not_a_class(tmp_path: Path, pack: bool) -> None:
     fill(tmp_path / "outer", "pets/logo.png", "pets/cat/1.png", "pets/dog/2.png")
     root = tmp_path / "outer"
     if pack:
@@ -181,7 +181,7 @@ def test_a_stray_image_beside_the_class_folders_is_no_class(tmp_path: Path, pack
     assert records.names.tolist() == ["cat/1.png", "dog/2.png"]
 
 
-def test_a_file_name_that_is_not_utf8_is_read_as_latin1(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_is_read_as_latin_1(tmp_path: Path) -> None:
     fill(tmp_path, "cat/1.png", "dog/2.png")
     try:
         (tmp_path / "cat" / "1.png").rename(tmp_path / "cat" / os.fsdecode(b"caf\xe9.png"))

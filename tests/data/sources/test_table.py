@@ -1,4 +1,4 @@
-"""A CSV file of one's own."""
+"""A CSV file of images and labels."""
 
 import os
 import unicodedata
@@ -22,7 +22,7 @@ def table(
     return Table(str(folder / "mine.csv"), columns, label=label)
 
 
-def test_columns_become_records_in_the_order_of_the_rows(tmp_path: Path) -> None:
+def test_records_have_the_columns_and_the_order_of_the_rows(tmp_path: Path) -> None:
     source = table(
         tmp_path, "path,label,identity,split,note", "b.png,dog,p2,train,x", "a.png,cat,p1,test,", "c.png,dog,p2,,"
     )
@@ -38,7 +38,7 @@ def test_columns_become_records_in_the_order_of_the_rows(tmp_path: Path) -> None
     assert source.targets == ("class",)
 
 
-def test_columns_may_have_other_names_and_the_last_two_may_be_missing(tmp_path: Path) -> None:
+def test_columns_may_have_other_names_and_identity_and_split_are_optional(tmp_path: Path) -> None:
     columns = {"path": "file", "label": "kind"}
 
     records = table(tmp_path, "kind,file,split", "cat,a.png,nonsense", columns=columns).records()
@@ -47,7 +47,7 @@ def test_columns_may_have_other_names_and_the_last_two_may_be_missing(tmp_path: 
     assert set(records.columns) == {"class"}
 
 
-def test_labels_that_are_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
+def test_numeric_labels_are_sorted_as_numbers(tmp_path: Path) -> None:
     records = table(tmp_path, "path,label", "a,10", "b,2", "c,-1", "d,2").records()
 
     assert records.class_names == ("-1", "2", "10")
@@ -55,7 +55,7 @@ def test_labels_that_are_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("odd", ["²", "--5", "5a"])
-def test_labels_that_only_look_like_numbers_are_names(tmp_path: Path, odd: str) -> None:
+def test_labels_that_are_not_all_integers_are_sorted_as_text(tmp_path: Path, odd: str) -> None:
     records = table(tmp_path, "path,label", "a,10", "b,9", f"c,{odd}").records()
 
     assert records.class_names == tuple(sorted(["10", "9", odd]))
@@ -72,7 +72,7 @@ def test_ages_are_whole_years(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("age", ["old", "nan", "inf", "-3", "1987"])
-def test_what_is_no_age_is_refused(tmp_path: Path, age: str) -> None:
+def test_a_label_that_is_not_an_age_raises(tmp_path: Path, age: str) -> None:
     source = table(tmp_path, "path,label", "a,25", f"b,{age}", label="age")
 
     with pytest.raises(UserError, match=rf"data\.source\.label=age needs .*{age}"):
@@ -80,14 +80,14 @@ def test_what_is_no_age_is_refused(tmp_path: Path, age: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_a_table_saved_by_excel_is_read_with_its_names(tmp_path: Path, encoding: str) -> None:
+def test_a_table_in_utf8_is_read_with_or_without_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
     records = table(tmp_path, "path,label", '"あ,い.png",猫', "", "b.png,犬", encoding=encoding).records()
 
     assert records.names.tolist() == ["あ,い.png", "b.png"]
     assert records.class_names == ("犬", "猫")  # U+72AC before U+732B
 
 
-def test_a_table_in_shift_jis_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_a_table_in_shift_jis_raises_with_the_fix(tmp_path: Path) -> None:
     source = table(tmp_path, "path,label", "a.png,猫", encoding="cp932")
 
     with pytest.raises(UserError, match="save it as CSV UTF-8"):
@@ -97,31 +97,34 @@ def test_a_table_in_shift_jis_is_refused_with_the_way_out(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (("file,label", "a,b"), r"no column 'path', only file, label: name yours with data\.columns\.path=NAME"),
+        (
+            ("file,label", "a,b"),
+            r"no column 'path', only file, label: set the name of yours with data\.columns\.path=NAME",
+        ),
         (("path,kind", "a,b"), r"no column 'label'"),
         (("",), r"no column 'path', only none"),
         (("path,label",), "a header but no rows"),
-        (("path,label", "x,b", "a,b", "a,c"), r"names a twice: every path must be there once"),
-        (("path,label", "a,b", ",c"), "gives no path in row 2 below its header: fill it in"),
-        (("path,label", "a,b", "c.png,"), "gives no label for .*c.png"),
-        (("path,label", "a,b", "c.png"), "gives no label for .*c.png"),
+        (("path,label", "x,b", "a,b", "a,c"), r"lists a twice: each path must occur once"),
+        (("path,label", "a,b", ",c"), "has no path in row 2 below its header: fill it in"),
+        (("path,label", "a,b", "c.png,"), "has no label for .*c.png"),
+        (("path,label", "a,b", "c.png"), "has no label for .*c.png"),
         (("path,label,split", "a,b,training"), "split must be train, val or test, got training"),
     ],
 )
-def test_a_table_that_cannot_serve_is_refused(tmp_path: Path, lines: tuple[str, ...], message: str) -> None:
+def test_an_invalid_table_raises_with_the_row_or_column(tmp_path: Path, lines: tuple[str, ...], message: str) -> None:
     source = table(tmp_path, *lines)
 
     with pytest.raises(UserError, match=message):
         source.prepare()
 
 
-def test_a_table_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_table_raises(tmp_path: Path) -> None:
     for root in (tmp_path / "gone.csv", tmp_path):
         with pytest.raises(UserError, match=r"data\.root must be a CSV file"):
             Table(str(root), COLUMNS).prepare()
 
 
-def test_paths_are_taken_from_the_folder_of_the_table_unless_absolute(tmp_path: Path) -> None:
+def test_relative_paths_start_at_the_folder_of_the_table(tmp_path: Path) -> None:
     far = tmp_path / "elsewhere" / "far.png"
     for path, shade in ((tmp_path / "data" / "img" / "near.png", 7), (far, 9)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +135,7 @@ def test_paths_are_taken_from_the_folder_of_the_table_unless_absolute(tmp_path: 
     assert [int(np.asarray(source.open(row))[0, 0]) for row in (0, 1)] == [7, 9]
 
 
-def test_stamps_are_of_the_files_and_not_of_the_labels(tmp_path: Path) -> None:
+def test_stamps_depend_on_the_files_and_not_on_the_labels(tmp_path: Path) -> None:
     far = tmp_path / "far" / "b.png"
     far.parent.mkdir()
     for path in (tmp_path / "a.png", far):
@@ -149,25 +152,25 @@ def test_stamps_are_of_the_files_and_not_of_the_labels(tmp_path: Path) -> None:
     assert first[1] != touched[1]
 
 
-def test_identities_are_known_of_all_images_or_of_none(tmp_path: Path) -> None:
+def test_an_identity_column_with_a_blank_cell_raises(tmp_path: Path) -> None:
     rows = ("path,label,identity", "a.png,x,anna", "b.png,y,")
 
-    with pytest.raises(UserError, match=r"says of b.png not who it is.*data\.columns\.identity=null"):
+    with pytest.raises(UserError, match=r"has no identity for b.png, but for other rows.*data\.columns\.identity=null"):
         table(tmp_path, *rows).records()
     source = Table(str(tmp_path / "mine.csv"), {"path": "path", "label": "label", "identity": None})
 
     assert "identity" not in source.records().columns
 
 
-def test_an_image_may_not_be_there_twice_under_two_spellings_of_its_path(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"names a\.png twice"):
+def test_two_spellings_of_one_path_raise(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"lists a\.png twice"):
         table(tmp_path, "path,label", "a.png,x", "./a.png,y").records()
 
 
 @pytest.mark.parametrize(
     ("column", "named", "nearest"), [("identity", "person", "persons"), ("split", "prt", "part"), ("split", "x", "")]
 )
-def test_a_column_that_is_named_must_be_there(tmp_path: Path, column: str, named: str, nearest: str) -> None:
+def test_a_column_with_a_name_set_by_the_user_must_exist(tmp_path: Path, column: str, named: str, nearest: str) -> None:
     source = table(tmp_path, "path,label,persons,part", "a,b,c,train", columns=COLUMNS | {column: named})
 
     with pytest.raises(UserError) as raised:
@@ -176,11 +179,11 @@ def test_a_column_that_is_named_must_be_there(tmp_path: Path, column: str, named
     guess = f" (did you mean '{nearest}'?)" if nearest else ""
     assert str(raised.value) == (
         f"{source.root} has no column '{named}', only path, label, persons, part{guess}: "
-        f"name yours with data.columns.{column}=NAME"
+        f"set the name of yours with data.columns.{column}=NAME"
     )
 
 
-def test_the_usual_names_are_those_of_the_config(compose_config) -> None:
+def test_the_default_column_names_are_those_of_the_config(compose_config) -> None:
     usual = compose_config("data=table", "data.root=x.csv").data.columns
 
     assert dict(usual) == COLUMNS == {column: column for column in usual}
@@ -196,7 +199,7 @@ def test_a_table_with_semicolons_or_tabs_is_read(tmp_path: Path, mark: str) -> N
     assert records.columns["identity"].tolist() == ["p1", "p2"]
 
 
-def test_a_table_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_without_read_permission_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = table(tmp_path, "path,label", "a,b")
 
     def refuse(*_: object, **__: object) -> None:
@@ -204,14 +207,87 @@ def test_a_table_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Path, "open", refuse)
 
-    with pytest.raises(UserError, match=r"cannot read .*mine\.csv \(Permission denied\): see to its permissions"):
+    with pytest.raises(UserError, match=r"cannot read .*mine\.csv \(Permission denied\): check its permissions"):
         source.records()
 
 
-def test_files_in_another_unicode_form_than_the_table_are_found(tmp_path: Path) -> None:
+def test_files_are_found_in_another_unicode_form_than_in_the_table(tmp_path: Path) -> None:
     Image.new("L", (3, 3), 9).save(tmp_path / unicodedata.normalize("NFD", "Chloé.png"))
 
     source = table(tmp_path, "path,label", "Chloé.png,x")
 
     assert source.present().tolist() == [True]
     assert np.asarray(source.open(0)).max() == 9
+
+
+def test_blank_lines_and_surplus_cells_are_ignored_and_the_row_number_counts_rows(tmp_path: Path) -> None:
+    lines = ("path,label", "", "a.png,x,surplus", "", '"two\nlines.png",y')
+
+    records = table(tmp_path, *lines).records()
+
+    assert records.names.tolist() == ["a.png", "two\nlines.png"]
+    with pytest.raises(UserError, match="has no path in row 3 below its header"):
+        table(tmp_path, *lines, ",z").records()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("a.png", "x/../a.png"),
+        ("x/a.png", "x//a.png"),
+        ("x/a.png", "x/./a.png"),
+        ("x", "x/"),
+        ("é.png", "e\u0301.png"),
+        (".x", "./.x"),
+    ],
+)
+def test_paths_that_differ_only_in_spelling_raise_among_many_others(tmp_path: Path, first: str, second: str) -> None:
+    others = [f"img/{i}.png,x" for i in range(20)]
+
+    with pytest.raises(UserError, match="twice: each path must occur once"):
+        table(tmp_path, "path,label", f"{first},x", *others, f"{second},x").records()
+
+
+def test_the_error_on_an_age_names_the_first_wrong_row(tmp_path: Path) -> None:
+    source = table(tmp_path, "path,label", "a,25", "b,300", "c,-1", "d,300", label="age")
+
+    with pytest.raises(UserError, match="needs ages of 0 to 200 years, got 300"):
+        source.records()
+
+
+def test_files_are_found_by_listing_each_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1.png", "a/2.png", "b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (3, 3)).save(tmp_path / name)
+    (tmp_path / "a" / "folder.png").mkdir()
+    (tmp_path / "a" / "link.png").symlink_to("1.png")
+    (tmp_path / "a" / "dead.png").symlink_to("gone.png")
+    there = ["a/1.png", "./a//2.png", "b.png", "a/link.png"]
+    gone = ["a/folder.png", "a/dead.png", "a/9.png", "c/1.png", "b.png/1.png", *(f"c/{i}.png" for i in range(2, 50))]
+    source = table(tmp_path, "path,label", *(f"{path},x" for path in there + gone))
+    source.records()
+    listed: list[str] = []
+    monkeypatch.setattr(os, "scandir", lambda path, scandir=os.scandir: listed.append(str(path)) or scandir(path))
+    monkeypatch.setattr(Path, "is_file", lambda _: pytest.fail("asked for a single file"))
+
+    present = source.present()
+
+    assert present.tolist() == [True] * len(there) + [False] * len(gone)
+    assert len(listed) == 5  # ., a, ./a, b.png and c
+    monkeypatch.undo()
+    assert source.open(1).size == (3, 3)
+
+
+def test_files_in_a_folder_that_cannot_be_listed_are_still_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (3, 3)).save(tmp_path / "a.png")
+    source = table(tmp_path, "path,label", "a.png,x", "b.png,x")
+    source.records()
+
+    def refuse(_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+    assert source.present().tolist() == [True, False]

@@ -1,4 +1,4 @@
-"""Images sorted into one folder a class, as torchvision's ImageFolder and the age lecture have them."""
+"""Images in one folder per class, the layout of torchvision's ImageFolder and of the age lecture."""
 
 import logging
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ PART_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "v
 
 
 class Folder(FileSource):
-    """`root/<class>/*.jpg`, or `root/{train,val,test}/<class>/*.jpg` (val may be missing; then it is cut from train).
+    """`root/<class>/*.jpg`, or `root/{train,val,test}/<class>/*.jpg` (without val, it is drawn from train).
 
-    With train and val folders but no test, as the age lecture leaves them, val is the test part.
+    With train and val folders but no test folder, as in the age lecture, val is the test part.
 
     Args:
-        root: The folder, or a zip or tar of it that stays packed.
-        cache: Folder for what is learnt of a large archive, so that it is listed once.
+        root: The folder, or a zip or tar archive of it, which is read without unpacking.
+        cache: Folder for the index of a large archive, so that it is listed only once.
     """
 
     channels = 3
@@ -35,7 +35,7 @@ class Folder(FileSource):
         self.cache = None if cache is None else Path(cache).expanduser()
 
     def prepare(self) -> None:
-        """Raise UserError if there is no image in a class folder."""
+        """Raise UserError if no class folder has an image."""
         if not self._file_names:
             raise UserError(
                 f"no images under {self.root}: expected {self.root}/<class>/*.jpg or {self.root}/train/<class>/*.jpg; "
@@ -43,13 +43,13 @@ class Folder(FileSource):
             )
 
     def records(self) -> Records:
-        """Return a row for each image, with its class and, if the folders tell, its part."""
+        """Return one row for each image, with its class and, if there are folders for parts, its part."""
         below = [name.split("/")[self._wrapped :] for name in self._file_names]
         parts = [_part(p) for p in below]
         if "train" not in parts:
             parts = [None] * len(parts)
         classes = [p[1] if part else p[0] for p, part in zip(below, parts, strict=True)]
-        # Archives unpacked on macOS spell accents and dakuten apart.
+        # Archives unpacked on macOS have accents and dakuten as characters of their own.
         names, codes = np.unique([nfc(c) for c in classes], return_inverse=True)
         columns = {"class": codes.astype(np.int64)}
         if any(parts):
@@ -65,28 +65,27 @@ class Folder(FileSource):
 
     @cached_property
     def _wrapped(self) -> int:
-        """How many folders there are around the class folders: `pets.zip` holds `pets/cat/1.jpg`."""
+        """Number of folders around the class folders: 1 if `pets.zip` contains `pets/cat/1.jpg`."""
         names = self._files.names()
         tops = {name.partition("/")[0].lower() for name in names}
         return int(len(tops) == 1 and not tops & PART_FOLDERS.keys() and any(name.count("/") > 1 for name in names))
 
     @cached_property
     def _file_names(self) -> list[str]:
-        # In one Unicode form, so that the rows are in the same order wherever the folder was unpacked.
+        # Sorted in one Unicode form, so that the order of the rows does not depend on the system that unpacked them.
         found = sorted((name for name in self._files.names() if name.count("/") > self._wrapped), key=nfc)
         parts = [_part(name.split("/")[self._wrapped :]) for name in found]
         if "train" not in parts:
             return found
         inside = [name for name, part in zip(found, parts, strict=True) if part]
         if len(inside) < len(found):
-            left = len(found) - len(inside)
-            images = "image lies" if left == 1 else "images lie"
-            log.warning(
-                "%s %s in no class folder of train, val or test under %s: left out", f"{left:,}", images, self.root
-            )
+            outside = len(found) - len(inside)
+            images = "image is" if outside == 1 else "images are"
+            count = f"{outside:,}"
+            log.warning("%s %s in no class folder of train, val or test under %s: ignored", count, images, self.root)
         return inside
 
 
 def _part(below: Sequence[str]) -> str | None:
-    """Return the part that `train/cat/1.jpg`, cut at its slashes, lies in; None for `cat/1.jpg`."""
+    """Return the part of a path split at its slashes: train for `train/cat/1.jpg`, None for `cat/1.jpg`."""
     return PART_FOLDERS.get(below[0].lower()) if len(below) > 2 else None
