@@ -80,8 +80,8 @@ def test_the_shares_and_the_verdict_are_printed_below_the_panels() -> None:
     below = figure.get_supxlabel().split("\n")
 
     assert below[0] == (
-        "share of images whose identity is in train, test: 90.0% (40.0% with the same label), "
-        "val: 80.0% (30.0% with the same label)"
+        "identity also in train: 90.0% of test images (40.0% with the same label), "
+        "80.0% of val images (30.0% with the same label)"
     )
     assert " ".join(below[1:]) == found()["verdict"]
 

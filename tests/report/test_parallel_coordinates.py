@@ -40,8 +40,10 @@ def heights(figure: Figure, label: str = "points") -> list[list[float]]:
 def ticks(figure: Figure, axis: int) -> dict[str, float]:
     """Return the height of each tick text of an axis, in ascending order."""
     last = len(figure.axes[0].get_xticks()) - 1
-    beside = [t for t in figure.axes[0].texts if isinstance(t, Annotation) and t.xy[0] == axis + 0.06 * (axis == last)]
-    return {text.get_text(): round(float(text.xy[1]), 4) for text in sorted(beside, key=lambda text: text.xy[1])}
+    tick_texts = [
+        t for t in figure.axes[0].texts if isinstance(t, Annotation) and t.xy[0] == axis + 0.06 * (axis == last)
+    ]
+    return {text.get_text(): round(float(text.xy[1]), 4) for text in sorted(tick_texts, key=lambda text: text.xy[1])}
 
 
 def test_a_narrow_range_is_on_a_linear_scale() -> None:
@@ -165,8 +167,8 @@ def test_tick_texts_of_an_axis_do_not_overlap() -> None:
 
     for axis in range(8):
         last = 0.06 * (axis == 7)
-        beside = [t for t in figure.axes[0].texts if isinstance(t, Annotation) and t.xy[0] == axis + last]
-        boxes = sorted((Annotation.get_window_extent(text) for text in beside), key=lambda box: box.y0)
+        tick_texts = [t for t in figure.axes[0].texts if isinstance(t, Annotation) and t.xy[0] == axis + last]
+        boxes = sorted((Annotation.get_window_extent(text) for text in tick_texts), key=lambda box: box.y0)
         assert len(boxes) >= 2
         assert all(upper.y0 >= lower.y1 for lower, upper in pairwise(boxes))
         assert max(box.x1 for box in boxes) <= figure.bbox.width

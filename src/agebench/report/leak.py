@@ -107,8 +107,8 @@ def _shares(audited: dict[str, Any]) -> list[str]:
     if audited["test_identity_in_train"] is None:
         return []
     shares = [
-        f"{part}: {audited[f'{part}_identity_in_train']:.1%} "
+        f"{audited[f'{part}_identity_in_train']:.1%} of {part} images "
         f"({audited[f'{part}_identity_and_label_in_train']:.1%} with the same label)"
         for part in ("test", "val")
     ]
-    return [f"share of images whose identity is in train, {', '.join(shares)}"]
+    return [f"identity also in train: {', '.join(shares)}"]
