@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from agebench.report.style import COLOURS, GREY, look, new_figure
+from agebench.report.style import COLOURS, GREY, new_figure, plot_style
 
 RESULTS = Path(__file__).parent / "results"
 AIM = {"mlp": 0.8}  # of the bare loop; 0.97 for the others
@@ -30,7 +30,7 @@ def bars(axes: Axes, names: list[str], values: list[float], *, text: str, unit: 
 def main() -> None:
     """Write results/throughput.png and results/sweeps.png."""
     measured, ways = rows("throughput.csv"), rows("sweeps.csv")
-    with look():
+    with plot_style():
         figure = new_figure(6.5, 3.4, "the whole of agebench.train beside a bare loop")
         axes = figure.subplots()
         names = [f"{each['model']}, {each['precision'].partition('-')[0].replace('32', 'fp32')}" for each in measured]

@@ -1,4 +1,4 @@
-"""Augmentation against torchvision, NumPy and the distributions it promises."""
+"""Augmentation against torchvision, NumPy and the documented distributions."""
 
 import inspect
 import math
@@ -30,7 +30,7 @@ def by_name(path: Path) -> str:
 
 
 def images_of(channels: int, side: int = 24, count: int = 6, seed: int = 0) -> Tensor:
-    """Waves with a little noise, 8-bit levels from about 0.1 to 0.9, shape (count, channels, side, side)."""
+    """Return sine waves with noise, 8-bit levels from about 0.1 to 0.9, shape (count, channels, side, side)."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side] / side
     waves = rng.uniform(1, 8, (count, channels, 2, 1, 1))
@@ -40,14 +40,14 @@ def images_of(channels: int, side: int = 24, count: int = 6, seed: int = 0) -> T
 
 
 def blobs(count: int, side: int, right: float) -> Tensor:
-    """One round spot, `right` pixels to the right of the centre, in each image, shape (count, 1, side, side)."""
+    """Return images of one Gaussian blob, `right` pixels right of the centre, shape (count, 1, side, side)."""
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
     spot = np.exp(-((x - right) ** 2 + y**2) / (2 * 1.5**2))
     return torch.from_numpy(spot).float().expand(count, 1, side, side).clone()
 
 
 def centroids(images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Centres of mass in pixels right of and below the centre, shape (count,) each."""
+    """Return the centres of mass (x, y) in pixels relative to the image centre, shape (count,) each."""
     mass = images[:, 0].double().numpy()
     y, x = np.mgrid[: mass.shape[1], : mass.shape[2]] - (mass.shape[1] - 1) / 2
     total = mass.sum((1, 2))
@@ -82,7 +82,7 @@ def map_of(count: int, degrees: float = 0.0, scale: float = 1.0, right: float = 
     ],
     ids=str,
 )
-def test_augmentation_is_idle_just_as_long_as_nothing_can_change_an_image(on) -> None:
+def test_augmentation_is_idle_only_if_every_transform_is_off(on) -> None:
     torch.manual_seed(0)
     images = torch.rand(64, 3, 8, 8)
 
@@ -94,7 +94,7 @@ def test_augmentation_is_idle_just_as_long_as_nothing_can_change_an_image(on) ->
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_augmentation_with_everything_off_returns_the_very_input(channels: int) -> None:
+def test_augmentation_with_everything_off_returns_the_same_tensor(channels: int) -> None:
     images = images_of(channels)
 
     assert Augment()(images) is images
@@ -102,7 +102,7 @@ def test_augmentation_with_everything_off_returns_the_very_input(channels: int) 
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_certain_flip_equals_torch_flip(channels: int) -> None:
+def test_a_flip_with_probability_one_equals_torch_flip(channels: int) -> None:
     images = images_of(channels)
 
     flipped = Augment(flip=1.0)(images)
@@ -112,7 +112,7 @@ def test_a_certain_flip_equals_torch_flip(channels: int) -> None:
     assert torch.allclose(resampled, torch.flip(images, (-1,)), atol=1e-4)
 
 
-def test_about_half_of_the_images_are_flipped_at_one_half() -> None:
+def test_about_half_of_the_images_are_flipped_with_probability_one_half() -> None:
     images = images_of(1, count=1).expand(2000, -1, -1, -1)
 
     flipped = (Augment(flip=0.5)(images) != images).flatten(1).any(1).sum().item()
@@ -122,12 +122,12 @@ def test_about_half_of_the_images_are_flipped_at_one_half() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("side", [24, 25])
-def test_a_clockwise_quarter_turn_equals_rot90(channels: int, side: int) -> None:
+def test_a_clockwise_rotation_by_90_degrees_equals_rot90(channels: int, side: int) -> None:
     images = images_of(channels, side)
 
-    turned = warp(images, map_of(len(images), degrees=90), 0.0)
+    rotated = warp(images, map_of(len(images), degrees=90), 0.0)
 
-    assert torch.allclose(turned, torch.rot90(images, -1, (-2, -1)), atol=1e-4)
+    assert torch.allclose(rotated, torch.rot90(images, -1, (-2, -1)), atol=1e-4)
 
 
 @pytest.mark.parametrize("degrees", [-70.0, 0.0, 25.0])
@@ -142,7 +142,7 @@ def test_affine_agrees_with_torchvision(degrees: float, scale: float, pixels: tu
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
-def test_what_a_warp_uncovers_takes_the_fill() -> None:
+def test_pixels_outside_the_input_have_the_fill_value() -> None:
     images = torch.full((4, 3, 20, 20), 0.3)
 
     seamless = warp(images, map_of(4, degrees=45, scale=0.7), 0.3)
@@ -153,7 +153,7 @@ def test_what_a_warp_uncovers_takes_the_fill() -> None:
     assert torch.allclose(shrunk[:, :, 8:12, 8:12], torch.tensor(0.3), atol=1e-6)
 
 
-def test_a_crop_leaves_no_dark_edge() -> None:
+def test_a_crop_has_no_dark_border() -> None:
     images = torch.full((64, 1, 16, 16), 0.8)
 
     cropped = Augment(crop_scale=(0.5, 1.0), flip=0.5)(images)
@@ -166,8 +166,8 @@ def test_jitter_equals_the_formulas_in_float64(channels: int) -> None:
     images = images_of(channels, count=24)
     augment = Augment(brightness=0.8, contrast=0.9, saturation=0.7)
     torch.manual_seed(3)
-    drawn = augment.draw_factors(len(images), CPU)
-    b, c, s = (drawn[k].double().numpy()[:, None, None, None] for k in ("brightness", "contrast", "saturation"))
+    factors = augment.draw_factors(len(images), CPU)
+    b, c, s = (factors[k].double().numpy()[:, None, None, None] for k in ("brightness", "contrast", "saturation"))
     x = images.double().numpy()
 
     torch.manual_seed(3)
@@ -179,16 +179,16 @@ def test_jitter_equals_the_formulas_in_float64(channels: int) -> None:
     luma = c * luma + (1 - c) * luma.mean((2, 3), keepdims=True)
     x = s * x + (1 - s) * luma
     assert np.abs(ours.numpy() - x.clip(0, 1)).max() < 1e-5
-    assert (x > 1).any()  # so the cut is tested too
+    assert (x > 1).any()  # so the clamp is tested too
 
 
-def test_jitter_agrees_with_torchvision_where_nothing_is_cut() -> None:
+def test_jitter_agrees_with_torchvision_if_nothing_is_clamped() -> None:
     images = images_of(3) * 0.5 + 0.2
 
     ours = jitter(images, brightness=full(6, 1.1), contrast=full(6, 0.85), saturation=full(6, 1.2))
     theirs = tvf.adjust_saturation(tvf.adjust_contrast(tvf.adjust_brightness(images, 1.1), 0.85), 1.2)
 
-    assert torch.allclose(ours, theirs, atol=2e-4)  # its luma weights sum to 0.9999
+    assert torch.allclose(ours, theirs, atol=2e-4)  # torchvision's luma weights sum to 0.9999
 
 
 def test_rotation_and_scale_are_uniform_over_the_hiragana_ranges() -> None:
@@ -212,7 +212,7 @@ def test_shifts_are_uniform_in_both_directions() -> None:
     assert abs(np.corrcoef(x, y)[0, 1]) < 0.1
 
 
-def test_crops_are_distributed_as_torchvisions() -> None:
+def test_crops_have_the_same_distribution_as_torchvisions() -> None:
     torch.manual_seed(0)
     frame = torch.empty(1, 1000, 1000)
     theirs = np.array([RandomResizedCrop.get_params(frame, [0.6, 1.0], [3 / 4, 4 / 3]) for _ in range(1500)]) / 1000
@@ -227,7 +227,7 @@ def test_crops_are_distributed_as_torchvisions() -> None:
     assert (top + height).max() <= 1 + 1e-6
 
 
-def test_a_crop_shows_the_box_that_was_drawn() -> None:
+def test_a_crop_shows_the_sampled_box() -> None:
     y, x = np.mgrid[:32, :32]
     ramps = torch.from_numpy(np.stack([x, y, x]) / 31).float().expand(50, 3, 32, 32)
     augment = Augment(crop_scale=(0.3, 0.6))
@@ -237,7 +237,7 @@ def test_a_crop_shows_the_box_that_was_drawn() -> None:
     torch.manual_seed(1)
     cropped = augment(ramps).double().numpy() * 31
 
-    # Output pixel 16's centre is at 1/32 in coordinates from -1 to 1; input pixel k's at (2k + 1)/32 - 1.
+    # In coordinates from -1 to 1 the centre of output pixel 16 is 1/32, that of input pixel k is (2k + 1)/32 - 1.
     expected_x = ((maps[:, 0, 0] / 32 + maps[:, 0, 2] + 1) * 32 - 1) / 2
     expected_y = ((maps[:, 1, 1] / 32 + maps[:, 1, 2] + 1) * 32 - 1) / 2
     assert np.abs(cropped[:, 0, 16, 16] - expected_x).max() < 1e-3
@@ -246,7 +246,7 @@ def test_a_crop_shows_the_box_that_was_drawn() -> None:
 
 
 @pytest.mark.parametrize("ratio", [(2.0, 2.5), (0.4, 0.5)])
-def test_a_box_is_as_wide_to_high_as_its_ratio_says(ratio: tuple[float, float]) -> None:
+def test_boxes_have_the_requested_aspect_ratio_and_area(ratio: tuple[float, float]) -> None:
     torch.manual_seed(0)
 
     _, _, width, height = random_boxes(2000, (0.1, 0.3), ratio, CPU).numpy()
@@ -258,25 +258,25 @@ def test_a_box_is_as_wide_to_high_as_its_ratio_says(ratio: tuple[float, float]) 
 
 
 @pytest.mark.parametrize("ratio", [2.0, 0.5])
-def test_a_crop_shows_as_much_across_to_down_as_its_ratio_says(ratio: float) -> None:
+def test_crops_have_the_requested_aspect_ratio(ratio: float) -> None:
     torch.manual_seed(0)
     y, x = np.mgrid[:48, :48]
     ramps = torch.from_numpy(np.stack([x, y, x]) / 47).float().expand(20, 3, 48, 48)
 
     cropped = Augment(crop_scale=(0.2, 0.4), crop_ratio=(ratio, ratio))(ramps).double().numpy() * 47
 
-    # How far apart in the input what is 32 pixels apart in the output was.
+    # Distance in the input between two points that are 32 pixels apart in the output.
     across, down = cropped[:, 0, 24, 40] - cropped[:, 0, 24, 8], cropped[:, 1, 40, 24] - cropped[:, 1, 8, 24]
     np.testing.assert_allclose(across / down, ratio, rtol=1e-3)
     assert ((across * down / 32**2 > 0.199) & (across * down / 32**2 < 0.401)).all()
 
 
-def test_erased_boxes_are_from_0_3_to_3_3_times_as_wide_as_high() -> None:
+def test_erased_boxes_have_aspect_ratios_from_0_3_to_3_3() -> None:
     torch.manual_seed(0)
 
     _, _, width, height = Augment(erase=1.0).draw_erased(100_000, CPU).double().numpy()
 
-    # 1 / 0.3 is more than 3.3, so sides the other way round show.
+    # 1 / 0.3 is more than 3.3, so the test fails if width and height are swapped.
     ratio = width / height
     assert (ratio.min(), ratio.max()) == (pytest.approx(0.3, abs=1e-3), pytest.approx(3.3, abs=1e-2))
     assert ratio.max() < 3.3 + 1e-4
@@ -292,7 +292,7 @@ def test_colour_factors_are_uniform_about_one() -> None:
     assert kstest(factors["contrast"].numpy(), "uniform", (0.6, 0.8)).pvalue > 0.001
 
 
-def test_erasing_covers_the_promised_share_of_a_quarter_of_the_images() -> None:
+def test_erasing_with_probability_one_quarter_covers_2_to_33_percent() -> None:
     torch.manual_seed(0)
     images = torch.full((4000, 1, 48, 48), 0.2)
 
@@ -307,7 +307,7 @@ def test_erasing_covers_the_promised_share_of_a_quarter_of_the_images() -> None:
     assert (holes.any(1).sum(1) * holes.any(2).sum(1) == holes.sum((1, 2))).all()  # each hole is one rectangle
 
 
-def test_paint_covers_exactly_the_pixels_whose_centres_lie_in_the_box() -> None:
+def test_paint_sets_only_pixels_whose_centres_lie_in_the_box() -> None:
     images = torch.zeros(1, 1, 10, 10)
     expected = torch.zeros(1, 1, 10, 10)
     expected[:, :, 5:9, 2:5] = 1.0
@@ -318,18 +318,18 @@ def test_paint_covers_exactly_the_pixels_whose_centres_lie_in_the_box() -> None:
 
 
 @pytest.mark.parametrize("path", RANDOM, ids=by_name)
-def test_each_image_of_a_batch_has_its_own_parameters(path: Path) -> None:
+def test_images_of_a_batch_have_independent_parameters(path: Path) -> None:
     torch.manual_seed(0)
     images = images_of(3, count=1).expand(16, -1, -1, -1).clone()
 
     changed = instantiate(OmegaConf.load(path))(images)
 
     different = {row.numpy().tobytes() for row in changed}
-    assert len(different) >= 14  # two images may draw the same operations of RandAugment
+    assert len(different) >= 14  # RandAugment may sample the same operations for two images
 
 
 @pytest.mark.parametrize("path", RANDOM, ids=by_name)
-def test_the_seed_alone_decides_the_output(path: Path) -> None:
+def test_the_output_depends_only_on_the_seed(path: Path) -> None:
     augment, images = instantiate(OmegaConf.load(path)), images_of(3)
 
     first, again, other = (seeded(augment, images, seed) for seed in (5, 5, 6))
@@ -341,10 +341,10 @@ def test_the_seed_alone_decides_the_output(path: Path) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=by_name)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_every_recipe_keeps_shape_dtype_and_range(path: Path, channels: int, autocast: bool) -> None:
+def test_every_config_preserves_shape_dtype_and_range(path: Path, channels: int, autocast: bool) -> None:
     torch.manual_seed(0)
     augment = instantiate(OmegaConf.load(path))
-    images = torch.rand(8, channels, 31, 31).round(decimals=1)  # reaches 0 and 1
+    images = torch.rand(8, channels, 31, 31).round(decimals=1)  # includes 0 and 1
     before = images.clone()
 
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -359,7 +359,7 @@ def test_every_recipe_keeps_shape_dtype_and_range(path: Path, channels: int, aut
 
 
 @pytest.mark.parametrize("path", RANDOM, ids=by_name)
-def test_neither_autocast_nor_the_memory_format_changes_a_value(path: Path) -> None:
+def test_autocast_and_memory_format_do_not_change_the_output(path: Path) -> None:
     augment, images = instantiate(OmegaConf.load(path)), images_of(3)
 
     plain = seeded(augment, images, 0)
@@ -367,13 +367,13 @@ def test_neither_autocast_nor_the_memory_format_changes_a_value(path: Path) -> N
     with torch.autocast("cpu", torch.bfloat16):
         low = seeded(augment, images, 0)
 
-    # A last bit may differ between layouts; posterize can turn it into a whole level of one pixel.
+    # Rounding differs between memory formats; posterize can amplify it to one level in a few pixels.
     assert ((last - plain).abs() > 1e-4).float().mean() < 1e-3
     assert torch.equal(low, plain)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=by_name)
-def test_every_key_of_a_recipe_can_be_overridden_by_name(path: Path) -> None:
+def test_every_config_lists_all_arguments(path: Path) -> None:
     config = OmegaConf.load(path)
 
     keys = {str(key) for key in config} - {"_target_"}
@@ -405,18 +405,18 @@ def test_every_key_of_a_recipe_can_be_overridden_by_name(path: Path) -> None:
     ],
     ids=str,
 )
-def test_a_value_out_of_range_is_named(wrong: dict[str, object]) -> None:
+def test_the_error_names_an_argument_out_of_range(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match=f"augment.{next(iter(wrong))} must be"):
         Augment(**wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"num_ops": -1}, {"num_ops": 1.5}, {"magnitude": 31}, {"fill": 2}], ids=str)
-def test_a_value_out_of_randaugments_range_is_named(wrong: dict[str, object]) -> None:
+def test_the_error_names_an_argument_of_randaugment_out_of_range(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match=f"augment.{next(iter(wrong))} must be"):
         RandAugment(**wrong)
 
 
-def test_images_of_another_shape_or_type_are_refused() -> None:
+def test_images_of_wrong_shape_or_dtype_raise_an_error() -> None:
     for images in (
         torch.rand(2, 3, 8, 9),
         torch.rand(3, 8, 8),
@@ -427,8 +427,8 @@ def test_images_of_another_shape_or_type_are_refused() -> None:
             Augment(flip=0.5)(images)
 
 
-def torchvisions(name: str, images: Tensor, magnitude: float, sign: int) -> Tensor:
-    """The operation as torchvision does it, with shears about the centre."""
+def torchvision_operation(name: str, images: Tensor, magnitude: float, sign: int) -> Tensor:
+    """Return the result of torchvision's operation, with shears about the centre."""
     share = magnitude / 30
     slope = math.degrees(math.atan(-sign * 0.3 * share))
     shift = sign * 150 / 331 * images.shape[-1] * share
@@ -458,63 +458,63 @@ def torchvisions(name: str, images: Tensor, magnitude: float, sign: int) -> Tens
 @pytest.mark.parametrize("sign", [-1, 1])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_image_gets_the_operation_it_drew_as_torchvision_does_it(name: str, channels: int, sign: int) -> None:
+def test_each_operation_agrees_with_torchvision(name: str, channels: int, sign: int) -> None:
     images = images_of(channels, side=36, count=len(OPERATIONS))
     row, augment = OPERATIONS.index(name), RandAugment(num_ops=1, magnitude=17)
     draws = torch.arange(len(OPERATIONS))[None]
 
     ours = augment.apply_operations(images, draws, torch.full_like(draws, sign))[row]
-    theirs = torchvisions(name, images[row : row + 1], 17, sign)[0]
+    theirs = torchvision_operation(name, images[row : row + 1], 17, sign)[0]
 
     difference = (ours - theirs).abs()
     assert difference.mean() < 2e-4
-    assert difference.max() < (0.1 if name == "posterize" else 1e-3)  # a last bit may be a whole level there
+    assert difference.max() < (0.1 if name == "posterize" else 1e-3)  # there a rounding error may become one level
     assert name == "identity" or (channels == 1 and name == "saturation") or (ours - images[row]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("chosen", [[], [3], [0, 3, 4], list(range(5))])
-def test_images_are_changed_alike_one_by_one_and_all_at_once(chosen: list[int]) -> None:
+def test_selecting_and_masking_images_give_equal_results(chosen: list[int]) -> None:
     images, factors = images_of(3, side=20, count=5), torch.linspace(0.2, 1.8, 5)
     mask = torch.zeros(5, dtype=torch.bool).index_fill_(0, torch.tensor(chosen, dtype=torch.long), True)
 
     for change in (lambda some, rows: sharpen(some, factors[rows]), lambda some, _: equalize(some)):
-        counted = change_some(images.clone(), mask, change, count=True)
-        at_once = change_some(images.clone(), mask, change, count=False)
+        selected = change_some(images.clone(), mask, change, count=True)
+        masked = change_some(images.clone(), mask, change, count=False)
 
-        assert torch.equal(counted, at_once)
-        assert torch.equal(counted[~mask], images[~mask])
-        assert not chosen or not torch.equal(counted[mask], images[mask])
+        assert torch.equal(selected, masked)
+        assert torch.equal(selected[~mask], images[~mask])
+        assert not chosen or not torch.equal(selected[mask], images[mask])
 
 
-def test_two_operations_follow_one_another() -> None:
+def test_operations_are_applied_in_order() -> None:
     images = images_of(3, side=36, count=1)
     draws = torch.tensor([[OPERATIONS.index("translate_x")], [OPERATIONS.index("rotate")]])
     signs = torch.ones_like(draws)
 
     ours = RandAugment(magnitude=9).apply_operations(images, draws, signs)
 
-    moved = np.eye(3)
-    moved[0, 2] = 150 / 331 * 36 * 0.3
+    shift = np.eye(3)
+    shift[0, 2] = 150 / 331 * 36 * 0.3
     angle = math.radians(9)
-    turned = np.array([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]])
-    x, y = (turned @ moved)[:2, 2]
+    rotation = np.array([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]])
+    x, y = (rotation @ shift)[:2, 2]
     theirs = tvf.affine(images, 9.0, [x, y], 1.0, [0.0, 0.0], interpolation=InterpolationMode.BILINEAR)
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
-def test_randaugment_draws_each_operation_as_often() -> None:
+def test_randaugment_samples_the_identity_as_often_as_expected() -> None:
     torch.manual_seed(0)
     images = (images_of(3, count=1) * 0.7 + 0.1).expand(1400, -1, -1, -1)
 
     changed = RandAugment(num_ops=1, magnitude=30)(images)
 
     untouched = ((changed - images).abs().flatten(1).amax(1) < 1e-4).sum().item()
-    assert 60 < untouched < 140  # only the identity leaves these images: 100 expected, 4 standard deviations
+    assert 60 < untouched < 140  # only the identity leaves images unchanged: 100 expected, ± 4 standard deviations
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("path", CONFIGS, ids=by_name)
-def test_no_recipe_waits_for_the_gpu(path: Path) -> None:
+def test_no_config_synchronizes_with_the_gpu(path: Path) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     augment, images = instantiate(OmegaConf.load(path)), images_of(3).cuda()

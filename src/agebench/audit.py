@@ -36,7 +36,7 @@ def _audit(cfg: Any, folder: Path) -> dict[str, Any]:
     from agebench.files import write_json
     from agebench.leakage import audit as audits
     from agebench.report.leak import draw_leak
-    from agebench.report.style import look
+    from agebench.report.style import plot_style
     from agebench.runs.folder import check_folder, write_config
     from agebench.runs.tables import write_split
 
@@ -61,7 +61,7 @@ def _audit(cfg: Any, folder: Path) -> dict[str, Any]:
     write_split(folder, data)
     target = data.target
     counts = {part: np.bincount(target.labels[data.split.part(part)], minlength=target.num_labels) for part in PARTS}
-    with look():
+    with plot_style():
         figure = draw_leak(found, counts, label_names=target.label_names, values=target.values, title=data.protocol)
         figure.savefig(folder / "audit.png")
     log.info("written to %s", folder)

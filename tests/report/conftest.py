@@ -1,4 +1,4 @@
-"""What the report tests share: outcomes and features drawn from a seed."""
+"""Fixtures of the report tests: seeded outcomes and features."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ def digits_outcome() -> Outcome:
     posterior = rng.dirichlet(np.ones(10), size=200)
     names = np.array([f"test/{i:05d}" for i in range(200)])
     values = np.arange(10.0)
-    target = rng.integers(0, 9, size=200)  # no nine among them
+    target = rng.integers(0, 9, size=200)  # no image of a 9
     return Outcome(names, target, posterior, posterior @ values, values, tuple("0123456789"), False, "")
 
 

@@ -15,11 +15,11 @@ from agebench.report.confusion import (
     write_most_confused,
 )
 from agebench.report.outcome import Outcome
-from agebench.report.style import look
+from agebench.report.style import plot_style
 
 
 def reference_counts(outcome: Outcome) -> np.ndarray:
-    """scikit-learn puts the actual label on the rows; here it is on the columns."""
+    """Return scikit-learn's confusion matrix, transposed: its rows are true labels, ours are predicted labels."""
     labels = np.arange(len(outcome.label_names))
     return confusion_matrix(outcome.target, outcome.posterior.argmax(axis=1), labels=labels).T
 
@@ -28,7 +28,7 @@ def test_counts_agree_with_scikit_learn(digits_outcome: Outcome) -> None:
     np.testing.assert_array_equal(count_confusions(digits_outcome), reference_counts(digits_outcome))
 
 
-def test_each_column_with_images_sums_to_one(digits_outcome: Outcome) -> None:
+def test_columns_with_images_sum_to_one(digits_outcome: Outcome) -> None:
     labels = np.arange(10)
     predicted = digits_outcome.posterior.argmax(axis=1)
     expected = confusion_matrix(digits_outcome.target, predicted, labels=labels, normalize="true").T
@@ -40,7 +40,7 @@ def test_each_column_with_images_sums_to_one(digits_outcome: Outcome) -> None:
     assert np.isnan(shares[:, 9]).all()
 
 
-def test_the_table_holds_counts_and_label_names(tmp_path: Path, digits_outcome: Outcome) -> None:
+def test_the_table_contains_counts_and_label_names(tmp_path: Path, digits_outcome: Outcome) -> None:
     names = tuple("あいうえおかきくけこ")
 
     path = write_confusion(tmp_path / "confusion.csv", count_confusions(digits_outcome), names)
@@ -53,7 +53,7 @@ def test_the_table_holds_counts_and_label_names(tmp_path: Path, digits_outcome: 
 
 
 def test_the_most_confused_pair_comes_first(tmp_path: Path) -> None:
-    counts = np.array([[5, 3, 0], [1, 5, 0], [0, 2, 5]])  # predicted a for three b's
+    counts = np.array([[5, 3, 0], [1, 5, 0], [0, 2, 5]])  # three images of b are predicted as a
 
     path = write_most_confused(tmp_path / "most.csv", counts, ("a", "b", "c"))
 
@@ -62,33 +62,35 @@ def test_the_most_confused_pair_comes_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_few_labels_are_annotated_with_their_share(digits_outcome: Outcome) -> None:
+def test_cells_of_few_labels_are_annotated_with_their_share(digits_outcome: Outcome) -> None:
     expected = reference_counts(digits_outcome)
     expected = expected / np.maximum(expected.sum(axis=0), 1)
 
-    with look():
+    with plot_style():
         figure = draw_confusion(digits_outcome, count_confusions(digits_outcome), title="t")
 
     axes = figure.axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("actual", "predicted")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("true label", "predicted label")
     drawn = {text.get_position(): text.get_text() for text in axes.texts}
     assert len(drawn) == 90  # the column without images stays empty
-    for (actual, predicted), text in drawn.items():
-        share = expected[int(predicted), int(actual)]
+    for (true, predicted), text in drawn.items():
+        share = expected[int(predicted), int(true)]
         assert text == (f"{share:.2f}" if share else "0")
-    assert axes.yaxis_inverted()  # the first label at the top, so that right answers run down to the right
-    assert "no image of this label" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert (
+        axes.yaxis_inverted()
+    )  # the first label is at the top, so that the diagonal runs from top left to bottom right
+    assert "no images with this true label" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 @pytest.mark.filterwarnings("error")
-def test_73_hiragana_are_all_named_and_drawn(tmp_path: Path) -> None:
+def test_all_73_hiragana_have_a_tick_label(tmp_path: Path) -> None:
     codes = [code for code in range(0x3042, 0x3094) if code not in (0x3043, 0x3045, 0x3047, 0x3049)]
     names = tuple(chr(code) for code in codes)[:73]
     posterior = np.random.default_rng(0).dirichlet(np.ones(73), size=500)
     target = np.random.default_rng(1).integers(0, 73, size=500)
     outcome = Outcome(target.astype(str), target, posterior, target * 1.0, np.arange(73.0), names, False, "")
 
-    with look():
+    with plot_style():
         figure = draw_confusion(outcome, count_confusions(outcome), title="t")
         figure.savefig(tmp_path / "confusion.png")
 
@@ -99,30 +101,33 @@ def test_73_hiragana_are_all_named_and_drawn(tmp_path: Path) -> None:
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes)), "names overlap"
 
 
-def test_ages_are_not_annotated_and_their_scale_ends_at_the_largest_share(ages_outcome: Outcome) -> None:
+def test_cells_of_many_labels_are_not_annotated_and_the_colour_scale_ends_at_the_largest_share(
+    ages_outcome: Outcome,
+) -> None:
     counts = count_confusions(ages_outcome)
 
-    with look():
+    with plot_style():
         figure = draw_confusion(ages_outcome, counts, title="t")
 
     axes = figure.axes[0]
     assert not axes.texts
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("true age (years)", "predicted age (years)")
     reference = reference_counts(ages_outcome)
     assert axes.images[0].get_clim()[1] == pytest.approx((reference / np.maximum(reference.sum(axis=0), 1)).max())
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_leak_is_told_below_the_picture_and_hides_nothing(tmp_path: Path, digits_outcome: Outcome) -> None:
+def test_a_note_is_printed_below_the_figure_without_overlap(tmp_path: Path, digits_outcome: Outcome) -> None:
     note = "for comparison: looking up the identity, without seeing a pixel, scores accuracy 0.756"
     leaky = replace(digits_outcome, note=note)
 
-    with look():
+    with plot_style():
         figure = draw_confusion(leaky, count_confusions(leaky), title="t")
         figure.savefig(tmp_path / "confusion.png")
 
-    told = next(text for text in figure.texts if "looking up" in text.get_text())
-    assert " ".join(told.get_text().split()) == note
-    box = told.get_window_extent()
+    printed = next(text for text in figure.texts if "looking up" in text.get_text())
+    assert " ".join(printed.get_text().split()) == note
+    box = printed.get_window_extent()
     axis, legend = figure.axes[0].xaxis.label.get_window_extent(), figure.legends[0].get_window_extent()
     assert not box.overlaps(axis)
     assert not box.overlaps(legend)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from agebench.report.curves import draw_curves, epoch_numbers, write_curves
-from agebench.report.style import look
+from agebench.report.style import plot_style
 
 HISTORY = [
     {"epoch": 0, "train/loss": 2.0, "val/loss": 2.5, "val/mae": 9.0, "lr": 1e-3},
@@ -14,7 +14,7 @@ HISTORY = [
 ]
 
 
-def test_the_table_counts_epochs_from_one_and_tells_missing_from_diverged(tmp_path: Path) -> None:
+def test_the_table_numbers_epochs_from_one_and_distinguishes_missing_and_diverged_values(tmp_path: Path) -> None:
     path = write_curves(tmp_path / "curves.csv", HISTORY)
 
     assert path.read_bytes().startswith(b"\xef\xbb\xbf")
@@ -36,8 +36,8 @@ def test_epochs_recorded_from_zero_are_shifted(recorded: list[int | None], expec
 
 
 @pytest.mark.filterwarnings("error")
-def test_panels_are_named_with_their_unit_and_parts_differ_without_colour() -> None:
-    with look():
+def test_axes_have_units_and_parts_differ_in_line_style_and_marker() -> None:
+    with plot_style():
         figure = draw_curves(HISTORY, title="t", unit="years")
 
     assert figure is not None
@@ -54,8 +54,8 @@ def test_panels_are_named_with_their_unit_and_parts_differ_without_colour() -> N
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("value", [0.5, float("nan"), float("inf")])
-def test_a_single_epoch_is_drawn_whatever_it_brought(tmp_path: Path, value: float) -> None:
-    with look():
+def test_a_single_epoch_is_drawn_even_if_it_diverged(tmp_path: Path, value: float) -> None:
+    with plot_style():
         figure = draw_curves([{"train/loss": value, "val/accuracy": value}], title="t", unit="")
         assert figure is not None
         figure.savefig(tmp_path / "curves.png")
@@ -63,6 +63,6 @@ def test_a_single_epoch_is_drawn_whatever_it_brought(tmp_path: Path, value: floa
     assert len(figure.axes) == 2
 
 
-def test_nothing_measured_gives_no_picture() -> None:
+def test_a_history_without_metrics_gives_no_figure() -> None:
     assert draw_curves([], title="t", unit="") is None
     assert draw_curves([{"epoch": 0, "lr": 0.1}], title="t", unit="") is None

@@ -1,4 +1,4 @@
-"""Learning curves: means and bands over seeds of different lengths."""
+"""Learning curves: means and bands over seeds with different numbers of epochs."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from matplotlib.legend import Legend
 from agebench.report.curves import History
 from agebench.report.learning_curves import draw_learning_curves
 from agebench.report.ranking import Mode
-from agebench.report.style import COLOURS, GREY, look
+from agebench.report.style import COLOURS, GREY, plot_style
 
 NAN = float("nan")
 PANELS = {"val/mae": "mean absolute error on val (years)", "train/loss": "training loss"}
@@ -23,7 +23,7 @@ def history(*values: float, key: str = "val/mae") -> History:
 
 
 def draw(groups: dict[str, list[History]], *, mode: Mode = "min", **more: Any) -> Figure:
-    with look():
+    with plot_style():
         figure = draw_learning_curves(groups, PANELS, mode=mode, title="a/b/c", **more)
         assert figure is not None
         figure.draw_without_rendering()
@@ -39,7 +39,7 @@ def names(figure: Figure) -> list[str]:
     return [text.get_text() for text in legend(figure).get_texts()]
 
 
-def test_the_line_is_the_mean_and_the_band_goes_from_lowest_to_highest() -> None:
+def test_the_line_is_the_mean_and_the_band_spans_minimum_to_maximum() -> None:
     figure = draw({"a": [history(9, 6), history(7, 5)]})
 
     (axes,) = figure.axes
@@ -55,57 +55,57 @@ def test_the_line_is_the_mean_and_the_band_goes_from_lowest_to_highest() -> None
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "mean absolute error on val (years)\nlower is better")
 
 
-def test_a_line_is_dotted_from_where_a_seed_stopped() -> None:
+def test_a_line_is_dotted_after_a_seed_stopped() -> None:
     figure = draw({"a": [history(9, 6), history(7, 4, 3, 2)]})
 
     solid, dotted = figure.axes[0].lines
     assert np.asarray(solid.get_xydata()).tolist() == [[1, 8], [2, 5]]
     assert np.asarray(dotted.get_xydata()).tolist() == [[2, 5], [3, 3], [4, 2]]
     assert (solid.get_linestyle(), dotted.get_linestyle()) == ("-", ":")
-    assert names(figure) == ["a", "fewer seeds are left"]
+    assert names(figure) == ["a", "mean over fewer seeds"]
 
 
-def test_missing_epochs_and_nan_are_passed_over() -> None:
-    gappy: History = [
+def test_missing_epochs_and_nan_are_skipped() -> None:
+    incomplete: History = [
         {"epoch": 0, "val/mae": 9.0},
         {"epoch": 1},
         {"epoch": 2, "val/mae": NAN},
         {"epoch": 3, "val/mae": 5},
     ]
 
-    figure = draw({"a": [gappy], "b": [history(NAN, NAN)]})
+    figure = draw({"a": [incomplete], "b": [history(NAN, NAN)]})
 
     (line,) = figure.axes[0].lines
     assert np.asarray(line.get_xydata()).tolist() == [[1, 9], [4, 5]]
     assert not figure.axes[0].collections  # a single seed has no band
-    assert names(figure) == ["a", "b (no value)"]
+    assert names(figure) == ["a", "b (no values)"]
 
 
-def test_ten_groups_are_told_apart_and_the_others_are_grey() -> None:
+def test_ten_groups_differ_in_colour_or_marker_and_the_others_are_grey() -> None:
     figure = draw({f"g{i}": [history(9, i)] for i in range(12)})
 
     drawn = {line.get_ydata()[1]: line for line in figure.axes[0].lines}  # type: ignore[index]  # an array
-    looks = {(line.get_color(), line.get_marker()) for line in (drawn[i] for i in range(10))}
-    assert len(looks) == 10
+    styles = {(line.get_color(), line.get_marker()) for line in (drawn[i] for i in range(10))}
+    assert len(styles) == 10
     assert drawn[0].get_color() == COLOURS[0]
     assert {drawn[10].get_color(), drawn[11].get_color()} == {GREY}
     assert drawn[0].get_zorder() > drawn[9].get_zorder() > drawn[11].get_zorder()
-    assert names(figure) == [*(f"g{i}" for i in range(10)), "the other 2"]
+    assert names(figure) == [*(f"g{i}" for i in range(10)), "2 other groups"]
 
 
-def test_the_training_loss_has_a_panel_if_it_was_measured() -> None:
-    both: list[History] = [
+def test_the_training_loss_has_its_own_panel_if_measured() -> None:
+    histories: list[History] = [
         [{"epoch": 0, "val/mae": 0.5, "train/loss": 2.0}, {"epoch": 1, "val/mae": 0.75, "train/loss": 1.0}]
     ]
 
-    figure = draw({"a": both}, mode="max", note="leaks")
+    figure = draw({"a": histories}, mode="max", note="leaks")
 
     assert [axes.get_ylabel().split("\n")[1] for axes in figure.axes] == ["higher is better", "lower is better"]
     assert [axes.lines[0].get_ydata()[1] for axes in figure.axes] == [0.75, 1.0]  # type: ignore[index]  # an array
     assert figure.get_supxlabel() == "leaks"
 
 
-def test_a_run_that_diverged_does_not_flatten_the_others() -> None:
+def test_a_diverged_run_does_not_flatten_the_others() -> None:
     figure = draw({"a": [history(9, 6, 5)], "b": [history(9, 1e6, 1e9)]})
 
     low, high = figure.axes[0].get_ylim()
@@ -113,7 +113,7 @@ def test_a_run_that_diverged_does_not_flatten_the_others() -> None:
     assert 9 < high < 10
 
 
-def test_grey_groups_are_within_the_axis() -> None:
+def test_grey_groups_are_within_the_axis_limits() -> None:
     figure = draw({f"g{i}": [history(9, 5 + i)] for i in range(20)})
 
     assert figure.axes[0].get_ylim()[1] > 24
@@ -121,7 +121,7 @@ def test_grey_groups_are_within_the_axis() -> None:
 
 @pytest.mark.parametrize("count", [1, 5, 10, 40])
 @pytest.mark.parametrize("name", ["lr={}", "optim.lr=0.001, model=convnext, head=dldl_v2, seed={}", "学習率 {}"])
-def test_the_legend_covers_no_panel_and_stays_within_the_picture(count: int, name: str) -> None:
+def test_the_legend_overlaps_no_panel_and_fits_into_the_figure(count: int, name: str) -> None:
     figure = draw({name.format(i): [history(9, 5), history(8, 6, 5)] for i in range(count)})
 
     box = legend(figure).get_window_extent()
@@ -133,8 +133,8 @@ def test_the_legend_covers_no_panel_and_stays_within_the_picture(count: int, nam
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("value", [0.5, NAN, float("inf")])
-def test_a_single_epoch_is_drawn_whatever_it_brought(tmp_path: Path, value: float) -> None:
-    with look():
+def test_a_group_with_a_single_epoch_is_drawn_even_if_it_diverged(tmp_path: Path, value: float) -> None:
+    with plot_style():
         figure = draw_learning_curves({"$a$": [history(value)]}, PANELS, mode="min", title="")
         assert figure is not None
         figure.savefig(tmp_path / "a.png")
@@ -142,6 +142,6 @@ def test_a_single_epoch_is_drawn_whatever_it_brought(tmp_path: Path, value: floa
     assert len(figure.axes) == 1
 
 
-def test_nothing_measured_gives_no_picture() -> None:
+def test_histories_without_metrics_give_no_figure() -> None:
     assert draw_learning_curves({}, PANELS, mode="min", title="") is None
     assert draw_learning_curves({"a": [history(1.0, key="lr")], "b": []}, PANELS, mode="min", title="") is None

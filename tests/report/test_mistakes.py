@@ -24,7 +24,7 @@ def make(*, ordered: bool) -> Outcome:
     )
 
 
-def test_the_surest_wrong_class_comes_first(tmp_path: Path) -> None:
+def test_nominal_mistakes_are_sorted_by_the_probability_of_the_wrong_class(tmp_path: Path) -> None:
     rows = read(write_mistakes(tmp_path / "mistakes.csv", make(ordered=False)))
 
     assert rows == [
@@ -34,14 +34,14 @@ def test_the_surest_wrong_class_comes_first(tmp_path: Path) -> None:
     ]
 
 
-def test_the_estimate_furthest_off_comes_first_where_labels_are_ordered(tmp_path: Path) -> None:
+def test_ordered_mistakes_are_sorted_by_absolute_error(tmp_path: Path) -> None:
     rows = read(write_mistakes(tmp_path / "mistakes.csv", make(ordered=True)))
 
     assert rows[0][-1] == "error_decades"
     assert [(row[0], row[-1]) for row in rows[1:]] == [("unsure", "2.0000"), ("sure", "-0.7500")]
 
 
-def test_a_file_name_that_is_not_unicode_is_spelled_out(tmp_path: Path) -> None:
+def test_invalid_bytes_of_a_file_name_are_escaped(tmp_path: Path) -> None:
     outcome = make(ordered=False)
     names = np.array(["a", "b", "caf\udce9.jpg"])
     odd = Outcome(names, outcome.target, outcome.posterior, outcome.point, outcome.values, ("1", "2", "3"), False, "")

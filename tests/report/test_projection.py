@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from agebench.report.projection import embed, fit_plane, sample_rows, why_not
+from agebench.report.projection import embed, fit_plane, obstacle, sample_rows
 
 
-def test_pca_agrees_with_a_singular_value_decomposition_up_to_sign() -> None:
+def test_pca_agrees_with_the_singular_value_decomposition_up_to_sign() -> None:
     rng = np.random.default_rng(0)
     train = rng.normal(size=(60, 8)) * np.arange(1, 9) + 7
     val = rng.normal(size=(20, 8)) * np.arange(1, 9) + 7
@@ -13,13 +13,13 @@ def test_pca_agrees_with_a_singular_value_decomposition_up_to_sign() -> None:
 
     plane = fit_plane(train, "train")
 
-    for features in (train, val):  # val is seen in train's plane, about train's mean
+    for features in (train, val):  # val is projected with train's mean and components
         expected = (features - mean) @ axes[:2].T
         np.testing.assert_allclose(np.abs(plane.project(features)), np.abs(expected), atol=1e-9)
     np.testing.assert_allclose(plane.explained, (singular**2 / np.sum(singular**2))[:2])
 
 
-def test_features_of_one_dimension_lie_on_a_line() -> None:
+def test_one_dimensional_features_have_a_zero_second_component() -> None:
     features = np.arange(6.0)[:, None]
 
     plane = fit_plane(features, "train")
@@ -29,7 +29,7 @@ def test_features_of_one_dimension_lie_on_a_line() -> None:
     np.testing.assert_allclose(plane.explained, [1, 0])
 
 
-def test_tsne_keeps_two_far_groups_apart_and_repeats_itself() -> None:
+def test_tsne_separates_two_distant_clusters_and_is_deterministic() -> None:
     rng = np.random.default_rng(0)
     features = np.concatenate([rng.normal(size=(20, 60)), rng.normal(size=(20, 60)) + 30])
 
@@ -49,13 +49,13 @@ def test_tsne_keeps_two_far_groups_apart_and_repeats_itself() -> None:
         pytest.param(np.eye(5), id="five images"),
         pytest.param(np.arange(9.0)[:, None], id="one dimension"),
         pytest.param(np.repeat(np.eye(3), 4, axis=0), id="duplicates"),
-        pytest.param(np.outer(np.arange(9.0), np.ones(4)), id="a line in four dimensions"),
+        pytest.param(np.outer(np.arange(9.0), np.ones(4)), id="rank one"),
         pytest.param(np.random.default_rng(0).normal(size=(9, 4)) * 1e30, id="huge"),
         pytest.param(np.random.default_rng(0).normal(size=(9, 4)) * 1e-30, id="tiny"),
     ],
 )
-def test_tsne_survives_degenerate_features(features: np.ndarray) -> None:
-    assert why_not(features) is None
+def test_tsne_of_degenerate_features_is_finite(features: np.ndarray) -> None:
+    assert obstacle(features) is None
 
     points = embed(features)
 
@@ -63,14 +63,14 @@ def test_tsne_survives_degenerate_features(features: np.ndarray) -> None:
     assert np.isfinite(points).all()
 
 
-def test_too_few_or_constant_features_are_refused_with_a_reason() -> None:
-    assert "4 images" in str(why_not(np.eye(4)))
-    assert "0 images" in str(why_not(np.zeros((0, 3))))
-    assert "same for every image" in str(why_not(np.ones((10, 3))))
-    assert "same for every image" in str(why_not(np.ones((10, 0))))
+def test_too_few_or_constant_features_are_rejected_with_a_reason() -> None:
+    assert "4 images" in str(obstacle(np.eye(4)))
+    assert "0 images" in str(obstacle(np.zeros((0, 3))))
+    assert "identical for all images" in str(obstacle(np.ones((10, 3))))
+    assert "identical for all images" in str(obstacle(np.ones((10, 0))))
 
 
-def test_a_sample_is_seeded_distinct_and_no_larger_than_asked() -> None:
+def test_a_sample_is_deterministic_without_duplicates_and_at_most_as_large_as_requested() -> None:
     rows = sample_rows(5_000, 800)
 
     assert len(np.unique(rows)) == 800

@@ -1,4 +1,4 @@
-"""What TensorBoard's projector is given, read back as TensorBoard reads it."""
+"""Projector files, parsed with TensorBoard's own protocol buffers."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from agebench.report.projector import write_projector
 
 
 def images(count: int, *, channels: int, side: int) -> np.ndarray:
-    """Each image has one level of its own."""
+    """Return constant images, each with a different grey level."""
     levels = np.linspace(0, 255, count).astype(np.uint8)
     return np.broadcast_to(levels[:, None, None, None], (count, channels, side, side)).copy()
 
@@ -28,7 +28,7 @@ def write(folder: Path, rows: np.ndarray, pixels: np.ndarray) -> ProjectorConfig
 
 
 @pytest.mark.parametrize(("channels", "side"), [(1, 8), (3, 64)])
-def test_every_image_has_its_features_its_label_and_its_thumbnail(tmp_path: Path, channels: int, side: int) -> None:
+def test_each_image_has_its_features_label_and_thumbnail(tmp_path: Path, channels: int, side: int) -> None:
     rows, pixels = features(10, 4), images(10, channels=channels, side=side)
 
     (embedding,) = write(tmp_path, rows, pixels).embeddings
@@ -40,13 +40,13 @@ def test_every_image_has_its_features_its_label_and_its_thumbnail(tmp_path: Path
     width, height = embedding.sprite.single_image_dim
     assert width == height == min(side, 48)
     with Image.open(tmp_path / embedding.sprite.image_path) as sheet:
-        assert sheet.size == (4 * width, 4 * height)  # ten in rows of four; the projector needs a square
+        assert sheet.size == (4 * width, 4 * height)  # ten thumbnails in rows of four; the sprite must be square
         for i in range(10):
             level = np.asarray(sheet.convert("L"))[i // 4 * height + height // 2, i % 4 * width + width // 2]
             assert abs(int(level) - int(pixels[i].flat[0])) <= 3
 
 
-def test_at_most_800_images_and_50_dimensions_that_keep_the_distances(tmp_path: Path) -> None:
+def test_at_most_800_images_and_50_dimensions_are_written_and_distances_are_preserved(tmp_path: Path) -> None:
     rows = features(900, 3) @ features(3, 60)  # of rank three
 
     (embedding,) = write(tmp_path, rows, images(900, channels=3, side=20)).embeddings
@@ -62,7 +62,7 @@ def test_at_most_800_images_and_50_dimensions_that_keep_the_distances(tmp_path: 
         assert max(sheet.size) <= 8192
 
 
-def test_features_that_are_not_finite_are_left_out_and_their_images_too(tmp_path: Path) -> None:
+def test_images_with_non_finite_features_are_excluded(tmp_path: Path) -> None:
     rows, pixels = features(12, 4), images(12, channels=1, side=8)
     rows[[0, 5]] = np.nan
 
@@ -74,7 +74,7 @@ def test_features_that_are_not_finite_are_left_out_and_their_images_too(tmp_path
         assert abs(sheet.getpixel((4, 4)) - int(pixels[1].flat[0])) <= 3
 
 
-def test_nothing_is_written_where_nothing_can_be_seen(tmp_path: Path) -> None:
+def test_nothing_is_written_if_no_features_are_finite(tmp_path: Path) -> None:
     write_projector(tmp_path, "test", np.full((9, 4), np.nan), images(9, channels=1, side=8), {"label": ["a"] * 9})
 
     assert not list(tmp_path.iterdir())

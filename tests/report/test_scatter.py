@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from agebench.report.scatter import draw_scatter
-from agebench.report.style import look
+from agebench.report.style import plot_style
 
 HIRAGANA = tuple("あいうえおかきくけこさしすせそ")
 
@@ -14,14 +14,14 @@ HIRAGANA = tuple("あいうえおかきくけこさしすせそ")
 def draw(tmp_path: Path, names: tuple[str, ...], *, ordered: bool, count: int = 60) -> tuple[Figure, np.ndarray]:
     rng = np.random.default_rng(0)
     labels = np.arange(count) % len(names)
-    with look():
+    with plot_style():
         figure = draw_scatter(
             rng.normal(size=(count, 2)),
             labels,
             label_names=names,
             values=np.arange(len(names), dtype=float) if ordered else None,
             axis_names=("x", "y"),
-            titles=("the run", "the picture"),
+            titles=("run title", "plot title"),
         )
         figure.savefig(tmp_path / "scatter.png")
     pixels = np.asarray(Image.open(tmp_path / "scatter.png").convert("HSV"))
@@ -32,16 +32,16 @@ def draw(tmp_path: Path, names: tuple[str, ...], *, ordered: bool, count: int = 
 @pytest.mark.parametrize(
     "names", [("a",), ("_a", "$b$"), tuple(f"class {i}" for i in range(90)), HIRAGANA, (" ",) * 12]
 )
-def test_nominal_labels_are_drawn_in_colour_whatever_their_names(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_nominal_labels_are_drawn_in_colour_for_any_names(tmp_path: Path, names: tuple[str, ...]) -> None:
     figure, pixels = draw(tmp_path, names, ordered=False, count=200)
 
     axes = figure.axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("x", "y", "the picture")
-    assert (pixels[..., 1] > 128).sum() > 1_000  # saturated pixels: the marks lie inside the axes
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("x", "y", "plot title")
+    assert (pixels[..., 1] > 128).sum() > 1_000  # saturated pixels are markers, so the markers are inside the axes
     assert np.abs([axes.get_xlim(), axes.get_ylim()]).max() < 6
 
 
-def test_a_legend_names_the_labels_that_are_there(tmp_path: Path) -> None:
+def test_the_legend_names_only_labels_with_images(tmp_path: Path) -> None:
     figure, _ = draw(tmp_path, ("_cat", "dog", "$eel$", "absent"), ordered=False, count=3)
 
     legend = figure.axes[0].get_legend()
@@ -50,7 +50,7 @@ def test_a_legend_names_the_labels_that_are_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labels", [10, 40, 77])
-def test_the_legend_stays_on_the_page_beside_the_axes(tmp_path: Path, labels: int) -> None:
+def test_the_legend_is_next_to_the_axes_and_fits_into_the_figure(tmp_path: Path, labels: int) -> None:
     figure, _ = draw(tmp_path, tuple(f"class number {i}" for i in range(labels)), ordered=False, count=100)
 
     legend = figure.axes[0].get_legend()
@@ -62,7 +62,7 @@ def test_the_legend_stays_on_the_page_beside_the_axes(tmp_path: Path, labels: in
     assert figure.axes[0].get_window_extent().width > 400
 
 
-def test_hiragana_mark_themselves_and_need_no_legend(tmp_path: Path) -> None:
+def test_hiragana_are_drawn_as_markers_without_a_legend(tmp_path: Path) -> None:
     figure, _ = draw(tmp_path, HIRAGANA, ordered=False)
 
     assert figure.axes[0].get_legend() is None
@@ -73,7 +73,7 @@ def test_hiragana_mark_themselves_and_need_no_legend(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("labels", [1, 2, 6, 49, 300])
-def test_ordered_labels_get_a_colour_bar_with_their_names(tmp_path: Path, labels: int) -> None:
+def test_ordered_labels_have_a_colour_bar_with_their_names(tmp_path: Path, labels: int) -> None:
     names = tuple(f"{i}s" for i in range(labels))
 
     figure, _ = draw(tmp_path, names, ordered=True)

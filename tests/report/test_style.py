@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from agebench.report.style import COLOURS, MARKERS, label_ticks, look, printable
+from agebench.report.style import COLOURS, MARKERS, label_ticks, plot_style, printable
 
 HIRAGANA = "".join(chr(code) for code in range(0x3041, 0x3097))
 
 
 def draw_text(text: str, path: Path) -> None:
-    with look():
+    with plot_style():
         figure = Figure()
         figure.text(0.1, 0.5, text)
         figure.savefig(path)
@@ -26,7 +26,7 @@ def test_every_hiragana_has_a_glyph(tmp_path: Path) -> None:
     assert (tmp_path / "kana.png").stat().st_size > 10_000
 
 
-def test_a_character_that_no_font_has_would_be_noticed(tmp_path: Path) -> None:
+def test_a_missing_glyph_gives_a_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="missing from font"):
         draw_text("\U00012000", tmp_path / "cuneiform.png")
 
@@ -39,7 +39,7 @@ def test_any_class_name_can_be_drawn(tmp_path: Path, name: str) -> None:
     assert (tmp_path / "name.png").is_file()
 
 
-def test_settings_outside_are_left_as_they_were(tmp_path: Path) -> None:
+def test_rc_parameters_are_restored_afterwards(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     imported = "matplotlib_fontja" in sys.modules
 
@@ -55,7 +55,7 @@ def test_77_labels_differ_in_colour_or_marker() -> None:
     assert len(pairs) == 77
 
 
-def test_ages_are_named_every_five_years() -> None:
+def test_ages_have_a_tick_every_five_years() -> None:
     ages = np.arange(14.0, 63.0)
 
     ticks = label_ticks(ages, ordered=True, most=20)
@@ -64,12 +64,12 @@ def test_ages_are_named_every_five_years() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 20, 21, 73, 1_000])
-def test_there_are_never_more_names_than_fit(count: int) -> None:
+def test_the_number_of_ticks_never_exceeds_the_maximum(count: int) -> None:
     for ordered in (True, False):
         assert 1 <= len(label_ticks(np.arange(count) + 0.5, ordered=ordered, most=20)) <= 20
 
 
-def test_few_labels_are_all_named() -> None:
+def test_few_labels_all_have_a_tick() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert list(label_ticks(np.arange(1.0, 7.0), ordered=True, most=20)) == [0, 1, 2, 3, 4, 5]

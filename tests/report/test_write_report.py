@@ -24,7 +24,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.filterwarnings("error")
-def test_everything_is_written_once(tmp_path: Path, ages_outcome: Outcome, draw_features: Draw) -> None:
+def test_all_figures_and_tables_are_written(tmp_path: Path, ages_outcome: Outcome, draw_features: Draw) -> None:
     features = {"train": draw_features(40, 0), "val": draw_features(20, 1), "test": draw_features(20, 2)}
 
     files = write_report(
@@ -46,7 +46,7 @@ def test_everything_is_written_once(tmp_path: Path, ages_outcome: Outcome, draw_
                 assert np.ptp(np.asarray(image.convert("L"))) > 100
 
 
-def test_features_are_saved_whole_and_projected_in_trains_plane(
+def test_features_are_saved_completely_and_projected_with_the_pca_of_train(
     tmp_path: Path, digits_outcome: Outcome, draw_features: Draw
 ) -> None:
     features = {"train": draw_features(40, 0), "val": draw_features(20, 1)}
@@ -67,7 +67,7 @@ def test_features_are_saved_whole_and_projected_in_trains_plane(
     assert not (tmp_path / "error_by_age.png").exists()
 
 
-def test_tensorboard_gets_each_figure_once(tmp_path: Path, digits_outcome: Outcome, draw_features: Draw) -> None:
+def test_each_figure_is_added_to_tensorboard_once(tmp_path: Path, digits_outcome: Outcome, draw_features: Draw) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from torch.utils.tensorboard import SummaryWriter
 
@@ -91,7 +91,7 @@ def test_tensorboard_gets_each_figure_once(tmp_path: Path, digits_outcome: Outco
             assert (event.width, event.height, event.step) == (*image.size, 90)
 
 
-def test_a_part_that_cannot_be_projected_is_left_out_with_the_reason(
+def test_a_part_that_cannot_be_projected_is_skipped_and_the_reason_is_logged(
     tmp_path: Path, digits_outcome: Outcome, draw_features: Draw, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -107,21 +107,21 @@ def test_a_part_that_cannot_be_projected_is_left_out_with_the_reason(
 
     assert {"features_train.npz", "features_val.npz", "features_test.npz", "pca_test.png", "tsne_test.png"} <= files
     assert not files & {"pca_train.png", "tsne_train.png", "pca_val.png", "tsne_val.png", "curves.png", "curves.csv"}
-    assert "pca_train and tsne_train is left out: its features are the same for every image" in caplog.text
-    assert "pca_val and tsne_val is left out: it has 0 images" in caplog.text
-    assert "curves is left out: no epoch was recorded" in caplog.text
+    assert "skipped pca_train and tsne_train: its features are identical for all images" in caplog.text
+    assert "skipped pca_val and tsne_val: it has 0 images" in caplog.text
+    assert "skipped curves: no epochs were recorded" in caplog.text
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_diverged_model_still_gets_its_report(tmp_path: Path, ages_outcome: Outcome, draw_features: Draw) -> None:
+def test_the_report_of_a_diverged_model_is_written(tmp_path: Path, ages_outcome: Outcome, draw_features: Draw) -> None:
     rows, labels = draw_features(30, 0)
     rows[3:] = np.nan
-    nowhere = replace(
+    diverged = replace(
         ages_outcome, posterior=np.full_like(ages_outcome.posterior, np.nan), point=np.full(len(ages_outcome), np.nan)
     )
     history = [{"epoch": 0, "train/loss": float("nan"), "val/loss": float("inf"), "val/mae": float("nan")}]
 
-    files = write_report(tmp_path, history=history, outcome=nowhere, features={"train": (rows, labels)}, title="t")
+    files = write_report(tmp_path, history=history, outcome=diverged, features={"train": (rows, labels)}, title="t")
 
     assert {"curves.png", "confusion.png", "error_by_age.png"} <= {path.name for path in files}
     assert not {"pca_train.png", "tsne_train.png"} & {path.name for path in files}
@@ -129,7 +129,7 @@ def test_a_diverged_model_still_gets_its_report(tmp_path: Path, ages_outcome: Ou
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("images", [0, 1, 7])
-def test_one_label_and_few_images_are_enough(tmp_path: Path, images: int) -> None:
+def test_a_report_is_written_for_one_label_and_few_images(tmp_path: Path, images: int) -> None:
     target = np.zeros(images, dtype=np.int64)
     outcome = Outcome(target.astype(str), target, np.ones((images, 1)), target * 1.0, np.zeros(1), ("あ",), False, "")
     features = {"test": (np.random.default_rng(0).normal(size=(images, 3)), target)}
@@ -142,6 +142,6 @@ def test_one_label_and_few_images_are_enough(tmp_path: Path, images: int) -> Non
     assert ("pca_test.png" in names) == (images >= 5)
 
 
-def test_shapes_that_disagree_are_refused(digits_outcome: Outcome) -> None:
+def test_mismatched_shapes_raise_an_error(digits_outcome: Outcome) -> None:
     with pytest.raises(ValueError, match=r"need point of shape \(200,\), got \(3,\)"):
         replace(digits_outcome, point=np.zeros(3))

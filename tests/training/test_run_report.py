@@ -1,4 +1,4 @@
-"""Features are the input of the classifier, worked out independently."""
+"""Features equal an independent computation of the classifier's input."""
 
 from types import SimpleNamespace
 
@@ -19,14 +19,14 @@ def module(compose_config):
     return build.build_module(config, data), data
 
 
-def test_features_are_what_the_classifier_is_given(module) -> None:
+def test_features_are_the_input_of_the_classifier(module) -> None:
     trained, data = module
     images = data.part("train")[torch.arange(30)].images
     layers = list(trained.model.children())
-    head_of_layers = nn.Sequential(*layers[:-1]).eval()
+    backbone = nn.Sequential(*layers[:-1]).eval()
     assert isinstance(layers[-1], nn.Linear)
     with torch.no_grad():
-        expected = head_of_layers((images.float() / 255 - 0.5) / 0.5).numpy()
+        expected = backbone((images.float() / 255 - 0.5) / 0.5).numpy()
 
     found = extract_features(trained, images, batch_size=7)
 
@@ -35,7 +35,7 @@ def test_features_are_what_the_classifier_is_given(module) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_extracting_leaves_no_hook_behind(module) -> None:
+def test_extract_features_removes_its_hook(module) -> None:
     trained, data = module
 
     extract_features(trained, data.part("train")[torch.arange(3)].images)
@@ -55,23 +55,23 @@ def run_report(module, data, monkeypatch, tmp_path, *, most=1_000):
     return given
 
 
-def test_a_report_gets_features_with_the_labels_of_their_images(module, monkeypatch, tmp_path) -> None:
+def test_the_features_of_a_report_have_the_labels_of_their_images(module, monkeypatch, tmp_path) -> None:
     trained, data = module
 
     given = run_report(trained, data, monkeypatch, tmp_path, most=25)
 
     assert given["folder"] == tmp_path / "report"
     assert set(given["features"]) == {"train", "val", "test"}
-    for part, (numbers, labels) in given["features"].items():
-        assert len(numbers) == len(labels) == min(25, data.plan.counts[part])
-        everything = extract_features(trained, data.part(part)[torch.arange(data.plan.counts[part])].images)
-        for number, label in zip(numbers, labels, strict=True):
-            same = np.flatnonzero(np.isclose(everything, number, atol=1e-6).all(1))
+    for part, (rows, labels) in given["features"].items():
+        assert len(rows) == len(labels) == min(25, data.plan.counts[part])
+        all_rows = extract_features(trained, data.part(part)[torch.arange(data.plan.counts[part])].images)
+        for row, label in zip(rows, labels, strict=True):
+            same = np.flatnonzero(np.isclose(all_rows, row, atol=1e-6).all(1))
             assert label in data.part(part).target.numpy()[same]
     assert given["outcome"].names.tolist() == data.plan.records.names[data.plan.split.test].tolist()
 
 
-def test_a_val_part_that_is_the_test_part_is_not_drawn_twice(module, monkeypatch, tmp_path) -> None:
+def test_val_is_skipped_if_it_equals_test(module, monkeypatch, tmp_path) -> None:
     trained, data = module
     object.__setattr__(data.plan.split, "val_is_test", True)
 

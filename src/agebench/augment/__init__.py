@@ -1,4 +1,4 @@
-"""Random changes to a whole batch of images on its device, drawn for each image independently."""
+"""Data augmentation of whole batches on the device, with independent random parameters per image."""
 
 from typing import Any
 

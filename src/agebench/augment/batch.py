@@ -1,4 +1,4 @@
-"""The augmentation of everyday recipes: geometry in one resampling, colour in one linear map, erasing."""
+"""Standard augmentation: affine transform, crop and flip in one resampling, colour jitter and random erasing."""
 
 from collections.abc import Sequence
 
@@ -11,30 +11,31 @@ from agebench.augment.geometry import affine, compose, mirror, paint, random_box
 
 
 class Augment(nn.Module):
-    """Changes every image of a batch by its own random draw, on the batch's device; everything is off by default.
+    """Augments each image of a batch independently, on the batch's device. By default every transform is off.
 
     Args:
-        flip: Probability of a flip left to right.
-        degrees: Rotation about the centre, uniform in ± this, 0 to 180.
-        translate: Shift along either axis, uniform in ± this share of the side, 0 to 1; not in whole pixels.
-        scale: Range of the magnification, uniform, 0.1 to 10.
-        crop_scale: Range of the share of the frame that a random resized crop keeps, 0.01 to 1; None crops nothing.
-        crop_ratio: Range of the crop's width to height, uniform in the logarithm, 0.1 to 10.
-        brightness: The factor is uniform in 1 ± this, 0 to 1.
-        contrast: Likewise, about the image's mean luma.
-        saturation: Likewise, about each pixel's luma; nothing to greyscale images.
-        erase: Probability that a box of 2% to 33% of the frame, 0.3 to 3.3 wide to high, is set to `fill`.
-        fill: Grey level in [0, 1] of what rotation, shift and scale uncover and of what is erased.
-        at_test: Whether the trainer applies it at evaluation too.
+        flip: Probability of a horizontal flip.
+        degrees: Maximum rotation d about the centre, uniform in [-d, d], 0 to 180.
+        translate: Maximum shift t along each axis as a share of the side, uniform in [-t, t], 0 to 1; subpixel.
+        scale: Range of the scale factor, uniform, 0.1 to 10.
+        crop_scale: Range of the area of a random resized crop as a share of the image, 0.01 to 1; None for no crop.
+        crop_ratio: Range of the crop's aspect ratio (width / height), log-uniform, 0.1 to 10.
+        brightness: Maximum change b of the brightness factor, uniform in [1 - b, 1 + b], 0 to 1.
+        contrast: Likewise for contrast, relative to the image's mean luma.
+        saturation: Likewise for saturation, relative to each pixel's luma; no effect on greyscale images.
+        erase: Probability of random erasing: a box of 2% to 33% of the image, with aspect ratio 0.3 to 3.3, is set to
+            `fill`.
+        fill: Grey level in [0, 1] of erased pixels and of pixels outside the input image.
+        at_test: Whether the module also applies it at evaluation.
 
     Raises:
-        UserError: If an argument is out of its range.
+        UserError: If an argument is out of range.
 
     Source:
-        The semantics of torchvision's RandomAffine, RandomResizedCrop, ColorJitter and RandomErasing (Zhong et al.
-        2020, arXiv:1708.04896). Departs in this: an image is rotated, scaled and shifted, then cropped, then flipped
-        in ONE bilinear resampling (RandomAffine's default is the nearest neighbour, which tears strokes of one pixel
-        apart); the colours are cut to [0, 1] once, see `jitter`.
+        Semantics of torchvision's RandomAffine, RandomResizedCrop, ColorJitter and RandomErasing (Zhong et al. 2020,
+        arXiv:1708.04896), with two differences. Rotation, scale, shift, crop and flip, in this order, are one bilinear
+        resampling; RandomAffine's default is nearest neighbour, which breaks strokes that are one pixel wide. Colours
+        are clamped to [0, 1] once, see `jitter`.
     """
 
     def __init__(
@@ -69,18 +70,18 @@ class Augment(nn.Module):
 
     @property
     def idle(self) -> bool:
-        """Whether everything is off, so that images come out as they go in."""
+        """Whether every transform is off, so that the output equals the input."""
         moves = self.degrees or self.translate or self.scale != (1.0, 1.0) or self.crop_scale is not None or self.flip
         return not (moves or self.brightness or self.contrast or self.saturation or self.erase)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Return changed copies of images, float32 in [0, 1], shape (B, C, S, S), C 1 or 3, in the same form."""
+        """Return augmented images; input and output are float32 in [0, 1], shape (B, C, S, S), C 1 or 3."""
         batch_of_images(images)
         count, device = len(images), images.device
         affine_on = self.degrees > 0 or self.translate > 0 or self.scale != (1.0, 1.0)
         if affine_on or self.crop_scale is not None:
-            # A crop alone uncovers nothing, so nothing of `fill` may bleed into its edges.
+            # A crop alone stays inside the image, so `fill` must not blend into its edges.
             images = warp(images, self.draw_maps(count, device), self.fill if affine_on else None).clamp_(0, 1)
         elif self.flip > 0:
             images = torch.where(self._draw_flips(count, device)[:, None, None, None], images.flip(-1), images)
@@ -91,7 +92,7 @@ class Augment(nn.Module):
         return images
 
     def draw_maps(self, count: int, device: torch.device) -> Tensor:
-        """Return count geometric maps from output to input, float32, shape (count, 3, 3), see `affine`."""
+        """Sample maps from output to input coordinates, float32, shape (count, 3, 3), see `affine`."""
         degrees = uniform((-self.degrees, self.degrees), (count,), device)
         shift_x, shift_y = uniform((-self.translate, self.translate), (2, count), device)
         maps = affine(degrees, uniform(self.scale, (count,), device), shift_x, shift_y)
@@ -102,12 +103,12 @@ class Augment(nn.Module):
         return maps
 
     def draw_factors(self, count: int, device: torch.device) -> dict[str, Tensor]:
-        """Return the factors of `jitter` that are on, float32, shape (count,) each."""
+        """Sample the factors of `jitter` that are on, float32, shape (count,) each."""
         widths = {"brightness": self.brightness, "contrast": self.contrast, "saturation": self.saturation}
         return {name: uniform((1 - by, 1 + by), (count,), device) for name, by in widths.items() if by > 0}
 
     def draw_erased(self, count: int, device: torch.device) -> Tensor:
-        """Return the boxes to erase as shares of the side, shape (4, count), see `paint`; width 0 where none is."""
+        """Sample the boxes to erase as shares of the side, shape (4, count), see `paint`; width 0 erases nothing."""
         boxes = random_boxes(count, (0.02, 0.33), (0.3, 3.3), device)
         return boxes * (torch.rand(count, device=device) < self.erase)
 

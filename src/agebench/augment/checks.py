@@ -1,4 +1,4 @@
-"""What the constructors and the batches of augmentation must satisfy, said in one sentence."""
+"""Validation of the arguments and of the input of augmentations."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def number(name: str, value: object, low: float, high: float) -> float:
 
 
 def span(name: str, value: object, low: float, high: float) -> tuple[float, float]:
-    """Return value as (lower, upper) if it is two ascending numbers in [low, high]; else raise UserError."""
+    """Return value as (lower, upper) if it is two numbers in [low, high] in ascending order; else raise UserError."""
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
         raise UserError(f"augment.{name} must be two numbers such as [{low:g},{high:g}], not {value!r}")
     lower, upper = (number(name, bound, low, high) for bound in value)

@@ -1,11 +1,11 @@
-"""What happens to a pixel's value, one set of factors an image: jitter, sharpness and the tones of RandAugment."""
+"""Colour operations with one factor per image: colour jitter, sharpness and the tone operations of RandAugment."""
 
 import torch
 from torch import Tensor
 
 
 def grey(values: Tensor) -> Tensor:
-    """Return the luma (ITU-R BT.601) of values, shape (B, C, ...), as shape (B, 1, ...); C = 1 is its own."""
+    """Return the luma (ITU-R BT.601) of values, shape (B, C, ...), as shape (B, 1, ...); C = 1 is returned as is."""
     if values.shape[1] == 1:
         return values
     return 0.299 * values[:, :1] + 0.587 * values[:, 1:2] + 0.114 * values[:, 2:]
@@ -18,20 +18,20 @@ def jitter(
     contrast: Tensor | None = None,
     saturation: Tensor | None = None,
 ) -> Tensor:
-    """Multiply the values, and stretch them about the image's mean luma and about each pixel's own.
+    """Change the brightness, contrast and saturation of each image.
 
     Args:
         images: float32 in [0, 1], shape (B, C, S, S).
-        brightness: Factors, shape (B,); None leaves it as it is.
-        contrast: Likewise.
-        saturation: Likewise; greyscale images have none to change.
+        brightness: Factors, shape (B,); None for no change.
+        contrast: Likewise, relative to the image's mean luma.
+        saturation: Likewise, relative to each pixel's luma; no effect on greyscale images.
 
     Returns:
         float32 in [0, 1], shape (B, C, S, S).
 
     Source:
-        torchvision's ColorJitter. Departs in one way: the three are one linear map, cut to [0, 1] once at the end
-        and not after each. Without the cuts in between their order makes no difference, so none is drawn.
+        torchvision's ColorJitter, with one difference: the three operations are one linear map, and values are clamped
+        to [0, 1] only at the end. Without the clamps in between the order has no effect, so it is not random.
     """
     one = torch.ones(len(images), 1, 1, 1, device=images.device)
     brightness, contrast, saturation = (
@@ -46,14 +46,14 @@ def jitter(
 
 
 def sharpen(images: Tensor, factors: Tensor) -> Tensor:
-    """Blend with the image smoothed by a 3x3 kernel (5 in the middle, 1 around), as PIL's ImageEnhance.Sharpness does.
+    """Blend with the image smoothed by a 3x3 kernel (centre 5, others 1), as PIL's ImageEnhance.Sharpness does.
 
     Args:
         images: float32 in [0, 1], shape (B, C, S, S).
-        factors: 0 smooths, 1 leaves it as it is, 2 sharpens, shape (B,).
+        factors: 0 smooths, 1 changes nothing, 2 sharpens, shape (B,).
 
     Returns:
-        float32 in [0, 1], shape (B, C, S, S); the outermost pixels are the image's own.
+        float32 in [0, 1], shape (B, C, S, S); the border pixels are unchanged.
     """
     inner = images[:, :, 1:-1, 1:-1]
     rows = (images[:, :, :-2] + images[:, :, 1:-1]).add_(images[:, :, 2:])  # (B, C, S - 2, S)
@@ -64,19 +64,19 @@ def sharpen(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def posterize(images: Tensor, bits: int) -> Tensor:
-    """Round values in [0, 1], any shape, down to one of 0, 1/n, ... (n - 1)/n with n = 2 to the power of bits."""
+    """Round values in [0, 1], any shape, down to multiples of 1 / 2**bits, at most 1 - 1 / 2**bits."""
     levels = float(2**bits)
     return (images * levels).floor_().clamp_(max=levels - 1).div_(levels)
 
 
 def solarize(images: Tensor, thresholds: Tensor) -> Tensor:
-    """Invert the values, shape (B, C, S, S), that reach their image's threshold, shape (B,)."""
+    """Invert the values of images, shape (B, C, S, S), at or above the image's threshold, shape (B,)."""
     reached = images >= thresholds[:, None, None, None]
     return reached.to(images.dtype).sub_(images).abs_()  # |1 - x| and |0 - x|
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Stretch each channel of images, shape (B, C, S, S), over [0, 1]; a channel of one value stays as it is."""
+    """Stretch each channel of images, shape (B, C, S, S), to [0, 1]; a constant channel is unchanged."""
     low, high = images.amin((-2, -1), keepdim=True), images.amax((-2, -1), keepdim=True)  # (B, C, 1, 1)
     flat = high <= low
     low, gain = low.masked_fill(flat, 0), (high - low).masked_fill(flat, 1).reciprocal()
@@ -84,17 +84,17 @@ def autocontrast(images: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Flatten each channel's histogram of 256 levels, as PIL's ImageOps.equalize does.
+    """Equalize the histogram of each channel with 256 levels, as PIL's ImageOps.equalize does.
 
     Args:
         images: float32 in [0, 1], shape (B, C, S, S).
 
     Returns:
-        Multiples of 1/255 in [0, 1], float32, shape (B, C, S, S); a channel of one level stays as it is.
+        Multiples of 1/255 in [0, 1], float32, shape (B, C, S, S); a channel with one level is unchanged.
     """
     pixels = images.mul(255).round_().long().flatten(0, 1).flatten(1)  # (B C, S S)
     rows = torch.arange(len(pixels), device=images.device)[:, None] * 256
-    # One dimension, because only so has CUDA a deterministic way to add.
+    # CUDA's deterministic scatter_add supports only one dimension.
     counts = torch.zeros(len(pixels) * 256, dtype=torch.int64, device=images.device)
     ones = torch.ones(1, dtype=torch.int64, device=images.device).expand(pixels.numel())
     counts = counts.scatter_add_(0, (pixels + rows).flatten(), ones).view(-1, 256)

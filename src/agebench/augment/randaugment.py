@@ -1,4 +1,4 @@
-"""RandAugment with its own operations for every image of the batch."""
+"""RandAugment with independent operations for each image of a batch."""
 
 from collections.abc import Callable
 
@@ -29,29 +29,29 @@ OPERATIONS = (
 
 
 class RandAugment(nn.Module):
-    """Changes every image by a few operations drawn at random, all of one magnitude.
+    """Applies randomly chosen operations of one magnitude to each image.
 
     Args:
-        num_ops: Operations an image, drawn with replacement, each of the fourteen as likely.
-        magnitude: 0 to 30, on torchvision's scale: 30 is a shear of 0.3, a shift of 45% of the side, a turn of 30
-            degrees, colour factors of 1 ± 0.9, 4 bits, and everything inverted.
-        fill: Grey level in [0, 1] of what a shift or turn uncovers.
-        at_test: Whether the trainer applies it at evaluation too.
+        num_ops: Number of operations per image, sampled uniformly with replacement from the 14 operations.
+        magnitude: 0 to 30, on torchvision's scale. 30 means a shear of 0.3, a shift of 45% of the side, a rotation of
+            30 degrees, colour factors of 1 ± 0.9, posterize to 4 bits, and solarize with threshold 0.
+        fill: Grey level in [0, 1] of pixels outside the input image.
+        at_test: Whether the module also applies it at evaluation.
 
     Raises:
-        UserError: If an argument is out of its range.
+        UserError: If an argument is out of range.
 
     Source:
-        Cubuk et al. (2020), arXiv:1909.13719, with torchvision's ranges. Departs in three ways: an image's geometric
-        operations are composed and done first, so that it is resampled once, and bilinearly; shears are about the
-        centre; posterize and equalize alone round to 8 bits.
-        kornia 0.9's RandAugment and torchvision's both draw one set of operations for the whole batch.
+        Cubuk et al. (2020), arXiv:1909.13719, with torchvision's ranges and three differences. The geometric operations
+        of an image are composed and applied first, in one bilinear resampling. Shears are about the centre. Only
+        posterize and equalize round to 8 bits.
+        RandAugment of kornia 0.9 and of torchvision samples one set of operations for the whole batch.
     """
 
     def __init__(self, *, num_ops: int = 2, magnitude: float = 9.0, fill: float = 0.0, at_test: bool = False) -> None:
         super().__init__()
         if isinstance(num_ops, bool) or not isinstance(num_ops, int) or num_ops < 0:
-            raise UserError(f"augment.num_ops must be a whole number of at least 0, not {num_ops!r}; try 2")
+            raise UserError(f"augment.num_ops must be an integer of at least 0, not {num_ops!r}; try 2")
         self.num_ops = num_ops
         self.magnitude = number("magnitude", magnitude, 0, 30)
         self.fill = number("fill", fill, 0, 1)
@@ -59,7 +59,7 @@ class RandAugment(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Return changed copies of images, float32 in [0, 1], shape (B, C, S, S), C 1 or 3, in the same form."""
+        """Return augmented images; input and output are float32 in [0, 1], shape (B, C, S, S), C 1 or 3."""
         batch_of_images(images)
         shape = (self.num_ops, len(images))
         draws = torch.randint(len(OPERATIONS), shape, device=images.device)
@@ -72,7 +72,7 @@ class RandAugment(nn.Module):
         Args:
             images: float32 in [0, 1], shape (B, C, S, S).
             draws: Indices into OPERATIONS, int64, shape (num_ops, B).
-            signs: -1 or 1, for the operations that have a direction, shape (num_ops, B).
+            signs: Direction of each operation, -1 or 1, shape (num_ops, B).
 
         Returns:
             float32 in [0, 1], shape (B, C, S, S).
@@ -118,14 +118,14 @@ class RandAugment(nn.Module):
 def change_some(
     images: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor | slice], Tensor], *, count: bool
 ) -> Tensor:
-    """Return the images with the chosen ones changed.
+    """Apply an operation to the chosen images only.
 
     Args:
-        images: shape (B, C, S, S); may be written to.
-        chosen: bool, shape (B,).
-        change: Takes images and which rows they are, and returns them changed.
-        count: Whether to find out which they are and change no others. On a GPU that would make the CPU wait at every
-            step, where changing all of them and choosing afterwards does not.
+        images: Shape (B, C, S, S); may be modified in place.
+        chosen: Mask of the images to change, bool, shape (B,).
+        change: Operation; takes images and their row indices, and returns the changed images.
+        count: Whether to apply the operation to the chosen images only. If False, it is applied to all images and the
+            result is masked, which avoids a synchronization with a GPU at every step.
     """
     if not count:
         return torch.where(chosen[:, None, None, None], change(images, slice(None)), images)

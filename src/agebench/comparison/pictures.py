@@ -26,11 +26,11 @@ def draw_pictures(comparison: Comparison, folder: Path) -> dict[str, Path]:
     Returns:
         What the pictures show, and where they are.
     """
-    from agebench.report.style import look
+    from agebench.report.style import plot_style
 
     drawn: dict[str, Path] = {}
     ways: dict[str, Callable[[Table], Any]] = {"ranking": _ranking, "curves": _curves, "parallel": _parallel}
-    with look():
+    with plot_style():
         for i, table in enumerate(comparison.tables, start=1):
             for name, draw in ways.items():
                 path = folder / (f"{name}.png" if i == 1 else f"{name}-{i}.png")

@@ -1,1 +1,1 @@
-"""Pictures and tables written at the end of a run."""
+"""Figures and tables that a run writes at its end."""

@@ -1,4 +1,4 @@
-"""Predicted against actual label: the counts, the heat map, and the pairs mistaken most often."""
+"""Confusion matrix: counts, heat map, and the label pairs that are confused most often."""
 
 from pathlib import Path
 
@@ -12,31 +12,31 @@ from agebench.report.outcome import Array, Outcome
 from agebench.report.style import GREY, add_note, label_ticks, new_figure, printable
 from agebench.report.tables import write_csv
 
-ANNOTATED = 15  # labels; the figures in the cells are too small to read beyond
+ANNOTATED = 15  # labels; with more, the numbers in the cells are too small to read
 EMPTY = "#d9d9d9"
 
 
 def count_confusions(outcome: Outcome) -> Array:
-    """Return how often each label was predicted (row) for each actual label (column), int64, shape (R, R)."""
+    """Return the confusion matrix, int64, shape (R, R); rows are predicted labels, columns are true labels."""
     labels = len(outcome.label_names)
     pairs = outcome.predicted * labels + outcome.target  # (N,)
     return np.bincount(pairs, minlength=labels * labels).reshape(labels, labels)  # (N,) -> (R, R)
 
 
 def normalise_columns(counts: Array) -> Array:
-    """Divide each column by its sum, so that it says where the images of one actual label went; NaN if it had none."""
+    """Divide each column by its sum, which gives shares of each true label; NaN for a label without images."""
     totals = counts.sum(axis=0, dtype=np.float64)  # (R, R) -> (R,)
     return counts / np.where(totals > 0, totals, np.nan)
 
 
 def write_confusion(path: Path, counts: Array, label_names: tuple[str, ...]) -> Path:
-    """Write the counts, one row a predicted label and one column an actual one."""
+    """Write the counts: one row per predicted label, one column per true label."""
     rows = ([name, *row] for name, row in zip(label_names, counts.tolist(), strict=True))
     return write_csv(path, ["predicted \\ actual", *label_names], rows)
 
 
 def write_most_confused(path: Path, counts: Array, label_names: tuple[str, ...], *, most: int = 100) -> Path:
-    """Write the wrong pairs that occurred, the most frequent first, with their share of the actual label's images."""
+    """Write the confused label pairs, most frequent first, with their share of the true label's images."""
     wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     shares = normalise_columns(counts)
@@ -49,24 +49,24 @@ def write_most_confused(path: Path, counts: Array, label_names: tuple[str, ...],
 
 
 def draw_confusion(outcome: Outcome, counts: Array, *, title: str) -> Figure:
-    """Draw the heat map, normalised by column: predicted on y, actual on x, the first label at the top left."""
+    """Draw the column-normalised heat map: predicted labels on y, true labels on x, the first label at the top left."""
     shares = normalise_columns(counts)  # (R, R)
     labels = len(counts)
     side = float(np.clip(2.4 + (0.46 if labels <= ANNOTATED else 0.125) * labels, 4.6, 12))  # inches
     figure = new_figure(side + 0.9, side, title)
     axes = figure.subplots()
     colours = matplotlib.colormaps["Blues"].with_extremes(bad=EMPTY)
-    bar_label = "share of the actual label's images"
+    bar_label = "share of the true label's images"
     norm = Normalize(0, 1)
     if labels > ANNOTATED:
-        # The shares of many labels are small: what matters would be lost between white and pale blue.
+        # With many labels most shares are small. A linear scale would draw them all nearly white.
         norm, bar_label = PowerNorm(0.5, 0, np.nanmax(shares)), f"{bar_label} (square-root scale)"
     image = axes.imshow(np.ma.masked_invalid(shares), cmap=colours, norm=norm, interpolation="nearest")
 
     ticks = label_ticks(outcome.values, ordered=outcome.ordered, most=20 if outcome.ordered else 80)
     names = [printable(outcome.label_names[i], 20) for i in ticks]
     longest = max(map(len, names), default=0)
-    upright = longest <= 1 or longest * len(ticks) * 0.11 < side - 2  # names side by side fit below the columns
+    upright = longest <= 1 or longest * len(ticks) * 0.11 < side - 2  # the names fit side by side below the columns
     crowded = len(ticks) > 40
     size = 7 if crowded else 9
     axes.set_xticks(ticks, names, rotation=0 if upright else 90, fontsize=size)
@@ -86,13 +86,14 @@ def draw_confusion(outcome: Outcome, counts: Array, *, title: str) -> Figure:
             ink = "white" if share > 0.5 else "black" if share > 0 else GREY
             axes.text(column, row, f"{share:.2f}" if share > 0 else "0", ha="center", va="center", color=ink)
 
-    right = int(np.trace(counts))
-    axes.set(xlabel="actual", ylabel="predicted")
-    axes.set_title(f"{len(outcome):,} images, {right:,} right ({right / max(len(outcome), 1):.1%})")
+    correct = int(np.trace(counts))
+    quantity = f"age ({outcome.unit})" if outcome.unit else "label"
+    axes.set(xlabel=f"true {quantity}", ylabel=f"predicted {quantity}")
+    axes.set_title(f"{len(outcome):,} images, {correct:,} correct (accuracy {correct / max(len(outcome), 1):.1%})")
     bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, label=bar_label)
     bar.outline.set_visible(False)
     if np.isnan(shares).any():
-        patch = Patch(color=EMPTY, label="no image of this label")
+        patch = Patch(color=EMPTY, label="no images with this true label")
         figure.legend(handles=[patch], loc="outside lower right", fontsize=8)
     add_note(figure, outcome.note)
     return figure

@@ -1,4 +1,4 @@
-"""Loss, accuracy and error epoch by epoch."""
+"""Training curves: loss, accuracy and mean absolute error per epoch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from agebench.report.style import COLOURS, new_figure
 from agebench.report.tables import write_csv
 
 History = Sequence[dict[str, float]]
-# Line and marker differ as well as colour, for a reader or a printer that sees none.
+# Lines also differ in line style and marker, for grey printing and colour blindness.
 STYLES = {
     "train": {"color": COLOURS[1], "linestyle": "--", "marker": "o", "markerfacecolor": "white"},
     "val": {"color": COLOURS[0], "linestyle": "-", "marker": "s"},
@@ -20,9 +20,10 @@ STYLES = {
 
 
 def epoch_numbers(history: History) -> Array:
-    """Return the number of each epoch counted from 1, int64, shape (E,).
+    """Return the epoch numbers, starting from 1, int64, shape (E,).
 
-    The key `epoch` is taken where every row has it, shifted by one if it starts at 0; else rows are counted.
+    If every row has the key `epoch`, its values are used, shifted by one if they start at 0. Otherwise the rows are
+    numbered.
     """
     recorded = [row.get("epoch", np.nan) for row in history]
     if not history or not np.all(np.isfinite(recorded)):
@@ -32,7 +33,7 @@ def epoch_numbers(history: History) -> Array:
 
 
 def write_curves(path: Path, history: History) -> Path:
-    """Write one row an epoch; a value that was not measured is an empty cell, one that diverged reads `nan`."""
+    """Write one row per epoch; a missing value is an empty cell, a diverged value is `nan`."""
     keys = [key for key in dict.fromkeys(key for row in history for key in row) if key != "epoch"]
     rows = (
         [int(epoch), *(row.get(key, "") for key in keys)]
@@ -42,10 +43,10 @@ def write_curves(path: Path, history: History) -> Path:
 
 
 def draw_curves(history: History, *, title: str, unit: str) -> Figure | None:
-    """Draw a panel each for loss, accuracy and mean absolute error, as far as they were measured; None if none was."""
+    """Draw one panel per measured metric (loss, accuracy, mean absolute error); None if none was measured."""
     axis_names = {
         "loss": "loss",
-        "accuracy": "accuracy (share right)",
+        "accuracy": "accuracy (share correct)",
         "mae": f"mean absolute error ({unit or 'labels'})",
     }
     measured = {key for row in history for key in row}
@@ -59,7 +60,7 @@ def draw_curves(history: History, *, title: str, unit: str) -> Figure | None:
             series = np.asarray([row.get(f"{part}/{metric}", np.nan) for row in history], dtype=np.float64)  # (E,)
             known = np.isfinite(series)
             if known.any():
-                # Some schedules validate every few epochs only: the line joins what was measured.
+                # Validation may run only every few epochs. The line joins the epochs with a value.
                 axes.plot(epochs[known], series[known], label=part, markevery=max(1, int(known.sum()) // 25), **style)
         axes.set(xlabel="epoch", ylabel=axis_names[metric], xlim=(epochs.min() - 0.5, epochs.max() + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
@@ -67,5 +68,5 @@ def draw_curves(history: History, *, title: str, unit: str) -> Figure | None:
         if axes.lines:
             axes.legend()
         else:
-            axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center", va="center")
+            axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", va="center")
     return figure

@@ -1,4 +1,4 @@
-"""How far the estimates of each age are off, and to which side."""
+"""Mean absolute error and bias at each true age."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from agebench.report.tables import write_csv
 
 
 def errors_by_label(outcome: Outcome) -> tuple[Array, Array, Array]:
-    """Return the images (int64), mean absolute error and bias (float64, in the unit) of each label, shape (R,) each.
+    """Return the number of images (int64), MAE and bias (float64, in the target's unit) per label, shape (R,) each.
 
-    Bias is estimate minus actual: above 0 the images are taken for older than they are. A label without images has NaN.
+    Bias is the mean of predicted minus true age: above 0 the model overestimates. A label without images has NaN.
     """
     labels = len(outcome.values)
     error = np.asarray(outcome.point - outcome.values[outcome.target], dtype=np.float64)  # (N,)
@@ -25,7 +25,7 @@ def errors_by_label(outcome: Outcome) -> tuple[Array, Array, Array]:
 
 
 def write_errors_by_age(path: Path, outcome: Outcome) -> Path:
-    """Write one row an age that has images."""
+    """Write one row per age that has images."""
     rows = [
         [f"{value:g}", int(images), f"{mae:.4f}", f"{bias:.4f}"]
         for value, images, mae, bias in zip(outcome.values, *errors_by_label(outcome), strict=True)
@@ -35,7 +35,7 @@ def write_errors_by_age(path: Path, outcome: Outcome) -> Path:
 
 
 def draw_errors_by_age(outcome: Outcome, *, title: str) -> Figure:
-    """Draw mean absolute error and bias above, the number of images they rest on below."""
+    """Draw mean absolute error and bias in the upper panel, the number of images in the lower panel."""
     images, mae, bias = errors_by_label(outcome)
     error = outcome.point - outcome.values[outcome.target]  # (N,)
     figure = new_figure(6.4, 4.6, title)
@@ -43,10 +43,16 @@ def draw_errors_by_age(outcome: Outcome, *, title: str) -> Figure:
     upper.axhline(0, color=GREY, linewidth=0.8)
     upper.plot(outcome.values, mae, color=COLOURS[0], marker="s", label="mean absolute error")
     upper.plot(
-        outcome.values, bias, color=COLOURS[1], marker="o", linestyle="--", markerfacecolor="white", label="bias"
+        outcome.values,
+        bias,
+        color=COLOURS[1],
+        marker="o",
+        linestyle="--",
+        markerfacecolor="white",
+        label="bias (predicted - true)",
     )
     if outcome.lookup_mae is not None:
-        label = f"looking up who it is, without a pixel: {outcome.lookup_mae:.2f}"
+        label = f"MAE of an identity lookup, without images: {outcome.lookup_mae:.2f}"
         upper.axhline(outcome.lookup_mae, color=COLOURS[2], linestyle=":", label=label)
     upper.set_ylabel(f"error ({outcome.unit})")
     upper.set_title(
@@ -57,7 +63,7 @@ def draw_errors_by_age(outcome: Outcome, *, title: str) -> Figure:
     upper.grid(True)
     gaps = np.diff(np.sort(outcome.values))
     lower.bar(outcome.values, images, width=0.8 * (gaps.min() if len(gaps) else 1), color=GREY)
-    lower.set(xlabel=f"actual age ({outcome.unit})", ylabel="images")
+    lower.set(xlabel=f"true age ({outcome.unit})", ylabel="images")
     lower.grid(True, axis="y")
     add_note(figure, outcome.note)
     return figure

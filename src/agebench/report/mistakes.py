@@ -1,4 +1,4 @@
-"""The images that were predicted worst, by name, so that someone can go and look at them."""
+"""Table of the images with the worst predictions."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from agebench.report.tables import write_csv
 
 
 def write_mistakes(path: Path, outcome: Outcome, *, most: int = 100) -> Path:
-    """Write the wrongly labelled images, worst first.
+    """Write the misclassified images, worst first.
 
-    Worst is the largest distance between point estimate and truth where labels are ordered, else the greatest
-    probability given to the wrong label.
+    For ordered labels, the worst image has the largest absolute error of the point estimate. For nominal labels, it has
+    the highest probability of a wrong label.
     """
     rows = np.arange(len(outcome))
     predicted = outcome.predicted

@@ -1,4 +1,4 @@
-"""What a trained model said about every image of one part, beside what was true."""
+"""Predictions and targets of all images of one part."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,22 +11,22 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One row an image, one column a label.
+    """Predictions of N images for R labels.
 
     Args:
         names: Image names, str, shape (N,).
-        target: Actual label indices in [0, R), int64, shape (N,).
+        target: True label indices in [0, R), int64, shape (N,).
         posterior: Probability of each label, float, shape (N, R).
         point: Point estimate in the target's unit, float, shape (N,).
-        values: What each label stands for in that unit (years, decades 1 to 6; 0 to R-1 if nominal), float, shape (R,).
-        label_names: R names to print, such as `30s` or `あ`.
+        values: Value of each label in that unit (years, decades 1 to 6; 0 to R-1 if nominal), float, shape (R,).
+        label_names: Names of the R labels, such as `30s` or `あ`.
         ordered: Whether the labels have an order.
         unit: `years`, `decades`, or empty for nominal labels.
-        note: What nobody may overlook who reads its figures, such as a leak.
-        lookup_mae: The mean absolute error of those who know whom an image shows and never see it, if that leaks.
+        note: A warning for the figures, such as a leak between train and test.
+        lookup_mae: MAE of an identity lookup, in the target's unit, if the split leaks.
 
     Raises:
-        ValueError: If the shapes disagree.
+        ValueError: If the shapes do not match.
     """
 
     names: Array

@@ -1,4 +1,4 @@
-"""Parallel coordinates: which values of the swept parameters lead to which result."""
+"""Parallel coordinates: the swept parameters of each point and its result."""
 
 import math
 import re
@@ -14,20 +14,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from agebench.report.outcome import Array
-from agebench.report.ranking import BETTER, Mode, columns, shown_range, wrapped
+from agebench.report.ranking import BETTER, Mode, robust_range, text_width, wrap_name
 from agebench.report.style import GREY, add_note, label_ticks, new_figure
 
 PARAMETERS_MOST = 10
-LOG_FROM = 30  # times the least value
-FEW = 12  # values, each with its own tick and a bundle of lines through it
-NAMES_MOST = 40  # ticks an axis has room for
-BEYOND = 1.08  # heights of the metric's axis, from its good end at 0 or 1
-NO_RESULT = -0.14
+LOG_FROM = 30  # ratio of the largest to the smallest value from which an axis is logarithmic
+FEW = 12  # values; up to this number, each value has its own tick
+NAMES_MOST = 40  # ticks per axis
+BEYOND = 1.08  # distance of diverged results from the good end of the metric's axis, which has length 1
+NO_RESULT = -0.14  # height of points without a result
 MISSING = "not set"
 
 
 class _Axis(NamedTuple):
-    """Where each point crosses an axis that runs from 0 to 1, and what stands beside it."""
+    """One axis: its name, the height of each point from 0 to 1, and the ticks as (height, text)."""
 
     name: str
     heights: Array
@@ -43,31 +43,33 @@ def draw_parallel(
     title: str,
     note: str = "",
 ) -> Figure:
-    """Draw an axis a parameter and one for the metric, and a line a point through them, the dark ones good.
+    """Draw one axis per parameter, one axis for the metric, and one line per point; darker lines are better.
 
-    Numbers lie where they belong, on a log scale if they are all positive and span a factor of 30 or more; text,
-    booleans and None are evenly spaced, and so are a few numbers that span as much and have a zero among them. Lines
-    that share a value cross its axis side by side, in the order of their result. A result so bad that the others would
-    be one line beside it ends at `beyond`.
+    Numbers are on a linear scale, or on a log scale if all are positive and the largest is at least 30 times the
+    smallest. Text, booleans and None are evenly spaced. So are up to 12 numbers of that range that are not all
+    positive. Lines with the same value are spread around it in the order of their results. The line of a diverged
+    result ends at the tick `off scale`.
 
     Args:
-        points: N points: the value of each swept parameter (number, text, bool or None) by its name. The axes come in
-            the order in which the names first occur; leave out what never changes. A parameter that a point does not
-            have reads `not set`. Beyond 10 parameters the first 10 are drawn and a note says so.
-        values: The metric of each point, shape (N,); NaN for a point without a result, drawn grey and dashed.
-        metric: The last axis's name with its unit, such as `mean absolute error on test (years)`.
-        mode: Whether low (`min`) or high (`max`) is good.
-        title: Printed on top.
-        note: What nobody may overlook, printed below in the colour of a warning.
+        points: N mappings from a parameter's name to its value (number, text, bool or None). Pass only parameters that
+            vary. Axes are in order of first occurrence. A missing parameter is drawn as `not set`. Of more than 10
+            parameters the first 10 are drawn, with a note.
+        values: The metric of each point, shape (N,). NaN means no result; the line is grey and dashed.
+        metric: Name of the last axis with its unit, such as `mean absolute error on test (years)`.
+        mode: Whether lower (`min`) or higher (`max`) is better.
+        title: Title of the figure.
+        note: A warning, printed below the figure.
 
     Raises:
-        ValueError: If there are no points or no parameters, or the number of values differs.
+        ValueError: If there are no points or no parameters, or if the number of values is not N.
     """
     names = list(dict.fromkeys(name for point in points for name in point))
     if not names or len(values) != len(points):
         raise ValueError(f"need points with parameters and a value each, got {len(points)} and {len(values)} values")
     if len(names) > PARAMETERS_MOST:
-        note = " · ".join(filter(None, [note, f"the first {PARAMETERS_MOST} of {len(names)} parameters are drawn"]))
+        note = " · ".join(
+            filter(None, [note, f"only the first {PARAMETERS_MOST} of {len(names)} parameters are shown"])
+        )
         names = names[:PARAMETERS_MOST]
     results = np.asarray(values, dtype=np.float64)  # (N,)
     order = _order(results)
@@ -75,8 +77,8 @@ def draw_parallel(
     axes_drawn.append(_metric_axis(metric, results, mode))
     most = max(len(axis.ticks) for axis in axes_drawn)
     height = min(max(4.6, 2.0 + 0.19 * most), 9.8)
-    longest = max(columns(text) for axis in axes_drawn[:-1] for _, name in axis.ticks for text in name.split("\n"))
-    apart = max(1.35, min(1.0 + 0.055 * longest, 16 / len(axes_drawn)))  # inches, for names and a look at the lines
+    longest = max(text_width(text) for axis in axes_drawn[:-1] for _, name in axis.ticks for text in name.split("\n"))
+    apart = max(1.35, min(1.0 + 0.055 * longest, 16 / len(axes_drawn)))  # inches between axes
     figure = new_figure(apart * len(axes_drawn) + 1.6, height, title)
     axes = figure.add_subplot()
     colours = _colours()
@@ -88,7 +90,7 @@ def draw_parallel(
 
 
 def _order(results: Array) -> Array:
-    """Return the place of each point from the lowest result to the highest, those without one first, shape (N,)."""
+    """Return the rank of each result, ascending, int64, shape (N,); points without a result come first."""
     order = np.empty(len(results), dtype=np.int64)
     order[np.argsort(np.nan_to_num(results, nan=-np.inf, neginf=-np.inf), kind="stable")] = np.arange(len(results))
     return order
@@ -98,14 +100,14 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _tell(value: object) -> str:
+def _format_value(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-def _by_number(text: str) -> list[tuple[str, int]]:
-    """Return what sorts `fold_9` before `fold_10`."""
+def _natural_key(text: str) -> list[tuple[str, int]]:
+    """Return a natural sort key, with `fold_9` before `fold_10`."""
     parts = re.split(r"(\d+)", text)  # text, number, text, ...
     return [(words, int(number)) for words, number in zip(parts[::2], [*parts[1::2], "0"], strict=True)]
 
@@ -127,19 +129,19 @@ def _parameter_axis(name: str, values: Sequence[object], order: Array) -> _Axis:
             at = (scale(marks) - low) / span if high > low else np.full(len(marks), 0.5)
             ticks = _apart([(float(y), f"{mark:g}") for y, mark in zip(at, marks, strict=True)])
             return _Axis(name, heights + (_spread(at, heights, order) if few else 0), ticks)
-    told = [_tell(value) for value in values]
+    texts = [_format_value(value) for value in values]
     kinds = list(dict.fromkeys(f"{number:g}" for number in numbers))
-    kinds += sorted(set(told) - set(kinds) - {MISSING}, key=_by_number) + [MISSING] * (MISSING in told)
+    kinds += sorted(set(texts) - set(kinds) - {MISSING}, key=_natural_key) + [MISSING] * (MISSING in texts)
     at = np.linspace(0, 1, len(kinds)) if len(kinds) > 1 else np.full(1, 0.5)
     place = {kind: at[i] for i, kind in enumerate(kinds)}
-    heights = np.asarray([place[kind] for kind in told])
+    heights = np.asarray([place[kind] for kind in texts])
     shown = label_ticks(np.arange(float(len(kinds))), ordered=False, most=NAMES_MOST)
-    ticks = [(float(at[i]), wrapped(kinds[i], 18, lines=2 if len(kinds) <= 8 else 1)) for i in shown]
+    ticks = [(float(at[i]), wrap_name(kinds[i], 18, lines=2 if len(kinds) <= 8 else 1)) for i in shown]
     return _Axis(name, heights + _spread(at, heights, order), ticks)
 
 
 def _spread(at: Array, heights: Array, order: Array) -> Array:
-    """Return how far each point is moved from its value, that lines which share one do not hide one another."""
+    """Return offsets, shape (N,), that spread points with the same value so that their lines do not overlap."""
     gap = float(np.diff(np.sort(at)).min()) if len(at) > 1 else 0.5
     within = np.zeros(len(heights))
     for y in at:
@@ -164,7 +166,7 @@ def _even_marks(low: float, high: float) -> Array:
 
 
 def _apart(ticks: Sequence[tuple[float, str]], least: float = 0.06) -> list[tuple[float, str]]:
-    """Return those ticks that can be read: the first, and each one far enough above the one before."""
+    """Return the lowest tick and each next one that is at least `least` above the tick kept before it."""
     kept: list[tuple[float, str]] = []
     for height, text in sorted(ticks):
         if not kept or height - kept[-1][0] >= least:
@@ -173,7 +175,7 @@ def _apart(ticks: Sequence[tuple[float, str]], least: float = 0.06) -> list[tupl
 
 
 def _metric_axis(metric: str, results: Array, mode: Mode) -> _Axis:
-    low, high = shown_range(results, mode)
+    low, high = robust_range(results, mode)
     span = (high - low) or 1.0
     at = (results - low) / span if high > low else np.where(np.isfinite(results), 0.5, np.nan)
     worst = BEYOND if mode == "min" else 1 - BEYOND
@@ -184,28 +186,30 @@ def _metric_axis(metric: str, results: Array, mode: Mode) -> _Axis:
     if not np.isfinite(results).any():
         ticks = []
     if beyond.any():
-        ticks.append((worst, f"beyond ({beyond.sum()})"))
+        ticks.append((worst, f"off scale ({beyond.sum()})"))
     if not np.isfinite(results).all():
         ticks.append((NO_RESULT, f"no result ({(~np.isfinite(results)).sum()})"))
     return _Axis(f"{metric}, {BETTER[mode]}", heights, ticks)
 
 
 def _colours() -> Colormap:
-    """Return viridis without its yellow, which is lost on white; it darkens evenly, so it survives a grey printer."""
+    """Return viridis without its yellow end, which is hard to see on white."""
     viridis = matplotlib.colormaps["viridis"]
     return LinearSegmentedColormap.from_list("viridis without yellow", viridis(np.linspace(0, 0.9, 256)))
 
 
 def _draw_lines(axes: Axes, heights: Array, results: Array, mode: Mode, colours: Colormap) -> None:
-    """Draw the polygons from worst to best: heights (N, A), the metric's last, results (N,)."""
+    """Draw the lines from worst to best: heights, shape (N, A) with the metric last, and results, shape (N,)."""
     places = np.broadcast_to(np.arange(heights.shape[1]), heights.shape)
     lines = np.stack([places, heights], axis=2)  # (N, A, 2)
     finite = np.isfinite(results)
     count = max(len(results), 1)
-    look = {"alpha": float(np.clip(6 / np.sqrt(count), 0.12, 0.9)), "linewidths": 1.4 if count <= 100 else 0.9}
+    line_style = {"alpha": float(np.clip(6 / np.sqrt(count), 0.12, 0.9)), "linewidths": 1.4 if count <= 100 else 0.9}
     if not finite.all():
         axes.add_collection(
-            LineCollection(list(lines[~finite]), colors=GREY, linestyles="--", label="no result", zorder=1, **look)
+            LineCollection(
+                list(lines[~finite]), colors=GREY, linestyles="--", label="no result", zorder=1, **line_style
+            )
         )
     if not finite.any():
         return
@@ -213,7 +217,7 @@ def _draw_lines(axes: Axes, heights: Array, results: Array, mode: Mode, colours:
     order = np.flatnonzero(finite)[np.argsort(-badness[finite], kind="stable")]
     at = np.clip(heights[order, -1], 0, 1)
     inks = colours(at if mode == "min" else 1 - at)
-    axes.add_collection(LineCollection(list(lines[order]), colors=inks, label="points", zorder=2, **look))
+    axes.add_collection(LineCollection(list(lines[order]), colors=inks, label="points", zorder=2, **line_style))
     best = lines[order[-1]]
     axes.plot(*best.T, color="white", linewidth=4.5, zorder=3)
     axes.plot(*best.T, color="black", linewidth=2.2, marker="o", markersize=4, label="best", zorder=3.1)
@@ -222,7 +226,7 @@ def _draw_lines(axes: Axes, heights: Array, results: Array, mode: Mode, colours:
 def _draw_axes(axes: Axes, drawn: Sequence[_Axis], mode: Mode, colours: Colormap | None) -> None:
     last = len(drawn) - 1
     axes.vlines(range(last), 0, 1, color="black", linewidth=1, zorder=4)
-    if colours is not None:  # the metric's axis is the key to the colours
+    if colours is not None:  # the metric's axis is also the colour bar
         ramp = np.linspace(0, 1, 256) if mode == "min" else np.linspace(1, 0, 256)
         axes.imshow(colours(ramp)[:, None], extent=(last, last + 0.06, 0, 1), origin="lower", aspect="auto", zorder=4)
     box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
@@ -232,7 +236,7 @@ def _draw_axes(axes: Axes, drawn: Sequence[_Axis], mode: Mode, colours: Colormap
                 text, (place + 0.06 * (place == last), height), xytext=(4, 0), textcoords="offset points",
                 va="center", linespacing=0.9, fontsize=8, bbox=box, zorder=5,
             )  # fmt: skip
-    axes.set_xticks(range(len(drawn)), [wrapped(axis.name, 17, lines=5) for axis in drawn], fontsize=8)
+    axes.set_xticks(range(len(drawn)), [wrap_name(axis.name, 17, lines=5) for axis in drawn], fontsize=8)
     axes.xaxis.tick_top()
     axes.tick_params(axis="x", length=0, pad=8)
     axes.set_yticks([])
@@ -244,7 +248,7 @@ def _draw_axes(axes: Axes, drawn: Sequence[_Axis], mode: Mode, colours: Colormap
 
 def _summary(results: Array, mode: Mode) -> str:
     finite = results[np.isfinite(results)]
-    said = f"{len(results):,} point{'s' * (len(results) != 1)}"
+    counted = f"{len(results):,} point{'s' * (len(results) != 1)}"
     if not len(finite):
-        return f"{said}, none with a result"
-    return f"{said}, the darker the better; the best, in black: {finite.min() if mode == 'min' else finite.max():.4g}"
+        return f"{counted}, none with a result"
+    return f"{counted}; darker lines are better; best (black): {finite.min() if mode == 'min' else finite.max():.4g}"

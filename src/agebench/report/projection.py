@@ -1,4 +1,4 @@
-"""Features of many dimensions brought down to two: PCA, which keeps distances, and t-SNE, which keeps neighbours."""
+"""Two-dimensional projections of features: PCA and t-SNE."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +9,20 @@ from agebench.report.outcome import Array
 from agebench.report.tables import write_csv
 
 FEWEST = 5  # images
-TSNE_MOST = 800  # images a part; 1,000 took 3 to 5 s on one core
+TSNE_MOST = 800  # images per part; 1,000 took 3 to 5 s on one core
 TSNE_DIMENSIONS = 50  # van der Maaten and Hinton (2008) reduce to 30 by PCA; scikit-learn's guide advises 50
-SEED = 0  # its own, not the run's: two runs show the same images
+SEED = 0  # independent of the run's seed, so that all runs show the same images
 
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane through the features, chosen to hold as much of their variance as it can.
+    """The plane of the first two principal components.
 
     Args:
-        mean: Shape (d,).
-        axes: Orthonormal directions, shape (2, d); zeros for a direction that does not exist.
-        explained: Share of the variance that lies along each, shape (2,).
-        part: Which part it was fitted on.
+        mean: Mean of the features, shape (d,).
+        axes: Orthonormal components, shape (2, d); zeros for a missing component.
+        explained: Explained variance ratio of each component, shape (2,).
+        part: The part that it was fitted on.
     """
 
     mean: Array
@@ -31,26 +31,26 @@ class Plane:
     part: str
 
     def project(self, features: Array) -> Array:
-        """Return coordinates in the plane, float64, (n, d) -> (n, 2)."""
+        """Project features onto the plane, float64, (n, d) -> (n, 2)."""
         return (features - self.mean) @ self.axes.T
 
 
-def why_not(features: Array) -> str | None:
-    """Return why these features, shape (n, d), cannot be projected, or None if they can."""
+def obstacle(features: Array) -> str | None:
+    """Return why features, shape (n, d), cannot be projected, or None if they can."""
     if len(features) < FEWEST:
-        return f"it has {len(features)} images with finite features, {FEWEST} are needed"
+        return f"it has {len(features)} images with finite features, but {FEWEST} are needed"
     if not np.ptp(features, axis=0).any():
-        return "its features are the same for every image"
+        return "its features are identical for all images"
     return None
 
 
 def fit_plane(features: Array, part: str) -> Plane:
-    """Fit the first two principal components of finite, varying features, float, shape (n, d)."""
+    """Fit the first two principal components of features, float, finite and not constant, shape (n, d)."""
     from sklearn.decomposition import PCA
 
     width = features.shape[1]
     pca = PCA(n_components=min(2, width), random_state=SEED).fit(features)
-    missing = 2 - pca.n_components_  # features of one dimension have no second component
+    missing = 2 - pca.n_components_  # one-dimensional features have no second component
     return Plane(
         mean=pca.mean_,
         axes=np.concatenate([pca.components_, np.zeros((missing, width))]),
@@ -60,20 +60,20 @@ def fit_plane(features: Array, part: str) -> Plane:
 
 
 def sample_rows(count: int, most: int) -> Array:
-    """Return at most `most` of `count` row numbers, drawn with a fixed seed, in order, int64."""
+    """Return at most `most` of `count` row indices, sampled with a fixed seed, ascending, int64."""
     if count <= most:
         return np.arange(count)
     return np.sort(np.random.default_rng(SEED).choice(count, size=most, replace=False))
 
 
 def embed(features: Array) -> Array:
-    """Return t-SNE coordinates of finite, varying features, float, (n, d) -> (n, 2)."""
+    """Return t-SNE coordinates of features, float, finite and not constant, (n, d) -> (n, 2)."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     dimensions = min(TSNE_DIMENSIONS, len(features) - 1, features.shape[1])
     reduced = PCA(n_components=dimensions, random_state=SEED).fit_transform(features)  # (n, d) -> (n, 50)
-    reduced /= reduced.std(axis=0).max()  # neighbours do not depend on the scale, float32 overflow inside t-SNE does
+    reduced /= reduced.std(axis=0).max()  # avoids float32 overflow in t-SNE; the scale does not change the neighbours
     tsne = TSNE(
         perplexity=min(30.0, (len(features) - 1) / 3),
         init="pca" if dimensions >= 2 else "random",
@@ -83,7 +83,7 @@ def embed(features: Array) -> Array:
 
 
 def write_projection(path: Path, *, pca: Array, tsne: Array, labels: list[str]) -> Path:
-    """Write one row an image; coordinates, shape (n, 2), that are NaN (not among t-SNE's sample) are empty cells."""
+    """Write one row per image; NaN coordinates, shape (n, 2), of images outside t-SNE's sample are empty cells."""
     cells = [["" if np.isnan(x) else f"{x:.6g}" for x in row] for row in np.concatenate([pca, tsne], axis=1)]
     rows = ([*row, label] for row, label in zip(cells, labels, strict=True))
     return write_csv(path, ["pca1", "pca2", "tsne1", "tsne2", "label"], rows)

@@ -1,4 +1,4 @@
-"""The features for TensorBoard's projector, each image a thumbnail."""
+"""Features and thumbnails for TensorBoard's embedding projector."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from agebench.report.outcome import Array
-from agebench.report.projection import SEED, TSNE_DIMENSIONS, TSNE_MOST, sample_rows, why_not
+from agebench.report.projection import SEED, TSNE_DIMENSIONS, TSNE_MOST, obstacle, sample_rows
 
-THUMBNAIL = 48  # px a side at most: 800 of them make 1,392 px, and TensorBoard takes 8,192
+THUMBNAIL = 48  # largest side, px; 800 thumbnails make a sprite of 1,392 px, and TensorBoard allows 8,192
 CONFIG = """\
 embeddings {{
   tensor_name: "{part} features"
@@ -24,19 +24,20 @@ embeddings {{
 def write_projector(
     run_dir: Path, part: str, features: Array, images: Array, about: Mapping[str, Sequence[str]]
 ) -> None:
-    """Write what the projector shows of a run, at most 800 images; nothing if there is nothing to be seen.
+    """Write the projector's files for at most 800 images; nothing if the features cannot be projected.
 
     Args:
-        run_dir: Where TensorBoard looks for projector_config.pbtxt; the rest goes to report/projector/.
+        run_dir: The run directory. TensorBoard reads projector_config.pbtxt there; the other files are written to
+            report/projector/.
         part: train, val or test.
-        features: Float, shape (n, d); of more than 50 dimensions the first 50 principal components are written, for
-            TensorBoard reads the files of all runs before it shows one.
+        features: Float, shape (n, d). More than 50 dimensions are reduced to 50 by PCA, because TensorBoard reads the
+            files of all runs at once.
         images: uint8, shape (n, C, S, S), C 1 or 3.
-        about: At least two columns, each with n cells, to colour and to search by.
+        about: At least two metadata columns of n cells each, for colours and search.
     """
     finite = np.flatnonzero(np.isfinite(features).all(axis=1))
     rows = finite[sample_rows(len(finite), TSNE_MOST)]
-    if why_not(features[rows]):
+    if obstacle(features[rows]):
         return
     folder = run_dir / "report" / "projector"
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,13 +61,13 @@ def _reduced(features: Array) -> Array:
 
 
 def _plain(cell: object) -> str:
-    return " ".join(str(cell).split())  # a tab would begin a column
+    return " ".join(str(cell).split())  # a tab would start a new column
 
 
 def _sheet(images: Array) -> tuple[Image.Image, int]:
-    """Return all images as thumbnails in one, row by row, and the side of each in px.
+    """Return the sprite image with all thumbnails, row by row, and the side of a thumbnail in px.
 
-    As many rows as columns, the last ones empty: TensorBoard finds the row by the number of rows, not of columns.
+    The sprite is square and may have empty rows at its end: TensorBoard expects as many columns as rows.
     """
     side, columns = min(THUMBNAIL, images.shape[2]), math.ceil(math.sqrt(len(images)))
     colour = images.shape[1] == 3

@@ -1,4 +1,4 @@
-"""Images as points in a plane, coloured by label."""
+"""Scatter plot of projected features, coloured by label."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ from matplotlib.transforms import IdentityTransform
 from agebench.report.outcome import Array
 from agebench.report.style import COLOURS, MARKERS, japanese_font, label_ticks, new_figure, printable
 
-FEW = 10  # labels that a short legend tells apart
-LEGEND_MOST = 77  # labels: as many as there are pairs of colour and marker
+FEW = 10  # labels; up to this number a legend is easy to read
+LEGEND_MOST = 77  # labels; the number of pairs of colour and marker
 
 
 def draw_scatter(
@@ -30,18 +30,18 @@ def draw_scatter(
     axis_names: tuple[str, str],
     titles: tuple[str, str],
 ) -> Figure:
-    """Draw one mark an image.
+    """Draw one marker per image.
 
-    Ordered labels get a sequential colour map and a colour bar. Nominal ones get colour and shape and a legend, or,
-    when there are many with names as short as `あ`, the name itself as the mark.
+    Ordered labels have a sequential colour map and a colour bar. Nominal labels differ in colour and marker and have a
+    legend. If there are more than 10 and all names are as short as `あ`, the names are the markers.
 
     Args:
         points: Coordinates, float, shape (n, 2).
         labels: Label indices, int64, shape (n,).
-        label_names: R names.
-        values: What each label stands for, shape (R,), if labels are ordered; None if they are nominal.
-        axis_names: Of x and y.
-        titles: The run's and the picture's.
+        label_names: Names of the R labels.
+        values: Value of each label, shape (R,); None for nominal labels.
+        axis_names: Names of the x and y axes.
+        titles: Title of the run and title of the plot.
     """
     figure = new_figure(6.4, 5.0, titles[0])
     axes = figure.subplots()
@@ -70,7 +70,7 @@ def _draw_ordered(
 ) -> None:
     colours = matplotlib.colormaps["viridis"].resampled(max(256, len(label_names)))
     norm = BoundaryNorm(np.arange(len(label_names) + 1) - 0.5, colours.N)
-    order = np.random.default_rng(0).permutation(len(points))  # so that no label lies on top of the others
+    order = np.random.default_rng(0).permutation(len(points))  # random order, so that no label covers the others
     cloud = axes.scatter(
         points[order, 0],
         points[order, 1],
@@ -82,7 +82,7 @@ def _draw_ordered(
         edgecolors="k",
     )
     ticks = label_ticks(values, ordered=True, most=15)
-    bar = figure.colorbar(cloud, ax=axes, label="actual label", ticks=ticks)
+    bar = figure.colorbar(cloud, ax=axes, label="true label", ticks=ticks)
     bar.ax.set_yticklabels([printable(label_names[i], 20) for i in ticks])
     bar.ax.minorticks_off()
 
@@ -101,26 +101,26 @@ def _draw_nominal(
         names = [printable(label_names[i], 16) for i in present]
         columns = 1 + (len(names) - 1) // 24
         figure.set_figwidth(figure.get_figwidth() + 1.3 * (columns - 1))
-        beside: dict[str, Any] = {
+        placement: dict[str, Any] = {
             "loc": "upper left",
             "bbox_to_anchor": (1.02, 1),
             "borderaxespad": 0,
             "ncols": columns,
         }
-        legend = axes.legend(handles, ["·"] * len(names), fontsize=8, title="actual", **beside)
-        # Set afterwards: legend() leaves out a name that begins with an underscore.
+        legend = axes.legend(handles, ["·"] * len(names), fontsize=8, title="true label", **placement)
+        # legend() omits labels that start with an underscore, so the texts are set afterwards.
         for text, name in zip(legend.get_texts(), names, strict=True):
             text.set_text(name)
 
 
 def _draw_names(axes: Axes, points: Array, labels: Array, *, size: float, label_names: tuple[str, ...]) -> None:
     outlines = {label: _name_outline(label_names[label]) for label in np.unique(labels)}
-    # Where a label's images lie close together their marks blot: the most central one is drawn large on top.
+    # Markers in dense regions are unreadable, so the most central marker of each label is drawn large on top.
     central = [_most_central(points, np.flatnonzero(labels == label)) for label in outlines]
 
     def add(rows: Array | list[int], times: float, **style: Any) -> None:
         marks = [outlines[label] for label in labels[rows]]
-        # Sizes are square points on paper, so the outlines themselves are not in data coordinates.
+        # Marker sizes are in points, so only the offsets are in data coordinates.
         where = {"offsets": points[rows], "offset_transform": axes.transData, "transform": IdentityTransform()}
         axes.add_collection(PathCollection(marks, sizes=[times * size], **where, **style))
 
@@ -139,7 +139,7 @@ def _most_central(points: Array, rows: Array) -> int:
 def _name_outline(name: str) -> Outline:
     path = japanese_font()
     outline = TextPath((0, 0), name.strip(), size=1, prop=FontProperties(fname=path) if path else None)
-    if not len(outline.vertices):  # a name without ink
+    if not len(outline.vertices):  # a name of white space
         return Outline.unit_circle()
     low, high = outline.vertices.min(axis=0), outline.vertices.max(axis=0)
-    return Outline(outline.vertices - (low + high) / 2, outline.codes)  # one em is a mark's width
+    return Outline(outline.vertices - (low + high) / 2, outline.codes)  # 1 em is the width of a marker

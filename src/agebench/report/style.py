@@ -1,4 +1,4 @@
-"""The look that all pictures share: one rc dict, colours for every eye, and a font that has hiragana."""
+"""Plot style of all figures: rc parameters, colours for colour blindness, and a font with Japanese glyphs."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -15,13 +15,13 @@ from matplotlib.font_manager import FontProperties, fontManager
 
 from agebench.report.outcome import Array
 
-# Okabe and Ito (2008), https://jfly.uni-koeln.de/color/, without the yellow, which is lost on white.
+# Okabe and Ito (2008), https://jfly.uni-koeln.de/color/, without yellow, which is hard to see on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# 11 shapes and 7 colours share no factor, so 77 labels differ in one or the other.
+# 11 and 7 are coprime, so 77 labels have different pairs of marker and colour.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
 GREY = "#767676"
 
-LOOK: dict[Any, Any] = {
+RC_PARAMS: dict[Any, Any] = {
     "figure.dpi": 150,
     "savefig.dpi": "figure",
     "figure.constrained_layout.use": True,
@@ -37,14 +37,14 @@ LOOK: dict[Any, Any] = {
     "lines.linewidth": 1.5,
     "lines.markersize": 4,
     "text.usetex": False,
-    "text.parse_math": False,  # a class may be called `$5_bill$`
+    "text.parse_math": False,  # a class name may be `$5_bill$`
 }
 
 
 @cache
 def japanese_font() -> Path | None:
-    """Return the IPAexGothic file that matplotlib_fontja brings, and tell matplotlib of it; None if absent."""
-    spec = find_spec("matplotlib_fontja")  # found, not imported: its import changes the font of the whole process
+    """Register the IPAexGothic font of matplotlib_fontja and return its path; None if it is not installed."""
+    spec = find_spec("matplotlib_fontja")  # not imported: its import changes the font of the process
     if spec is None or spec.origin is None:
         return None
     path = Path(spec.origin).parent / "fonts" / "ipaexg.ttf"
@@ -55,25 +55,25 @@ def japanese_font() -> Path | None:
 
 
 @contextmanager
-def look() -> Iterator[None]:
-    """Create, draw and save figures in agebench's look; the settings outside are left as they were."""
+def plot_style() -> Iterator[None]:
+    """Apply the plot style within a context; create, draw and save figures inside it."""
     families = ["DejaVu Sans"]
     path = japanese_font()
     if path is not None:
-        families.append(FontProperties(fname=path).get_name())  # asked for what the first family lacks
-    with matplotlib.rc_context({**LOOK, "font.family": families}):
+        families.append(FontProperties(fname=path).get_name())  # fallback for glyphs that DejaVu Sans lacks
+    with matplotlib.rc_context({**RC_PARAMS, "font.family": families}):
         yield
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
-    """Return an empty figure of a size in inches, outside pyplot's list of open figures, under the run's title."""
+    """Return an empty figure of a size in inches with a title; pyplot does not keep a reference to it."""
     figure = Figure(figsize=(width, height))
     figure.suptitle(textwrap.fill(printable(title), width=max(int(width * 12), 20)), fontsize=9, color=GREY)
     return figure
 
 
 def add_note(figure: Figure, note: str) -> None:
-    """Write a note below a figure in the colour of a warning; nothing if it is empty."""
+    """Write a warning below a figure; an empty note adds nothing."""
     if note:
         width = max(int(figure.get_figwidth() * 12), 20)
         text = textwrap.fill(printable(note), width=width)
@@ -81,23 +81,23 @@ def add_note(figure: Figure, note: str) -> None:
 
 
 def printable(name: str, most: int = 200) -> str:
-    """Return a name that can be drawn on one line: no control characters, at most `most` characters."""
+    """Return a name for one line of text: without control characters, at most `most` characters."""
     clean = "".join(c if c.isprintable() else "?" for c in name)
     return clean if len(clean) <= most else clean[: most - 1] + "…"
 
 
 def label_ticks(values: Array, *, ordered: bool, most: int) -> Sequence[int]:
-    """Return the label indices to name on an axis: all if they fit, else every 2nd, 5th, 10th, ... value.
+    """Return the label indices for the ticks of an axis: all if they fit, else every 2nd, 5th, 10th, ... value.
 
     Args:
-        values: What each label stands for, shape (R,).
+        values: Value of each label, shape (R,).
         ordered: Whether to prefer round values (20, 25, 30 rather than 14, 19, 24).
-        most: How many names the axis has room for.
+        most: Maximum number of ticks.
     """
     count = len(values)
     steps = (m * 10**e for e in range(10) for m in (1, 2, 5))
     step = next(s for s in steps if count <= s * most)
-    round_ones = np.flatnonzero(np.mod(values, step) == 0)
-    if ordered and step > 1 and 0 < len(round_ones) <= most:
-        return [int(i) for i in round_ones]
+    round_values = np.flatnonzero(np.mod(values, step) == 0)
+    if ordered and step > 1 and 0 < len(round_values) <= most:
+        return [int(i) for i in round_values]
     return range(0, count, step)

@@ -1,4 +1,4 @@
-"""CSV files that Excel opens: a byte-order mark tells it that the text is UTF-8."""
+"""CSV files with a byte-order mark, so that Excel reads them as UTF-8."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
     """Write one table and return its path."""
-    # A file name that is not valid Unicode must not cost the report: its odd bytes are spelled out.
+    # A file name may not be valid Unicode. Its invalid bytes are escaped, so that writing does not fail.
     with path.open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)

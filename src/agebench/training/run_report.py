@@ -1,4 +1,4 @@
-"""What a network sees in an image: the input of its classifier; and the report drawn from it."""
+"""Feature extraction and the report of a run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,20 +20,20 @@ from agebench.report.projector import write_projector
 from agebench.report.write import write_report
 
 Array = npt.NDArray[Any]
-MOST = 1_000  # images a part; what is drawn of more would not be seen
+MOST = 1_000  # images per part; a figure with more is hard to read
 
 
 def extract_features(module: ImageModule, images: Tensor, *, batch_size: int = 256) -> Array:
-    """Return what the classifier is given for each image, float32, shape (n, d).
+    """Return the features of images, the input of the classifier layer, float32, shape (n, d).
 
     Args:
-        module: The trained module; put into evaluation mode.
+        module: The trained module; set to evaluation mode.
         images: uint8, shape (n, C, S, S).
-        batch_size: Images at a time.
+        batch_size: Images per batch.
     """
-    seen: list[Tensor] = []
+    features: list[Tensor] = []
     layer = classifier_layers(module.model)[0]
-    hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1).float().cpu()))
+    hook = layer.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].flatten(1).float().cpu()))
     try:
         with torch.no_grad():
             module.eval()
@@ -41,7 +41,7 @@ def extract_features(module: ImageModule, images: Tensor, *, batch_size: int = 2
                 module(batch.to(module.device))
     finally:
         hook.remove()
-    return torch.cat(seen).numpy()
+    return torch.cat(features).numpy()
 
 
 def write_run_report(
@@ -54,7 +54,7 @@ def write_run_report(
     leak: Mapping[str, Any] | None,
     writer: Any | None,
 ) -> None:
-    """Write report/ of a run; TensorBoard gets the figures, and the test's features to look around in, if it is on."""
+    """Write report/ of a run. With a TensorBoard writer, also log the figures and write the projector's files."""
     features = {}
     for part in PARTS:
         if part == "val" and data.plan.split.val_is_test:
@@ -88,14 +88,14 @@ def write_run_report(
         step=0 if writer is None else module.trainer.global_step,
     )
     if writer is not None:
-        # A limited test predicts some of the images only.
+        # With trainer.limit_test_batches there are predictions for some images only.
         _, places, at = np.intersect1d(tested, predictions.rows, assume_unique=True, return_indices=True)
         shown = images[torch.from_numpy(places)].cpu().numpy()
         write_projector(run_dir, "test", features["test"][0][places], shown, _about(outcome, at))
 
 
 def _about(outcome: Outcome, rows: Array) -> dict[str, list[str]]:
-    """Return label, prediction and name of some of the tested images."""
+    """Return the projector's metadata of the given rows: label, prediction and name."""
     names = outcome.label_names
     return {
         "label": [names[label] for label in outcome.target[rows]],
