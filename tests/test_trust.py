@@ -9,7 +9,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from agebench.cli.resume import typed_again
+from agebench.cli.resume import expand_resume
 from agebench.errors import UserError
 from agebench.evaluate import with_own_data
 from agebench.trust import check_trusted, find_foreign, find_foreign_overrides
@@ -185,7 +185,7 @@ def test_the_working_directory_of_a_strangers_run_is_not_searched_for_modules(tm
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     monkeypatch.setenv("PYTHONSAFEPATH", "")
 
-    typed_again(["resume=../run"])
+    expand_resume(["resume=../run"])
 
     assert Path.cwd() == tmp_path / "run"
     assert sys.path[0] == str(tmp_path / "here")

@@ -37,7 +37,6 @@ PLACES = (
     Place("augment", "augment", "torch.nn.Module", ("agebench",)),
     Place("optim", "optim", "torch.optim.Optimizer", ("torch.optim", "timm.optim")),
     Place("scheduler", "scheduler"),
-    Place("data", "data"),
     Place("data.source", "data"),
     Place("data.split", "data/split"),
     Place("trainer", "trainer", "lightning.Trainer", ("lightning.pytorch",)),

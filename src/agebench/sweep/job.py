@@ -217,6 +217,7 @@ def _exit_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         kill_group(os.getpid())
+        os._exit(1)  # a process that leads no group is still here
 
 
 def _redirect(file: Path) -> None:
