@@ -202,13 +202,13 @@ class InterruptAt(Callback):
 
 def interrupt(config, folder: Path, epoch: int) -> None:
     """Train into a folder up to the end of an epoch."""
-    make_trainer = fitting._trainer
+    make_trainer = fitting.make_trainer
 
-    def trainer_with(cfg, run_dir, callbacks) -> L.Trainer:
-        return make_trainer(cfg, run_dir, [*callbacks, InterruptAt(epoch)])
+    def trainer_with(cfg, run_dir, callbacks, **more) -> L.Trainer:
+        return make_trainer(cfg, run_dir, [*callbacks, InterruptAt(epoch)], **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "_trainer", trainer_with)
+        patch.setattr(fitting, "make_trainer", trainer_with)
         with pytest.raises(InterruptionError):
             fit(config, folder)
 

@@ -19,7 +19,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield part
         part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)  # replacing one hard link by another to the same file leaves both
 
 
 def write_text(path: Path, text: str) -> Path:

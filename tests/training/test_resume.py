@@ -218,7 +218,7 @@ def test_a_checkpoint_that_is_half_written_is_never_believed(train, tmp_path, wh
             if moment == "after":
                 save(self, checkpoint, path)
             else:
-                Path(f"{path}.part").write_bytes(Path(path).read_bytes()[:3_000])
+                Path(f"{path}.77-1.part").write_bytes(Path(path).read_bytes()[:3_000])
             return die()
 
         patch.setattr(AtomicCheckpointIO, "save_checkpoint", saving)
@@ -244,7 +244,7 @@ def test_killed_after_training_it_trains_no_further(train, tmp_path, monkeypatch
 
     def inside(patch, die) -> None:
         if place == "before the test":
-            patch.setattr(fitting, "_best", die)
+            patch.setattr(fitting, "_best_epoch", die)
         elif place == "in the tables":
             patch.setattr(fitting, "write_breakdown", die)
         else:
@@ -327,7 +327,7 @@ def test_a_run_that_failed_is_tried_again_from_where_it_failed(train, tmp_path, 
 
 def test_what_fails_before_the_data_is_read_loses_nothing(train, tmp_path, whole) -> None:
     def no_data(patch, die) -> None:
-        patch.setattr(fitting, "_data", die)
+        patch.setattr(fitting, "build_data", die)
 
     train(tmp_path / "killed", at=("on_train_batch_start", 2))
     train(tmp_path / "killed", at=("on_train_batch_start", 3))
@@ -482,7 +482,7 @@ def test_the_best_is_kept_while_a_better_one_takes_its_place(tmp_path) -> None:
 
 def test_half_a_file_of_a_start_that_was_killed_does_not_stay(tmp_path) -> None:
     (tmp_path / "checkpoints").mkdir()
-    for name in ("predictions.csv.77-1.part", "checkpoints/last.ckpt.part", "split.csv"):
+    for name in ("predictions.csv.77-1.part", "checkpoints/last.ckpt.77-1.part", "split.csv"):
         (tmp_path / name).touch()
 
     resume.prepare(tmp_path, resume.Start())

@@ -1,6 +1,5 @@
 """Callbacks of a run: progress bar, metrics.csv and training speed."""
 
-import csv
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from agebench.files import write_csv
 from agebench.lightning_internals import StepProgressBar, skips_none_hooks
 from agebench.metrics.table import live_keys
 from agebench.text import format_duration
@@ -145,12 +145,7 @@ class EpochTable(Callback):
         self.rows = [old for old in self.rows if old["epoch"] < row["epoch"]] + [row]
         if self.file is not None and trainer.is_global_zero:
             columns = list(dict.fromkeys(key for row in self.rows for key in row))
-            part = self.file.with_suffix(".part")
-            with part.open("w", newline="", encoding="utf-8") as lines:
-                writer = csv.DictWriter(lines, columns)
-                writer.writeheader()
-                writer.writerows(self.rows)
-            part.replace(self.file)
+            write_csv(self.file, columns, ([row.get(column, "") for column in columns] for row in self.rows))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows, so that a resumed run keeps its history."""

@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from agebench.errors import UserError
+from agebench.files import atomic_write
 from agebench.lightning_internals import (
     can_restart_between_epochs,
     finish_epoch_in,
@@ -26,10 +27,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a temporary file in the same folder, then rename it."""
-        part = Path(f"{path}.part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(checkpoint, part)
-        part.replace(path)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(Path(path)) as part:
+            torch.save(checkpoint, part)
 
 
 class LastCheckpoint(Callback):
@@ -143,15 +143,11 @@ def kept_file(folder: Path) -> Path:
 
 def keep_best(best: Path) -> None:
     """Keep the best checkpoint under a second name, as a hard link or, where the disk has none, as a copy."""
-    kept = kept_file(best.parent)
-    part = kept.with_suffix(".part")
-    part.unlink(missing_ok=True)
-    try:
-        os.link(best, part)
-    except OSError:
-        shutil.copyfile(best, part)
-    part.replace(kept)
-    part.unlink(missing_ok=True)  # renaming one hard link over another of the same file does nothing
+    with atomic_write(kept_file(best.parent)) as part:
+        try:
+            os.link(best, part)
+        except OSError:
+            shutil.copyfile(best, part)
 
 
 def move_paths(state: dict[str, Any], folder: Path) -> None:

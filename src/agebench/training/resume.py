@@ -13,6 +13,7 @@ import torch
 
 from agebench.config import flatten
 from agebench.errors import UserError
+from agebench.files import atomic_write
 from agebench.models.weights import hash_tensors
 from agebench.runs.folder import is_first_process, read_results
 from agebench.runs.identity import config_hash, has_effect
@@ -123,15 +124,14 @@ def find_start(folder: Path, before: Mapping[str, Any], *, config: Mapping[str, 
 def prepare(folder: Path, start: Start) -> None:
     """Make a folder ready to be written from there on; of a run that starts over nothing stays."""
     # What an earlier start was writing when it was killed.
-    _remove(folder, "*.[0-9]*-[0-9]*.part", "metrics.part", "*.ckpt.part", "best*.part", inside=("", "checkpoints"))
+    _remove(folder, "*.[0-9]*-[0-9]*.part", inside=("", "checkpoints"))
     if start.checkpoint is not None:
         held = torch.load(start.checkpoint, map_location="cpu", weights_only=True, mmap=True)
         best = _best_of(held, start.checkpoint.parent)
         if best is not None and (right := _right_best(best, start.step)) is not None:
             if right != best:
-                part = best.with_suffix(".part")
-                shutil.copyfile(right, part)
-                part.replace(best)
+                with atomic_write(best) as part:
+                    shutil.copyfile(right, part)
             keep_best(best)
         return
     _remove(folder, "events.out.tfevents*", *WRITTEN)
