@@ -16,6 +16,7 @@ from agebench.build.model import build_model, build_normalise
 from agebench.build.monitor import build_monitor, watched
 from agebench.build.nodes import instantiate_node
 from agebench.data.datamodule import ImageDataModule
+from agebench.data.plan import Plan
 from agebench.errors import UserError
 from agebench.heads.base import Head
 from agebench.module import ImageModule, Normalise
@@ -77,16 +78,46 @@ def build_trained(cfg: DictConfig, stored: dict[str, Any]) -> ImageModule:
 
 
 def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModule] = ImageModule) -> ImageModule:
-    """Return the LightningModule for data that is set up."""
-    plan = data.plan
-    target = plan.target
+    """Return the LightningModule for a data module.
+
+    Args:
+        cfg: The composed config.
+        data: What it will be trained on.
+        kind: ImageModule, or a subclass with the same arguments.
+
+    Raises:
+        UserError: If head, network and data do not fit together, or no batch is left to train on.
+    """
+    target = data.plan.target
     head = build_head(cfg, target.values.tolist(), ordered=target.ordered)
     augment = instantiate_node("augment", cfg.augment)
-    train = torch.from_numpy(target.labels[plan.split.train])
+    train = torch.from_numpy(target.labels[data.plan.split.train])
     head.set_label_counts(torch.bincount(train, minlength=target.num_labels))
     torch.manual_seed(cfg.seed)  # the weights do not depend on what happened before
     model = build_model(cfg, channels=cfg.data.channels, num_outputs=head.num_outputs, image_size=cfg.data.image_size)
-    monitor, mode = build_monitor(cfg, unit=target.unit)
+    if data.batch_size == 1 and any(isinstance(layer, BATCH_NORMS) for layer in model.modules()):
+        raise UserError("this network has batch norm, which needs two images per step: set data.batch_size=2 or more")
+    return kind(
+        model,
+        head,
+        normalise=build_normalise(cfg, data, model),
+        augment=augment,
+        optim=partial(_optimizer, instantiate(cfg.optim, _convert_="all", **_unfused(cfg))),
+        scheduler=build_schedule(cfg, data),
+        unit=target.unit,
+        channels_last=cfg.channels_last,
+        compile=cfg.compile,
+        seed=cfg.seed,
+        stamp=_stamp(cfg, data.plan),
+    )
+
+
+def build_schedule(cfg: DictConfig, data: ImageDataModule) -> Callable[..., Any]:
+    """Return the learning rate schedule, to be called with the optimizer.
+
+    Raises:
+        UserError: If no batch is left to train on.
+    """
     if data.steps_per_epoch == 0:
         raise UserError("no training batch has two images: give more data, or a smaller data.batch_size")
     batches = _limited(data.steps_per_epoch, cfg.trainer.limit_train_batches)
@@ -96,19 +127,22 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
         )
     steps = math.ceil(batches / cfg.trainer.accumulate_grad_batches)
     limits = (cfg.trainer.max_epochs or -1, cfg.trainer.max_steps / steps)
-    epochs = min((limit for limit in limits if limit > 0), default=-1)
-    schedule = instantiate(
+    monitor, mode = build_monitor(cfg, unit=data.plan.target.unit)
+    schedule: Callable[..., Any] = instantiate(
         cfg.scheduler,
         _partial_=True,
-        epochs=epochs,
+        epochs=min((limit for limit in limits if limit > 0), default=-1),
         steps_per_epoch=steps,
         **watched(cfg.scheduler, monitor=monitor, mode=mode, default="auto"),
         val_every_epochs=cfg.trainer.check_val_every_n_epoch,
     )
-    norms = any(isinstance(m, BATCH_NORMS) for m in model.modules())
-    if norms and data.batch_size == 1:
-        raise UserError("this network has batch norm, which needs two images a step: set data.batch_size=2 or more")
-    stamp = {
+    return schedule
+
+
+def _stamp(cfg: DictConfig, plan: Plan) -> dict[str, Any]:
+    """Return what travels with every checkpoint, as plain data: testing or exporting it then needs no data set."""
+    target = plan.target
+    return {
         "started_in": str(Path.cwd()),
         "config": OmegaConf.to_container(cfg, resolve=True),
         "protocol": plan.protocol,
@@ -118,19 +152,6 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
         "unit": target.unit,
         "ordered": target.ordered,
     }
-    return kind(
-        model,
-        head,
-        normalise=build_normalise(cfg, data, model),
-        augment=augment,
-        optim=partial(_optimizer, instantiate(cfg.optim, _convert_="all", **_unfused(cfg))),
-        scheduler=schedule,
-        unit=target.unit,
-        channels_last=cfg.channels_last,
-        compile=cfg.get("compile", False),  # runs of an older release do not say
-        seed=cfg.seed,
-        stamp=stamp,
-    )
 
 
 def _limited(batches: int, limit: float | None) -> int:
