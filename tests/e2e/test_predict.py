@@ -61,7 +61,7 @@ def test_what_cannot_be_read_has_a_row_that_says_why(command, trained, faces, ca
     problems = {row["name"]: row["problem"] for row in table(Path("ages.csv"))}
     answered = [row["name"] for row in table(Path("ages.csv")) if row["point"]]
     assert problems["empty.png"] == "the file is empty"
-    assert problems["a.jpg"].startswith("it is no image")
+    assert problems["a.jpg"].startswith("it is not an image")
     assert "grey.png" in answered
     assert len(answered) == len(problems) - 2
     assert "2 could not be read" in capsys.readouterr().err
