@@ -94,16 +94,16 @@ def _walk(stream: "_ForwardStream", members: Members[tuple[int, int]]) -> None:
 
 
 def _add_member(info: tarfile.TarInfo, members: Members[tuple[int, int]]) -> None:
-    spelled = _decode_name(info.name)
-    name = members.image_name(spelled)
+    decoded = _decode_name(info.name)
+    name = members.image_name(decoded)
     if info.issym() or info.islnk():
-        members.refuse(spelled, "a link", "pack the files themselves (tar --dereference --hard-dereference)")
+        members.refuse(decoded, "a link", "pack the files themselves (tar --dereference --hard-dereference)")
     if info.issparse():
-        members.refuse(spelled, "a sparse file", "pack it without --sparse")
+        members.refuse(decoded, "a sparse file", "pack it without --sparse")
     if not (info.isreg() or info.isdir()):
-        members.refuse(spelled, "which is neither a file nor a folder", "pack only the image files")
+        members.refuse(decoded, "which is neither a file nor a folder", "pack only the image files")
     if info.size < 0:
-        members.refuse(spelled, f"which claims {info.size:,} bytes", "use the archive as published")
+        members.refuse(decoded, f"which claims {info.size:,} bytes", "use the archive as published")
     if name is not None and info.isreg():
         members.add(name, size=info.size, member=(info.offset_data, info.size))
 
