@@ -21,7 +21,7 @@ from PIL import Image
 
 from agebench.data.readers.folders import FolderFiles, decode
 from agebench.data.resize import Resize
-from agebench.data.sources.drawn_faces import draw_look, draw_photo
+from agebench.data.sources.drawn_faces import draw_photo, sample_face
 from agebench.data.sources.folder import Folder
 from agebench.data.store import Store
 
@@ -41,8 +41,10 @@ def write_images(folder: Path, names: list[str]) -> None:
 
 def _write_share(folder: Path, names: list[str], seed: int) -> None:
     rng = np.random.default_rng(seed)
-    looks = [draw_look(0, identity, long_hair=identity % 2 == 0) for identity in range(40)]
-    faces = [np.asarray(draw_photo(look, rng.uniform(14, 63), rng, SIDE).convert("RGB"), np.int16) for look in looks]
+    people = [sample_face(0, identity, long_hair=identity % 2 == 0) for identity in range(40)]
+    faces = [
+        np.asarray(draw_photo(person, rng.uniform(14, 63), rng, SIDE).convert("RGB"), np.int16) for person in people
+    ]
     noise = [rng.normal(0, NOISE, (SIDE, SIDE, 3)).astype(np.int16) for _ in range(16)]
     for name in names:
         face = faces[rng.integers(len(faces))] + np.roll(noise[rng.integers(len(noise))], rng.integers(SIDE), axis=0)

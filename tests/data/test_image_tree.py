@@ -1,4 +1,4 @@
-"""The images themselves, sorted into folders."""
+"""Export of images to one folder for each class."""
 
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ def packed(cache: Path, source: Any, split: Any, *, channels: int = 3, **changes
 
 
 def ages(root: Path) -> Table:
-    """Write a table of 60 people of 10 to 69, whose pictures lie in nested folders."""
+    """Write a table of 60 people, 10 to 69 years old, with pictures in nested folders."""
     lines = ["path,label"]
     for age in range(10, 70):
         path = root / "faces" / str(age % 3) / f"{age}.png"
@@ -38,7 +38,7 @@ def ages(root: Path) -> Table:
     return Table(str(root / "table.csv"), COLUMNS, label="age")
 
 
-def test_a_tree_read_back_as_folders_has_the_same_files_in_the_same_parts(tmp_path: Path) -> None:
+def test_an_exported_tree_read_as_folders_has_the_same_files_and_parts(tmp_path: Path) -> None:
     data = packed(tmp_path / "cache", ages(tmp_path), splits.random, target="decade")
 
     count = export_tree(data, tmp_path / "tree")
@@ -55,7 +55,7 @@ def test_a_tree_read_back_as_folders_has_the_same_files_in_the_same_parts(tmp_pa
             assert copy.read_bytes() == (tmp_path / name).read_bytes()
 
 
-def test_a_lecture_whose_val_is_its_test_becomes_train_and_val(tmp_path: Path) -> None:
+def test_a_split_whose_val_is_its_test_is_exported_as_train_and_val(tmp_path: Path) -> None:
     data = packed(tmp_path / "cache", ages(tmp_path), partial(splits.lecture, per_label=5), target="decade")
 
     export_tree(data, tmp_path / "tree")
@@ -65,7 +65,7 @@ def test_a_lecture_whose_val_is_its_test_becomes_train_and_val(tmp_path: Path) -
     assert len(list((tmp_path / "tree" / "val" / "30s").rglob("*.png"))) == 1
 
 
-def test_images_without_files_become_png(tmp_path: Path) -> None:
+def test_images_without_files_are_exported_as_png(tmp_path: Path) -> None:
     data = packed(tmp_path / "cache", Digits(), splits.random, channels=1, limit=3)
 
     export_tree(data, tmp_path / "tree")
@@ -78,7 +78,7 @@ def test_images_without_files_become_png(tmp_path: Path) -> None:
         assert int(file.parent.name) == Digits().records().columns["class"][int(file.stem)]
 
 
-def test_paths_of_a_table_stay_below_the_folder(tmp_path: Path) -> None:
+def test_paths_of_a_table_stay_inside_the_folder(tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
     lines = ["path,label"]
@@ -98,7 +98,7 @@ def test_paths_of_a_table_stay_below_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "stopped"]
 )
-def test_half_a_tree_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+def test_a_partial_export_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     data = packed(tmp_path / "cache", ages(tmp_path), splits.random, target="decade")
     read, written = PackedImages.file, []
 
@@ -115,13 +115,15 @@ def test_half_a_tree_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     assert not (tmp_path / "tree").exists()
     if isinstance(error, OSError):
-        assert "(No space left on device); nothing is left of it: choose another export=" in str(raised.value)
+        assert "(No space left on device); the partial export was deleted: choose another export=FOLDER" in str(
+            raised.value
+        )
     monkeypatch.undo()
     assert export_tree(data, tmp_path / "tree") == 60
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])
-def test_nothing_that_is_there_is_written_over(tmp_path: Path, what: str) -> None:
+def test_existing_files_are_not_overwritten(tmp_path: Path, what: str) -> None:
     target = tmp_path / "tree"
     if what == "file":
         target.write_text("mine")

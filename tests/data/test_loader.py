@@ -1,4 +1,4 @@
-"""Which images a step gets, on one device and on several."""
+"""The images of each step, on one and on several devices."""
 
 import itertools
 import time
@@ -26,10 +26,10 @@ def batches(
 
 
 @pytest.mark.parametrize(("count", "size"), GRID)
-def test_an_epoch_is_whole_batches_and_a_rest_of_two_or_more(count: int, size: int) -> None:
+def test_an_epoch_is_full_batches_and_a_rest_of_at_least_two_images(count: int, size: int) -> None:
     epoch = batches(count, size, shuffle=True)
 
-    # Worked out anew: cut, and drop a last batch of one unless one is what was asked for.
+    # Independent computation: drop a last batch of one image, unless the batch size is one.
     expected = [min(size, count - start) for start in range(0, count, size)]
     if expected[-1] == 1 and size > 1:
         expected.pop()
@@ -39,7 +39,7 @@ def test_an_epoch_is_whole_batches_and_a_rest_of_two_or_more(count: int, size: i
     assert set(rows) <= set(range(count))
 
 
-def test_the_same_seed_and_epoch_give_the_same_order_and_any_other_another() -> None:
+def test_the_order_depends_on_seed_and_epoch_only() -> None:
     pairs = [(0, 0), (0, 1), (1, 0), (1, 1), (2**32 - 1, 0)]
 
     orders = [batches(50, 8, shuffle=True, seed=seed, epoch=epoch) for seed, epoch in pairs]
@@ -50,7 +50,7 @@ def test_the_same_seed_and_epoch_give_the_same_order_and_any_other_another() -> 
     assert sorted(orders[0][0]) != list(range(8))
 
 
-def test_an_image_that_an_epoch_leaves_out_is_not_always_the_same() -> None:
+def test_epochs_leave_out_different_images() -> None:
     left_out = {
         (set(range(9)) - {row for batch in batches(9, 4, shuffle=True, epoch=epoch) for row in batch}).pop()
         for epoch in range(20)
@@ -62,14 +62,12 @@ def test_an_image_that_an_epoch_leaves_out_is_not_always_the_same() -> None:
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize(("count", "size"), [(64, 16), (70, 16), (33, 33), (50, 12), (100, 7)])
-def test_processes_share_the_very_batches_that_one_would_step_on(
-    count: int, size: int, shuffle: bool, world: int
-) -> None:
+def test_processes_share_the_batches_of_a_single_process(count: int, size: int, shuffle: bool, world: int) -> None:
     alone = batches(count, size, shuffle=shuffle, epoch=2)
     shares = [batches(count, size, shuffle=shuffle, epoch=2, rank=rank, world=world) for rank in range(world)]
 
     if shuffle and len(alone[-1]) < 2 * world:
-        alone.pop()  # too small to give every process two
+        alone.pop()  # too small to give every process two images
     assert [len(share) for share in shares] == [len(alone)] * world
     for step, batch in enumerate(alone):
         for rank in range(world):
@@ -78,7 +76,7 @@ def test_processes_share_the_very_batches_that_one_would_step_on(
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 @pytest.mark.parametrize(("count", "size"), [(c, s) for c, s in GRID if s >= 8])
-def test_no_process_ever_learns_from_a_single_image(count: int, size: int, world: int) -> None:
+def test_no_process_trains_on_a_single_image(count: int, size: int, world: int) -> None:
     shares = [batches(count, size, shuffle=True, rank=rank, world=world) for rank in range(world)]
 
     assert min((len(batch) for share in shares for batch in share), default=2) >= 2
@@ -86,7 +84,7 @@ def test_no_process_ever_learns_from_a_single_image(count: int, size: int, world
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize(("count", "size"), GRID)
-def test_evaluation_sees_every_image_once_in_even_batches(count: int, size: int, world: int) -> None:
+def test_evaluation_uses_every_image_once_in_even_batches(count: int, size: int, world: int) -> None:
     shares = [batches(count, size, shuffle=False, epoch=3, rank=rank, world=world) for rank in range(world)]
 
     assert sorted(row for share in shares for batch in share for row in batch) == list(range(count))
@@ -98,7 +96,7 @@ def test_evaluation_sees_every_image_once_in_even_batches(count: int, size: int,
         assert [row for batch in shares[0] for row in batch] == list(range(count))
 
 
-def test_a_batch_is_gathered_as_numpy_would() -> None:
+def test_a_batch_equals_indexing_with_numpy() -> None:
     rng = np.random.default_rng(0)
     store = rng.integers(0, 256, (20, 3, 4, 4), dtype=np.uint8)
     rows, target = rng.permutation(20)[:8], rng.integers(0, 5, 8)
@@ -123,7 +121,7 @@ class Slow(Dataset[int]):
         return index
 
 
-def test_the_loader_counts_the_wait_for_batches_and_not_the_work_on_them() -> None:
+def test_the_loader_measures_the_wait_for_batches_only() -> None:
     loader = TimedLoader(Slow(), batch_size=None)
 
     start = time.perf_counter()
@@ -131,7 +129,7 @@ def test_the_loader_counts_the_wait_for_batches_and_not_the_work_on_them() -> No
     for batch in loader:
         time.sleep(0.2)
         seen.append(batch)
-    whole = time.perf_counter() - start
+    elapsed = time.perf_counter() - start
 
     assert seen == [0, 1, 2]
-    assert 0.09 <= loader.wait_s <= whole - 0.6
+    assert 0.09 <= loader.wait_s <= elapsed - 0.6

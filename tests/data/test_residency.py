@@ -1,4 +1,4 @@
-"""Where packed pixels are while training."""
+"""Where packed pixels are during training."""
 
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from agebench.data.sources.digits import Digits
 from agebench.data.split import PARTS
 from agebench.errors import UserError
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)  # a name alone needs no GPU
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)  # a torch.device needs no GPU
 
 
 def digits(cache: Path, residency: str, *, num_workers: int = 0) -> ImageDataModule:
@@ -35,20 +35,20 @@ def digits(cache: Path, residency: str, *, num_workers: int = 0) -> ImageDataMod
 
 @pytest.fixture
 def free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let 1,000 bytes be free on the GPU and 100 bytes be available in RAM, of far more in total."""
+    """Simulate 1,000 free bytes on the GPU and 100 available bytes of RAM, of far more in total."""
     gpu = SimpleNamespace(mem_get_info=lambda device: (1_000, 10**12))
     monkeypatch.setattr(torch, "get_device_module", lambda device: gpu)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100, total=10**12))
 
 
-@pytest.mark.parametrize("wanted", ["ram", "mapped"])
+@pytest.mark.parametrize("residency", ["ram", "mapped"])
 @pytest.mark.parametrize("device", [CPU, GPU], ids=str)
-def test_what_is_asked_for_is_given(wanted: str, device: torch.device) -> None:
-    assert choose_residency(wanted, 2**60, device=device, num_workers=0) == wanted
-    assert choose_residency(wanted, 1, device=device, num_workers=2) == wanted
+def test_ram_and_mapped_are_used_on_request(residency: str, device: torch.device) -> None:
+    assert choose_residency(residency, 2**60, device=device, num_workers=0) == residency
+    assert choose_residency(residency, 1, device=device, num_workers=2) == residency
 
 
-def test_a_gpu_that_is_asked_for_is_given_though_the_pixels_may_not_fit(free_memory: None) -> None:
+def test_a_gpu_is_used_on_request_even_if_the_pixels_may_not_fit(free_memory: None) -> None:
     assert choose_residency("gpu", 2**60, device=GPU, num_workers=0) == "gpu"
 
 
@@ -57,23 +57,23 @@ def test_a_gpu_that_is_asked_for_is_given_though_the_pixels_may_not_fit(free_mem
     [
         (1, 0, "gpu"),
         (399, 0, "gpu"),  # below 40% of the free 1,000 bytes
-        (400, 0, "mapped"),  # and not below half of the available 100 bytes
+        (400, 0, "mapped"),  # nor below half of the available 100 bytes
         (49, 1, "ram"),  # workers cannot gather on a GPU
         (50, 1, "mapped"),
     ],
 )
-def test_auto_on_a_gpu_takes_its_memory_then_the_ram_then_the_disk(
+def test_auto_on_a_gpu_chooses_gpu_then_ram_then_mapped(
     free_memory: None, size: int, num_workers: int, expected: str
 ) -> None:
     assert choose_residency("auto", size, device=GPU, num_workers=num_workers) == expected
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, "ram"), (49, "ram"), (50, "mapped"), (399, "mapped")])
-def test_auto_on_a_cpu_takes_half_of_the_available_ram_or_the_disk(free_memory: None, size: int, expected: str) -> None:
+def test_auto_on_a_cpu_chooses_half_of_the_available_ram_or_mapped(free_memory: None, size: int, expected: str) -> None:
     assert choose_residency("auto", size, device=CPU, num_workers=0) == expected
 
 
-def test_auto_on_a_device_that_does_not_tell_its_free_memory_takes_the_ram(
+def test_auto_on_a_device_of_unknown_free_memory_chooses_ram(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace())
@@ -82,25 +82,23 @@ def test_auto_on_a_device_that_does_not_tell_its_free_memory_takes_the_ram(
 
 
 @pytest.mark.parametrize(("device", "num_workers"), [(CPU, 0), (CPU, 2), (GPU, 2)], ids=str)
-def test_a_gpu_is_refused_where_nothing_trains_on_one_or_workers_gather(device: torch.device, num_workers: int) -> None:
-    with pytest.raises(UserError, match=rf"this is {device.type} with {num_workers} workers: use data\.residency=auto"):
+def test_a_gpu_is_refused_on_a_cpu_and_with_workers(device: torch.device, num_workers: int) -> None:
+    with pytest.raises(
+        UserError,
+        match=rf"needs training on a GPU .* got {device.type} with {num_workers} workers: use data\.residency=auto",
+    ):
         choose_residency("gpu", 1, device=device, num_workers=num_workers)
 
 
-def test_pixels_that_fit_into_the_memory_are_read_into_it_and_others_left_where_they_are() -> None:
-    whole = psutil.virtual_memory().total
+def test_auto_with_real_memory_chooses_ram_for_few_and_mapped_for_many_pixels() -> None:
+    total = psutil.virtual_memory().total
 
     assert choose_residency("auto", 2**20, device=CPU, num_workers=2) == "ram"
-    assert choose_residency("auto", whole, device=CPU, num_workers=0) == "mapped"
-
-
-def test_a_gpu_is_asked_for_only_where_one_trains() -> None:
-    with pytest.raises(UserError, match=r"data\.residency=gpu needs training on a GPU .* this is cpu"):
-        choose_residency("gpu", 1, device=CPU, num_workers=0)
+    assert choose_residency("auto", total, device=CPU, num_workers=0) == "mapped"
 
 
 @pytest.mark.parametrize("residency", ["ram", "mapped"])
-def test_the_batches_do_not_depend_on_where_the_pixels_are(tmp_path: Path, residency: str) -> None:
+def test_batches_do_not_depend_on_the_residency(tmp_path: Path, residency: str) -> None:
     plain, other = digits(tmp_path, "mapped"), digits(tmp_path, residency)
 
     assert other.place_pixels(CPU) == residency
@@ -110,7 +108,7 @@ def test_the_batches_do_not_depend_on_where_the_pixels_are(tmp_path: Path, resid
 
 
 class Numbered:
-    """Images that show their own row number in two colours; every seventh is missing."""
+    """A source whose images encode their row number in two colours; every seventh image is missing."""
 
     channels = 3
     targets = ("class",)
@@ -137,10 +135,10 @@ class Numbered:
 
 
 @pytest.mark.parametrize("val_is_test", [False, True])
-def test_resident_pixels_of_every_part_are_those_of_its_images(
+def test_every_part_has_the_right_pixels_after_a_copy_to_the_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, val_is_test: bool
 ) -> None:
-    """On a GPU the pixels in use alone are copied, so a part's rows are others than those of the store."""
+    """Only the pixels in use are copied to a GPU, so the rows of a part differ from those of the store."""
     monkeypatch.setattr(datamodule_module, "choose_residency", lambda *args, **kwargs: "gpu")
     split: Any = partial(splits.subset, train=1_500, val=120, test=180)  # more than the 1,024 copied at a time
     if val_is_test:
@@ -160,12 +158,12 @@ def test_resident_pixels_of_every_part_are_those_of_its_images(
         shown = batch.images[:, 0, 0, 0].int() + 256 * batch.images[:, 1, 0, 0].int()
         assert shown.tolist() == expected
         assert batch.target.tolist() == [row % 3 for row in expected]
-        assert len(part.store) == 1_800  # of the 2,400 that are there
+        assert len(part.store) == 1_800  # of 2,400 existing images
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_batches_gathered_on_a_gpu_are_those_gathered_in_memory(tmp_path: Path) -> None:
+def test_batches_gathered_on_a_gpu_equal_those_gathered_in_memory(tmp_path: Path) -> None:
     plain, other = digits(tmp_path, "mapped"), digits(tmp_path, "gpu")
 
     assert other.place_pixels(torch.device("cuda", 0)) == "gpu"

@@ -1,4 +1,4 @@
-"""From a decoded image to packed pixels: against Pillow itself."""
+"""Resizing of decoded images, compared with Pillow."""
 
 import io
 
@@ -38,7 +38,7 @@ def as_chw(image: Image.Image) -> np.ndarray:
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P", "P-transparent", "CMYK"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [8, 64])
-def test_pixels_are_what_pillow_makes_of_them_to_the_bit(mode: str, channels: int, size: int) -> None:
+def test_pixels_are_identical_to_those_of_pillow(mode: str, channels: int, size: int) -> None:
     pixels = Resize(size, channels)(drawn(mode))
 
     plain = drawn(mode).convert("L" if channels == 1 else "RGB")
@@ -47,7 +47,7 @@ def test_pixels_are_what_pillow_makes_of_them_to_the_bit(mode: str, channels: in
     np.testing.assert_array_equal(pixels, expected)
 
 
-def test_an_image_of_the_right_size_keeps_every_pixel() -> None:
+def test_an_image_of_the_right_size_is_unchanged() -> None:
     pixels = Resize(30, 3)(Image.fromarray(NOISE[:30, :30, :3]))
 
     np.testing.assert_array_equal(pixels, NOISE[:30, :30, :3].transpose(2, 0, 1))
@@ -79,7 +79,7 @@ def test_a_nearly_black_image_of_sixteen_bits_stays_nearly_black() -> None:
     assert Resize(4, 1)(image).max() == 1  # 200 / 257
 
 
-def test_numbers_of_eight_bits_in_a_wider_mode_keep_their_value() -> None:
+def test_eight_bit_values_in_a_wider_mode_are_unchanged() -> None:
     image = Image.fromarray(np.full((4, 4), 200, dtype=np.int32))
 
     assert Resize(4, 1)(image).tolist() == [[[200] * 4] * 4]
@@ -88,25 +88,25 @@ def test_numbers_of_eight_bits_in_a_wider_mode_keep_their_value() -> None:
 @pytest.mark.parametrize(
     ("top", "kind"), [(1.0, np.float32), (255, np.float32), (65535, np.float32), (65535, np.int32)]
 )
-def test_grey_of_a_wider_mode_is_scaled_from_the_white_that_it_needs(top: float, kind: type) -> None:
+def test_grey_of_a_wider_mode_is_scaled_from_its_known_range(top: float, kind: type) -> None:
     image = through_file(Image.fromarray((np.array([[0.0, 0.2], [0.4, 1.0]]) * top).astype(kind)), "TIFF")
 
     assert Resize(2, 1)(image).tolist() == [[[0, 51], [102, 255]]]
 
 
 @pytest.mark.parametrize("grey", [70_000.0, -1.0, float("nan"), float("inf")])
-def test_grey_that_does_not_say_what_is_white_is_broken_and_no_black_square(grey: float) -> None:
+def test_grey_outside_known_ranges_is_a_broken_image(grey: float) -> None:
     image = Image.fromarray(np.full((4, 4), grey, dtype=np.float32))
 
-    with pytest.raises(BrokenImageError, match="does not say what is white"):
+    with pytest.raises(BrokenImageError, match="fit no known range"):
         Resize(4, 1)(image)
 
 
 @pytest.mark.parametrize(
-    ("orientation", "turn"),
+    ("orientation", "rotation"),
     [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_270), (8, Image.Transpose.ROTATE_90)],
 )
-def test_a_photo_taken_sideways_is_turned(orientation: int, turn: Image.Transpose) -> None:
+def test_exif_orientation_is_applied(orientation: int, rotation: Image.Transpose) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     photo = through_file(Image.fromarray(NOISE[..., :3]), "JPEG", exif=exif)
@@ -114,19 +114,19 @@ def test_a_photo_taken_sideways_is_turned(orientation: int, turn: Image.Transpos
 
     pixels = Resize(16, 3)(photo)
 
-    expected = flat.transpose(turn).resize((16, 16), Image.Resampling.BILINEAR)
+    expected = flat.transpose(rotation).resize((16, 16), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(pixels, as_chw(expected))
 
 
 @pytest.mark.parametrize("name", ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"])
-def test_the_filter_is_the_one_that_is_named(name: str) -> None:
+def test_the_named_filter_is_used(name: str) -> None:
     pixels = Resize(8, 3, interpolation=name)(drawn("RGB"))
 
     expected = drawn("RGB").resize((8, 8), Image.Resampling[name.upper()])
     np.testing.assert_array_equal(pixels, as_chw(expected))
 
 
-def test_center_is_resizing_the_shorter_side_and_cutting_the_middle_out() -> None:
+def test_center_resizes_the_shorter_side_and_crops_the_middle() -> None:
     high = drawn("RGB").crop((0, 0, 30, 38))
 
     pixels = Resize(15, 3, crop_mode="center")(high)
@@ -135,22 +135,22 @@ def test_center_is_resizing_the_shorter_side_and_cutting_the_middle_out() -> Non
     np.testing.assert_array_equal(pixels, as_chw(expected))
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_center_keeps_a_share_of_the_shorter_side_from_the_middle(turned: bool) -> None:
+@pytest.mark.parametrize("rotated", [False, True])
+def test_center_with_crop_pct_keeps_a_share_of_the_shorter_side(rotated: bool) -> None:
     high = drawn("RGB").crop((0, 0, 30, 36))
     image, box, size = (
         (high.transpose(Image.Transpose.ROTATE_90), (7, 5, 17, 15), (24, 20))
-        if turned
+        if rotated
         else (high, (5, 7, 15, 17), (20, 24))
     )
 
     pixels = Resize(10, 3, crop_mode="center", crop_pct=0.5)(image)
 
-    # 15 of 30 px become 10, so the whole image becomes two thirds, of which the middle is cut out.
+    # 15 of 30 px become 10, so the image is resized to two thirds and its middle is cropped.
     np.testing.assert_array_equal(pixels, as_chw(image.resize(size, Image.Resampling.BILINEAR).crop(box)))
 
 
-def test_center_with_a_share_averages_the_middle_alone() -> None:
+def test_center_with_crop_pct_averages_only_the_middle() -> None:
     pixels = Resize(4, 3, crop_mode="center", crop_pct=8 / 30, interpolation="box")(Image.fromarray(NOISE[..., :3]))
 
     middle = NOISE[16:24, 11:19, :3].astype(np.float64)  # 8 of 40 px down, 8 of 30 px across
@@ -158,7 +158,7 @@ def test_center_with_a_share_averages_the_middle_alone() -> None:
     np.testing.assert_allclose(pixels, means.transpose(2, 0, 1), atol=1)  # Pillow rounds after each direction
 
 
-def test_border_adds_black_beside_the_shorter_side() -> None:
+def test_border_pads_the_shorter_side_with_black() -> None:
     white = Image.new("RGB", (30, 40), "white")
 
     pixels = Resize(40, 3, crop_mode="border")(white)
@@ -168,21 +168,21 @@ def test_border_adds_black_beside_the_shorter_side() -> None:
     assert (pixels[:, :, 35:] == 0).all()
 
 
-def test_half_of_each_side_is_the_middle_of_an_image_of_twice_the_size() -> None:
+def test_half_of_each_side_is_the_middle_of_the_image_at_twice_the_size() -> None:
     pixels = Resize(10, 3, crop_pct=0.5)(drawn("RGB"))
 
     expected = drawn("RGB").resize((20, 20), Image.Resampling.BILINEAR).crop((5, 5, 15, 15))
     np.testing.assert_array_equal(pixels, as_chw(expected))
 
 
-def test_a_border_is_added_to_what_is_kept() -> None:
+def test_a_border_is_added_after_cropping() -> None:
     pixels = Resize(10, 3, crop_mode="border", crop_pct=0.8)(drawn("RGB"))
 
     expected = ImageOps.pad(drawn("RGB").crop((3, 4, 27, 36)), (10, 10), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(pixels, as_chw(expected))
 
 
-def test_a_cropped_image_of_the_right_size_is_still_cropped() -> None:
+def test_an_image_of_the_right_size_is_still_cropped() -> None:
     pixels = Resize(30, 3, crop_pct=0.5)(Image.fromarray(NOISE[:30, :30, :3]))
 
     expected = Image.fromarray(NOISE[:30, :30, :3]).resize((30, 30), 2, box=(7.5, 7.5, 22.5, 22.5))
@@ -198,6 +198,6 @@ def test_a_cropped_image_of_the_right_size_is_still_cropped() -> None:
         ({"interpolation": "linear"}, "data.interpolation must be one of nearest, .*, got linear"),
     ],
 )
-def test_an_option_that_is_none_is_refused(options: dict[str, object], needed: str) -> None:
+def test_an_unknown_option_is_refused(options: dict[str, object], needed: str) -> None:
     with pytest.raises(UserError, match=needed):
         Resize(8, 3, **options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Pixels decoded once: filled by need, shared, and under failures."""
+"""The store of decoded pixels: filled on demand, shared between processes, and robust to failures."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ from agebench.errors import BrokenImageError, UserError
 
 
 class Shades:
-    """A source of 5x5 images that show their row number, and a list of what was opened."""
+    """A source of 5x5 images that show their row number; it records the opened rows."""
 
     def __init__(self, *, failing: int = -1, error: BaseException | None = None) -> None:
         self.opened: list[int] = []
@@ -50,14 +50,14 @@ def make(cache: Path, *, key: str = "k", count: int = 20, size: int = 4, channel
 
 
 def fill(cache: Path, source: Shades, rows: Array | None = None, **changes: object) -> list[int]:
-    """Fill rows of a store and return the shade of each of them as packed."""
+    """Fill rows of a store and return their packed shades."""
     store = make(cache, **changes)  # type: ignore[arg-type]
     rows = np.arange(store.shape[0]) if rows is None else rows
     pixels, _ = store.fill(source, rows)  # type: ignore[arg-type]
     return pixels[rows, 0, 0, 0].tolist()
 
 
-def test_only_the_rows_asked_for_are_decoded_and_the_next_split_adds_what_it_lacks(tmp_path: Path) -> None:
+def test_only_requested_rows_are_decoded_and_later_splits_add_missing_rows(tmp_path: Path) -> None:
     source = Shades()
 
     first = fill(tmp_path, source, np.array([3, 7, 9]))
@@ -67,7 +67,7 @@ def test_only_the_rows_asked_for_are_decoded_and_the_next_split_adds_what_it_lac
     assert sorted(source.opened) == [1, 3, 7, 9, 11]
 
 
-def test_rows_are_read_in_the_order_that_the_source_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_read_in_the_reading_order_of_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "cores", lambda: 1)
     source = Shades()
 
@@ -76,7 +76,7 @@ def test_rows_are_read_in_the_order_that_the_source_likes(tmp_path: Path, monkey
     assert source.opened == list(range(20))[::-1]
 
 
-def test_a_file_that_nothing_fills_takes_no_disk(tmp_path: Path) -> None:
+def test_empty_rows_take_no_disk_space(tmp_path: Path) -> None:
     store = make(tmp_path, count=5000, size=64)
 
     store.fill(Shades(), np.array([4000]))  # type: ignore[arg-type]
@@ -88,7 +88,7 @@ def test_a_file_that_nothing_fills_takes_no_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"size": 5}, {"channels": 3}, {"key": "l"}, {"count": 19}])
-def test_whatever_decides_the_pixels_makes_another_store(tmp_path: Path, changes: dict[str, int]) -> None:
+def test_settings_that_change_the_pixels_make_another_store(tmp_path: Path, changes: dict[str, int]) -> None:
     fill(tmp_path, Shades())
     again = Shades()
 
@@ -99,7 +99,7 @@ def test_whatever_decides_the_pixels_makes_another_store(tmp_path: Path, changes
 
 
 @pytest.mark.parametrize("option", [{"crop_mode": "center"}, {"crop_pct": 0.9}, {"interpolation": "box"}])
-def test_so_do_the_options_of_resizing(tmp_path: Path, option: dict[str, object]) -> None:
+def test_options_of_resizing_make_another_store(tmp_path: Path, option: dict[str, object]) -> None:
     plain = Store(tmp_path, "s", key="k", count=9, resize=Resize(4, 3))
 
     other = Store(tmp_path, "s", key="k", count=9, resize=Resize(4, 3, **option))  # type: ignore[arg-type]
@@ -107,7 +107,7 @@ def test_so_do_the_options_of_resizing(tmp_path: Path, option: dict[str, object]
     assert other.folder != plain.folder
 
 
-def test_a_file_that_changed_is_decoded_again_and_whoever_has_the_old_pixels_keeps_them(tmp_path: Path) -> None:
+def test_a_changed_file_is_decoded_again_and_mapped_pixels_stay_the_same(tmp_path: Path) -> None:
     source = Shades()
     store = make(tmp_path)
     old, _ = store.fill(source, np.arange(20))  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ def test_a_file_that_changed_is_decoded_again_and_whoever_has_the_old_pixels_kee
     assert make(tmp_path).state(np.arange(20)) != before
 
 
-def test_broken_images_are_told_remembered_and_tried_again_once_their_file_changes(tmp_path: Path) -> None:
+def test_broken_images_are_reported_and_only_retried_after_their_file_changes(tmp_path: Path) -> None:
     source = Shades(failing=7, error=BrokenImageError("cut short"))
     store = make(tmp_path)
     rows = np.arange(20)
@@ -136,15 +136,15 @@ def test_broken_images_are_told_remembered_and_tried_again_once_their_file_chang
     reopened = len(source.opened) - opened
     _, elsewhere = make(tmp_path).fill(source, np.array([3, 4]))  # type: ignore[arg-type]
     source.error, source.version[7] = None, 8
-    pixels, mended = make(tmp_path).fill(source, rows)  # type: ignore[arg-type]
+    pixels, repaired = make(tmp_path).fill(source, rows)  # type: ignore[arg-type]
 
     assert first == second == {7: "cut short"}
     assert (opened, reopened) == (20, 0)
-    assert elsewhere == mended == {}
+    assert elsewhere == repaired == {}
     assert pixels[7, 0, 0, 0] == 7
 
 
-def test_an_image_that_could_not_be_read_is_tried_again_next_time(tmp_path: Path) -> None:
+def test_an_image_that_could_not_be_read_is_retried_by_the_next_call(tmp_path: Path) -> None:
     source = Shades(failing=7, error=BrokenImageError("Input/output error", lasting=False))
 
     _, first = make(tmp_path).fill(source, np.arange(20))  # type: ignore[arg-type]
@@ -156,22 +156,24 @@ def test_an_image_that_could_not_be_read_is_tried_again_next_time(tmp_path: Path
 
 
 @pytest.mark.parametrize("error", [UserError("the disk is gone"), KeyboardInterrupt()])
-def test_a_failure_comes_out_as_it_is_and_what_was_decoded_is_kept(tmp_path: Path, error: BaseException) -> None:
+def test_an_exception_is_passed_on_and_decoded_rows_are_kept(tmp_path: Path, error: BaseException) -> None:
     source = Shades(failing=1000, error=error)
 
     with pytest.raises(type(error)) as caught:
         fill(tmp_path, source, count=5000)
     opened = len(source.opened)
-    mended = Shades()
-    shades = fill(tmp_path, mended, count=5000)
+    repaired = Shades()
+    shades = fill(tmp_path, repaired, count=5000)
 
     assert caught.value is error
-    assert 3900 < opened < 4900  # from the end down to 1000; those after it were called off
-    assert len(mended.opened) <= 5000 - 3900
+    assert 3900 < opened < 4900  # from the last row down to 1000; the others were cancelled
+    assert len(repaired.opened) <= 5000 - 3900
     assert shades == [row % 256 for row in range(5000)]
 
 
-def test_a_disk_too_small_is_said_before_a_byte_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_space_is_an_error_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=319))  # 20 x 4 x 4 is 320
     source = Shades()
 
@@ -181,9 +183,7 @@ def test_a_disk_too_small_is_said_before_a_byte_is_written(tmp_path: Path, monke
     assert source.opened == []
 
 
-def test_a_disk_that_fills_up_meanwhile_is_said_in_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_becomes_full_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(file: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -203,7 +203,7 @@ from agebench.errors import UserError
 
 class Source:
     def open(self, row):
-        if row == 300:  # somebody else takes the rest of the disk
+        if row == 300:  # another program uses the rest of the disk
             try:
                 Path("{folder}/others").write_bytes(bytes(2**22))
             except OSError:
@@ -218,19 +218,19 @@ store = Store(Path("{folder}"), "shades", key="k", count=900, resize=Resize(16, 
 try:
     store.fill(Source(), np.arange(900))
 except UserError as error:
-    print("told:", error)
+    print("error:", error)
 Path("{folder}/others").unlink(missing_ok=True)
 pixels, _ = store.fill(Source(), np.arange(300))
 print("shades:", pixels[:300, 0, 0, 0].tolist() == [row % 256 for row in range(300)])
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a disk of its own: Linux's mounts")
-def test_a_disk_that_fills_up_under_the_stamps_is_told_and_kills_nobody(tmp_path: Path) -> None:
-    """What is written through a map ends the process by a signal when no page is left for it."""
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a separate disk, mounted as on Linux")
+def test_a_full_disk_while_writing_stamps_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
+    """A write through a memory map would kill the process with a signal on a full disk."""
     mount = f"mount -t tmpfs -o size=1m none {tmp_path}"
     if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
-        pytest.skip("may not mount a disk of its own")
+        pytest.skip("no permission to mount a disk")
 
     script = FULL.format(folder=tmp_path)
     line = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, script]
@@ -242,7 +242,7 @@ def test_a_disk_that_fills_up_under_the_stamps_is_told_and_kills_nobody(tmp_path
 
 
 @pytest.mark.parametrize("text", ["[]", '{"3": 5}', '{"3": ["q", "a"]}', '{"x": [1, "a"]}', "cut"])
-def test_a_list_of_broken_images_that_makes_no_sense_is_worked_out_again(tmp_path: Path, text: str) -> None:
+def test_an_invalid_list_of_broken_images_is_computed_again(tmp_path: Path, text: str) -> None:
     source = Shades(failing=7, error=BrokenImageError("cut short"))
     fill(tmp_path, source)
     next(tmp_path.glob("*/broken.json")).write_text(text)
@@ -252,7 +252,7 @@ def test_a_list_of_broken_images_that_makes_no_sense_is_worked_out_again(tmp_pat
     assert broken == {7: "cut short"}
 
 
-def test_threads_that_ask_at_once_pack_once(tmp_path: Path) -> None:
+def test_threads_that_fill_at_once_decode_once(tmp_path: Path) -> None:
     source, results = Shades(), []
     together = threading.Barrier(4)
 
@@ -270,11 +270,11 @@ def test_threads_that_ask_at_once_pack_once(tmp_path: Path) -> None:
     assert results == [list(range(20))] * 4
 
 
-@pytest.mark.parametrize("how", ["gone", "cut short"])
-def test_a_store_that_lost_its_file_is_packed_again(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("how", ["missing", "cut short"])
+def test_a_store_with_a_missing_or_short_file_is_packed_again(tmp_path: Path, how: str) -> None:
     fill(tmp_path, Shades())
     file = next(tmp_path.glob("*/pixels.u8"))
-    if how == "gone":
+    if how == "missing":
         file.unlink()
     else:
         os.truncate(file, 100)
@@ -286,7 +286,7 @@ def test_a_store_that_lost_its_file_is_packed_again(tmp_path: Path, how: str) ->
     assert len(again.opened) == 20
 
 
-def test_warming_reads_the_rows_and_nothing_is_changed(tmp_path: Path) -> None:
+def test_warming_the_page_cache_changes_nothing(tmp_path: Path) -> None:
     store = make(tmp_path)
     rows = np.array([1, 2, 5, 19])
     pixels, _ = store.fill(Shades(), rows)  # type: ignore[arg-type]
@@ -296,7 +296,7 @@ def test_warming_reads_the_rows_and_nothing_is_changed(tmp_path: Path) -> None:
     assert pixels[rows, 0, 0, 0].tolist() == [1, 2, 5, 19]
 
 
-def test_an_image_that_changes_between_two_who_fill_is_never_a_black_square(tmp_path: Path) -> None:
+def test_an_image_that_changes_between_two_fills_is_never_black(tmp_path: Path) -> None:
     source, rows = Shades(), np.arange(20)
     first, _ = make(tmp_path).fill(source, rows)  # type: ignore[arg-type]
     source.version[3], source.plus = 8, 50
@@ -308,9 +308,7 @@ def test_an_image_that_changes_between_two_who_fill_is_never_a_black_square(tmp_
     assert third[:, 0, 0, 0].tolist() == [53 if row == 3 else row for row in range(20)]
 
 
-def test_giving_up_a_changed_row_takes_the_old_file_s_place_at_once_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dropping_a_changed_row_replaces_the_file_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, rows = Shades(), np.arange(20)
     mapped, _ = make(tmp_path).fill(source, rows)  # type: ignore[arg-type]
     source.version[3], source.plus = 8, 50
@@ -329,7 +327,7 @@ def test_giving_up_a_changed_row_takes_the_old_file_s_place_at_once_or_not_at_al
     assert not list(tmp_path.glob("*/*.part"))
 
 
-def test_what_a_killed_process_left_half_made_goes_and_what_others_are_writing_stays(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_process_are_deleted_and_others_stay(tmp_path: Path) -> None:
     store = make(tmp_path, count=3)
     store.folder.mkdir(parents=True)
     names = ("pixels.part", "broken.json.1-2.part", "missing.csv.1-2.part", "statistics-0.json.1-2.part")
@@ -341,7 +339,7 @@ def test_what_a_killed_process_left_half_made_goes_and_what_others_are_writing_s
     assert sorted(path.name for path in store.folder.glob("*.part")) == sorted(names[2:])
 
 
-def test_an_image_that_opens_but_cannot_be_converted_is_broken(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_converted_is_broken(tmp_path: Path) -> None:
     source, rows = Shades(), np.arange(3)
 
     def lab(row: int) -> Image.Image:
@@ -354,7 +352,7 @@ def test_an_image_that_opens_but_cannot_be_converted_is_broken(tmp_path: Path) -
     assert broken[1] == "it cannot be converted (conversion from LAB to RGB not supported)"
 
 
-def test_reasons_that_were_cut_short_are_worked_out_again(tmp_path: Path) -> None:
+def test_an_empty_list_of_broken_images_is_computed_again(tmp_path: Path) -> None:
     source = Shades(failing=7, error=BrokenImageError("cut short"))
     fill(tmp_path, source)
     next(tmp_path.glob("*/broken.json")).write_text("")
@@ -398,7 +396,7 @@ def start(cache: Path, marks: Path, pause: float) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_processes_that_ask_at_once_pack_once(tmp_path: Path) -> None:
+def test_processes_that_fill_at_once_decode_once(tmp_path: Path) -> None:
     processes = [start(tmp_path / "cache", tmp_path / "marks", 0.01) for _ in range(2)]
 
     errors = [process.communicate(timeout=120)[1] for process in processes]
@@ -408,9 +406,9 @@ def test_processes_that_ask_at_once_pack_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_packing_that_is_killed_again_and_again_ends_with_the_bytes_of_an_unbroken_one(tmp_path: Path) -> None:
-    whole, killed, marks = tmp_path / "whole", tmp_path / "killed", tmp_path / "marks"
-    assert start(whole, marks, 0).wait(timeout=120) == 0
+def test_packing_that_is_killed_repeatedly_gives_the_same_bytes(tmp_path: Path) -> None:
+    unbroken, killed, marks = tmp_path / "unbroken", tmp_path / "killed", tmp_path / "marks"
+    assert start(unbroken, marks, 0).wait(timeout=120) == 0
     pause, codes = random.Random(0), []
 
     for _ in range(5):
@@ -424,5 +422,5 @@ def test_packing_that_is_killed_again_and_again_ends_with_the_bytes_of_an_unbrok
     assert start(killed, marks, 0).wait(timeout=120) == 0
 
     assert -9 in codes
-    assert len(list(marks.iterdir())) - left < 200  # the last one went on where the others had come to
-    assert next(killed.glob("*/pixels.u8")).read_bytes() == next(whole.glob("*/pixels.u8")).read_bytes()
+    assert len(list(marks.iterdir())) - left < 200  # the last process resumed the work of the others
+    assert next(killed.glob("*/pixels.u8")).read_bytes() == next(unbroken.glob("*/pixels.u8")).read_bytes()

@@ -61,7 +61,7 @@ def test_what_cannot_be_read_has_a_row_that_says_why(command, trained, faces, ca
     problems = {row["name"]: row["problem"] for row in table(Path("ages.csv"))}
     answered = [row["name"] for row in table(Path("ages.csv")) if row["point"]]
     assert problems["empty.png"] == "the file is empty"
-    assert problems["a.jpg"].startswith("it is no image")
+    assert problems["a.jpg"].startswith("it is not an image")
     assert "grey.png" in answered
     assert len(answered) == len(problems) - 2
     assert "2 could not be read" in capsys.readouterr().err
@@ -94,8 +94,8 @@ def test_classes_are_answered_by_name_and_one_image_is_enough(command, tmp_path,
         ("", "predict needs a trained run: run=outputs/..."),
         ("run=RUN", "predict needs images: images=FOLDER"),
         ("run=nowhere images=here", "nowhere is not a run"),
-        ("run=RUN images=nowhere", "there is nothing at nowhere: give a folder of images"),
-        ("run=RUN images=none", "there is no image below none"),
+        ("run=RUN images=nowhere", "nowhere does not exist: give a folder of images"),
+        ("run=RUN images=none", "none contains no image"),
         ("run=RUN images=bad", "none of the 1 images can be read, such as x.jpg: the file is empty"),
         ("run=RUN images=bad output=here.csv", "here.csv is there already: give another output="),
         ("run=RUN images=bad batch_size=0", "batch_size must be a whole number of 1 or more, got 0"),

@@ -1,1 +1,1 @@
-"""From files as downloaded to batches of uint8 pixels."""
+"""Data sets: from downloaded files to batches of uint8 pixels."""

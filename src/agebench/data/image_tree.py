@@ -1,4 +1,4 @@
-"""The images themselves, sorted into folders as other tools want them."""
+"""Export of the images to one folder for each class, as other tools expect them."""
 
 import re
 import shutil
@@ -11,31 +11,31 @@ from agebench.errors import UserError
 
 
 def export_tree(images: PackedImages, folder: Path) -> int:
-    """Write `folder/<part>/<label>/<name>` for every image of the split: `train/10s/...`, as torchvision's ImageFolder.
+    """Write every image of the split to `folder/<part>/<label>/<name>`, the layout of torchvision's ImageFolder.
 
-    Files are copied byte for byte; images that are in no file of their own (MNIST's) become PNG. Where val is the test
-    part, as in some lectures, there is `train` and `val` and no `test`.
+    Files are copied byte for byte. Images without a file of their own, as in MNIST, are written as PNG. If val is the
+    test part, there are only `train` and `val`.
 
     Args:
         images: The packed images.
-        folder: Where to; must be empty or not exist.
+        folder: Output folder; must be empty or not exist.
 
     Returns:
-        How many images were written.
+        Number of images written.
 
     Raises:
-        UserError: If the folder has something in it already, or cannot be written; nothing of the tree is left then.
+        UserError: If the folder is not empty or cannot be written. A partial export is deleted.
     """
     make_empty(folder)
     try:
         return _export(images, folder)
-    except BaseException as error:  # also Ctrl-C: half a tree would be taken for a whole one
+    except BaseException as error:  # also Ctrl-C, because a partial tree looks like a complete one
         shutil.rmtree(folder, ignore_errors=True)
         if not isinstance(error, OSError):
             raise
         reason = error.strerror or str(error)
         raise UserError(
-            f"cannot export to {folder} ({reason}); nothing is left of it: choose another export="
+            f"cannot export to {folder} ({reason}); the partial export was deleted: choose another export=FOLDER"
         ) from error
 
 
@@ -45,9 +45,9 @@ def _export(images: PackedImages, folder: Path) -> int:
     jobs = [(part, row) for part in parts for row in images.in_reading_order(plan.split.part(part)).tolist()]
     for part, row in tqdm(jobs, desc="exporting", unit="img", disable=None, leave=False):
         label = plan.target.label_names[plan.target.labels[row]]
-        path = folder / part / _safe(label) / _below(str(plan.records.names[row]))
+        path = folder / part / _safe_name(label) / _relative_path(str(plan.records.names[row]))
         if path.exists():
-            raise UserError(f"cannot export {plan.records.names[row]}: another image was written to {path} before")
+            raise UserError(f"cannot export {plan.records.names[row]}: another image already has the path {path}")
         path.parent.mkdir(parents=True, exist_ok=True)
         content = images.file(row)
         if isinstance(content, bytes):
@@ -58,7 +58,7 @@ def _export(images: PackedImages, folder: Path) -> int:
 
 
 def make_empty(folder: Path) -> None:
-    """Make a folder; raise UserError if that cannot be, or there is something in it already."""
+    """Create a folder; raise UserError if that fails or the folder is not empty."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         empty = not any(folder.iterdir())
@@ -69,12 +69,12 @@ def make_empty(folder: Path) -> None:
         raise UserError(f"cannot export to {folder}: it is not an empty folder; choose another export=FOLDER")
 
 
-def _below(name: str) -> PurePosixPath:
-    """Return a name as a path that stays below the folder it is put in; a table's may be absolute."""
-    parts = [_safe(part) for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
+def _relative_path(name: str) -> PurePosixPath:
+    """Return a name as a relative path without `..`; in a table it may be absolute."""
+    parts = [_safe_name(part) for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
     return PurePosixPath(*parts)
 
 
-def _safe(name: str) -> str:
-    """Replace what Windows allows in no file name."""
+def _safe_name(name: str) -> str:
+    """Replace characters that Windows forbids in file names."""
     return re.sub(r'[<>:"|?*/\\\x00-\x1f]', "_", name)

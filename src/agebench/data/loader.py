@@ -1,4 +1,4 @@
-"""Batches gathered whole: one indexing operation on the packed pixels gives a step its images."""
+"""Batches of packed pixels, each gathered by one indexing operation."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-AT_ONCE = 1 << 20  # bytes that are gathered in one go, so that a cache still has them when their step comes
+GATHERED_BYTES = 1 << 20  # per indexing operation, few enough to stay in the CPU cache until the step
 
 
 class Batch(NamedTuple):
-    """What a step works on."""
+    """The images and labels of one step."""
 
     images: Tensor  # (B, C, S, S) uint8
     target: Tensor  # (B,) int64, label indices in [0, R)
@@ -22,17 +22,17 @@ class Batch(NamedTuple):
 class BatchSampler(Sampler[Tensor]):
     """Yields the rows of one batch at a time, int64, shape (B,).
 
-    The batches of an epoch follow from (seed, epoch) alone and are the same for any number of processes: each process
-    takes every world-th image of every batch, so N devices step on exactly the images that one device would.
+    The batches of an epoch depend only on (seed, epoch) and are the same for any number of processes: each process
+    takes every world-th image of every batch, so a step on N devices has exactly the images of a step on one device.
 
     Args:
         count: Images in the part.
-        batch_size: Images a step over all processes together.
-        shuffle: True for training: a new order each epoch; a last batch too small to give every process two images
-            (batch norm refuses one) is left out. False for evaluation: every image exactly once, in order, in batches
-            that differ by at most one image, so that no process runs out before the others.
-        seed: Decides the orders.
-        rank: This process, in [0, world).
+        batch_size: Images per step over all processes together.
+        shuffle: True for training: a new order each epoch. The last batch is dropped if it is too small to give every
+            process two images, because batch norm fails with one. False for evaluation: every image exactly once, in
+            order, in batches whose sizes differ by at most one, so that all processes have the same number of steps.
+        seed: Seed of the order.
+        rank: Rank of this process, in [0, world).
         world: Number of processes.
     """
 
@@ -43,7 +43,7 @@ class BatchSampler(Sampler[Tensor]):
         self.rank, self.world, self.epoch = rank, world, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the given epoch; Lightning calls it."""
+        """Set the epoch, which determines the order; Lightning calls this."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -67,12 +67,12 @@ class BatchSampler(Sampler[Tensor]):
 
 
 class Pixels(Dataset[Batch]):
-    """The images of one part, mapped from the store or resident on a device; an index is the rows of a whole batch.
+    """The images of one part, memory-mapped or resident on a device; an index is the rows of a batch.
 
     Args:
         store: Packed pixels, uint8, shape (N, C, S, S), on any device.
         rows: Rows of the store that belong to the part, int64, shape (n,), on the same device.
-        target: Their label indices, int64, shape (n,), there too.
+        target: Their label indices, int64, shape (n,), on the same device.
     """
 
     def __init__(self, store: Tensor, rows: Tensor, target: Tensor) -> None:
@@ -83,19 +83,19 @@ class Pixels(Dataset[Batch]):
 
     def __getitem__(self, index: Tensor) -> Batch:
         index = index.to(self.store.device, non_blocking=True)
-        # On a CPU ten times as fast as store[rows], which copies bytes one by one.
+        # On a CPU ten times as fast as store[rows].
         return Batch(self.store.index_select(0, self.rows[index]), self.target[index], index)
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
-        """Yield the batch of each index; small ones are gathered several at a time, for a call costs more than they.
+        """Yield the batch of each index; small batches are gathered together, because each call has an overhead.
 
         Args:
-            indices: Of each batch the rows of the part, int64, shape (B,).
+            indices: Rows of the part for each batch, int64, shape (B,).
         """
-        most = AT_ONCE // max(1, self.store[:1].numel())
+        max_images = GATHERED_BYTES // max(1, self.store[:1].numel())
         waiting: list[Tensor] = []
         for index in indices:
-            if waiting and sum(map(len, waiting)) + len(index) > most:
+            if waiting and sum(map(len, waiting)) + len(index) > max_images:
                 yield from self._gather(waiting)
                 waiting = []
             waiting.append(index)
@@ -109,20 +109,20 @@ class Pixels(Dataset[Batch]):
 
 
 class TimedLoader(DataLoader[Any]):
-    """A DataLoader of whole batches (batch_size=None) that knows how long the steps have waited for it.
+    """A DataLoader of complete batches (batch_size=None) that measures how long the steps wait for it.
 
-    Without workers it has the pixels gather their batches: what torch's own iterator does costs more than gathering.
+    Without workers the pixels gather their batches directly, because the iterator of PyTorch takes longer than that.
 
     Attributes:
-        wait_s: Seconds spent in waiting for batches since it was made.
+        wait_s: Seconds of waiting for batches since the loader was created.
     """
 
     wait_s: float = 0.0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # DataLoader names a private iterator class
-        lean = self.num_workers == 0 and not self.pin_memory and isinstance(self.dataset, Pixels)
+        direct = self.num_workers == 0 and not self.pin_memory and isinstance(self.dataset, Pixels)
         pixels: Any = self.dataset
-        batches = pixels.batches(self.sampler) if lean else super().__iter__()
+        batches = pixels.batches(self.sampler) if direct else super().__iter__()
         while True:
             start = time.perf_counter()
             batch = next(batches, None)

@@ -1,4 +1,4 @@
-"""From a decoded image to the square of uint8 pixels that is packed."""
+"""Resizing of a decoded image to the packed uint8 square."""
 
 import contextlib
 from dataclasses import dataclass
@@ -9,20 +9,21 @@ from PIL import Image, ImageOps
 from agebench.data.records import Array
 from agebench.errors import BrokenImageError, UserError, told
 
-CROP_MODES = ("squash", "center", "border")  # timm's words
+CROP_MODES = ("squash", "center", "border")  # as in timm
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
 
 @dataclass(frozen=True)
 class Resize:
-    """Brings an image to (C, S, S), uint8. All that it does decides the pixels, so all of it is part of a store's key.
+    """Converts an image to uint8 pixels, shape (C, S, S). Every field is part of the key of a store.
 
     Args:
         size: S, the side in px.
         channels: C, 1 (grey) or 3 (colour).
-        crop_mode: `squash` changes the aspect ratio, `center` cuts the longer side, `border` adds black beside it.
-        crop_pct: The share of each side that is kept, from the middle, before resizing; 1 keeps all.
-        interpolation: Pillow's filter; all but nearest are antialiased.
+        crop_mode: `squash` changes the aspect ratio, `center` crops the longer side, `border` pads the shorter side
+            with black.
+        crop_pct: Share of each side that a central crop keeps before resizing; 1 keeps everything.
+        interpolation: Filter of Pillow; all except nearest are antialiased.
     """
 
     size: int
@@ -42,22 +43,22 @@ class Resize:
     def __call__(self, image: Image.Image) -> Array:
         """Return the pixels, uint8, shape (C, S, S).
 
-        EXIF rotation is applied, 16-bit grey is scaled rather than clipped, transparency is dropped.
+        EXIF rotation is applied, 16-bit grey is scaled to 8 bits, and transparency is dropped.
 
         Raises:
-            BrokenImageError: If it is of a kind that Pillow opens and cannot convert.
+            BrokenImageError: If Pillow cannot convert the image.
         """
         try:
             return self._convert(image)
         except BrokenImageError:
             raise
         except MemoryError as error:
-            raise BrokenImageError("it takes more memory than there is", lasting=False) from error
-        except Exception as error:  # what Pillow raises then is nearly anything
+            raise BrokenImageError("it needs more memory than is available", lasting=False) from error
+        except Exception as error:  # Pillow can raise any exception here
             raise BrokenImageError(f"it cannot be converted ({told(error)})") from error
 
     def _convert(self, image: Image.Image) -> Array:
-        with contextlib.suppress(Exception):  # notes of a camera that nobody can read turn no image
+        with contextlib.suppress(Exception):  # unreadable EXIF data means no rotation
             image = ImageOps.exif_transpose(image)
         image = _eight_bits(image)
         mode = "L" if self.channels == 1 else "RGB"
@@ -73,7 +74,7 @@ class Resize:
         return pixels[None] if self.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def _box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Return the part of the image that is used: left, top, right, bottom in px."""
+        """Return the crop box: left, top, right, bottom in px."""
         if self.crop_mode == "center":
             kept_width = kept_height = min(width, height) * self.crop_pct
         else:
@@ -83,13 +84,13 @@ class Resize:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale grey of 16 bits and more, or in fractions, to 8, which Pillow's own conversion would clip to white."""
+    """Scale grey of more than 8 bits, or of floats, to 8 bits; the conversion of Pillow would clip it to white."""
     if not image.mode.startswith(("I", "F")):
         return image
     grey = np.asarray(image, dtype=np.float64)
     tops = (65535.0,) if image.mode.startswith("I;16") else (1.0, 255.0, 65535.0)[image.mode != "F" :]
-    # Modes I and F do not say what white is: it is the least of the usual ones that nothing exceeds.
+    # Modes I and F do not define white, so it is the smallest usual maximum that no pixel exceeds.
     if not np.isfinite(grey).all() or grey.min() < 0 or grey.max() > tops[-1]:
-        raise BrokenImageError(f"grey from {grey.min():g} to {grey.max():g} does not say what is white")
+        raise BrokenImageError(f"its grey values, {grey.min():g} to {grey.max():g}, fit no known range")
     top = next(top for top in tops if grey.max() <= top)
     return Image.fromarray((grey * (255.0 / top)).round().clip(0, 255).astype(np.uint8))

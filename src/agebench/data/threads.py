@@ -1,4 +1,4 @@
-"""Work on images by all cores: decoding leaves Python's lock, so threads do."""
+"""Work on images on all cores, in threads, because decoding releases the GIL."""
 
 import os
 from collections import deque
@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-CHUNK = 16  # images a task: handing over each alone would cost a tenth of the speed
+CHUNK = 16  # images per task; one image per task would cost a tenth of the speed
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ahead(pool: ThreadPoolExecutor, task: Callable[[Sequence[T]], R], items: Sequence[T]) -> Iterator[R]:
-    """Yield what a task makes of each few items, in order, with some under way: one that fails calls off the others."""
+def map_chunks(pool: ThreadPoolExecutor, task: Callable[[Sequence[T]], R], items: Sequence[T]) -> Iterator[R]:
+    """Yield the result of a task for each chunk of items, in order, with a bounded number of chunks in progress.
+
+    An exception of a task is raised here; later chunks are not submitted.
+    """
     waiting: deque[Future[R]] = deque()
     for first in range(0, len(items), CHUNK):
         waiting.append(pool.submit(task, items[first : first + CHUNK]))
@@ -24,5 +27,5 @@ def ahead(pool: ThreadPoolExecutor, task: Callable[[Sequence[T]], R], items: Seq
 
 
 def cores() -> int:
-    """Return the cores that this process may use, which a batch system may have limited."""
+    """Return the number of cores that this process may use; a batch system may limit it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Images of which nothing is known: all of a folder or an archive, or a single one, decoded batch by batch."""
+"""Images without labels from a folder, an archive or one file, decoded batch by batch."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,26 +13,26 @@ from agebench.data.readers.archives import open_archive
 from agebench.data.readers.folders import Files, FolderFiles, decode, is_image, nfc
 from agebench.data.records import Array
 from agebench.data.resize import Resize
-from agebench.data.threads import ahead, cores
+from agebench.data.threads import cores, map_chunks
 from agebench.errors import BrokenImageError, UserError
 
 
 class Unlabelled:
     """Iterates over the images once, as batches of uint8, shape (B, C, S, S), on all cores.
 
-    Those that cannot be read are left out; `broken` then names them.
+    Images that cannot be read are left out and listed in `broken`.
 
     Args:
-        path: A folder with images at any depth, a zip, tar or tar.gz of one, or an image.
-        resize: How an image is brought to size.
-        batch_size: B, the images of a batch; the last has what is left.
+        path: A folder with images at any depth, a zip, tar or tar.gz of such a folder, or an image.
+        resize: Resizes the images.
+        batch_size: B, images per batch; the last batch may be smaller.
 
     Attributes:
-        names: Every image by its path below the folder, sorted.
-        broken: What is wrong with an image, by its place in the names; whole after the last batch.
+        names: Path of every image relative to the folder, sorted.
+        broken: The reason for each image that cannot be read, by its position in `names`; filled while iterating.
 
     Raises:
-        UserError: If there is nothing there, or no image in it.
+        UserError: If the path does not exist or contains no image.
     """
 
     def __init__(self, path: Path, *, resize: Resize, batch_size: int) -> None:
@@ -46,35 +46,35 @@ class Unlabelled:
         waiting: list[Array] = []
         progress = tqdm(total=len(self.names), desc="predicting", unit="img", disable=None, leave=False)
         with progress, ThreadPoolExecutor(cores()) as workers:
-            for few in ahead(workers, self._decode, range(len(self._found))):
-                for place, read in few:
-                    if isinstance(read, BrokenImageError):
-                        self.broken[place] = str(read)
+            for chunk in map_chunks(workers, self._decode, range(len(self._found))):
+                for position, decoded in chunk:
+                    if isinstance(decoded, BrokenImageError):
+                        self.broken[position] = str(decoded)
                     else:
-                        waiting.append(read)
+                        waiting.append(decoded)
                 while len(waiting) >= self.batch_size:
-                    yield _stacked(waiting[: self.batch_size])
+                    yield _stack(waiting[: self.batch_size])
                     waiting = waiting[self.batch_size :]
-                progress.update(len(few))
+                progress.update(len(chunk))
             if waiting:
-                yield _stacked(waiting)
+                yield _stack(waiting)
 
-    def _decode(self, places: Sequence[int]) -> list[tuple[int, Array | BrokenImageError]]:
-        read: list[tuple[int, Array | BrokenImageError]] = []
-        for place in places:
+    def _decode(self, positions: Sequence[int]) -> list[tuple[int, Array | BrokenImageError]]:
+        decoded: list[tuple[int, Array | BrokenImageError]] = []
+        for position in positions:
             try:
-                read.append((place, self.resize(decode(self._files.read(self._found[place])))))
+                decoded.append((position, self.resize(decode(self._files.read(self._found[position])))))
             except BrokenImageError as error:
-                read.append((place, error))
-        return read
+                decoded.append((position, error))
+        return decoded
 
 
-def _stacked(images: Sequence[Array]) -> Tensor:
+def _stack(images: Sequence[Array]) -> Tensor:
     return torch.from_numpy(np.stack(images))
 
 
 def _open(path: Path) -> tuple[Files, list[str]]:
-    """Return what reads the images, and their names."""
+    """Return a reader of the images, and their names."""
     if path.is_dir():
         files: Files = FolderFiles(path)
     elif path.is_file() and is_image(path.name):
@@ -82,8 +82,8 @@ def _open(path: Path) -> tuple[Files, list[str]]:
     elif path.is_file():
         files = open_archive(path)
     else:
-        raise UserError(f"there is nothing at {path}: give a folder of images, a zip or tar of one, or an image")
+        raise UserError(f"{path} does not exist: give a folder of images, a zip or tar of such a folder, or an image")
     names = files.names()
     if not names:
-        raise UserError(f"there is no image below {path}: .jpg, .png, .bmp, .tif and .webp are read")
+        raise UserError(f"{path} contains no image: supported are .jpg, .png, .bmp, .tif and .webp")
     return files, names

@@ -1,4 +1,4 @@
-"""Every kind of image file that people have, through the whole way from folder to pixels."""
+"""Broken and unusual image files, from the folder to the batch."""
 
 import io
 import os
@@ -31,8 +31,8 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def claims(width: int, height: int) -> bytes:
-    """Return a small PNG whose header claims a size."""
+def png_with_header(width: int, height: int) -> bytes:
+    """Return a small PNG whose header has the given size."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -48,26 +48,26 @@ JPEG, PNG = encoded(PHOTO, "JPEG"), encoded(PHOTO, "PNG")
 BROKEN: dict[str, tuple[bytes, str]] = {
     "no bytes": (b"", "the file is empty"),
     "half a JPEG": (JPEG[:-100], "^the file is cut short$"),
-    "the head of a JPEG": (JPEG[:30], "^the file is cut short$|no image of a kind"),
+    "the head of a JPEG": (JPEG[:30], "^the file is cut short$|not an image in a supported"),
     "half a PNG": (PNG[: len(PNG) // 2], "^the file is cut short$"),
     "a PNG with a flipped byte": (
         PNG[:60] + bytes([PNG[60] ^ 0xFF]) + PNG[61:],
         r"^the file is damaged \(.*\)$|cut short",
     ),
-    "a web page": (b"<!DOCTYPE html><title>404</title>", "no image of a kind that is read"),
-    "a text": (b"not an image at all", "no image of a kind that is read"),
-    "zeros": (bytes(5000), "no image of a kind that is read"),
-    "noise": (np.random.default_rng(1).bytes(5000), "no image of a kind that is read"),
-    "a zip": (b"PK\x03\x04" + bytes(100), "no image of a kind that is read"),
-    "an enormous PNG": (claims(30_000, 30_000), "too many pixels: at most 89,478,485 are read"),
-    "a large PNG": (claims(10_000, 10_000), "10000 x 10000 px are too many"),
-    "a PNG of no width": (claims(0, 10), "."),
+    "a web page": (b"<!DOCTYPE html><title>404</title>", "not an image in a supported format"),
+    "a text": (b"not an image at all", "not an image in a supported format"),
+    "zeros": (bytes(5000), "not an image in a supported format"),
+    "noise": (np.random.default_rng(1).bytes(5000), "not an image in a supported format"),
+    "a zip": (b"PK\x03\x04" + bytes(100), "not an image in a supported format"),
+    "an enormous PNG": (png_with_header(30_000, 30_000), "too many pixels: at most 89,478,485 are read"),
+    "a large PNG": (png_with_header(10_000, 10_000), "10000 x 10000 px are too many"),
+    "a PNG of width 0": (png_with_header(0, 10), "."),
     "a TIFF without its data": (b"II*\x00\x08\x00\x00\x00\x00\x00", "."),
 }
 
-RIGHT: dict[str, Callable[[], tuple[bytes, Image.Image]]] = {
+VALID: dict[str, Callable[[], tuple[bytes, Image.Image]]] = {
     "JPEG": lambda: (JPEG, Image.open(io.BytesIO(JPEG))),
-    "PNG by the name of a JPEG": lambda: (PNG, PHOTO),
+    "PNG with the extension of a JPEG": lambda: (PNG, PHOTO),
     "grey": lambda: (encoded(PHOTO.convert("L"), "PNG"), PHOTO.convert("L").convert("RGB")),
     "one bit": lambda: (encoded(PHOTO.convert("1"), "PNG"), PHOTO.convert("1").convert("RGB")),
     "palette": lambda: (encoded(PHOTO.quantize(8), "PNG"), PHOTO.quantize(8).convert("RGB")),
@@ -80,8 +80,8 @@ RIGHT: dict[str, Callable[[], tuple[bytes, Image.Image]]] = {
         encoded(PHOTO, "JPEG", progressive=True),
         Image.open(io.BytesIO(encoded(PHOTO, "JPEG", progressive=True))),
     ),
-    "turned by its EXIF tag": lambda: (
-        encoded(PHOTO.transpose(Image.Transpose.ROTATE_90), "PNG", exif=_turned(6)),
+    "rotated by its EXIF tag": lambda: (
+        encoded(PHOTO.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif_orientation(6)),
         PHOTO,
     ),
     "16 bits of grey": lambda: (
@@ -95,18 +95,18 @@ RIGHT: dict[str, Callable[[], tuple[bytes, Image.Image]]] = {
         encoded(PHOTO, "PNG", save_all=True, append_images=[PHOTO.rotate(9)]),
         PHOTO,
     ),
-    "bytes after the end": lambda: (PNG + b"some camera's notes", PHOTO),
+    "bytes after the end": lambda: (PNG + b"notes of a camera", PHOTO),
 }
 
 
-def _turned(orientation: int) -> Image.Exif:
+def exif_orientation(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return exif
 
 
 def read(root: Path, odd: bytes) -> ImageDataModule:
-    """Return a data set of eleven good images and one of the given bytes, `cat/odd.jpg`."""
+    """Return a data set of twelve good images and `cat/odd.jpg` with the given bytes."""
     for kind in ("cat", "dog"):
         (root / "pets" / kind).mkdir(parents=True)
         for i in range(6):
@@ -121,7 +121,7 @@ def read(root: Path, odd: bytes) -> ImageDataModule:
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_image_is_listed_with_its_reason_and_in_no_part(tmp_path: Path, kind: str) -> None:
+def test_a_broken_image_is_listed_with_its_reason_and_left_out_of_all_parts(tmp_path: Path, kind: str) -> None:
     content, reason = BROKEN[kind]
 
     data = read(tmp_path, content)
@@ -133,9 +133,9 @@ def test_a_broken_image_is_listed_with_its_reason_and_in_no_part(tmp_path: Path,
     assert "cat/odd.jpg" not in used
 
 
-@pytest.mark.parametrize("kind", RIGHT)
-def test_an_unusual_image_becomes_the_pixels_that_it_shows(tmp_path: Path, kind: str) -> None:
-    content, shown = RIGHT[kind]()
+@pytest.mark.parametrize("kind", VALID)
+def test_an_unusual_image_is_decoded_to_the_pixels_it_shows(tmp_path: Path, kind: str) -> None:
+    content, shown = VALID[kind]()
 
     data = read(tmp_path, content)
 
@@ -151,7 +151,7 @@ def test_an_unusual_image_becomes_the_pixels_that_it_shows(tmp_path: Path, kind:
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read every file")
-def test_a_file_that_nobody_may_read_is_listed(tmp_path: Path) -> None:
+def test_a_file_without_read_permission_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "pets" / "cat").mkdir(parents=True)
     (tmp_path / "pets" / "cat" / "locked.png").write_bytes(PNG)
     (tmp_path / "pets" / "cat" / "locked.png").chmod(0)

@@ -1,4 +1,4 @@
-"""Downloads from a local server that behaves in every way servers do."""
+"""Downloads from a local server with many kinds of failures."""
 
 import hashlib
 import re
@@ -25,24 +25,26 @@ MD5 = hashlib.md5(BODY).hexdigest()
 
 @dataclass
 class Site:
-    """A server's address, what it is to do, and what it was asked."""
+    """The address of a server, its behaviour, and its requests."""
 
     address: str = ""
     body: bytes = BODY
     ranges: bool = True
-    break_after: list[int] = field(default_factory=list)  # body bytes sent before it hangs up, one entry an answer
-    statuses: list[int] = field(default_factory=list)  # given first, one an answer
+    break_after: list[int] = field(
+        default_factory=list
+    )  # body bytes sent before it closes the connection, per response
+    statuses: list[int] = field(default_factory=list)  # of the first responses
     content_range: str | None = None  # sent instead of the right one
     redirect: str | None = None
     delay_s: float = 0.0
-    asked: list[tuple[str, str | None]] = field(default_factory=list)  # path and Range of every request
+    requests: list[tuple[str, str | None]] = field(default_factory=list)  # path and Range of each
 
     def url(self, name: str = "file.bin") -> str:
         return f"{self.address}/{name}"
 
     @property
-    def asked_ranges(self) -> list[str | None]:
-        return [span for _, span in self.asked]
+    def ranges_requested(self) -> list[str | None]:
+        return [span for _, span in self.requests]
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             span = self.headers.get("Range")
-            site.asked.append((self.path, span))
+            site.requests.append((self.path, span))
             time.sleep(site.delay_s)
             status = 404 if "missing" in self.path else site.statuses.pop(0) if site.statuses else 200
             if site.redirect:
@@ -100,37 +102,37 @@ def part_of(path: Path) -> Path:
     return path.parent / f"{path.name}.part"
 
 
-def test_a_served_file_gets_its_name_and_leaves_no_part(site: Site, tmp_path: Path) -> None:
+def test_a_download_is_renamed_and_leaves_no_part_file(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.bin"
 
-    answer = download([site.url()], path, md5=MD5, sha256=hashlib.sha256(BODY).hexdigest(), size=5000)
+    returned = download([site.url()], path, md5=MD5, sha256=hashlib.sha256(BODY).hexdigest(), size=5000)
 
-    assert answer == path
+    assert returned == path
     assert path.read_bytes() == BODY
     assert not part_of(path).exists()
-    assert site.asked == [("/file.bin", None)]
+    assert site.requests == [("/file.bin", None)]
 
 
-def test_a_transfer_that_breaks_off_goes_on_where_it_broke(site: Site, tmp_path: Path) -> None:
+def test_an_interrupted_transfer_is_resumed(site: Site, tmp_path: Path) -> None:
     site.break_after = [1000, 500]
 
     path = download([site.url()], tmp_path / "file.bin")
 
     assert path.read_bytes() == BODY
-    assert site.asked_ranges == [None, "bytes=1000-", "bytes=1500-"]
+    assert site.ranges_requested == [None, "bytes=1000-", "bytes=1500-"]
 
 
-def test_a_part_of_an_earlier_process_is_resumed(site: Site, tmp_path: Path) -> None:
+def test_a_part_file_of_an_earlier_process_is_resumed(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     part_of(path).write_bytes(BODY[:4000])
 
     download([site.url()], path, md5=MD5)
 
     assert path.read_bytes() == BODY
-    assert site.asked_ranges == ["bytes=4000-"]
+    assert site.ranges_requested == ["bytes=4000-"]
 
 
-def test_a_server_that_ignores_range_starts_the_file_over(site: Site, tmp_path: Path) -> None:
+def test_a_server_that_ignores_range_restarts_the_file(site: Site, tmp_path: Path) -> None:
     site.ranges = False
     path = tmp_path / "file.bin"
     part_of(path).write_bytes(BODY[:4000])
@@ -140,38 +142,38 @@ def test_a_server_that_ignores_range_starts_the_file_over(site: Site, tmp_path: 
     assert path.read_bytes() == BODY
 
 
-def test_a_complete_part_is_accepted_when_the_server_has_nothing_left(site: Site, tmp_path: Path) -> None:
+def test_a_complete_part_file_is_accepted_if_the_server_has_no_more_bytes(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     part_of(path).write_bytes(BODY)
 
     download([site.url()], path)
 
     assert path.read_bytes() == BODY
-    assert site.asked_ranges == ["bytes=5000-"]
+    assert site.ranges_requested == ["bytes=5000-"]
 
 
-def test_a_part_of_the_known_size_is_verified_without_asking(site: Site, tmp_path: Path) -> None:
+def test_a_part_file_of_the_known_size_is_verified_without_a_request(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     part_of(path).write_bytes(BODY)
 
     download([site.url()], path, md5=MD5, size=len(BODY))
 
     assert path.read_bytes() == BODY
-    assert site.asked == []
+    assert site.requests == []
 
 
-def test_a_part_longer_than_the_file_starts_over(site: Site, tmp_path: Path) -> None:
+def test_a_part_file_longer_than_the_file_is_restarted(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     part_of(path).write_bytes(BODY + b"more")
 
     download([site.url()], path)
 
     assert path.read_bytes() == BODY
-    assert site.asked_ranges == ["bytes=5004-", None]
+    assert site.ranges_requested == ["bytes=5004-", None]
 
 
 @pytest.mark.parametrize("header", ["bytes 0-4999/5000", "bytes 4000-4999/4900", "bytes */5000", "nonsense"])
-def test_a_range_other_than_the_one_asked_for_is_not_appended(site: Site, tmp_path: Path, header: str) -> None:
+def test_a_range_other_than_the_requested_one_is_not_appended(site: Site, tmp_path: Path, header: str) -> None:
     site.content_range = header
     path = tmp_path / "file.bin"
     part_of(path).write_bytes(BODY[:4000])
@@ -179,35 +181,35 @@ def test_a_range_other_than_the_one_asked_for_is_not_appended(site: Site, tmp_pa
     download([site.url()], path)
 
     assert path.read_bytes() == BODY
-    assert site.asked_ranges == ["bytes=4000-", None]
+    assert site.ranges_requested == ["bytes=4000-", None]
 
 
-def test_a_part_that_belongs_to_another_file_is_fetched_anew(site: Site, tmp_path: Path) -> None:
+def test_a_part_of_another_file_is_downloaded_again(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     part_of(path).write_bytes(OTHER[:4000])
 
     download([site.url()], path, md5=MD5)
 
     assert path.read_bytes() == BODY
-    assert site.asked_ranges == ["bytes=4000-", None]
+    assert site.ranges_requested == ["bytes=4000-", None]
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha256"])
-def test_a_wrong_sum_is_named_and_the_part_deleted(site: Site, tmp_path: Path, algorithm: str) -> None:
+def test_a_wrong_checksum_is_reported_and_the_part_file_deleted(site: Site, tmp_path: Path, algorithm: str) -> None:
     site.body = OTHER
     path = tmp_path / "file.bin"
     found, wanted = (hashlib.new(algorithm, body).hexdigest() for body in (OTHER, BODY))
     sums = {algorithm: wanted}
 
-    with pytest.raises(UserError, match=f"its {algorithm} is {found}, not {wanted}; what came was deleted"):
+    with pytest.raises(UserError, match=f"its {algorithm} is {found}, not {wanted}; the download was deleted"):
         download([site.url()], path, md5=sums.get("md5"), sha256=sums.get("sha256"))
 
     assert not path.exists()
     assert not part_of(path).exists()
-    assert len(site.asked) == 1
+    assert len(site.requests) == 1
 
 
-def test_a_file_of_another_size_is_refused_before_it_comes(site: Site, tmp_path: Path) -> None:
+def test_a_file_of_another_size_is_refused_before_the_transfer(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
 
     with pytest.raises(UserError, match="it has 5,000 bytes, not 4,999"):
@@ -216,59 +218,59 @@ def test_a_file_of_another_size_is_refused_before_it_comes(site: Site, tmp_path:
     assert not path.exists()
 
 
-def test_a_check_that_fails_has_the_file_deleted(site: Site, tmp_path: Path) -> None:
+def test_a_failed_check_deletes_the_download(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     seen = []
 
     def check(file: Path) -> None:
         seen.append(file.read_bytes())
-        raise UserError("it is no zip file")
+        raise UserError("it is not a zip file")
 
-    with pytest.raises(UserError, match="it is no zip file; what came was deleted"):
+    with pytest.raises(UserError, match="it is not a zip file; the download was deleted"):
         download([site.url()], path, check=check)
 
     assert seen == [BODY]
     assert list(tmp_path.glob("file.bin")) + list(tmp_path.glob("*.part")) == []
 
 
-def test_the_second_mirror_serves_what_the_first_has_not(site: Site, tmp_path: Path) -> None:
+def test_the_second_mirror_is_used_if_the_first_lacks_the_file(site: Site, tmp_path: Path) -> None:
     path = download([site.url("missing.bin"), site.url()], tmp_path / "file.bin", md5=MD5)
 
     assert path.read_bytes() == BODY
-    assert [name for name, _ in site.asked] == ["/missing.bin", "/file.bin"]
+    assert [name for name, _ in site.requests] == ["/missing.bin", "/file.bin"]
 
 
-def test_a_passing_error_of_the_server_is_tried_again(site: Site, tmp_path: Path) -> None:
+def test_a_temporary_server_error_is_retried(site: Site, tmp_path: Path) -> None:
     site.statuses = [503, 429]
 
     path = download([site.url()], tmp_path / "file.bin")
 
     assert path.read_bytes() == BODY
-    assert len(site.asked) == 3
+    assert len(site.requests) == 3
 
 
-def test_a_server_that_always_breaks_at_the_same_byte_is_given_up(site: Site, tmp_path: Path) -> None:
+def test_a_server_that_always_stops_at_the_same_byte_is_abandoned(site: Site, tmp_path: Path) -> None:
     site.ranges = False
     site.break_after = [1000] * 100
     path = tmp_path / "file.bin"
 
-    with pytest.raises(UserError, match="1,000 of 5,000 bytes came"):
+    with pytest.raises(UserError, match="1,000 of 5,000 bytes were received"):
         download([site.url()], path)
 
-    assert len(site.asked) == module.ATTEMPTS
-    assert part_of(path).read_bytes() == BODY[:1000]  # kept: another day it may go on
+    assert len(site.requests) == module.ATTEMPTS
+    assert part_of(path).read_bytes() == BODY[:1000]  # kept, so that it can be resumed later
 
 
-def test_a_slow_server_that_gives_a_little_every_time_is_not_given_up(site: Site, tmp_path: Path) -> None:
+def test_a_server_that_sends_some_bytes_every_time_is_not_abandoned(site: Site, tmp_path: Path) -> None:
     site.break_after = [500] * 9
 
     path = download([site.url()], tmp_path / "file.bin")
 
     assert path.read_bytes() == BODY
-    assert len(site.asked) == 10 > module.ATTEMPTS
+    assert len(site.requests) == 10 > module.ATTEMPTS
 
 
-def test_a_server_that_falls_silent_is_left_after_the_timeout(
+def test_a_server_that_stops_responding_is_abandoned_after_the_timeout(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TIMEOUT_S", 0.05)
@@ -279,7 +281,7 @@ def test_a_server_that_falls_silent_is_left_after_the_timeout(
         download([site.url()], tmp_path / "file.bin")
 
 
-def test_without_a_network_the_message_says_what_to_do_and_comes_at_once(
+def test_without_a_network_the_error_says_what_to_do_without_delay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("no_proxy", "*")
@@ -294,23 +296,23 @@ def test_without_a_network_the_message_says_what_to_do_and_comes_at_once(
     assert time.monotonic() - began < 3
     message = str(caught.value)
     assert message.startswith("cannot download file.bin from ")
-    for needed in (url, "/mirror/file.bin", "refused", f"fetch {url} by hand into {tmp_path}", "data.root="):
+    for needed in (url, "/mirror/file.bin", "refused", f"download {url} manually to {tmp_path}", "data.root"):
         assert needed in message
 
 
 @pytest.mark.parametrize("url", ["ftp://host/file.bin", "file:///etc/passwd", "file.bin", ""])
-def test_only_http_and_https_are_served(tmp_path: Path, url: str) -> None:
-    with pytest.raises(UserError, match="only http:// and https://"):
+def test_only_http_and_https_urls_are_accepted(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match="give an http:// or https:// URL"):
         download([url], tmp_path / "file.bin")
 
 
-def test_no_address_at_all_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no address"):
+def test_a_download_without_a_url_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="without a URL"):
         download([], tmp_path / "file.bin")
 
 
 @pytest.mark.parametrize("scheme", ["file", "ftp"])
-def test_a_redirect_leads_to_no_other_scheme(site: Site, tmp_path: Path, scheme: str) -> None:
+def test_a_redirect_to_another_scheme_is_refused(site: Site, tmp_path: Path, scheme: str) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(BODY)
     site.redirect = f"{scheme}://127.0.0.1{secret}"
@@ -321,16 +323,16 @@ def test_a_redirect_leads_to_no_other_scheme(site: Site, tmp_path: Path, scheme:
     assert not (tmp_path / "file.bin").exists()
 
 
-def test_a_file_that_is_there_is_not_fetched(site: Site, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_downloaded(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     path.write_bytes(BODY)
 
     download([site.url()], path, md5=MD5)
 
-    assert site.asked == []
+    assert site.requests == []
 
 
-def test_a_wrong_file_that_is_there_is_named_and_left_alone(site: Site, tmp_path: Path) -> None:
+def test_an_existing_wrong_file_is_reported_and_kept(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     path.write_bytes(OTHER)
 
@@ -340,14 +342,14 @@ def test_a_wrong_file_that_is_there_is_named_and_left_alone(site: Site, tmp_path
     assert path.read_bytes() == OTHER
 
 
-def test_a_folder_that_cannot_be_made_is_a_user_error(site: Site, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_a_user_error(site: Site, tmp_path: Path) -> None:
     (tmp_path / "taken").write_bytes(b"")
 
     with pytest.raises(UserError, match="cannot write"):
         download([site.url()], tmp_path / "taken" / "file.bin")
 
 
-def test_nothing_is_drawn_where_stderr_is_no_terminal(
+def test_there_is_no_progress_bar_without_a_terminal(
     site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     download([site.url()], tmp_path / "file.bin")
@@ -356,7 +358,7 @@ def test_nothing_is_drawn_where_stderr_is_no_terminal(
 
 
 def test_two_processes_download_once(site: Site, tmp_path: Path) -> None:
-    site.delay_s = 1.0  # long enough for the second process to come to the lock
+    site.delay_s = 1.0  # long enough for the second process to reach the lock
     path = tmp_path / "file.bin"
     code = (
         "from pathlib import Path; from agebench.data.readers.download import download; "
@@ -368,4 +370,4 @@ def test_two_processes_download_once(site: Site, tmp_path: Path) -> None:
 
     assert codes == [0, 0]
     assert path.read_bytes() == BODY
-    assert len(site.asked) == 1
+    assert len(site.requests) == 1

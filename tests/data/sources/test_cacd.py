@@ -1,7 +1,8 @@
-"""CACD: the same records from each metadata file and from the names alone, its images unpacked or not."""
+"""CACD: the same records from each metadata format and from file names, with unpacked and packed images."""
 
 import io
 import os
+import subprocess
 import sys
 import tarfile
 import unicodedata
@@ -39,7 +40,7 @@ def draw(folder: Path, *names: str) -> None:
 
 
 def pack(path: Path, *names: str) -> Path:
-    """Pack images into a tar or zip, by the ending of its name."""
+    """Pack images into a zip, tar or tar.gz, by the suffix of the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as packed:
@@ -63,6 +64,16 @@ def assert_same(records: Records, others: Records, *columns: str) -> None:
     for column in columns:
         assert records.columns[column].tolist() == others.columns[column].tolist()
         assert records.columns[column].dtype.kind == others.columns[column].dtype.kind
+
+
+def test_the_import_loads_no_package_that_is_not_always_needed() -> None:
+    code = "import agebench.data.sources.cacd, sys; print(*sys.modules)"
+    slow = {"scipy", "h5py", "indexed_gzip", "filelock", "tqdm", "agebench.data.sources.drawn_faces"}
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    assert "agebench.data.sources.cacd" in loaded
+    assert slow & set(loaded) == set()
 
 
 @pytest.mark.parametrize("file", ["celebrity2000_meta.mat", "celebrity2000.mat"])
@@ -101,7 +112,7 @@ def test_both_formats_and_the_names_alone_give_the_same_records(tmp_path: Path, 
     assert names.columns.keys() == {"age", "identity"}
 
 
-def test_without_ranks_the_official_split_says_where_they_are(tmp_path: Path) -> None:
+def test_without_ranks_the_official_split_says_where_to_get_them(tmp_path: Path) -> None:
     draw(tmp_path, *NAMES)
     records = CACD(str(tmp_path)).records()
 
@@ -116,9 +127,9 @@ def test_without_ranks_the_official_split_says_where_they_are(tmp_path: Path) ->
         [(name, age, row, *rest) for row, (name, age, _, *rest) in enumerate(ROWS)],
         [(name, age, number, *rest) for (name, age, _, *rest), number in zip(ROWS, (1, 2, 3, 1, 4, 5, 6), strict=True)],
     ],
-    ids=["many names to a number", "many numbers to a name", "as many numbers as names but other groups"],
+    ids=["several names per number", "several numbers per name", "as many numbers as names but other groups"],
 )
-def test_people_who_are_numbered_otherwise_than_named_are_numbers(
+def test_identities_are_numbers_if_numbers_and_names_disagree(
     tmp_path: Path, rows: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_v5(tmp_path / "celebrity2000_meta.mat", rows=rows)
@@ -127,10 +138,12 @@ def test_people_who_are_numbered_otherwise_than_named_are_numbers(
 
     assert records.columns["identity"].tolist() == [str(row[2]) for row in sorted(rows)]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "the numbers hold" in caplog.text
+    assert "the metadata is used" in caplog.text
 
 
-def test_an_age_that_the_name_contradicts_is_the_metadatas(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_age_in_the_metadata_overrides_the_age_in_the_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = [(name, age + (age > 40), *rest) for name, age, *rest in ROWS]
     write_v5(tmp_path / "celebrity2000_meta.mat", rows=rows)
 
@@ -141,7 +154,7 @@ def test_an_age_that_the_name_contradicts_is_the_metadatas(tmp_path: Path, caplo
     assert "2 images have another age" in caplog.text
 
 
-def test_one_age_that_the_name_contradicts_is_one_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_warning_about_one_other_age_is_singular(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [(name, age + (age == 53), *rest) for name, age, *rest in ROWS]
     write_v5(tmp_path / "celebrity2000_meta.mat", rows=rows)
 
@@ -152,7 +165,9 @@ def test_one_age_that_the_name_contradicts_is_one_image(tmp_path: Path, caplog: 
 
 @pytest.mark.parametrize("place", ["data", "data/metadata", "."])
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
-def test_metadata_may_lie_beside_in_a_folder_or_around(tmp_path: Path, place: str, packed: bool) -> None:
+def test_metadata_is_found_in_the_folder_a_subfolder_or_the_parent_folder(
+    tmp_path: Path, place: str, packed: bool
+) -> None:
     root = tmp_path / "data"
     draw(root / "CACD2000", *NAMES)
     archive = pack(tmp_path / place / "faces.zip", *NAMES)
@@ -165,31 +180,31 @@ def test_metadata_may_lie_beside_in_a_folder_or_around(tmp_path: Path, place: st
     assert shades(source) == [14, 15, 23, 31, 40, 42, 53]
 
 
-def test_the_nearest_metadata_holds_and_hidden_folders_are_skipped(tmp_path: Path) -> None:
+def test_the_nearest_metadata_is_used_and_hidden_folders_are_skipped(tmp_path: Path) -> None:
     draw(tmp_path / "data", *NAMES)
     write_v5(tmp_path / "celebrity2000_meta.mat")
     (tmp_path / "data" / ".partial").mkdir()
     write_v5(tmp_path / "data" / ".partial" / "celebrity2000_meta.mat", rows=ROWS[:1])
-    around = CACD(str(tmp_path / "data")).records()
+    in_parent = CACD(str(tmp_path / "data")).records()
     (tmp_path / "data" / "b").mkdir()
     write_v5(tmp_path / "data" / "b" / "celebrity2000_meta.mat", rows=ROWS[:2])
-    within = CACD(str(tmp_path / "data")).records()
+    in_subfolder = CACD(str(tmp_path / "data")).records()
     write_v73(tmp_path / "data" / "celebrity2000.mat", rows=ROWS[:3])
-    beside = CACD(str(tmp_path / "data")).records()
+    in_folder = CACD(str(tmp_path / "data")).records()
 
-    assert [len(records) for records in (around, within, beside)] == [7, 2, 3]
+    assert [len(records) for records in (in_parent, in_subfolder, in_folder)] == [7, 2, 3]
 
 
-def test_metadata_alone_gives_records_and_no_image(tmp_path: Path) -> None:
+def test_records_from_metadata_need_no_images(tmp_path: Path) -> None:
     write_v5(tmp_path / "celebrity2000_meta.mat")
-    (tmp_path / "CACD2000.tar.gz").write_bytes(b"damaged, but nobody looks")
+    (tmp_path / "CACD2000.tar.gz").write_bytes(b"damaged, but not read")
     source = CACD(str(tmp_path))
 
     assert len(source.records()) == 7
 
 
 @pytest.mark.parametrize("folder", ["", "CACD2000", "CACD2000/CACD2000", "images/part1"])
-def test_images_are_found_wherever_the_archive_was_unpacked(tmp_path: Path, folder: str) -> None:
+def test_images_are_found_in_any_folder(tmp_path: Path, folder: str) -> None:
     write_v5(tmp_path / "celebrity2000_meta.mat")
     draw(tmp_path / folder, *NAMES)
 
@@ -199,7 +214,7 @@ def test_images_are_found_wherever_the_archive_was_unpacked(tmp_path: Path, fold
 @pytest.mark.parametrize("listed", [True, False], ids=["with metadata", "without"])
 @pytest.mark.parametrize("file", ["CACD2000.tar.gz", "CACD2000.tgz", "cacd.tar", "faces.ZIP"])
 @pytest.mark.parametrize("direct", [True, False], ids=["as the root", "in the root"])
-def test_images_are_read_out_of_an_archive(tmp_path: Path, file: str, listed: bool, direct: bool) -> None:
+def test_images_are_read_from_an_archive(tmp_path: Path, file: str, listed: bool, direct: bool) -> None:
     archive = pack(tmp_path / "data" / file.lower(), *(unicodedata.normalize("NFD", name) for name in NAMES))
     archive = archive.rename(archive.with_name(file))
     if listed:
@@ -215,7 +230,7 @@ def test_images_are_read_out_of_an_archive(tmp_path: Path, file: str, listed: bo
     assert sorted(source.reading_order(np.arange(7)).tolist()) == list(range(7))
 
 
-def test_unpacked_images_go_before_an_archive_and_other_pictures_do_not(tmp_path: Path) -> None:
+def test_unpacked_images_take_precedence_over_an_archive_and_other_pictures_do_not(tmp_path: Path) -> None:
     pack(tmp_path / "CACD2000.zip", *NAMES[:3])
     draw(tmp_path / "docs", "10.png")
 
@@ -226,7 +241,7 @@ def test_unpacked_images_go_before_an_archive_and_other_pictures_do_not(tmp_path
     assert (len(packed), len(unpacked)) == (3, 7)
 
 
-def test_of_several_archives_the_one_named_as_published_is_taken(tmp_path: Path) -> None:
+def test_of_several_archives_the_one_with_the_published_name_is_used(tmp_path: Path) -> None:
     pack(tmp_path / "CACD_VS.zip", *NAMES[:3])
     pack(tmp_path / "CACD2000.tar.gz", *NAMES)
     (tmp_path / "._CACD2000.tar.gz").write_bytes(b"left by macOS")
@@ -234,16 +249,16 @@ def test_of_several_archives_the_one_named_as_published_is_taken(tmp_path: Path)
     assert len(CACD(str(tmp_path)).records()) == 7
 
 
-def test_of_several_archives_one_is_to_be_left(tmp_path: Path) -> None:
+def test_several_archives_with_similar_names_are_an_error(tmp_path: Path) -> None:
     pack(tmp_path / "CACD2000.zip", *NAMES)
     pack(tmp_path / "CACD2000 (1).tar", *NAMES)
 
-    with pytest.raises(UserError, match=r"2 archives, CACD2000 \(1\)\.tar and CACD2000\.zip: leave the one"):
+    with pytest.raises(UserError, match=r"2 archives, CACD2000 \(1\)\.tar and CACD2000\.zip: keep only the archive"):
         CACD(str(tmp_path)).prepare()
 
 
 @pytest.mark.parametrize("listed", [True, False], ids=["with metadata", "without"])
-def test_names_unpacked_on_macos_or_written_in_capitals_are_recognised(tmp_path: Path, listed: bool) -> None:
+def test_decomposed_names_and_upper_case_extensions_are_recognised(tmp_path: Path, listed: bool) -> None:
     if listed:
         write_v5(tmp_path / "celebrity2000_meta.mat")
     decomposed = [unicodedata.normalize("NFD", name) for name in NAMES]
@@ -258,7 +273,7 @@ def test_names_unpacked_on_macos_or_written_in_capitals_are_recognised(tmp_path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode elsewhere")
-def test_names_in_bytes_that_are_not_utf8_can_be_written_in_a_list(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_can_be_written_to_a_list(tmp_path: Path) -> None:
     draw(tmp_path, "14_Chlo\udceb_Moretz_0001.jpg")
 
     unlisted = CACD(str(tmp_path)).records()
@@ -270,7 +285,7 @@ def test_names_in_bytes_that_are_not_utf8_can_be_written_in_a_list(tmp_path: Pat
     assert shades(listed) == [14]
 
 
-def test_some_of_the_images_are_enough(tmp_path: Path) -> None:
+def test_a_part_of_the_images_is_enough(tmp_path: Path) -> None:
     write_v5(tmp_path / "celebrity2000_meta.mat")
     draw(tmp_path / "CACD2000", NAMES[5], NAMES[1], "99_Not_Listed_0001.jpg")
     source = CACD(str(tmp_path))
@@ -281,7 +296,7 @@ def test_some_of_the_images_are_enough(tmp_path: Path) -> None:
     assert shades(source) == [14, 23]
 
 
-def test_without_metadata_each_image_found_is_a_row_once(tmp_path: Path) -> None:
+def test_without_metadata_each_image_is_one_row(tmp_path: Path) -> None:
     draw(tmp_path / "CACD2000", *NAMES, "99_notes.jpg")
     draw(tmp_path / "copy", NAMES[1], unicodedata.normalize("NFD", NAMES[2]))
     source = CACD(str(tmp_path))
@@ -292,7 +307,7 @@ def test_without_metadata_each_image_found_is_a_row_once(tmp_path: Path) -> None
     assert shades(source) == [14, 15, 23, 31, 40, 42, 53]
 
 
-def test_one_person_spelled_in_two_unicode_forms_is_one_person(tmp_path: Path) -> None:
+def test_a_person_in_two_unicode_forms_is_one_person(tmp_path: Path) -> None:
     draw(tmp_path, NAMES[1], unicodedata.normalize("NFD", NAMES[2]))
 
     people = CACD(str(tmp_path)).records().columns["identity"]
@@ -300,76 +315,74 @@ def test_one_person_spelled_in_two_unicode_forms_is_one_person(tmp_path: Path) -
     assert people.tolist() == ["Chloë_Moretz"] * 2
 
 
-def refusal(ask: Callable[[], Any]) -> str:
+def error_of(call: Callable[[], Any]) -> str:
     with pytest.raises(UserError) as caught:
-        ask()
+        call()
     return str(caught.value)
 
 
-def test_no_image_is_answered_with_what_was_expected_where(tmp_path: Path) -> None:
+def test_the_error_without_images_says_what_was_expected_where(tmp_path: Path) -> None:
     write_v5(tmp_path / "celebrity2000_meta.mat")
     nowhere = CACD(str(tmp_path / "nowhere"))
 
-    message = refusal(CACD(str(tmp_path)).prepare)
+    message = error_of(CACD(str(tmp_path)).prepare)
 
     only = ", only the metadata celebrity2000_meta.mat"
     assert message.startswith(f"no CACD images under {tmp_path}{only}: expected {tmp_path}/CACD2000/*.jpg or ")
     for part in ("CACD2000.tar.gz", ".zip", "docs/data.md", "data.root=", "data=demo"):
         assert part in message
     elsewhere = message.replace(only, "").replace(str(tmp_path), str(nowhere.root))
-    elsewhere = elsewhere.replace(".zip);", ".zip), with celebrity2000_meta.mat beside it;")
-    assert refusal(nowhere.prepare) == refusal(nowhere.records) == elsewhere
+    elsewhere = elsewhere.replace(".zip);", ".zip), together with celebrity2000_meta.mat;")
+    assert error_of(nowhere.prepare) == error_of(nowhere.records) == elsewhere
 
 
 @pytest.mark.parametrize("file", ["CACD2000.tar.gz.part", "CACD2000.tar.gz.crdownload", "Unconfirmed 7.CRDOWNLOAD"])
-def test_half_a_download_is_named_as_what_it_is(tmp_path: Path, file: str) -> None:
+def test_an_unfinished_download_is_reported(tmp_path: Path, file: str) -> None:
     (tmp_path / file).write_bytes(b"half")
 
-    assert f"under {tmp_path}, only {file}, a download that is not finished: expected" in refusal(
-        CACD(str(tmp_path)).prepare
-    )
+    assert f"under {tmp_path}, only {file}, an unfinished download: expected" in error_of(CACD(str(tmp_path)).prepare)
 
 
 @pytest.mark.parametrize("file", ["CACD2000.7z", "cacd.TAR.BZ2", "faces.rar", "CACD2000.tar.xz"])
-def test_an_archive_of_another_kind_is_named(tmp_path: Path, file: str) -> None:
+def test_an_unsupported_archive_is_reported(tmp_path: Path, file: str) -> None:
     write_v5(tmp_path / "celebrity2000_meta.mat")
     (tmp_path / file).write_bytes(b"packed")
 
-    message = refusal(CACD(str(tmp_path)).prepare)
+    message = error_of(CACD(str(tmp_path)).prepare)
 
-    only = f"only the metadata celebrity2000_meta.mat and {file}, an archive of a kind that is not read (unpack it): "
+    only = f"only the metadata celebrity2000_meta.mat and {file}, an unsupported archive (unpack it): "
     assert only in message
 
 
-def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+def test_a_broken_symbolic_link_is_reported(tmp_path: Path) -> None:
     (tmp_path / "CACD2000.tar.gz").symlink_to(tmp_path / "other-disk" / "CACD2000.tar.gz")
 
-    inside, itself = (refusal(CACD(str(root)).prepare) for root in (tmp_path, tmp_path / "CACD2000.tar.gz"))
+    inside, itself = (error_of(CACD(str(root)).prepare) for root in (tmp_path, tmp_path / "CACD2000.tar.gz"))
 
-    assert f"under {tmp_path}, only CACD2000.tar.gz, a link that leads nowhere: expected" in inside
-    assert itself.startswith(f"{tmp_path / 'CACD2000.tar.gz'} is a link that leads nowhere: give ")
+    assert f"under {tmp_path}, only CACD2000.tar.gz, a broken symbolic link: expected" in inside
+    assert itself.startswith(f"{tmp_path / 'CACD2000.tar.gz'} is a broken symbolic link: give ")
 
 
-def test_a_root_that_is_no_archive_is_told_what_to_give(tmp_path: Path) -> None:
+def test_the_error_about_a_wrong_root_says_what_to_give(tmp_path: Path) -> None:
     meta = write_v5(tmp_path / "celebrity2000_meta.mat")
 
-    metadata, missing = (refusal(CACD(str(root)).prepare) for root in (meta, tmp_path / "nothere.tar.gz"))
+    metadata, missing = (error_of(CACD(str(root)).prepare) for root in (meta, tmp_path / "nothere.tar.gz"))
 
     assert metadata == (
-        f"data.root={meta} is no folder of images: give the folder that holds them and the metadata, "
+        f"data.root={meta} is not a folder of images: give the folder of the images and the metadata, "
         f"data.root={tmp_path}"
     )
-    assert missing.startswith(f"there is no file {tmp_path / 'nothere.tar.gz'}: give an archive that is there, or ")
+    assert missing.startswith(f"{tmp_path / 'nothere.tar.gz'} does not exist: give an existing archive, or ")
 
 
-def test_metadata_in_another_case_is_read(tmp_path: Path) -> None:
+def test_metadata_with_a_name_in_another_case_is_read(tmp_path: Path) -> None:
     write_v5(tmp_path / "Celebrity2000_Meta.mat")
     draw(tmp_path, *NAMES)
 
     assert "rank" in CACD(str(tmp_path)).records().columns
 
 
-def test_metadata_half_downloaded_is_named_before_ages_are_read_off_names(
+def test_unfinished_metadata_is_reported_when_ages_come_from_names(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "celebrity2000_meta.mat.part").write_bytes(b"half")
@@ -378,13 +391,12 @@ def test_metadata_half_downloaded_is_named_before_ages_are_read_off_names(
 
     assert len(CACD(str(tmp_path)).records()) == 7
 
-    told = (
-        "celebrity2000_meta.mat.part is a download that is not finished: ages are read off names, and no rank is known"
-    )
-    assert [record.message for record in caplog.records] == [told]
+    assert [record.message for record in caplog.records] == [
+        "celebrity2000_meta.mat.part is an unfinished download: ages come from the file names, and ranks are unknown"
+    ]
 
 
-def test_a_folder_that_may_not_be_listed_is_no_folder_without_images(
+def test_a_folder_without_read_permission_is_not_taken_for_an_empty_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_v5(tmp_path / "celebrity2000_meta.mat")
@@ -398,37 +410,37 @@ def test_a_folder_that_may_not_be_listed_is_no_folder_without_images(
 
     monkeypatch.setattr(os, "scandir", refuse)
 
-    assert refusal(CACD(str(tmp_path)).prepare) == (
-        f"cannot list the folder {locked} (Permission denied): see to its permissions"
+    assert error_of(CACD(str(tmp_path)).prepare) == (
+        f"cannot list the folder {locked} (Permission denied): check its permissions"
     )
 
 
 def test_images_of_other_names_without_metadata_are_refused(tmp_path: Path) -> None:
     draw(tmp_path, "10.png", "11.png")
 
-    assert "is named as CACD's are" in refusal(CACD(str(tmp_path)).records)
+    assert "has a name like those of CACD" in error_of(CACD(str(tmp_path)).records)
 
 
-def test_an_age_in_a_name_that_nobody_reaches_is_refused(tmp_path: Path) -> None:
+def test_an_impossible_age_in_a_name_is_refused(tmp_path: Path) -> None:
     draw(tmp_path, *NAMES)
-    (tmp_path / "999_Somebody_0001.jpg").touch()
+    (tmp_path / "999_Old_Person_0001.jpg").touch()
 
-    message = refusal(CACD(str(tmp_path)).records)
+    message = error_of(CACD(str(tmp_path)).records)
 
-    assert message.startswith(f"999_Somebody_0001.jpg under {tmp_path} would show somebody of 999 years, at most 200")
+    assert message.startswith(f"999_Old_Person_0001.jpg under {tmp_path} gives an age of 999 years, at most 200")
 
 
-def test_images_none_of_which_is_listed_are_refused(tmp_path: Path) -> None:
+def test_images_that_are_all_unlisted_are_refused(tmp_path: Path) -> None:
     write_v5(tmp_path / "celebrity2000_meta.mat")
     draw(tmp_path, "10.png", "11.png")
 
-    message = refusal(CACD(str(tmp_path)).prepare)
+    message = error_of(CACD(str(tmp_path)).prepare)
 
     assert "lists none of the 2 images" in message
-    assert "named as '10.png' and not as 14_Chloë_Moretz_0001.jpg" in message
+    assert "have names like '10.png' instead of 14_Chloë_Moretz_0001.jpg" in message
 
 
-def test_another_image_file_is_another_stamp(tmp_path: Path) -> None:
+def test_a_changed_image_file_changes_its_stamp(tmp_path: Path) -> None:
     draw(tmp_path, *NAMES)
     rows = np.arange(len(NAMES))
     before = CACD(str(tmp_path)).stamps(rows)
@@ -440,7 +452,7 @@ def test_another_image_file_is_another_stamp(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-def test_the_real_parts_are_the_published_ones(test_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_real_parts_have_the_published_sizes(test_data: Path, caplog: pytest.LogCaptureFixture) -> None:
     records = CACD(str(test_data / "cacd")).records()
 
     part, people = records.columns["part"], records.columns["identity"]
@@ -453,7 +465,7 @@ def test_the_real_parts_are_the_published_ones(test_data: Path, caplog: pytest.L
 
 
 @pytest.mark.data
-def test_the_real_decades_are_as_counted(test_data: Path) -> None:
+def test_the_real_decades_have_the_known_counts(test_data: Path) -> None:
     records = CACD(str(test_data / "cacd")).records()
 
     target = make_target(records, "decade")
@@ -470,7 +482,7 @@ def test_the_real_decades_are_as_counted(test_data: Path) -> None:
 
 
 @pytest.mark.data
-def test_the_three_ways_agree_on_the_real_names(test_data: Path, tmp_path: Path) -> None:
+def test_both_formats_and_the_file_names_agree_on_the_real_names(test_data: Path, tmp_path: Path) -> None:
     fields = read_metadata(test_data / "cacd" / "celebrity2000_meta.mat")
     odd = [i for i, name in enumerate(fields["name"].tolist()) if not name.isascii()]
     some = np.union1d(np.arange(0, 163_446, 163), odd[::2])

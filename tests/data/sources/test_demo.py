@@ -1,4 +1,4 @@
-"""The demo set reads as CACD does, never changes by itself, and never replaces anybody's data."""
+"""The demo has the format of CACD, is reproducible, and never replaces other data."""
 
 import re
 import subprocess
@@ -14,11 +14,11 @@ from PIL import Image
 
 from agebench.data.sources import demo
 from agebench.data.sources.demo import Recipe, draw_people, draw_rows, write_demo
-from agebench.data.sources.drawn_faces import draw_look, read_signs
+from agebench.data.sources.drawn_faces import sample_face, sample_signs
 from agebench.errors import UserError
 
 TINY: dict[str, int] = {"people": 4, "images": 24, "seed": 0, "size": 32}
-# As the published celebrity2000_meta.mat has them.
+# As in the published celebrity2000_meta.mat.
 PHOTO_FIELDS = {
     "age": "uint8",
     "identity": "uint16",
@@ -78,13 +78,13 @@ def test_the_structures_have_the_documented_fields_types_and_shapes(tiny: Path) 
 
 
 @pytest.mark.data
-def test_the_real_file_has_the_structure_that_the_demo_is_held_to(test_data: Path) -> None:
+def test_the_real_file_has_the_structure_of_the_demo(test_data: Path) -> None:
     mat = load(test_data / "cacd")
 
     assert_structures_are_cacds(mat, photos=163446, people=2000)
 
 
-def test_the_age_is_the_year_less_the_birth_and_the_file_name_says_it(tiny: Path) -> None:
+def test_the_age_is_year_minus_birth_and_is_in_the_file_name(tiny: Path) -> None:
     columns = photo_columns(tiny)
     people = load(tiny)["celebrityData"][0, 0]
 
@@ -98,7 +98,7 @@ def test_the_age_is_the_year_less_the_birth_and_the_file_name_says_it(tiny: Path
         assert match[2] == people["name"][identity - 1, 0][0]
 
 
-def test_a_person_keeps_one_birth_and_one_rank_and_both_structures_agree(tiny: Path) -> None:
+def test_a_person_has_one_birth_and_one_rank_in_both_structures(tiny: Path) -> None:
     columns = photo_columns(tiny)
     people = load(tiny)["celebrityData"][0, 0]
 
@@ -108,7 +108,7 @@ def test_a_person_keeps_one_birth_and_one_rank_and_both_structures_agree(tiny: P
         np.testing.assert_array_equal(columns[key], people[key].ravel()[columns["identity"] - 1])
 
 
-def test_the_folder_holds_just_the_listed_photos_as_rgb_jpegs(tiny: Path) -> None:
+def test_the_folder_contains_only_the_listed_photos_as_rgb_jpegs(tiny: Path) -> None:
     files = sorted((tiny / "CACD2000").iterdir())
 
     assert sorted(file.name for file in files) == sorted(photo_columns(tiny)["name"])
@@ -117,11 +117,11 @@ def test_the_folder_holds_just_the_listed_photos_as_rgb_jpegs(tiny: Path) -> Non
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (32, 32))
 
 
-def test_the_full_set_spreads_ages_and_parts_as_the_official_protocol_needs() -> None:
-    whole = Recipe(people=150, images=3000, seed=0, size=250)
+def test_the_full_demo_covers_all_ages_in_every_official_part() -> None:
+    full = Recipe(people=150, images=3000, seed=0, size=250)
 
-    people = draw_people(whole)
-    rows = draw_rows(whole, people)
+    people = draw_people(full)
+    rows = draw_rows(full, people)
 
     assert len(rows["name"]) == 3000 == len(set(rows["name"]))
     assert (np.diff(rows["identity"]) >= 0).all()
@@ -140,10 +140,10 @@ def test_the_full_set_spreads_ages_and_parts_as_the_official_protocol_needs() ->
         assert set(rows["year"][own]) == set(range(2004, 2014))
 
 
-def test_numbers_rise_within_a_person_and_age_and_leave_gaps() -> None:
-    whole = Recipe(people=30, images=1500, seed=3, size=250)
+def test_numbers_increase_with_gaps_for_each_person_and_age() -> None:
+    full = Recipe(people=30, images=1500, seed=3, size=250)
 
-    rows = draw_rows(whole, draw_people(whole))
+    rows = draw_rows(full, draw_people(full))
 
     groups: dict[tuple[int, int], list[int]] = {}
     for identity, age, number in zip(rows["identity"], rows["age"], rows["number"], strict=True):
@@ -153,7 +153,7 @@ def test_numbers_rise_within_a_person_and_age_and_leave_gaps() -> None:
     assert 0 < gapless < len(groups)
 
 
-def test_names_are_distinct_composed_and_trying_for_a_file_system() -> None:
+def test_names_are_unique_composed_and_difficult_for_file_systems() -> None:
     names = draw_people(Recipe(people=1152, images=1152, seed=0, size=250))["name"].tolist()
 
     assert len(set(names)) == 1152
@@ -169,14 +169,14 @@ def test_two_writes_are_identical_byte_for_byte(tiny: Path, tmp_path: Path) -> N
     assert file_bytes(tmp_path) == file_bytes(tiny)
 
 
-def test_another_seed_draws_other_people(tiny: Path, tmp_path: Path) -> None:
+def test_another_seed_draws_other_photos(tiny: Path, tmp_path: Path) -> None:
     write_demo(tmp_path, **{**TINY, "seed": 1})
 
     assert not set(file_bytes(tmp_path).values()) & {photo.read_bytes() for photo in (tiny / "CACD2000").iterdir()}
 
 
-def test_a_complete_set_is_left_alone(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "draw_photo", lambda *_: pytest.fail("a complete set was drawn again"))
+def test_a_complete_demo_is_not_drawn_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "draw_photo", lambda *_: pytest.fail("a complete demo was drawn again"))
 
     write_demo(tiny, **TINY)
 
@@ -193,39 +193,39 @@ def test_other_arguments_replace_an_older_demo(tmp_path: Path) -> None:
     "foreign",
     ["celebrity2000_meta.mat", "CACD2000/53_Robin_Williams_0001.jpg", "CACD2000.tar.gz", "53_Robin_Williams_0001.jpg"],
 )
-def test_files_of_another_origin_are_never_touched(tmp_path: Path, foreign: str) -> None:
+def test_other_files_are_never_changed(tmp_path: Path, foreign: str) -> None:
     (tmp_path / foreign).parent.mkdir(exist_ok=True)
-    (tmp_path / foreign).write_bytes(b"somebody's own")
+    (tmp_path / foreign).write_bytes(b"other data")
 
-    with pytest.raises(UserError, match="not its own"):
+    with pytest.raises(UserError, match="was not written by the demo"):
         write_demo(tmp_path, **TINY)
 
     found = {name: content for name, content in file_bytes(tmp_path).items() if not name.startswith(".")}
-    assert found == {foreign: b"somebody's own"}
+    assert found == {foreign: b"other data"}
 
 
-def test_a_foreign_photo_added_to_an_older_demo_keeps_it_from_being_replaced(tmp_path: Path) -> None:
+def test_a_demo_with_an_added_photo_is_not_replaced(tmp_path: Path) -> None:
     write_demo(tmp_path, **TINY)
-    (tmp_path / "CACD2000" / "mine.jpg").write_bytes(b"somebody's own")
+    (tmp_path / "CACD2000" / "mine.jpg").write_bytes(b"other data")
 
-    with pytest.raises(UserError, match="not its own"):
+    with pytest.raises(UserError, match="was not written by the demo"):
         write_demo(tmp_path, **{**TINY, "seed": 1})
 
-    assert (tmp_path / "CACD2000" / "mine.jpg").read_bytes() == b"somebody's own"
+    assert (tmp_path / "CACD2000" / "mine.jpg").read_bytes() == b"other data"
 
 
-def test_a_run_killed_while_drawing_leaves_nothing_to_believe(
+def test_a_call_killed_while_drawing_leaves_no_complete_demo(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw, drawn = demo.draw_photo, []
 
-    def killed_at_the_fifth(*args: Any) -> Image.Image:
+    def interrupt_fifth(*args: Any) -> Image.Image:
         drawn.append(1)
         if len(drawn) == 5:
             raise KeyboardInterrupt
         return draw(*args)
 
-    monkeypatch.setattr(demo, "draw_photo", killed_at_the_fifth)
+    monkeypatch.setattr(demo, "draw_photo", interrupt_fifth)
     with pytest.raises(KeyboardInterrupt):
         write_demo(tmp_path, **TINY)
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
@@ -237,7 +237,7 @@ def test_a_run_killed_while_drawing_leaves_nothing_to_believe(
 
 
 @pytest.mark.parametrize("moved", [0, 1, 2])
-def test_a_run_killed_while_moving_files_into_place_is_not_believed(
+def test_a_call_killed_while_moving_files_leaves_no_complete_demo(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
 ) -> None:
     write_demo(tmp_path, **{**TINY, "seed": 1})
@@ -260,7 +260,7 @@ def test_a_run_killed_while_moving_files_into_place_is_not_believed(
     assert file_bytes(tmp_path) == file_bytes(tiny)
 
 
-def test_a_set_that_lost_a_photo_is_drawn_again(tiny: Path, tmp_path: Path) -> None:
+def test_a_demo_with_a_missing_photo_is_drawn_again(tiny: Path, tmp_path: Path) -> None:
     write_demo(tmp_path, **TINY)
     next((tmp_path / "CACD2000").iterdir()).unlink()
 
@@ -272,7 +272,7 @@ def test_a_set_that_lost_a_photo_is_drawn_again(tiny: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "wrong", [{"people": 2}, {"people": 1153, "images": 2000}, {"images": 3}, {"seed": -1}, {"size": 8}]
 )
-def test_numbers_out_of_range_are_refused_with_the_range(tmp_path: Path, wrong: dict[str, int]) -> None:
+def test_the_error_about_a_number_out_of_range_gives_the_range(tmp_path: Path, wrong: dict[str, int]) -> None:
     name = next(iter(wrong))
 
     with pytest.raises(UserError, match=rf"needs {name} from \d+ to \d+, got {wrong[name]}"):
@@ -281,11 +281,11 @@ def test_numbers_out_of_range_are_refused_with_the_range(tmp_path: Path, wrong: 
     assert not (tmp_path / "demo").exists()
 
 
-def test_the_signs_of_age_come_with_the_years_but_not_to_all_at_once() -> None:
+def test_signs_of_age_increase_with_age_and_differ_between_people() -> None:
     rng = np.random.default_rng(0)
-    looks = [draw_look(0, identity, long_hair=identity % 2 == 0) for identity in range(1, 61)]
+    faces = [sample_face(0, identity, long_hair=identity % 2 == 0) for identity in range(1, 61)]
 
-    lines = {age: np.array([read_signs(look, age, rng).lines for look in looks]) for age in (16, 30, 45, 62)}
+    lines = {age: np.array([sample_signs(face, age, rng).lines for face in faces]) for age in (16, 30, 45, 62)}
 
     means = [values.mean() for values in lines.values()]
     assert (np.diff(means) > 0.1).all()

@@ -1,4 +1,4 @@
-"""scikit-learn's digits, against scikit-learn."""
+"""The digits of scikit-learn, compared with scikit-learn."""
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -8,7 +8,7 @@ from agebench.data.records import Source
 from agebench.data.sources.digits import Digits
 
 
-def test_every_digit_is_scikit_learns_scaled_to_a_byte() -> None:
+def test_digits_are_those_of_scikit_learn_scaled_to_bytes() -> None:
     source: Source = Digits()
     raw = load_digits()
 
@@ -18,7 +18,7 @@ def test_every_digit_is_scikit_learns_scaled_to_a_byte() -> None:
 
     assert images.shape == (1797, 8, 8)
     assert images.dtype == np.uint8
-    # Ink of 0 to 16: 16 is white, and no value is more than half a step off.
+    # The ink of 0 to 16 becomes 0 to 255; rounding changes a value by at most half a step.
     assert np.abs(images - raw.images * 255 / 16).max() <= 0.5
     assert records.columns["class"].tolist() == raw.target.tolist()
     assert records.class_names == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")

@@ -1,4 +1,4 @@
-"""hiragana73, from small zips and folders made here and from 730 of the published images."""
+"""hiragana73, from small generated zips and folders and from 730 of the published images."""
 
 import io
 import logging
@@ -22,7 +22,7 @@ from agebench.data.sources import hiragana73 as module
 from agebench.data.sources.hiragana73 import Hiragana73
 from agebench.errors import BrokenImageError, UserError
 
-NAMES = [  # sorted; the same file name occurs in two classes, being the same page
+NAMES = [  # sorted; the same file name, of one page, occurs in two classes
     "U3042/1901_846066_0055.png",
     "U3042/1915_1920442_0146.png",
     "U3044/1901_846066_0055.png",
@@ -120,7 +120,7 @@ def test_the_constructor_reads_nothing(tmp_path: Path) -> None:
     assert (source.channels, source.targets) == (1, ("class",))
 
 
-def test_an_image_of_ones_own_is_its_own_page_of_no_year(tmp_path: Path) -> None:
+def test_an_image_with_another_name_is_its_own_page_without_a_year(tmp_path: Path) -> None:
     write_folders(tmp_path)
     (tmp_path / "U3093" / "mine.png").write_bytes(png(0))
 
@@ -130,7 +130,7 @@ def test_an_image_of_ones_own_is_its_own_page_of_no_year(tmp_path: Path) -> None
     assert (records.columns["identity"][-1], records.columns["year"][-1]) == ("mine", 0)
 
 
-def test_a_smaller_set_is_announced_once_with_its_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_smaller_data_set_is_reported_once_with_its_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_folders(tmp_path)
     source = Hiragana73(str(tmp_path))
 
@@ -141,14 +141,14 @@ def test_a_smaller_set_is_announced_once_with_its_counts(tmp_path: Path, caplog:
     assert "4 of 80,000 images, 3 of 73 classes" in caplog.text
 
 
-def test_no_image_at_all_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_without_images_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "U3042").mkdir()
 
-    with pytest.raises(UserError, match=rf"no hiragana73 under {tmp_path}: expected hiragana73\.zip or .*data\.root="):
+    with pytest.raises(UserError, match=rf"no hiragana73 under {tmp_path}: expected hiragana73\.zip or .*data\.root"):
         Hiragana73(str(tmp_path), download=False).prepare()
 
 
-def test_two_copies_beside_each_other_are_an_error(tmp_path: Path) -> None:
+def test_two_copies_in_sibling_folders_are_an_error(tmp_path: Path) -> None:
     write_folders(tmp_path / "one")
     write_folders(tmp_path / "two")
 
@@ -174,9 +174,10 @@ def test_an_unsafe_member_is_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(b"<html>not found</html>", "is a web page"), (b"PK\3\4 and no more", "is no readable zip")]
+    ("content", "words"),
+    [(b"<html>not found</html>", "is a web page"), (b"PK\3\4 and no more", "is not a readable zip")],
 )
-def test_a_zip_that_is_none_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+def test_a_file_that_is_not_a_zip_is_reported(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "hiragana73.zip").write_bytes(content)
 
     with pytest.raises(UserError, match=rf"hiragana73\.zip {words}"):
@@ -185,7 +186,7 @@ def test_a_zip_that_is_none_is_named(tmp_path: Path, content: bytes, words: str)
 
 @pytest.mark.parametrize("content", [b"", b"no png", png(0)[:300], png(0)[:200] + b"\0" + png(0)[201:]])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_broken_image_is_told_from_the_others(tmp_path: Path, content: bytes, zipped: bool) -> None:
+def test_a_broken_image_is_an_error_and_the_others_are_read(tmp_path: Path, content: bytes, zipped: bool) -> None:
     if zipped:
         write_zip(tmp_path / "hiragana73.zip", extra={"hiragana73/U3094/broken.png": content})
     else:
@@ -201,13 +202,13 @@ def test_a_broken_image_is_told_from_the_others(tmp_path: Path, content: bytes, 
 
 
 def damage_zip(path: Path) -> None:
-    """Turn one byte of the last image round, which its CRC then contradicts."""
+    """Invert one byte of the last image, so that its CRC is wrong."""
     content = bytearray(path.read_bytes())
     content[content.index(png(3)) + 500] ^= 0xFF
     path.write_bytes(content)
 
 
-def test_an_image_damaged_on_disk_contradicts_the_crc_of_the_zip(tmp_path: Path) -> None:
+def test_an_image_with_a_wrong_crc_is_broken(tmp_path: Path) -> None:
     write_zip(tmp_path / "hiragana73.zip")
     damage_zip(tmp_path / "hiragana73.zip")
 
@@ -216,7 +217,7 @@ def test_an_image_damaged_on_disk_contradicts_the_crc_of_the_zip(tmp_path: Path)
 
 
 @pytest.mark.parametrize("layout", ["zip", "hiragana73"])
-def test_the_stamp_of_a_changed_file_changes_and_no_other(tmp_path: Path, layout: str) -> None:
+def test_a_changed_file_changes_only_its_own_stamp(tmp_path: Path, layout: str) -> None:
     write_layout(tmp_path, layout)
     rows = np.arange(4)
     before, again = (Hiragana73(str(tmp_path)).stamps(rows) for _ in range(2))
@@ -233,13 +234,13 @@ def test_the_stamp_of_a_changed_file_changes_and_no_other(tmp_path: Path, layout
     assert (before == after).tolist() == [True, True, False, True]
 
 
-def test_images_are_read_in_the_order_in_which_the_zip_holds_them(tmp_path: Path) -> None:
+def test_the_reading_order_is_that_of_the_zip(tmp_path: Path) -> None:
     write_zip(tmp_path / "hiragana73.zip")  # the last name first
 
     assert Hiragana73(str(tmp_path)).reading_order(np.array([0, 2, 3])).tolist() == [3, 2, 0]
 
 
-def test_a_copy_deeper_than_the_folders_is_not_read(tmp_path: Path) -> None:
+def test_a_copy_inside_a_class_folder_is_not_read(tmp_path: Path) -> None:
     write_folders(tmp_path)
     write_folders(tmp_path / "U3042" / "copy")
 
@@ -247,7 +248,7 @@ def test_a_copy_deeper_than_the_folders_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["zip", "hiragana73"])
-def test_threads_get_the_right_images(tmp_path: Path, layout: str) -> None:
+def test_threads_read_the_right_images(tmp_path: Path, layout: str) -> None:
     write_layout(tmp_path, layout)
     source = Hiragana73(str(tmp_path))
     rows = list(range(4)) * 50
@@ -260,7 +261,7 @@ def test_threads_get_the_right_images(tmp_path: Path, layout: str) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_process_and_its_parent_do_not_move_each_other_in_the_zip(tmp_path: Path) -> None:
+def test_a_forked_process_and_its_parent_do_not_share_the_position_in_the_zip(tmp_path: Path) -> None:
     write_zip(tmp_path / "hiragana73.zip")
     source = Hiragana73(str(tmp_path))
     source.open(0)
@@ -282,7 +283,7 @@ def test_a_forked_process_and_its_parent_do_not_move_each_other_in_the_zip(tmp_p
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
-    """A folder and the address that serves it; the published counts are those of the small set."""
+    """Serve a folder; the published counts are replaced by those of the small data set."""
     folder = tmp_path / "served"
     folder.mkdir()
 
@@ -302,7 +303,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pa
     server.server_close()
 
 
-def test_a_whole_zip_is_downloaded_and_read(
+def test_a_complete_zip_is_downloaded_and_read(
     server: tuple[Path, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, url = server
@@ -317,7 +318,7 @@ def test_a_whole_zip_is_downloaded_and_read(
 
 
 @pytest.mark.parametrize("fault", ["damaged", "incomplete", "no zip"])
-def test_a_wrong_download_is_deleted_and_said(server: tuple[Path, str], tmp_path: Path, fault: str) -> None:
+def test_a_wrong_download_is_deleted_and_reported(server: tuple[Path, str], tmp_path: Path, fault: str) -> None:
     folder, url = server
     archive = folder / "hiragana73.zip"
     write_zip(archive, extra={"U3042/1999_1_1.png": png(0)} if fault == "incomplete" else None)
@@ -327,9 +328,9 @@ def test_a_wrong_download_is_deleted_and_said(server: tuple[Path, str], tmp_path
         words = f"damaged at {NAMES[3]}"
     elif fault == "no zip":
         archive.write_bytes(b"<html>log in first</html>")
-        words = "it is no zip file"
+        words = "it is not a zip file"
 
-    with pytest.raises(UserError, match=f"{words}; what came was deleted"):
+    with pytest.raises(UserError, match=f"{words}; the download was deleted"):
         Hiragana73(str(tmp_path / "root"), url=url).prepare()
 
     assert [path.name for path in (tmp_path / "root").iterdir() if path.suffix != ".lock"] == []
@@ -354,11 +355,11 @@ def test_the_published_images_are_read(
     assert Counter(image.mode for image in images) == {"L": 529, "RGB": 201}
     assert {image.size for image in images} == {(48, 48)}
     assert len(set(records.names.tolist())) == 730
-    assert len({name.split("/")[1] for name in records.names}) < 730  # names recur from class to class
+    assert len({name.split("/")[1] for name in records.names}) < 730  # several classes share a name
     counts = np.bincount(records.columns["class"])
     assert (len(counts), counts.min(), counts.max()) == (73, 8, 11)
     assert "".join(records.class_names).startswith("あいうえおかがきぎくぐけげこご")
     assert records.class_names[-1] == "ん"
     assert records.names[0].startswith("U3042/")
-    assert len(set(records.columns["identity"].tolist())) == 181  # pages, counted from the file names by hand
+    assert len(set(records.columns["identity"].tolist())) == 181  # pages, counted manually from the file names
     assert (records.columns["year"].min(), records.columns["year"].max()) == (1900, 1968)

@@ -1,4 +1,4 @@
-"""MNIST, from small idx files made here and from the published ones."""
+"""MNIST, from small generated idx files and from the published files."""
 
 import gzip
 import hashlib
@@ -24,7 +24,7 @@ from agebench.errors import UserError
 STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 TRAIN = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
 TEST = np.random.default_rng(1).integers(0, 256, (3, 28, 28), dtype=np.uint8)
-CONTENTS = {  # magic 2051 and 2049, as the data set's page gives them
+CONTENTS = {  # magic numbers 2051 and 2049, as documented by the data set
     STEMS[0]: struct.pack(">4I", 2051, 5, 28, 28) + TRAIN.tobytes(),
     STEMS[1]: struct.pack(">2I", 2049, 5) + bytes([5, 0, 4, 1, 9]),
     STEMS[2]: struct.pack(">4I", 2051, 3, 28, 28) + TEST.tobytes(),
@@ -68,7 +68,7 @@ def test_the_four_files_are_read_in_every_layout(
     assert (source.open(0).mode, source.open(0).size) == ("L", (28, 28))
 
 
-def test_files_that_lie_in_folders_of_their_own_name_are_found(tmp_path: Path) -> None:
+def test_files_in_folders_of_the_same_name_are_found(tmp_path: Path) -> None:
     for stem, content in CONTENTS.items():
         name = stem.replace("-idx", ".idx")
         (tmp_path / name).mkdir()
@@ -77,7 +77,7 @@ def test_files_that_lie_in_folders_of_their_own_name_are_found(tmp_path: Path) -
     assert len(MNIST(str(tmp_path)).records()) == 8
 
 
-def test_a_gz_that_a_browser_unpacked_under_its_old_name_is_read(tmp_path: Path) -> None:
+def test_an_unpacked_file_with_the_suffix_gz_is_read(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / f"{STEMS[0]}.gz").write_bytes(CONTENTS[STEMS[0]])
 
@@ -90,11 +90,11 @@ def test_the_constructor_reads_nothing(tmp_path: Path) -> None:
     assert (source.channels, source.targets) == (1, ("class",))
 
 
-def test_missing_files_are_named_with_what_to_do(tmp_path: Path) -> None:
+def test_the_error_about_missing_files_says_what_to_do(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / f"{STEMS[1]}.gz").unlink()
 
-    with pytest.raises(UserError, match=rf"no MNIST under {tmp_path}: expected {STEMS[1]} .*data\.root="):
+    with pytest.raises(UserError, match=rf"no MNIST under {tmp_path}: expected {STEMS[1]} .*data\.root"):
         MNIST(str(tmp_path), download=False).prepare()
 
 
@@ -103,11 +103,11 @@ def test_missing_files_are_named_with_what_to_do(tmp_path: Path) -> None:
     [
         (STEMS[0], CONTENTS[STEMS[0]][:-1], "damaged: .* 3,919 bytes"),
         (STEMS[0], CONTENTS[STEMS[0]] + b"x", "damaged"),
-        (STEMS[0], CONTENTS[STEMS[1]], "holds no idx images"),
-        (STEMS[1], CONTENTS[STEMS[0]], "holds no idx labels"),
-        (STEMS[1], b"", "holds no idx"),
-        (STEMS[0], CONTENTS[STEMS[0]][:10], "holds no idx"),
-        (STEMS[0], b"<!DOCTYPE html>" * 100, "holds no idx"),
+        (STEMS[0], CONTENTS[STEMS[1]], "contains no idx images"),
+        (STEMS[1], CONTENTS[STEMS[0]], "contains no idx labels"),
+        (STEMS[1], b"", "contains no idx"),
+        (STEMS[0], CONTENTS[STEMS[0]][:10], "contains no idx"),
+        (STEMS[0], b"<!DOCTYPE html>" * 100, "contains no idx"),
         (STEMS[0], struct.pack(">4I", 2051, 5, 32, 32) + bytes(5 * 32 * 32), "dimensions 5 x 32 x 32"),
         (STEMS[0], gzip.compress(CONTENTS[STEMS[0]])[:-20], "cannot be read"),
         (STEMS[0], gzip.compress(CONTENTS[STEMS[0]])[:40] + b"\xff" * 3000, "cannot be read"),
@@ -115,7 +115,7 @@ def test_missing_files_are_named_with_what_to_do(tmp_path: Path) -> None:
         (STEMS[3], struct.pack(">2I", 2049, 3) + bytes([7, 10, 1]), "labels 0 to 9, found 10"),
     ],
 )
-def test_a_wrong_file_is_named(tmp_path: Path, stem: str, content: bytes, words: str) -> None:
+def test_a_wrong_file_is_reported(tmp_path: Path, stem: str, content: bytes, words: str) -> None:
     write(tmp_path, zipped=())
     (tmp_path / stem).write_bytes(content)
 
@@ -123,7 +123,9 @@ def test_a_wrong_file_is_named(tmp_path: Path, stem: str, content: bytes, words:
         MNIST(str(tmp_path)).open(0)
 
 
-def test_files_that_are_not_the_published_ones_are_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_other_than_the_published_ones_are_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write(tmp_path)
     source = MNIST(str(tmp_path))
 
@@ -134,7 +136,7 @@ def test_files_that_are_not_the_published_ones_are_announced(tmp_path: Path, cap
     assert "not the published MNIST" in caplog.text
 
 
-def test_the_stamp_changes_with_a_file(tmp_path: Path) -> None:
+def test_the_stamps_change_with_a_file(tmp_path: Path) -> None:
     write(tmp_path)
     rows = np.arange(3)
     before = MNIST(str(tmp_path)).stamps(rows).tolist()
@@ -144,7 +146,7 @@ def test_the_stamp_changes_with_a_file(tmp_path: Path) -> None:
     assert before == again != MNIST(str(tmp_path)).stamps(rows).tolist()
 
 
-def test_threads_get_the_right_images(tmp_path: Path) -> None:
+def test_threads_read_the_right_images(tmp_path: Path) -> None:
     write(tmp_path)
     source = MNIST(str(tmp_path))
     rows = list(range(8)) * 20
@@ -157,7 +159,7 @@ def test_threads_get_the_right_images(tmp_path: Path) -> None:
 
 @pytest.fixture
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A local server of the four files, whose address and sums stand in for the published ones."""
+    """Serve the four files locally, in place of the published URLs and checksums."""
     folder = tmp_path / "served"
     write(folder)
 
@@ -179,7 +181,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     server.server_close()
 
 
-def test_what_is_missing_is_downloaded_into_the_root(mirror: Path, tmp_path: Path) -> None:
+def test_missing_files_are_downloaded_into_the_root(mirror: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     write(root / "raw")
     (root / "raw" / f"{STEMS[0]}.gz").unlink()
@@ -191,7 +193,7 @@ def test_what_is_missing_is_downloaded_into_the_root(mirror: Path, tmp_path: Pat
     assert np.array_equal(pixels(source), np.concatenate([TRAIN, TEST]))
 
 
-def test_a_download_with_a_wrong_sum_leaves_no_file(mirror: Path, tmp_path: Path) -> None:
+def test_a_download_with_a_wrong_checksum_leaves_no_file(mirror: Path, tmp_path: Path) -> None:
     (mirror / f"{STEMS[1]}.gz").write_bytes(b"something else")
     root = tmp_path / "root"
 
@@ -203,7 +205,7 @@ def test_a_download_with_a_wrong_sum_leaves_no_file(mirror: Path, tmp_path: Path
 
 @pytest.mark.data
 @pytest.mark.parametrize("layout", ["", "MNIST/raw", "raw", "plain"])
-def test_the_published_files_hold_the_published_counts(
+def test_the_published_files_have_the_published_counts(
     test_data: Path, tmp_path: Path, layout: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / ("" if layout == "plain" else layout)
@@ -225,13 +227,13 @@ def test_the_published_files_hold_the_published_counts(
     assert np.bincount(labels[~train]).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert (records.names[0], records.names[59_999], records.names[-1]) == ("train/00000", "train/59999", "test/09999")
     assert caplog.records == []
-    whole = hashlib.sha256(gzip.decompress((test_data / "mnist" / f"{STEMS[2]}.gz").read_bytes())[16:]).hexdigest()
+    published = hashlib.sha256(gzip.decompress((test_data / "mnist" / f"{STEMS[2]}.gz").read_bytes())[16:]).hexdigest()
     read = b"".join(source.open(row).tobytes() for row in range(60_000, 70_000))
-    assert hashlib.sha256(read).hexdigest() == whole
+    assert hashlib.sha256(read).hexdigest() == published
 
 
 @pytest.mark.data
-def test_the_sums_are_those_of_the_published_files(test_data: Path) -> None:
+def test_the_checksums_are_those_of_the_published_files(test_data: Path) -> None:
     found = {stem: hashlib.md5((test_data / "mnist" / f"{stem}.gz").read_bytes()).hexdigest() for stem in STEMS}
 
     assert found == module.MD5

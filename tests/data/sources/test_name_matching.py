@@ -1,6 +1,7 @@
-"""Listed names against the files that unpacking made of them."""
+"""Listed names against file names changed by unpacking."""
 
 import html
+import re
 from collections.abc import Callable
 from pathlib import Path
 from unicodedata import normalize
@@ -76,13 +77,13 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_a_file_is_found_however_unpacking_spelled_it(spelling: str) -> None:
+def test_a_file_is_found_in_every_spelling(spelling: str) -> None:
     found = [f"CACD2000/{SPELLINGS[spelling](name)}" for name in LISTED]
 
     assert match_names(LISTED, found) == found
 
 
-def test_what_is_not_there_is_none() -> None:
+def test_a_listed_image_without_a_file_is_none() -> None:
     found = ["a/14_Chloë_Moretz_0001.jpg", "a/14_Chloë_Moretz_0002.jpg", "a/14_Chloë_Moretz_0001 (1).jpg", "b.png"]
 
     assert match_names(LISTED, found) == [None, "a/14_Chloë_Moretz_0001.jpg", None, None, None]
@@ -91,42 +92,42 @@ def test_what_is_not_there_is_none() -> None:
 
 
 @pytest.mark.parametrize("other", ["30_Zo_Kazan_0001.jpg", "30_Zoé_Kazan_0001.JPG", "30_Zoe\u0308_Kazan_0001.jpg"])
-def test_the_exact_name_wins_over_a_similar_one(other: str) -> None:
+def test_an_exact_name_takes_precedence_over_a_similar_one(other: str) -> None:
     listed = ["30_Zoë_Kazan_0001.jpg"]
 
     assert match_names(listed, [other, *listed]) == listed
 
 
-def test_the_closer_spelling_wins_over_the_looser_one() -> None:
-    listed = ["30_Zoë_Kazan_0001.jpg", "31_Nobody_0001.jpg"]
+def test_a_closer_spelling_takes_precedence_over_a_looser_one() -> None:
+    listed = ["30_Zoë_Kazan_0001.jpg", "31_Other_Person_0001.jpg"]
     found = ["30_Zo_Kazan_0001.jpg", "30_ZOË_KAZAN_0001.JPG"]
 
     assert match_names(listed, found) == [found[1], None]
 
 
-def test_what_two_files_could_be_neither_is() -> None:
+def test_an_image_that_matches_two_files_has_none() -> None:
     listed = ["30_Zoë_Kazan_0001.jpg"]
 
     assert match_names(listed, ["30_Zo__Kazan_0001.jpg", "30_Zo?_Kazan_0001.jpg"]) == [None]
     assert match_names(listed, ["30_Zoë_Kazan_0001.JPG", "30_Zoë_Kazan_0001.jpeg"]) == [None]
 
 
-def test_a_file_that_two_images_could_be_is_neither() -> None:
+def test_a_file_that_matches_two_images_is_not_used() -> None:
     listed = ["30_Zoë_Kazan_0001.jpg", "30_Zoé_Kazan_0001.jpg"]
 
     assert match_names(listed, ["30_Zo_Kazan_0001.jpg"]) == [None, None]
     assert match_names(listed, ["30_Zoe_Kazan_0001.jpg"]) == [None, None]
-    # The second is there, so what is left over might be the first; but its own file may as well be a copy.
+    # The second image has a file, so the other file might be the first image, or a copy of the second.
     assert match_names(listed, ["30_Zo_Kazan_0001.jpg", listed[1]]) == [None, listed[1]]
 
 
-def test_no_file_is_two_images() -> None:
+def test_a_file_is_used_for_one_image_only() -> None:
     listed = ["30_Zoe_Kazan_0001.jpg", "30_Zoë_Kazan_0001.jpg"]
 
     assert match_names(listed, ["30_Zoe_Kazan_0001.jpg"]) == ["30_Zoe_Kazan_0001.jpg", None]
 
 
-def test_of_copies_the_first_is_taken_and_the_rest_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_of_several_copies_is_used_and_the_others_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     found = ["z/cover.jpg", *(f"{folder}/{LISTED[0]}" for folder in ("c", "a", "b")), "x/cover.jpg", f"a/{LISTED[1]}"]
 
     matched = match_names(LISTED[:2], found)
@@ -135,32 +136,32 @@ def test_of_copies_the_first_is_taken_and_the_rest_counted(caplog: pytest.LogCap
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         (
             "WARNING",
-            f"2 image files have the name of another in another folder and are left out, such as 'b/{LISTED[0]}', "
-            f"for 'a/{LISTED[0]}' is there",
+            f"2 image files are left out, because another folder has a file of the same name: for example "
+            f"'b/{LISTED[0]}', as 'a/{LISTED[0]}' is used",
         )
     ]
 
 
-def test_one_file_is_told_of_in_the_singular(caplog: pytest.LogCaptureFixture) -> None:
+def test_warnings_about_one_file_are_singular(caplog: pytest.LogCaptureFixture) -> None:
     match_names(LISTED[:2], [f"a/{LISTED[0]}", f"b/{LISTED[0]}", "logo.jpg"])
 
-    assert [record.getMessage().partition(", such")[0] for record in caplog.records] == [
-        "1 image file matches no image that is listed",
-        "1 image file has the name of another in another folder and is left out",
+    assert [re.split(", such|: for", record.getMessage())[0] for record in caplog.records] == [
+        "1 image file matches no listed image",
+        "1 image file is left out, because another folder has a file of the same name",
     ]
 
 
-def test_files_that_match_nothing_are_counted_if_images_are_missing(caplog: pytest.LogCaptureFixture) -> None:
+def test_unmatched_files_are_counted_if_images_are_missing(caplog: pytest.LogCaptureFixture) -> None:
     match_names(LISTED, [*LISTED, "logo.jpg"])
     assert not caplog.records
 
     match_names(LISTED, [*LISTED[1:], "logo.jpg", "b\udceb.jpg"])
 
-    message = r"2 image files match no image that is listed, such as 'b\udceb.jpg'"
+    message = r"2 image files match no listed image, such as 'b\udceb.jpg'"
     assert [record.getMessage() for record in caplog.records] == [message]
 
 
-def test_where_all_is_exact_nothing_loose_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loose_matching_is_skipped_if_all_names_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str) -> str:
         raise AssertionError(name)
 
@@ -182,7 +183,7 @@ def real(test_data: Path) -> list[str]:
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_real_name_that_can_go_wrong_is_found_among_all(real: list[str], spelling: str) -> None:
+def test_every_real_name_with_special_letters_is_found(real: list[str], spelling: str) -> None:
     odd = [name for name in real if not name.isascii() or "'" in name]
     found = {name: f"CACD2000/{SPELLINGS[spelling](name)}" for name in odd}
 

@@ -1,4 +1,4 @@
-"""Fetch a published file once: mirrors in order, resumed where it broke off, checked before it gets its name."""
+"""Download a published file once: from several mirrors, resumed after an interruption, with its checksum verified."""
 
 import hashlib
 import http.client
@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from agebench.errors import UserError
 
-TIMEOUT_S = 10.0  # for a connection, and for the next bytes of one
-ATTEMPTS = 4  # in a row without one new byte, before the next mirror's turn
+TIMEOUT_S = 10.0  # of connecting, and of waiting for the next bytes
+ATTEMPTS = 4  # consecutive ones without a new byte, before the next mirror is tried
 BACKOFF_S = 0.5  # before the second attempt; doubles from there
 CHUNK = 1 << 18  # bytes
 
@@ -26,15 +26,15 @@ _log = logging.getLogger(__name__)
 
 
 class _RefusedError(Exception):
-    """This address cannot give the file; another one may."""
+    """This URL does not serve the file; another one may."""
 
 
-class _BrokenOffError(Exception):
-    """The transfer stopped; the same address may go on with it."""
+class _TransferError(Exception):
+    """The transfer stopped; it may be resumed from the same URL."""
 
 
-class _WrongBodyError(Exception):
-    """The file came whole, but is not the one that was meant."""
+class _WrongFileError(Exception):
+    """The download is complete, but it is not the expected file."""
 
 
 def download(
@@ -46,48 +46,48 @@ def download(
     size: int | None = None,
     check: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Fetch `path` from the first address that has it, unless it is there already; one process at a time.
+    """Download `path` from the first URL that serves it, unless it exists; one process at a time.
 
-    The bytes gather in `<path>.part`, which outlives an interruption and is resumed by the next call.
+    The bytes are written to `<path>.part`, which survives an interruption; the next call resumes it.
 
     Args:
-        urls: The same file at several http or https addresses, the preferred one first.
-        path: Where the file is to lie; its folder is made.
-        md5: Hexadecimal sum the file must have.
-        sha256: Likewise.
-        size: Its length in bytes.
-        check: Looks into the finished part before it gets its name; raises UserError to have it deleted.
+        urls: http or https URLs of the same file, the preferred one first.
+        path: Path of the downloaded file; its folder is created.
+        md5: Expected MD5 in hexadecimal.
+        sha256: Expected SHA-256 in hexadecimal.
+        size: Expected size in bytes.
+        check: Called with the complete `.part` file before it is renamed; raises UserError to have it deleted.
 
     Returns:
         `path`.
 
     Raises:
-        UserError: If no address gives the right file, if a file of that name has the wrong sum or size, or if the
-            folder cannot be written.
+        UserError: If no URL serves the right file, an existing file has the wrong checksum or size, or the folder
+            cannot be written.
     """
     if not urls:
-        raise UserError(f"no address to fetch {path.name} from: give at least one http:// or https:// URL")
+        raise UserError(f"cannot download {path.name} without a URL: give at least one http:// or https:// URL")
     for url in urls:
         if urlsplit(url).scheme not in ("http", "https"):
-            raise UserError(f"cannot fetch {path.name} from {url!r}: only http:// and https:// addresses are served")
+            raise UserError(f"cannot download {path.name} from {url!r}: give an http:// or https:// URL")
 
     verify = partial(_verify, sums={"md5": md5, "sha256": sha256}, size=size)
     if path.exists():
         try:
             verify(path)
-        except _WrongBodyError as error:
-            raise UserError(f"{path} is not the published file: {error}; move it away to have it fetched") from error
+        except _WrongFileError as error:
+            raise UserError(f"{path} is not the published file: {error}; move it away to download it again") from error
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(path.suffix + ".lock")):
-            if not path.exists():  # else another process was faster
+            if not path.exists():  # another process may have downloaded it
                 part = path.with_suffix(path.suffix + ".part")
                 _fetch_from_any(urls, path, part, size=size, verify=partial(verify, check=check))
                 part.replace(path)
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; make room, or set data.root= to a folder you may write to"
+            f"cannot write {path}: {error.strerror or error}; free disk space, or set data.root to a writable folder"
         ) from error
     return path
 
@@ -97,34 +97,34 @@ def _fetch_from_any(
 ) -> None:
     reasons = []
     for url in urls:
-        _log.info("fetching %s from %s", path, url)
+        _log.info("downloading %s from %s", path, url)
         try:
             _fetch(url, part, size=size, verify=verify)
             return
-        except (_RefusedError, _BrokenOffError, _WrongBodyError) as error:
+        except (_RefusedError, _TransferError, _WrongFileError) as error:
             _log.info("%s: %s", url, error)
             reasons.append(f"{url} ({error})")
     raise UserError(
-        f"cannot download {path.name} from {' or '.join(reasons)}; connect to the network and try again, or fetch "
-        f"{urls[0]} by hand into {path.parent.absolute()}, or set data.root= to a folder that has it"
+        f"cannot download {path.name} from {' or '.join(reasons)}; check the network and try again, or download "
+        f"{urls[0]} manually to {path.parent.absolute()}, or set data.root to a folder that contains it"
     )
 
 
 def _fetch(url: str, part: Path, *, size: int | None, verify: Callable[[Path], None]) -> None:
-    """Bring `part` to its end from one address, and verify it."""
-    inherited = part.exists()  # bytes of an earlier process or another mirror: they may belong to another file
+    """Complete `part` from one URL, and verify it."""
+    inherited = part.exists()  # bytes of an earlier process or another mirror may belong to another file
     failures, longest = 0, _length(part)
     while True:
         try:
             _transfer(url, part, size=size)
             verify(part)
             return
-        except _WrongBodyError as error:
+        except _WrongFileError as error:
             part.unlink()
             if not inherited:
-                raise _WrongBodyError(f"{error}; what came was deleted") from error
+                raise _WrongFileError(f"{error}; the download was deleted") from error
             inherited, longest = False, 0
-        except _BrokenOffError:
+        except _TransferError:
             failures = 1 if _length(part) > longest else failures + 1
             longest = max(longest, _length(part))
             if failures >= ATTEMPTS:
@@ -133,7 +133,7 @@ def _fetch(url: str, part: Path, *, size: int | None, verify: Callable[[Path], N
 
 
 def _transfer(url: str, part: Path, *, size: int | None) -> None:
-    """Append to `part` what one request gives, from where it ends to the end of the file."""
+    """Append the missing bytes to `part` with one request."""
     start = _length(part)
     if start and start == size:
         return
@@ -146,8 +146,8 @@ def _transfer(url: str, part: Path, *, size: int | None) -> None:
             first, total = _content_range(response.headers.get("Content-Range", ""))
             if first != start:
                 part.unlink(missing_ok=True)
-                raise _BrokenOffError(f"bytes from {start} were asked for, bytes from {first} came")
-        elif response.status == 200:  # the whole file, whatever was asked for
+                raise _TransferError(f"bytes from {start} were requested, bytes from {first} were received")
+        elif response.status == 200:  # the complete file, even if a range was requested
             start, total = 0, _number(response.headers.get("Content-Length", ""))
         else:
             raise _RefusedError(f"HTTP {response.status} {response.reason}")
@@ -156,21 +156,21 @@ def _transfer(url: str, part: Path, *, size: int | None) -> None:
         done = start
         with (
             part.open("ab" if start else "wb") as file,
-            # disable=None: no bar where stderr is no terminal
+            # disable=None: no bar if stderr is not a terminal
             tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
         ):
             while chunk := _read(response):
                 file.write(chunk)
                 bar.update(len(chunk))
                 done += len(chunk)
-    if total is not None and done != total:  # http.client says nothing of a body that ends early
+    if total is not None and done != total:  # http.client does not report a body that ends early
         if done > total:
             part.unlink()
-        raise _BrokenOffError(f"{done:,} of {total:,} bytes came")
+        raise _TransferError(f"{done:,} of {total:,} bytes were received")
 
 
 def _request(url: str, part: Path, *, start: int) -> http.client.HTTPResponse | None:
-    """Return the open answer, or None where the server says that there is nothing after `start`."""
+    """Return the open response, or None if the server reports no bytes after `start`."""
     request = urllib.request.Request(url, headers={"User-Agent": "agebench", "Accept-Encoding": "identity"})
     if start:
         request.add_header("Range", f"bytes={start}-")
@@ -183,17 +183,17 @@ def _request(url: str, part: Path, *, start: int) -> http.client.HTTPResponse | 
             if error.headers.get("Content-Range", "").replace(" ", "") == f"bytes*/{start}":
                 return None
             part.unlink()
-            raise _BrokenOffError(f"it has nothing after byte {start}") from error
-        kind = _BrokenOffError if error.code in (408, 429) or error.code >= 500 else _RefusedError
+            raise _TransferError(f"it has nothing after byte {start}") from error
+        kind = _TransferError if error.code in (408, 429) or error.code >= 500 else _RefusedError
         raise kind(f"HTTP {error.code} {error.reason}") from error
-    except URLError as error:  # no connection at all: waiting would only delay the message of someone offline
+    except URLError as error:  # no connection: a retry would only delay the message
         raise _RefusedError(str(error.reason)) from error
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenOffError(f"{type(error).__name__}: {error}") from error
+        raise _TransferError(f"{type(error).__name__}: {error}") from error
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Return an opener that a redirect cannot lead to a local file or to ftp, as urllib's own can."""
+    """Return an opener that does not follow redirects to local files or ftp, unlike urllib's default."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -212,30 +212,30 @@ def _read(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read(CHUNK)
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenOffError(f"{type(error).__name__}: {error}") from error
+        raise _TransferError(f"{type(error).__name__}: {error}") from error
 
 
 def _verify(
     file: Path, sums: dict[str, str | None], *, size: int | None, check: Callable[[Path], None] | None = None
 ) -> None:
     if size is not None and _length(file) != size:
-        raise _WrongBodyError(f"it has {_length(file):,} bytes, not {size:,}")
+        raise _WrongFileError(f"it has {_length(file):,} bytes, not {size:,}")
     for algorithm, wanted in sums.items():
         if wanted is None:
             continue
         with file.open("rb") as stream:
             found = hashlib.file_digest(stream, algorithm).hexdigest()
         if found != wanted.lower():
-            raise _WrongBodyError(f"its {algorithm} is {found}, not {wanted.lower()}")
+            raise _WrongFileError(f"its {algorithm} is {found}, not {wanted.lower()}")
     if check is not None:
         try:
             check(file)
         except UserError as error:
-            raise _WrongBodyError(str(error)) from error
+            raise _WrongFileError(str(error)) from error
 
 
 def _content_range(header: str) -> tuple[int | None, int | None]:
-    """Return first byte and total length of `bytes 5-9/10`; None for what it does not say."""
+    """Return the first byte and the total length of `bytes 5-9/10`; None for each that is missing."""
     match = re.fullmatch(r"bytes\s+(\d+)-\d+/(\d+|\*)", header.strip())
     return (int(match[1]), _number(match[2])) if match else (None, None)
 

@@ -1,14 +1,14 @@
-"""What an archive may hold: members are never trusted, and a bad one refuses the whole archive by its name."""
+"""Checks on the members of an archive: no member is trusted, and one bad member makes the archive an error."""
 
 import re
 from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
 
-from agebench.data.readers.folders import MOST_BYTES, is_image
+from agebench.data.readers.folders import MAX_BYTES, is_image
 from agebench.errors import UserError
 
-MOST_RATIO = 200  # unpacked to packed; photos hardly shrink at all
-HARMLESS_BYTES = 2**30  # unpacked, of a whole archive: below that no ratio is asked for
+MAX_RATIO = 200  # of unpacked to packed bytes; photos compress very little
+HARMLESS_BYTES = 2**30  # unpacked bytes of an archive; below this the ratio is not checked
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Members(Generic[T]):
-    """The images that a pass over an archive has found.
+    """The images found in one pass over an archive.
 
     Args:
         path: The archive, for messages.
@@ -27,19 +27,19 @@ class Members(Generic[T]):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.images: dict[str, T] = {}  # by the path below the root, with `/`
+        self.images: dict[str, T] = {}  # by path relative to the root, with `/`
         self._nested = ""
 
     def image_name(self, name: str) -> str | None:
-        """Return the path below the root if a member is an image, None if it is not asked for.
+        """Return the path of a member relative to the root if it is a visible image, else None.
 
         Raises:
-            UserError: If the name leads out of the root.
+            UserError: If the name points outside the root.
         """
         spelled = name.replace("\\", "/")
         parts = [part for part in spelled.split("/") if part not in ("", ".")]
         if spelled.startswith("/") or _DRIVE.match(spelled) or ".." in parts:
-            raise UserError(f"{self.path} holds the unsafe name {_shown(name)}; {_AS_PUBLISHED}")
+            raise UserError(f"{self.path} contains the unsafe name {_quote(name)}; {_AS_PUBLISHED}")
         if not parts or "__MACOSX" in parts or any(part.startswith(".") for part in parts):
             return None
         if parts[-1].lower().endswith(ARCHIVES):
@@ -47,40 +47,40 @@ class Members(Generic[T]):
         if not is_image(parts[-1]):
             return None
         if _CONTROL.search(name):
-            raise UserError(f"{self.path} holds the name {_shown(name)} with control characters; {_AS_PUBLISHED}")
+            raise UserError(f"{self.path} contains the name {_quote(name)} with control characters; {_AS_PUBLISHED}")
         return "/".join(parts)
 
     def add(self, name: str, *, size: int, member: T) -> None:
-        """Take an image in; raise UserError if it is there already or claims too many bytes."""
-        if not 0 <= size <= MOST_BYTES:
-            self.refuse(name, f"which claims {size:,} bytes, at most {MOST_BYTES:,} are read", _AS_PUBLISHED)
+        """Add an image; raise UserError if it is a duplicate or claims too many bytes."""
+        if not 0 <= size <= MAX_BYTES:
+            self.refuse(name, f"which claims {size:,} bytes, at most {MAX_BYTES:,} are read", _AS_PUBLISHED)
         if name in self.images:
             self.refuse(name, "more than once", "pack one copy of the data set")
         self.images[name] = member
 
     def refuse(self, name: str, reason: str, fix: str) -> NoReturn:
         """Raise UserError because of one member."""
-        raise UserError(f"{self.path} holds {_shown(name)}, {reason}; {fix}")
+        raise UserError(f"{self.path} contains {_quote(name)}, {reason}; {fix}")
 
     def check_unpacked(self, unpacked: int, packed: int) -> None:
-        """Raise UserError if an archive of `packed` bytes swells absurdly."""
-        if unpacked > max(HARMLESS_BYTES, MOST_RATIO * packed):
+        """Raise UserError if an archive of `packed` bytes unpacks to far too many bytes."""
+        if unpacked > max(HARMLESS_BYTES, MAX_RATIO * packed):
             raise UserError(
-                f"{self.path} swells to more than {unpacked:,} bytes from {packed:,}, as a decompression bomb does; "
+                f"{self.path} unpacks from {packed:,} bytes to more than {unpacked:,}, like a decompression bomb; "
                 f"{_AS_PUBLISHED}"
             )
 
     def check_found(self) -> None:
-        """Raise UserError if the pass is over and there was no image."""
+        """Raise UserError if the pass has found no image."""
         if self.images:
             return
         if self._nested:
             raise UserError(
-                f"{self.path} holds no image, but the archive {_shown(self._nested)}: unpack it, and give that one"
+                f"{self.path} contains no image, but the archive {_quote(self._nested)}: unpack it, and give that one"
             )
-        raise UserError(f"{self.path} holds no image: give the archive of the images, or the folder they lie in")
+        raise UserError(f"{self.path} contains no image: give the archive of the images, or their folder")
 
 
-def _shown(name: str) -> str:
-    """Return a name for a message: escaped, and no longer than a line."""
+def _quote(name: str) -> str:
+    """Return a name for a message: quoted, escaped and shortened."""
     return ascii(name if len(name) <= 120 else f"{name[:100]}...") if _CONTROL.search(name) else repr(name[:120])

@@ -1,4 +1,4 @@
-"""What lies where in a tar, gzipped or not: one pass that trusts no member."""
+"""The index of a tar or tar.gz: one pass that trusts no member."""
 
 import gzip
 import io
@@ -17,42 +17,42 @@ from agebench.data.records import Array
 from agebench.errors import UserError
 
 CHUNK = 2**20  # bytes unpacked at once
-MOST_HEADER = 16 * 2**10  # bytes of a long name or of a pax header, whose parsing takes the square of its length
-MOST_GLOBALS = 64  # keys that a tar may set for all its members, each of which gets a copy
-SPACING = 4 * 2**20  # unpacked bytes from one place where inflating can start to the next
-MOST_BLOCK = 16 * 2**20  # bytes inflated at once when read, should those places lie further apart
+MAX_HEADER = 16 * 2**10  # bytes of a long name or a pax header; parsing takes quadratic time
+MAX_GLOBALS = 64  # global pax keys, because tarfile copies them to every member
+SPACING = 4 * 2**20  # unpacked bytes between two seek points
+MAX_BLOCK = 16 * 2**20  # bytes inflated at once, if the seek points are further apart
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What one pass over a tar finds.
+    """The images of a tar and where to read them.
 
     Args:
-        names: The images' paths, sorted.
-        offsets: Where their data start in the unpacked tar, int64, shape (N,).
-        sizes: How long they are, int64, shape (N,).
-        starts: Where inflating can start, ascending, then the length of the unpacked tar; empty if it is not gzipped.
-        index: What indexed_gzip needs for that; empty likewise.
+        names: Paths of the images, sorted.
+        offsets: Start of their data in the unpacked tar in bytes, int64, shape (N,).
+        sizes: Length of their data in bytes, int64, shape (N,).
+        starts: Seek points, ascending, then the length of the unpacked tar; empty if the tar is not gzipped.
+        index: The seek points in the format of indexed_gzip; empty if the tar is not gzipped.
     """
 
     names: list[str]
     offsets: Array
     sizes: Array
-    starts: list[int]  # ends with the length of the unpacked tar; empty for one that is not gzipped
+    starts: list[int]
     index: bytes
 
 
 def list_tar(path: Path) -> Listing:
-    """Go through a tar or tar.gz once, with a progress bar.
+    """Read a tar or tar.gz once, with a progress bar, and return its listing.
 
     Raises:
-        UserError: If it is cut short or damaged, or holds what no archive of images does.
+        UserError: If it is cut short or damaged, or has an unsafe member.
     """
     with path.open("rb") as file:
         gzipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         members: Members[tuple[int, int]] = Members(path)
-        stream = _Forward(file, members, gzipped=gzipped)
+        stream = _ForwardStream(file, members, gzipped=gzipped)
         with stream.bar:
             _walk(stream, members)
     members.check_found()
@@ -62,18 +62,18 @@ def list_tar(path: Path) -> Listing:
     return Listing(names, offsets, sizes, starts, index)
 
 
-def _walk(stream: "_Forward", members: Members[tuple[int, int]]) -> None:
-    """Take in every member; raise UserError for one that has no place in an archive of images, or if the tar ends."""
+def _walk(stream: "_ForwardStream", members: Members[tuple[int, int]]) -> None:
+    """Add every member; raise UserError for an unsafe member and for a tar that is cut short or damaged."""
     info = None
     try:
-        with tarfile.open(  # type: ignore[call-overload]  # to read, tarfile needs read, seek and tell alone
+        with tarfile.open(  # type: ignore[call-overload]  # tarfile only needs read, seek and tell
             fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape"
         ) as tar:
             while (info := tar.next()) is not None:
-                tar.members.clear()  # else 163,446 of them stay in memory
-                if len(tar.pax_headers) > MOST_GLOBALS:
+                tar.members.clear()  # or 163,446 of them stay in memory
+                if len(tar.pax_headers) > MAX_GLOBALS:
                     raise tarfile.ReadError(f"it sets {len(tar.pax_headers):,} keys for all its members")
-                _take(info, members)
+                _add_member(info, members)
         if len(stream.block) < tarfile.BLOCKSIZE:
             raise EOFError("it has no end mark")
         if any(stream.block):
@@ -81,35 +81,35 @@ def _walk(stream: "_Forward", members: Members[tuple[int, int]]) -> None:
         stream.finish()
     except UserError:
         raise
-    except Exception as error:  # damaged headers make tarfile raise nearly anything
-        whole = sum(offset + size <= stream.at for offset, size in members.images.values())
+    except Exception as error:  # a damaged header can make tarfile raise any exception
+        complete = sum(offset + size <= stream.at for offset, size in members.images.values())
         if info is None and isinstance(error, tarfile.ReadError) and stream.at <= tarfile.BLOCKSIZE:
             raise UserError(
-                f"{members.path} holds no tar ({error}): give the archive of the images, or the folder they lie in"
+                f"{members.path} contains no tar ({error}): give the archive of the images, or their folder"
             ) from error
         raise UserError(
-            f"{members.path} is cut short or damaged after {whole:,} images ({error}): resume its download, or delete "
-            "it and download it again"
+            f"{members.path} is cut short or damaged after {complete:,} images ({error}): resume its download, or "
+            "delete it and download it again"
         ) from error
 
 
-def _take(info: tarfile.TarInfo, members: Members[tuple[int, int]]) -> None:
-    spelled = _decoded(info.name)
-    name = members.image_name(spelled)
+def _add_member(info: tarfile.TarInfo, members: Members[tuple[int, int]]) -> None:
+    decoded = _decode_name(info.name)
+    name = members.image_name(decoded)
     if info.issym() or info.islnk():
-        members.refuse(spelled, "a link", "pack the files themselves (tar --dereference --hard-dereference)")
+        members.refuse(decoded, "a link", "pack the files themselves (tar --dereference --hard-dereference)")
     if info.issparse():
-        members.refuse(spelled, "a sparse file", "pack it without --sparse")
+        members.refuse(decoded, "a sparse file", "pack it without --sparse")
     if not (info.isreg() or info.isdir()):
-        members.refuse(spelled, "which is neither file nor folder", "pack the image files alone")
+        members.refuse(decoded, "which is neither a file nor a folder", "pack only the image files")
     if info.size < 0:
-        members.refuse(spelled, f"which claims {info.size:,} bytes", "use the archive as published")
+        members.refuse(decoded, f"which claims {info.size:,} bytes", "use the archive as published")
     if name is not None and info.isreg():
         members.add(name, size=info.size, member=(info.offset_data, info.size))
 
 
-def _decoded(name: str) -> str:
-    """Return a name that every encoding can write: one that is not in UTF-8 was most likely written on Windows."""
+def _decode_name(name: str) -> str:
+    """Return a valid Unicode name; one that is not UTF-8 was most likely written on Windows."""
     data = name.encode("utf-8", "surrogateescape")
     for encoding in ("utf-8", "cp1252"):
         try:
@@ -119,13 +119,13 @@ def _decoded(name: str) -> str:
     return data.decode("latin-1")
 
 
-class _Forward:
-    """The unpacked tar as tarfile reads it, never backwards, and never more than a bomb's worth of it.
+class _ForwardStream:
+    """The unpacked tar as a stream that only moves forward and stops at a decompression bomb.
 
     Args:
         file: The archive.
-        members: Says what is too much.
-        gzipped: Whether to inflate it, with the CRC checked at the end.
+        members: Checks the number of unpacked bytes.
+        gzipped: Whether to inflate it and check the CRC at the end.
     """
 
     def __init__(self, file: BinaryIO, members: Members[tuple[int, int]], *, gzipped: bool) -> None:
@@ -134,8 +134,8 @@ class _Forward:
         self._inflated = gzip.GzipFile(fileobj=file) if gzipped else None
         self._length = os.fstat(file.fileno()).st_size
         self.at = 0
-        self.block = b""  # what was read last: the end mark, if the tar is whole
-        # disable=None: no bar where stderr is no terminal
+        self.block = b""  # the last one read; in a complete tar the end mark
+        # disable=None: no bar if stderr is not a terminal
         self.bar = tqdm(
             total=self._length, unit="B", unit_scale=True, desc=f"listing {members.path.name}", disable=None
         )
@@ -144,7 +144,7 @@ class _Forward:
         return self.at
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= MOST_HEADER:
+        if not 0 <= size <= MAX_HEADER:
             raise tarfile.ReadError(f"a header claims {size:,} bytes")
         self.block = self._next(size)
         return self.block
@@ -155,12 +155,12 @@ class _Forward:
         if self._inflated is None:
             self.at = min(to, self._length)
             self._file.seek(self.at)
-            self._show()
+            self._update_bar()
         while self.at < to and self._next(min(CHUNK, to - self.at)):
             pass
 
     def finish(self) -> None:
-        """Inflate the rest, which checks that nothing is missing."""
+        """Inflate the rest, which checks the CRC and the length."""
         while self._inflated is not None and self._next(CHUNK):
             pass
 
@@ -169,15 +169,15 @@ class _Forward:
         self.at += len(data)
         if self._inflated is not None:
             self._members.check_unpacked(self.at, self._length)
-        self._show()
+        self._update_bar()
         return data
 
-    def _show(self) -> None:
+    def _update_bar(self) -> None:
         self.bar.update(self._file.tell() - self.bar.n)
 
 
 def _seek_index(path: Path, length: int) -> tuple[list[int], bytes]:
-    """Return where inflating can start, with the length at the end, and what indexed_gzip needs for it."""
+    """Return the seek points with the unpacked length at the end, and the index of indexed_gzip."""
     with (
         indexed_gzip.IndexedGzipFile(path, spacing=SPACING, drop_handles=False) as file,
         tqdm(total=length, unit="B", unit_scale=True, desc=f"indexing {path.name}", disable=None) as bar,
@@ -185,9 +185,9 @@ def _seek_index(path: Path, length: int) -> tuple[list[int], bytes]:
         for to in [*range(0, length, 16 * SPACING), length - 1]:
             file.raw.seek(to)
             bar.update(to - bar.n)
-        places = [place for place, _ in file.seek_points()]
+        points = [point for point, _ in file.seek_points()]
         index = io.BytesIO()
         file.export_index(fileobj=index)
-    ends = [*places[1:], length]
-    starts = [start for place, end in zip(places, ends, strict=True) for start in range(place, end, MOST_BLOCK)]
+    ends = [*points[1:], length]
+    starts = [start for point, end in zip(points, ends, strict=True) for start in range(point, end, MAX_BLOCK)]
     return [*starts, length], index.getvalue()

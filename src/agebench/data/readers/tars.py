@@ -1,4 +1,4 @@
-"""The images in a tar, gzipped or not: the listing is kept, and each is read from where it lies."""
+"""The images in a tar or tar.gz, read in place with a cached listing."""
 
 import bisect
 import hashlib
@@ -19,7 +19,7 @@ from agebench.data.readers.tar_index import Listing, list_tar
 from agebench.data.records import Array
 from agebench.errors import BrokenImageError, UserError
 
-KEPT_BLOCKS = 4  # for threads that are not quite in step
+KEPT_BLOCKS = 4  # inflated blocks in memory, for threads at slightly different positions
 
 _log = logging.getLogger(__name__)
 
@@ -29,10 +29,10 @@ class TarFiles:
 
     Args:
         path: The archive.
-        cache: Folder that keeps the listing and the places where inflating can start; None makes them anew.
+        cache: Folder for the listing and the seek points; with None they are computed each time.
 
     Raises:
-        UserError: If it is cut short or damaged, or holds what no archive of images does.
+        UserError: If it is cut short or damaged, or has an unsafe member.
     """
 
     def __init__(self, path: Path, *, cache: Path | None = None) -> None:
@@ -40,64 +40,65 @@ class TarFiles:
         try:
             found = path.stat()
             self._archive = np.array([found.st_size, found.st_mtime_ns], dtype=np.int64)
-            self._listing = list_tar(path) if cache is None else _kept(path, self._archive, cache)
+            self._listing = list_tar(path) if cache is None else _cached_listing(path, self._archive, cache)
             self._opened = os.getpid(), self._open()
         except OSError as error:
-            raise UserError(f"cannot list {path} ({error}): see to the disk, or set paths.cache= elsewhere") from error
+            raise UserError(f"cannot list {path} ({error}): check the disk, or set paths.cache elsewhere") from error
         self._rows = {name: row for row, name in enumerate(self._listing.names)}
 
     def names(self) -> list[str]:
-        """Return the images' paths, sorted."""
+        """Return the paths of the images, sorted."""
         return list(self._listing.names)
 
     def read(self, name: str) -> bytes:
-        """Return what a member holds."""
+        """Return the content of a member."""
         row = self._rows.get(name)
         if row is None:
-            raise BrokenImageError("there is no such file", lasting=False)
+            raise BrokenImageError("the file does not exist", lasting=False)
         size = int(self._listing.sizes[row])
         try:
             data = self._reader().read(int(self._listing.offsets[row]), size)
         except (OSError, EOFError) as error:
             raise BrokenImageError(
-                f"{self.path.name} cannot be read there any more ({error})", lasting=False
+                f"{self.path.name} can no longer be read at its position ({error})", lasting=False
             ) from error
         if len(data) != size:
-            raise BrokenImageError(f"{self.path.name} ends before it does", lasting=False)
+            raise BrokenImageError(f"{self.path.name} ends before the file ends", lasting=False)
         return data
 
     def stamps(self, names: Sequence[str]) -> Array:
-        """Return the archive's size and time with each member's place and size in one number, uint64, shape (n,).
+        """Return a number for each member, uint64, shape (n,); 1 if it does not exist.
 
-        A tar has no checksum of what a member holds. 1 stands for a member that is not there.
+        It depends on the size and time of the archive and on the offset and size of the member, because a tar has no
+        checksum of the content.
         """
         rows = np.array([self._rows.get(name, -1) for name in names], dtype=np.int64)
         key = int.from_bytes(hashlib.blake2b(self._archive.tobytes(), digest_size=8).digest())
-        # Data start at multiples of 512 and sizes need 29 bits: no two members share a number.
+        # Offsets are multiples of 512 and sizes need 29 bits, so every member has its own number.
         places = (self._listing.offsets // tarfile.BLOCKSIZE << 29 | self._listing.sizes).astype(np.uint64)
         return np.where(rows < 0, np.uint64(1), np.maximum(places ^ np.uint64(key), 1)[rows])
 
     def positions(self, names: Sequence[str]) -> Array:
-        """Return where each member's data start, unpacked, int64, shape (n,)."""
+        """Return the offset of the data of each member in the unpacked tar, int64, shape (n,)."""
         rows = np.array([self._rows.get(name, -1) for name in names], dtype=np.int64)
         return np.where(rows < 0, -1, self._listing.offsets[rows])
 
     def _reader(self) -> "_Reader":
-        # A forked child would move the file position under its parent, and may inherit a lock that none will release.
+        # A forked process shares the file position with its parent, and may inherit a lock that is never released.
         if self._opened[0] != os.getpid():
             self._opened = os.getpid(), self._open()
         return self._opened[1]
 
     def _open(self) -> "_Reader":
-        return _Inflated(self.path, self._listing) if self._listing.starts else _Plain(self.path)
+        return _GzipReader(self.path, self._listing) if self._listing.starts else _PlainReader(self.path)
 
 
 class _Reader(Protocol):
     def read(self, offset: int, size: int) -> bytes: ...
 
 
-class _Plain:
-    """A tar as it is."""
+class _PlainReader:
+    """Reads a tar that is not compressed."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
@@ -109,8 +110,8 @@ class _Plain:
             return self._file.read(size)
 
 
-class _Inflated:
-    """A gzipped tar, inflated a block at a time; the last blocks are kept, for neighbours are read together."""
+class _GzipReader:
+    """Reads a gzipped tar block by block; the last blocks stay in memory, because neighbours are read together."""
 
     def __init__(self, path: Path, listing: Listing) -> None:
         self._length = path.stat().st_size
@@ -131,15 +132,15 @@ class _Inflated:
         return bytes(data)
 
     def _block(self, number: int) -> bytes:
-        block = self._blocks.get(number)  # without the lock: the next block may be inflated meanwhile
+        block = self._blocks.get(number)  # without the lock, so that reading does not wait for the next block
         if block is None:
             with self._lock:
                 block = self._blocks.get(number)
                 if block is None:
                     start, end = self._starts[number : number + 2]
-                    if os.fstat(self._file.fileno()).st_size != self._length:  # indexed_gzip would never return
+                    if os.fstat(self._file.fileno()).st_size != self._length:  # or indexed_gzip would never return
                         raise EOFError("its size has changed")
-                    # Past its buffer, which would inflate up to twice as much.
+                    # Raw, because its buffer would inflate up to twice as much.
                     block = self._file.raw.pread(end - start, start)
                     if len(block) != end - start:
                         raise EOFError("it ends too early")
@@ -149,8 +150,8 @@ class _Inflated:
         return block
 
 
-def _kept(path: Path, archive: Array, cache: Path) -> Listing:
-    """Return the listing that the cache has, or make it and leave it there; one process at a time."""
+def _cached_listing(path: Path, archive: Array, cache: Path) -> Listing:
+    """Return the listing from the cache, or compute and cache it; one process at a time."""
     file = (
         cache / f"archive-{hashlib.sha256(str(path.resolve()).encode(errors='surrogateescape')).hexdigest()[:20]}.npz"
     )
@@ -179,8 +180,8 @@ def _load(file: Path, archive: Array) -> Listing | None:
             )
     except FileNotFoundError:
         return None
-    except Exception as error:  # a damaged file makes NumPy raise nearly anything
-        _log.warning("%s is damaged (%s) and made anew", file, error)
+    except Exception as error:  # a damaged file can make NumPy raise any exception
+        _log.warning("%s is damaged (%s); it is computed again", file, error)
         return None
 
 

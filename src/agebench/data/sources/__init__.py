@@ -1,4 +1,4 @@
-"""Data sets that a YAML can name."""
+"""Data sets that a YAML config can name."""
 
 from typing import Any
 

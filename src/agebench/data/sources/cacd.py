@@ -1,6 +1,7 @@
 """CACD, the Cross-Age Celebrity Dataset: 163,446 faces of 2,000 people, 14 to 62 years old.
 
-Source: Chen, Chen, Hsu (2014), https://bcsiriuschen.github.io/CARC/. The files are fetched by hand: see docs/data.md.
+Source: Chen, Chen, Hsu (2014), https://bcsiriuschen.github.io/CARC/.
+The files must be downloaded manually: see docs/data.md.
 """
 
 import logging
@@ -10,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from agebench.data.readers.archives import ARCHIVE_SUFFIXES, check_there, open_archive
+from agebench.data.readers.archives import ARCHIVE_SUFFIXES, check_exists, open_archive
 from agebench.data.readers.folders import Files, FileSource, FolderFiles, find_images, nfc
 from agebench.data.readers.members import ARCHIVES
 from agebench.data.records import Array, Records
-from agebench.data.sources.cacd_metadata import METADATA, MOST_YEARS, NAME, no_age, read_metadata
-from agebench.data.sources.demo import write_demo
+from agebench.data.sources.cacd_metadata import MAX_AGE, METADATA, NAME, invalid_ages, read_metadata
 from agebench.data.sources.name_matching import match_names
 from agebench.errors import NoImagesError, UserError
 
@@ -25,13 +25,13 @@ UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".opdownload", ".
 
 
 class CACD(FileSource):
-    """The metadata file and the images beside it, unpacked or not.
+    """The metadata file and the images, in folders or in an archive.
 
     Args:
-        root: Folder holding the images in `CACD2000/`, deeper, right there, or still in `CACD2000.tar.gz`; or that
-            archive. `celebrity2000_meta.mat` (MATLAB 5) or `celebrity2000.mat` (MATLAB 7.3) lies in the same folder, in
-            one within it, or in the one around it; without either, age and person are read off the file names.
-        cache: Folder for what is learnt of a large archive, so that it is listed once.
+        root: Folder with the images at any depth, for example in `CACD2000/`, or packed in `CACD2000.tar.gz`; or the
+            archive itself. `celebrity2000_meta.mat` (MATLAB 5) or `celebrity2000.mat` (MATLAB 7.3) is in the same
+            folder, in a direct subfolder or in the parent folder. Without it, ages and identities come from the names.
+        cache: Folder for the listing of a large archive, so that it is listed once.
     """
 
     channels = 3
@@ -43,23 +43,23 @@ class CACD(FileSource):
         self.cache = None if cache is None else Path(cache).expanduser()
 
     def prepare(self) -> None:
-        """Raise UserError if there is no image: nobody may download CACD for you."""
+        """Raise UserError if there is no image; CACD must be downloaded manually."""
         if not self._found:
-            raise self._nothing()
+            raise self._no_images()
         if not self.present().any():
             raise NoImagesError(
-                f"{self._metadata} lists none of the {len(self._found):,} images under {self.root}: they are named as "
-                f"{self._found[0]!r} and not as {self._records.names[0]}; set data.root to CACD's own images"
+                f"{self._metadata} lists none of the {len(self._found):,} images under {self.root}: they have names "
+                f"like {self._found[0]!r} instead of {self._records.names[0]}; set data.root to the images of CACD"
             )
 
     def records(self) -> Records:
-        """Return a row for each image that the metadata lists, or that is there if there is none, by name."""
+        """Return a row for each image in the metadata, or for each file if there is no metadata, sorted by name."""
         return self._records
 
     @cached_property
     def _records(self) -> Records:
         if self._metadata is None:
-            return self._read_off_names()
+            return self._records_from_names()
         fields = read_metadata(self._metadata)
         order = np.argsort(fields["name"])
         fields = {field: values[order] for field, values in fields.items()}
@@ -68,50 +68,53 @@ class CACD(FileSource):
         differ = int((ages != fields["age"]).sum())
         if differ:
             images = "image has" if differ == 1 else "images have"
-            log.warning("%s %s another age in %s than by name: it holds", f"{differ:,}", images, self._metadata)
-        if _group_alike(people, fields["identity"]):
+            log.warning(
+                "%s %s another age in %s than in the file name: the metadata is used",
+                f"{differ:,}",
+                images,
+                self._metadata,
+            )
+        if _same_groups(people, fields["identity"]):
             fields["identity"] = people
         else:
-            log.warning("%s numbers people otherwise than the images' names do: the numbers hold", self._metadata)
+            log.warning("the identities in %s differ from those in the names: the metadata is used", self._metadata)
             fields["identity"] = fields["identity"].astype(str)
-        # The authors' protocol: ranks 1-2 and 3-5, the people whose labels were cleaned, are val and test.
+        # The protocol of the authors: people of ranks 1-2 are val and of ranks 3-5 test; their labels were cleaned.
         fields["part"] = np.select([fields["rank"] > 5, fields["rank"] > 2], ["train", "test"], "val")
         return Records(names, fields)
 
-    def _read_off_names(self) -> Records:
-        spelled = {_as_listed(path) for path in self._found}
-        names = np.array(sorted(name for name in spelled if NAME.fullmatch(name)))
+    def _records_from_names(self) -> Records:
+        listed = {_as_listed(path) for path in self._found}
+        names = np.array(sorted(name for name in listed if NAME.fullmatch(name)))
         if not self._found:
-            raise self._nothing()
+            raise self._no_images()
         if len(names) == 0:
             raise UserError(
-                f"no image under {self.root} is named as CACD's are (53_Robin_Williams_0001.jpg), and without "
-                f"{METADATA[0]} ages are read off the names: put that file there, or use data=folder or data=table"
+                f"no image under {self.root} has a name like those of CACD (53_Robin_Williams_0001.jpg), and without "
+                f"{METADATA[0]} ages come from the names: add that file, or use data=folder or data=table"
             )
         for name in _find_unfinished(self._folder):
             if name.lower().startswith(METADATA):
-                log.warning(
-                    "%s is a download that is not finished: ages are read off names, and no rank is known", name
-                )
+                log.warning("%s is an unfinished download: ages come from the file names, and ranks are unknown", name)
         ages, people = _ages_and_people(names)
-        if len(unfit := no_age(ages)):
-            name, age = names[unfit[0]], ages[unfit[0]]
+        if len(invalid := invalid_ages(ages)):
+            name, age = names[invalid[0]], ages[invalid[0]]
             raise UserError(
-                f"{name} under {self.root} would show somebody of {age} years, at most {MOST_YEARS} are believed: "
-                f"take it away, or put {METADATA[0]} there, which has the ages"
+                f"{name} under {self.root} gives an age of {age} years, at most {MAX_AGE} are accepted: "
+                f"remove the image, or add {METADATA[0]}, which has the ages"
             )
         return Records(names, {"age": ages, "identity": people})
 
-    def _nothing(self) -> UserError:
+    def _no_images(self) -> UserError:
         has = [] if self._metadata is None else [f"the metadata {self._metadata.name}"]
-        has += [f"{name}, a download that is not finished" for name in _find_unfinished(self.root)]
-        has += _find_unread(self.root)
+        has += [f"{name}, an unfinished download" for name in _find_unfinished(self.root)]
+        has += _describe_unreadable(self.root)
         only = f", only {' and '.join(has)}" if has else ""
-        beside = f", with {METADATA[0]} beside it" if self._metadata is None else ""
+        metadata = f", together with {METADATA[0]}" if self._metadata is None else ""
         return NoImagesError(
             f"no CACD images under {self.root}{only}: expected {self.root}/CACD2000/*.jpg or "
-            f"{self.root}/CACD2000.tar.gz (or .tgz, .tar, .zip){beside}; see docs/data.md for "
-            "where to get them, set data.root=FOLDER, or try data=demo"
+            f"{self.root}/CACD2000.tar.gz (or .tgz, .tar, .zip){metadata}; see docs/data.md for "
+            "where to download them, set data.root=FOLDER, or try data=demo"
         )
 
     @cached_property
@@ -120,7 +123,7 @@ class CACD(FileSource):
 
     @cached_property
     def _metadata(self) -> Path | None:
-        """The metadata file in the data's own folder, in one within it, or in the one around it."""
+        """The metadata file in the folder of the images, in a direct subfolder, or in the parent folder."""
         if not self.root.exists():
             return None
         own = self._folder
@@ -128,7 +131,7 @@ class CACD(FileSource):
         if own == self.root:
             folders.append(self.root.absolute().parent)
         for folder in folders:
-            spelled = {name.lower(): name for name in reversed(_names_in(folder))}  # in any case, small letters first
+            spelled = {name.lower(): name for name in reversed(_names_in(folder))}  # case-insensitive, lower case first
             for file in METADATA:
                 if file in spelled and (folder / spelled[file]).is_file():
                     return folder / spelled[file]
@@ -136,10 +139,10 @@ class CACD(FileSource):
 
     @cached_property
     def _files(self) -> Files:
-        check_there(self.root)
+        check_exists(self.root)
         if self.root.suffix.lower() == ".mat" and not self.root.is_dir():
             raise UserError(
-                f"data.root={self.root} is no folder of images: give the folder that holds them and the metadata, "
+                f"data.root={self.root} is not a folder of images: give the folder of the images and the metadata, "
                 f"data.root={self.root.parent}"
             )
         archive = self.root if self.root.is_file() else _find_archive(self.root)
@@ -155,13 +158,13 @@ class CACD(FileSource):
 
 
 class Demo(CACD):
-    """Drawn faces in CACD's layout, written on first use and then read as CACD is.
+    """Drawn faces in the layout of CACD, written on first use and then read like CACD.
 
     Args:
-        root: Folder that is or becomes the data set.
-        people: How many identities.
-        images: How many images of them together.
-        seed: Decides who they are.
+        root: Folder of the data set; created on first use.
+        people: Number of identities.
+        images: Number of images in total.
+        seed: Seed of the drawing.
     """
 
     def __init__(self, root: str, *, people: int = 150, images: int = 3000, seed: int = 0) -> None:
@@ -169,12 +172,14 @@ class Demo(CACD):
         self.people, self.images, self.seed = people, images, seed
 
     def prepare(self) -> None:
-        """Draw the faces, unless they are there."""
+        """Draw the faces, unless they exist."""
+        from agebench.data.sources.demo import write_demo  # here, because CACD itself does not need it
+
         write_demo(self.root, people=self.people, images=self.images, seed=self.seed)
 
 
 def _find_archive(folder: Path) -> Path | None:
-    """Return the archive in a folder that holds no unpacked image."""
+    """Return the archive in a folder, or None if there is no archive or there are unpacked images."""
     found = [
         folder / name
         for name in _names_in(folder)
@@ -183,60 +188,61 @@ def _find_archive(folder: Path) -> Path | None:
     if not found:
         return None
     if any(NAME.fullmatch(name.rpartition("/")[2]) for name in find_images(folder)):
-        log.info("%s is left alone, for there are unpacked images beside it", found[0])
+        log.info("%s is not read, because the folder also has unpacked images", found[0])
         return None
     named = [path for path in found if path.name.lower().startswith("cacd2000")] or found
     if len(named) > 1:
         raise UserError(
-            f"{folder} holds no CACD image and {len(named)} archives, {' and '.join(path.name for path in named)}: "
-            "leave the one that has the images there, or set data.root to it"
+            f"{folder} contains no CACD image and {len(named)} archives, {' and '.join(path.name for path in named)}: "
+            "keep only the archive of the images, or set data.root to it"
         )
     return named[0]
 
 
 def _find_unfinished(folder: Path) -> list[str]:
-    """Return the names of downloads in a folder that browsers and download tools have not ended."""
+    """Return the names of unfinished downloads in a folder."""
     return [name for name in _names_in(folder) if name.lower().endswith(UNFINISHED)]
 
 
-def _find_unread(folder: Path) -> list[str]:
-    """Return what is said of the archives in a folder that are of no kind that is read, or links that lead nowhere."""
-    told = []
+def _describe_unreadable(folder: Path) -> list[str]:
+    """Return a phrase for each broken symbolic link and each unsupported archive in a folder."""
+    phrases = []
     for name in _names_in(folder):
         path = folder / name
         if path.is_symlink() and not path.exists():
-            told.append(f"{name}, a link that leads nowhere")
+            phrases.append(f"{name}, a broken symbolic link")
         elif name.lower().endswith(ARCHIVES) and not name.startswith(".") and path.is_file():
-            told.append(f"{name}, an archive of a kind that is not read (unpack it)")
-    return told
+            phrases.append(f"{name}, an unsupported archive (unpack it)")
+    return phrases
 
 
 def _names_in(folder: Path) -> list[str]:
-    """Return what lies in a folder, sorted, or nothing if it cannot be listed: find_images says so."""
+    """Return the names in a folder, sorted; none if it cannot be listed, which find_images reports."""
     try:
-        return sorted(os.listdir(folder))  # noqa: PTH208  # a Path for each of 163,446 costs seconds
+        return sorted(os.listdir(folder))  # noqa: PTH208  # 163,446 Path objects take seconds
     except OSError:
         return []
 
 
 def _as_listed(path: str) -> str:
-    """Return an image's name as the metadata has it: without folders, in NFC, the ending in small letters."""
+    """Return the name of an image as in the metadata: without folders, in NFC, with a lower-case extension."""
     name = path.rpartition("/")[2]
     try:
         name.encode()
-    except UnicodeEncodeError:  # bytes that are not UTF-8, with which no list of names could be written
+    except UnicodeEncodeError:  # not valid UTF-8, so it could not be written to a list
         name = name.encode("utf-8", "surrogateescape").decode("latin-1")
-    stem, dot, ending = nfc(name).rpartition(".")
-    return stem + dot + ending.lower()
+    stem, dot, extension = nfc(name).rpartition(".")
+    return stem + dot + extension.lower()
 
 
 def _ages_and_people(names: Array) -> tuple[Array, Array]:
-    """Return what names say, each a full match of NAME: years, int64, and people, str, each of shape (N,)."""
+    """Return the ages in years, int64, and the people, str, in names that match NAME, each of shape (N,)."""
     found = [match for match in map(NAME.fullmatch, names.tolist()) if match]
     ages = np.array([int(match[1]) for match in found], dtype=np.int64)
     return ages, np.array([match[2] for match in found])
 
 
-def _group_alike(people: Array, numbers: Array) -> bool:
+def _same_groups(people: Array, numbers: Array) -> bool:
+    """Return whether names and numbers of people group the images in the same way."""
     pairs = set(zip(people.tolist(), numbers.tolist(), strict=True))
     return len(pairs) == len(set(people.tolist())) == len(set(numbers.tolist()))

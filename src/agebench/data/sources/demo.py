@@ -1,4 +1,4 @@
-"""Writes a small CACD with invented people: same files, same fields, faces that age, nobody's picture."""
+"""Writes a small synthetic CACD: the same files and fields, with drawn faces that age."""
 
 import io
 import json
@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 from filelock import FileLock
 from tqdm import tqdm
 
 from agebench.data.records import Array
-from agebench.data.sources.drawn_faces import draw_look, draw_photo
+from agebench.data.sources.drawn_faces import draw_photo, sample_face
 from agebench.errors import UserError
 
 META = "celebrity2000_meta.mat"
 FOLDER = "CACD2000"
-MARK = b"agebench demo"  # in every file we write, so that nobody's real data is ever taken for ours and replaced
-DRAWING = 1  # raise when the drawing changes: older sets are then drawn again
+MARK = b"agebench demo"  # in every written file, so that real data is never taken for the demo and replaced
+DRAWING = 1  # increase it when the drawing changes, so that older data sets are drawn again
 FIRST_YEAR, YEARS = 2004, 10
 YOUNGEST, OLDEST = 14, 53  # age in FIRST_YEAR; ten years later the oldest are 62, as in CACD
 
@@ -36,7 +35,7 @@ LARGEST = len(FAMILY.split()) * len(GIVEN_LONG_HAIR.split())
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides every byte of the set."""
+    """The arguments that determine every byte of the data set."""
 
     people: int
     images: int
@@ -46,20 +45,20 @@ class Recipe:
 
 
 def write_demo(root: Path, *, people: int = 150, images: int = 3000, seed: int = 0, size: int = 250) -> None:
-    """Write the demo data set into root, once; return at once if it is already there.
+    """Write the demo data set into root, unless it is already there.
 
-    The same arguments give the same bytes (with the same releases of NumPy, SciPy and Pillow). A killed run leaves
-    nothing that is taken for a whole set, and the next call starts afresh. A demo with other arguments is replaced.
+    The same arguments give the same bytes with the same versions of NumPy, SciPy and Pillow. An interrupted call leaves
+    no data set that looks complete, and the next call starts over. A demo with other arguments is replaced.
 
     Args:
-        root: Folder to hold `celebrity2000_meta.mat`, `CACD2000/*.jpg` and `demo.json`; made if missing.
-        people: How many people, 3 to 1152: about 10% of them of rank 1-2, 15% of rank 3-5, the rest 6-50.
-        images: How many photos in all, at least one a person; ages are spread over 14 to 62.
-        seed: Another seed draws other people, at least 0.
+        root: Folder for `celebrity2000_meta.mat`, `CACD2000/*.jpg` and `demo.json`; created if missing.
+        people: Number of people, 3 to 1152: about 10% have rank 1-2, 15% rank 3-5, and the rest 6-50.
+        images: Number of photos in total, at least one for each person; ages range from 14 to 62.
+        seed: Seed of the people and photos, at least 0.
         size: Side of the photos in px, at least 16; CACD has 250.
 
     Raises:
-        UserError: If a number is out of range, or if root holds CACD files that this function did not write.
+        UserError: If a number is out of range, or root contains CACD files that this function did not write.
     """
     for name, value, low, high in (
         ("people", people, 3, LARGEST),
@@ -77,8 +76,8 @@ def write_demo(root: Path, *, people: int = 150, images: int = 3000, seed: int =
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"the demo needs a folder to write to, got {root} ({error}); set data.root") from error
-    with FileLock(root / ".demo.lock"):  # the jobs of a sweep may all ask for it at once
+        raise UserError(f"the demo needs a writable folder, got {root} ({error}); set data.root") from error
+    with FileLock(root / ".demo.lock"):  # the jobs of a sweep may all call this at once
         if _is_complete(root, demo):
             return
         _refuse_foreign_files(root)
@@ -99,11 +98,11 @@ def _refuse_foreign_files(root: Path) -> None:
         name = path.name.lower()
         if not (name.startswith(("cacd", "celebrity")) or name.endswith((".jpg", ".mat"))):
             continue
-        at_our_place = path.name in (META, FOLDER)
+        expected = path.name in (META, FOLDER)
         files = [file for file in path.iterdir() if not file.name.startswith(".")] if path.is_dir() else [path]
-        if not (at_our_place and all(_has_mark(file) for file in files)):
+        if not (expected and all(_has_mark(file) for file in files)):
             raise UserError(
-                f"the demo needs a folder without CACD files of another origin, and {path} is not its own; "
+                f"the demo needs a folder without other CACD files, and {path} was not written by the demo; "
                 f"set data.root to another folder, or use data=cacd for the real data"
             )
 
@@ -121,15 +120,15 @@ def _write(root: Path, demo: Recipe) -> None:
     partial = root / ".demo-partial"
     shutil.rmtree(partial, ignore_errors=True)
     (partial / FOLDER).mkdir(parents=True)
-    looks = [draw_look(demo.seed, k + 1, long_hair=bool(people["long_hair"][k])) for k in range(demo.people)]
-    for row in tqdm(range(demo.images), "demo faces", unit="images", disable=None):  # quiet without a terminal
+    faces = [sample_face(demo.seed, k + 1, long_hair=bool(people["long_hair"][k])) for k in range(demo.people)]
+    for row in tqdm(range(demo.images), "demo faces", unit="images", disable=None):  # no bar without a terminal
         k = int(rows["identity"][row]) - 1
         rng = np.random.default_rng((3, demo.seed, k + 1, int(rows["index"][row])))
-        image = draw_photo(looks[k], int(rows["age"][row]), rng, demo.size)
+        image = draw_photo(faces[k], int(rows["age"][row]), rng, demo.size)
         image.save(partial / FOLDER / rows["name"][row], "JPEG", quality=int(rng.integers(55, 93)), comment=MARK)
     (partial / META).write_bytes(_meta(people, rows))
     (partial / "demo.json").write_text(json.dumps(vars(demo)) + "\n", encoding="utf-8")
-    # What says "complete" goes first and comes back last: a kill in between leaves no set that is believed.
+    # demo.json marks a complete data set, so it is removed first and replaced last.
     (root / "demo.json").unlink(missing_ok=True)
     shutil.rmtree(root / FOLDER, ignore_errors=True)
     for name in (FOLDER, META, "demo.json"):
@@ -138,27 +137,27 @@ def _write(root: Path, demo: Recipe) -> None:
 
 
 def draw_people(demo: Recipe) -> dict[str, Array]:
-    """Return one row a person, each array of shape (people,), oldest first: name, birth, rank, lfw, long_hair."""
+    """Return name, birth, rank, lfw and long_hair of each person, arrays of shape (people,), oldest first."""
     rng = np.random.default_rng((1, demo.seed))
     count = demo.people
-    # Evenly spread, with 10% of the people at either end: the teens and the sixties would else be rare.
+    # Evenly spread, with 10% of the people at each end, because teens and sixties would be rare otherwise.
     spread = 1.25 * (np.arange(count) + rng.random(count)) / count - 0.125
     start = np.clip(np.rint(OLDEST - (OLDEST - YOUNGEST) * spread), YOUNGEST, OLDEST)
-    # Each part takes people at even steps from the oldest to the youngest, so that it sees every decade.
+    # Each part takes people at even steps from the oldest to the youngest, so that it contains every decade.
     rank = np.arange(count) % 45 + 6
     rest = np.arange(count)
     for share, ranks in ((0.10, (1, 2)), (0.15, (3, 4, 5))):
         chosen = np.rint(np.linspace(0, len(rest) - 1, max(1, round(share * count)))).astype(np.int64)
         rank[rest[chosen]] = np.resize(ranks, len(chosen))
         rest = np.delete(rest, chosen)
-    order = np.lexsort((rank, -start))  # CACD numbers its people by year of birth, then rank
+    order = np.lexsort((rank, -start))  # CACD numbers people by year of birth, then rank
     long_hair = rng.random(count) < 0.5
     families = FAMILY.split()
     first = rng.integers(LARGEST, size=len(families))
     names = []
     for k in range(count):
         given = (GIVEN_LONG_HAIR if long_hair[k] else GIVEN_SHORT_HAIR).split()
-        turn, family = divmod(k, len(families))  # no family meets a given name twice
+        turn, family = divmod(k, len(families))  # no family gets a given name twice
         names.append(f"{given[(first[family] + turn) % len(given)]}_{families[family]}")
     return {
         "name": np.array(names),
@@ -170,7 +169,7 @@ def draw_people(demo: Recipe) -> dict[str, Array]:
 
 
 def draw_rows(demo: Recipe, people: dict[str, Array]) -> dict[str, Array]:
-    """Return one row a photo, each array of shape (images,), by identity, then year: what the .mat says, and index."""
+    """Return the columns of the photos, each of shape (images,), sorted by identity, then year."""
     rng = np.random.default_rng((2, demo.seed))
     ages = FIRST_YEAR - people["birth"][:, None] + np.arange(YEARS)  # (people, YEARS)
     seen = np.bincount(ages.ravel())
@@ -185,7 +184,7 @@ def draw_rows(demo: Recipe, people: dict[str, Array]) -> dict[str, Array]:
         for year, n in enumerate(in_year):
             columns["identity"] += [k + 1] * n
             columns["year"] += [FIRST_YEAR + year] * n
-            # CACD numbers a person's photos from 0001 at every age, with gaps where a photo was thrown out.
+            # CACD numbers the photos of a person from 0001 at every age, with gaps where a photo was removed.
             columns["number"] += np.cumsum(rng.geometric(0.6, size=n)).tolist()
         columns["index"] += range(count)
     rows = {key: np.array(values) for key, values in columns.items()}
@@ -198,7 +197,7 @@ def draw_rows(demo: Recipe, people: dict[str, Array]) -> dict[str, Array]:
 
 
 def _meta(people: dict[str, Array], rows: dict[str, Array]) -> bytes:
-    """Return the bytes of a MATLAB 5 file with CACD's two structures, its field order and its types."""
+    """Return the bytes of a MATLAB 5 file with the two structures, field order and types of CACD."""
 
     def column(values: Array, dtype: str) -> Array:
         if dtype == "name":
@@ -222,7 +221,9 @@ def _meta(people: dict[str, Array], rows: dict[str, Array]) -> bytes:
         "identity": column(np.arange(len(people["name"])) + 1, "int32"),
         **{key: column(people[key], "int32") for key in ("birth", "rank", "lfw")},
     }
+    import scipy.io  # here, because it is slow to import
+
     file = io.BytesIO()
     scipy.io.savemat(file, {"celebrityData": celebrities, "celebrityImageData": photos}, do_compression=True)
-    # The first 116 bytes are free text, in which SciPy puts the time of day; ours never changes.
+    # The first 116 bytes are free text, in which SciPy writes the current time; here they are constant.
     return (b"MATLAB 5.0 MAT-file, " + MARK).ljust(116) + file.getvalue()[116:]

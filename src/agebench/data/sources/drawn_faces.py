@@ -1,4 +1,4 @@
-"""Draws a face: age decides its signs, identity its look, and every photo has its own light, pose and noise."""
+"""Draws faces: age determines the signs of ageing, identity the features, and each photo has its own light and pose."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from agebench.data.records import Array
 
 
 def _level(age: float, middle: float, width: float) -> float:
-    """Return how far a sign of age has come, 0 to 1: half of it at the middle, both in years."""
+    """Return the strength of a sign of age, 0 to 1: 0.5 at the middle; age, middle and width are in years."""
     return float(1 / (1 + np.exp((middle - age) / width)))
 
 
@@ -27,8 +27,8 @@ GREY = np.array([206.0, 204.0, 202.0])
 
 
 @dataclass(frozen=True)
-class Look:
-    """What stays with a person: features, and how early each sign of age comes (in years, added to the age)."""
+class Face:
+    """The fixed features of a person, and how early each sign of age appears (in years, added to the age)."""
 
     long_hair: bool
     skin: Array
@@ -57,19 +57,19 @@ class Look:
     fringe: bool
     balding: float
     dyed: bool
-    beard: float  # share of the photos with one
+    beard: float  # share of the photos with a beard
     beard_kind: int  # 0 moustache, 1 goatee, 2 full
-    glasses: float  # share of the photos with them
+    glasses: float  # share of the photos with glasses
     glasses_round: bool
     earrings: bool
-    marks: Array  # where spots and freckles lie, (60, 2) in face units
+    marks: Array  # positions of spots and freckles, (60, 2) in face units
     freckles: int
     mole: tuple[float, float] | None
     early: dict[str, float]
 
 
-def draw_look(seed: int, identity: int, *, long_hair: bool) -> Look:
-    """Return the looks of one person, decided by seed and identity alone."""
+def sample_face(seed: int, identity: int, *, long_hair: bool) -> Face:
+    """Return the features of a person; they depend only on the arguments."""
     rng = np.random.default_rng((4, seed, identity))
 
     def near(middle: float, spread: float) -> float:
@@ -79,7 +79,7 @@ def draw_look(seed: int, identity: int, *, long_hair: bool) -> Look:
     skin = _blend(SKIN[int(tone)], SKIN[int(tone) + 1], tone % 1) + rng.normal(0, 4, 3)
     dark = tone > 3
     pace = near(0, 2.0)
-    return Look(
+    return Face(
         long_hair=long_hair,
         skin=skin,
         hair=HAIR[rng.integers(2 if dark else len(HAIR))] * rng.uniform(0.8, 1.15),
@@ -121,7 +121,10 @@ def draw_look(seed: int, identity: int, *, long_hair: bool) -> Look:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a photo puts the face. Face units: the middle is (0, 0), the crown at y = -1, the chin at y = 1."""
+    """The position of the face in a photo.
+
+    In face units the middle is (0, 0), the crown is at y = -1 and the chin at y = 1.
+    """
 
     middle: tuple[float, float]  # share of the side
     scale: float  # half-height of the face as a share of the side
@@ -131,11 +134,11 @@ class Pose:
 
 
 class Sketch:
-    """Draws shapes given in face units onto a picture, through a pose.
+    """Draws shapes in face units on a picture, in a given pose.
 
     Args:
-        picture: What to draw on, square.
-        pose: Where the face is.
+        picture: Square picture to draw on.
+        pose: Position of the face.
     """
 
     def __init__(self, picture: Image.Image, pose: Pose) -> None:
@@ -144,7 +147,7 @@ class Sketch:
         self.side = picture.size[0]
 
     def place(self, points: Array, depth: float) -> Array:
-        """Return where points, shape (..., 2), lie in px; depth says how much turning the head moves them."""
+        """Return the px coordinates of points, shape (..., 2); a head turn moves points of greater depth further."""
         pose = self.pose
         x, y = points[..., 0], points[..., 1]
         bulge = np.maximum(1 - (x / 0.85) ** 2, -0.3)
@@ -157,18 +160,18 @@ class Sketch:
         return placed
 
     def fill(self, points: Array, colour: Array, *, depth: float = 1.0) -> None:
-        """Fill the polygon of the points, shape (n, 2), in a colour of shape (3,), or (1,) on a grey picture."""
+        """Fill a polygon of points, shape (n, 2), with a colour, shape (3,), or (1,) on a grey picture."""
         self.draw.polygon(self.place(points, depth).ravel().tolist(), fill=_ink(colour))
 
     def lines(self, strokes: Array, colours: Array, *, width: float, depth: float = 1.0) -> None:
-        """Draw strokes, shape (m, n, 2), in colours, shape (m, 3) or (3,), width in face units."""
+        """Draw strokes, shape (m, n, 2), in colours, shape (m, 3) or (3,); the width is in face units."""
         px = max(1, round(width * self.pose.scale * self.side))
         placed = self.place(strokes, depth)
         for stroke, colour in zip(placed, np.broadcast_to(colours, (len(strokes), colours.shape[-1])), strict=True):
             self.draw.line(stroke.ravel().tolist(), fill=_ink(colour), width=px, joint="curve" if px > 3 else None)
 
     def dots(self, centres: Array, radii: Array, colours: Array, *, depth: float = 1.0) -> None:
-        """Fill circles at the centres, shape (m, 2), of the radii, shape (m,), in face units."""
+        """Fill circles with centres, shape (m, 2), and radii, shape (m,), in face units."""
         r = radii * self.pose.scale * self.side
         for (x, y), radius, colour in zip(self.place(centres, depth), r, colours, strict=True):
             self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_ink(colour))
@@ -192,54 +195,54 @@ def _oval(x: float, y: float, rx: float, ry: float, n: int = 20) -> Array:
 
 @dataclass(frozen=True)
 class Signs:
-    """How far the signs of age have come in one photo, each 0 to 1."""
+    """The strength of each sign of age in one photo, 0 to 1."""
 
     child: float
     lines: float
     grey: float
-    bare: float  # hair lost
+    bare: float  # hair loss
     sag: float
     spots: float
 
 
-def read_signs(look: Look, age: float, rng: np.random.Generator) -> Signs:
-    """Return the signs of a person's age in one photo: late or early by the person, a little off by the photo."""
+def sample_signs(face: Face, age: float, rng: np.random.Generator) -> Signs:
+    """Return the signs of age in one photo, early or late for the person and slightly different in each photo."""
 
-    def come(sign: str, middle: float, width: float) -> float:
-        return _level(age + look.early[sign] + 1.5 * rng.standard_normal(), middle, width)
+    def strength(sign: str, middle: float, width: float) -> float:
+        return _level(age + face.early[sign] + 1.5 * rng.standard_normal(), middle, width)
 
     return Signs(
-        child=1 - _level(age + 0.5 * look.early["sag"] + 1.5 * rng.standard_normal(), 19, 2.5),
-        lines=come("lines", 42, 8),
-        grey=come("grey", 48, 5) * (0.12 if look.dyed and rng.random() < 0.85 else 1),
-        bare=look.balding * come("hairline", 40, 8),
-        sag=come("sag", 46, 8),
-        spots=come("spots", 50, 7),
+        child=1 - _level(age + 0.5 * face.early["sag"] + 1.5 * rng.standard_normal(), 19, 2.5),
+        lines=strength("lines", 42, 8),
+        grey=strength("grey", 48, 5) * (0.12 if face.dyed and rng.random() < 0.85 else 1),
+        bare=face.balding * strength("hairline", 40, 8),
+        sag=strength("sag", 46, 8),
+        spots=strength("spots", 50, 7),
     )
 
 
-def _outline(look: Look, signs: Signs, *, grow: float = 1.0) -> Array:
-    """Return the edge of the face, shape (96, 2), clockwise from the crown."""
+def _outline(face: Face, signs: Signs, *, grow: float = 1.0) -> Array:
+    """Return the outline of the face, shape (96, 2), clockwise from the crown."""
     t = np.linspace(0, np.pi, 49)
     y = -np.cos(t)
     below = np.clip(y, 0, 1)
-    jaw = look.jaw - 0.35 * signs.child
-    half = look.width * np.where(y < 0, np.sin(t) ** 0.8, (1 - below**jaw) ** (1 / 1.9))
+    jaw = face.jaw - 0.35 * signs.child
+    half = face.width * np.where(y < 0, np.sin(t) ** 0.8, (1 - below**jaw) ** (1 / 1.9))
     half = half * (1 - 0.1 * below)  # cheekbones are wider than the jaw
     half = half + 0.06 * signs.child * np.exp(-(((y - 0.4) / 0.25) ** 2))  # a child's cheeks
     half = half + 0.085 * signs.sag * np.exp(-(((y - 0.76) / 0.14) ** 2)) - 0.02 * signs.sag * (y > 0) * (y < 0.5)
-    y = y + below * (look.chin - 0.13 * signs.child + 0.02 * signs.sag)
+    y = y + below * (face.chin - 0.13 * signs.child + 0.02 * signs.sag)
     right = _curve(half * grow, y * grow)
     left = right[-2:0:-1] * (-1, 1)
     return np.concatenate((right, left))
 
 
-def draw_photo(look: Look, age: float, rng: np.random.Generator, size: int) -> Image.Image:
+def draw_photo(face: Face, age: float, rng: np.random.Generator, size: int) -> Image.Image:
     """Draw one photo of a person at an age in years: RGB, size x size px.
 
-    Flat colours are drawn at twice the size, and light falls on them after: what is soft costs least when it is small.
+    Flat colours are drawn at twice the size; soft shading is added afterwards at a smaller size, where it is cheap.
     """
-    signs = read_signs(look, age, rng)
+    signs = sample_signs(face, age, rng)
     pose = Pose(
         middle=(0.5 + rng.normal(0, 0.018), 0.5 + rng.normal(0, 0.018)),
         scale=0.335 * rng.uniform(0.9, 1.1),
@@ -248,30 +251,30 @@ def draw_photo(look: Look, age: float, rng: np.random.Generator, size: int) -> I
         pitch=float(np.clip(rng.normal(0, 0.4), -1, 1)),
     )
     smile = float(np.clip(rng.normal(0.42, 0.42), -0.3, 1))
-    hair = _blend(look.hair, GREY * rng.uniform(0.9, 1.05), 0.92 * signs.grey)
+    hair = _blend(face.hair, GREY * rng.uniform(0.9, 1.05), 0.92 * signs.grey)
     hat = rng.random() < 0.05  # hides hair and forehead
 
     picture = _backdrop(rng, 2 * size)
     sketch = Sketch(picture, pose)
-    _draw_behind(sketch, look, signs, hair, rng)
-    face = _outline(look, signs)
-    sketch.fill(face, look.skin, depth=0.2)
-    seen = rng.uniform(0.55, 1.15)  # makeup and soft light hide lines, hard light digs them
-    _draw_forehead(sketch, look, signs, seen, rng)
-    _draw_folds(sketch, look, signs, smile, seen, rng)
-    _draw_spots(sketch, look, signs, rng)
-    if rng.random() < look.beard:
-        _draw_beard(sketch, look, signs, face, rng)
-    _draw_nose(sketch, look, signs)
-    _draw_mouth(sketch, look, signs, smile, rng)
-    _draw_eyes(sketch, look, signs, smile, rng)
+    _draw_behind(sketch, face, signs, hair, rng)
+    outline = _outline(face, signs)
+    sketch.fill(outline, face.skin, depth=0.2)
+    contrast = rng.uniform(0.55, 1.15)  # makeup and soft light hide lines, hard light deepens them
+    _draw_forehead(sketch, face, signs, contrast, rng)
+    _draw_folds(sketch, face, signs, smile, contrast, rng)
+    _draw_spots(sketch, face, signs, rng)
+    if rng.random() < face.beard:
+        _draw_beard(sketch, face, signs, outline, rng)
+    _draw_nose(sketch, face, signs)
+    _draw_mouth(sketch, face, signs, smile, rng)
+    _draw_eyes(sketch, face, signs, smile, rng)
     if not hat:
-        _draw_hair(sketch, look, signs, hair, rng)
-    if rng.random() < look.glasses * (1 if age > 20 else 0.5):
-        _draw_glasses(sketch, look, dark=rng.random() < 0.1)
+        _draw_hair(sketch, face, signs, hair, rng)
+    if rng.random() < face.glasses * (1 if age > 20 else 0.5):
+        _draw_glasses(sketch, face, dark=rng.random() < 0.1)
     if hat:
-        _draw_hat(sketch, look, rng)
-    return _develop(picture.reduce(2), _shade(look, signs, smile, pose, max(8, size // 3)), signs, rng)
+        _draw_hat(sketch, face, rng)
+    return _develop(picture.reduce(2), _shade(face, signs, smile, pose, max(8, size // 3)), signs, rng)
 
 
 def _backdrop(rng: np.random.Generator, side: int) -> Image.Image:
@@ -280,7 +283,7 @@ def _backdrop(rng: np.random.Generator, side: int) -> Image.Image:
     coarse = Image.fromarray(corners.astype(np.uint8)).resize((side // 4, side // 4), Image.Resampling.BILINEAR)
     picture = coarse.resize((side, side), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(picture)
-    for _ in range(int(rng.integers(0, 9))):  # lamps and posters out of focus
+    for _ in range(int(rng.integers(0, 9))):  # lamps and posters, out of focus
         x, y = rng.uniform(0, side, 2)
         r = rng.uniform(0.02, 0.14) * side
         colour = _ink(base + rng.normal(0, 40) + rng.normal(0, 18, 3))
@@ -291,40 +294,40 @@ def _backdrop(rng: np.random.Generator, side: int) -> Image.Image:
     return picture
 
 
-def _draw_behind(sketch: Sketch, look: Look, signs: Signs, hair: Array, rng: np.random.Generator) -> None:
-    """Draw what the face covers: long hair, neck, clothes, ears."""
+def _draw_behind(sketch: Sketch, face: Face, signs: Signs, hair: Array, rng: np.random.Generator) -> None:
+    """Draw everything behind the face: long hair, neck, clothes, ears."""
     cloth = rng.uniform(20, 235) * np.ones(3) + rng.normal(0, 45, 3)
-    if look.hair_length > 0:
+    if face.hair_length > 0:
         t = np.linspace(0, np.pi, 40)
         y = -np.cos(t)
-        half = (look.width + 0.13 + 0.12 * np.clip(y, 0, 1)) * np.sin(np.clip(t, 0, np.pi / 2)) ** 0.7
-        half = half + look.wave * np.sin(9 * y + rng.uniform(0, 6))
-        y = np.where(y < 0, y * (1 + look.hair_height), y * look.hair_length)
+        half = (face.width + 0.13 + 0.12 * np.clip(y, 0, 1)) * np.sin(np.clip(t, 0, np.pi / 2)) ** 0.7
+        half = half + face.wave * np.sin(9 * y + rng.uniform(0, 6))
+        y = np.where(y < 0, y * (1 + face.hair_height), y * face.hair_length)
         right = _curve(half, y)
         sketch.fill(np.concatenate((right, right[::-1] * (-1, 1))), hair * 0.72, depth=-0.25)
-    neck = look.width * (0.62 if look.long_hair else 0.72)
+    neck = face.width * (0.62 if face.long_hair else 0.72)
     y = np.array([0.3, 1.25, 1.45])
     right = _curve(neck * np.array([1, 1, 1.25]), y)
-    sketch.fill(np.concatenate((right, right[::-1] * (-1, 1))), look.skin * 0.8, depth=-0.1)
-    fold = _blend(look.skin * 0.8, look.skin * 0.5, signs.sag)
-    if signs.sag > 0.35:  # the neck folds
+    sketch.fill(np.concatenate((right, right[::-1] * (-1, 1))), face.skin * 0.8, depth=-0.1)
+    fold = _blend(face.skin * 0.8, face.skin * 0.5, signs.sag)
+    if signs.sag > 0.35:  # neck folds
         x = np.linspace(-0.5 * neck, 0.5 * neck, 6)
         sketch.lines(np.stack([_curve(x, v + 0.05 * (x / neck) ** 2) for v in (1.1, 1.19)]), fold, width=0.018, depth=0)
-    wide = 1.5 if look.long_hair else 1.8
+    wide = 1.5 if face.long_hair else 1.8
     x = np.array([-wide, -wide * 0.93, -0.95 * neck, -0.45, 0.0, 0.45, 0.95 * neck, wide * 0.93, wide])
     v = rng.uniform(0.0, 0.25)
     top = np.array([3, 1.5, 1.16, 1.24 + 0.4 * v, 1.3 + v, 1.24 + 0.4 * v, 1.16, 1.5, 3])
     sketch.fill(_curve(x, top), cloth, depth=-0.1)
     sketch.lines(_curve(x, top)[None, 2:7], cloth * 0.75, width=0.04, depth=-0.1)
-    if look.hair_length == 0 or look.parting > 0.25:
+    if face.hair_length == 0 or face.parting > 0.25:
         grown = 0.15 + 0.03 * signs.sag  # ears never stop growing
         for side in (-1, 1):
-            sketch.fill(_oval(side * (look.width + 0.015), 0.1, 0.085, grown), look.skin * 0.9, depth=-0.1)
-            sketch.fill(_oval(side * (look.width + 0.015), 0.1, 0.045, grown * 0.6), look.skin * 0.74, depth=-0.1)
+            sketch.fill(_oval(side * (face.width + 0.015), 0.1, 0.085, grown), face.skin * 0.9, depth=-0.1)
+            sketch.fill(_oval(side * (face.width + 0.015), 0.1, 0.045, grown * 0.6), face.skin * 0.74, depth=-0.1)
 
 
-def _draw_forehead(sketch: Sketch, look: Look, signs: Signs, seen: float, rng: np.random.Generator) -> None:
-    raised = rng.random() < 0.12  # raised brows fold any forehead
+def _draw_forehead(sketch: Sketch, face: Face, signs: Signs, contrast: float, rng: np.random.Generator) -> None:
+    raised = rng.random() < 0.12  # raised brows wrinkle any forehead
     count = min(max(round(4.6 * signs.lines + 0.6 * rng.standard_normal()), 2 * raised), 6)
     if count < 1:
         return
@@ -333,108 +336,110 @@ def _draw_forehead(sketch: Sketch, look: Look, signs: Signs, seen: float, rng: n
     strokes = np.empty((count, 9, 2))
     strokes[..., 0] = x * reach + shift
     strokes[..., 1] = np.linspace(-0.36, -0.6, count + 2)[1:-1, None] + 0.14 * x**2 + rng.normal(0, 0.007, (count, 9))
-    share = 0.85 * signs.lines * seen * rng.uniform(0.6, 1.1, (count, 1)) + 0.25 * raised
-    sketch.lines(strokes, look.skin * (1 - 0.45 * np.clip(share, 0, 1)), width=0.016 + 0.012 * signs.lines)
+    share = 0.85 * signs.lines * contrast * rng.uniform(0.6, 1.1, (count, 1)) + 0.25 * raised
+    sketch.lines(strokes, face.skin * (1 - 0.45 * np.clip(share, 0, 1)), width=0.016 + 0.012 * signs.lines)
 
 
-def _draw_folds(sketch: Sketch, look: Look, signs: Signs, smile: float, seen: float, rng: np.random.Generator) -> None:
-    """Draw the lines about eyes, nose and mouth, each a stroke of five points and how dark it is, 0 to 1."""
+def _draw_folds(
+    sketch: Sketch, face: Face, signs: Signs, smile: float, contrast: float, rng: np.random.Generator
+) -> None:
+    """Draw the lines around eyes, nose and mouth, each a stroke of five points with a darkness of 0 to 1."""
     folds: list[tuple[Array, float]] = []
-    depth = 0.85 * signs.lines * seen
-    slack = signs.sag * seen
+    depth = 0.85 * signs.lines * contrast
+    slack = signs.sag * contrast
     laugh = max(smile, 0) * (1 - signs.child)
     along = np.linspace(0, 1, 5)
     if signs.lines > 0.3:  # frown lines
         for side in (-1, 1):
-            x, y = 0.05 * side + 0.02 * side * along, look.eye_height - 0.28 + 0.16 * along
+            x, y = 0.05 * side + 0.02 * side * along, face.eye_height - 0.28 + 0.16 * along
             folds.append((_curve(x, y), depth * rng.uniform(0.4, 1)))
     for side in (-1, 1):
-        eye = side * look.eye_gap
+        eye = side * face.eye_gap
         for k in range(round(3.4 * signs.lines + 0.5 * laugh + 0.5 * rng.standard_normal())):  # crow's feet
             angle = (k % 4 - 1.5) * 0.42 + rng.normal(0, 0.06)
             r = 0.02 + (0.13 + 0.08 * signs.lines) * along
-            x, y = eye + side * (look.eye_size + r * np.cos(angle)), look.eye_height + 0.01 + 1.1 * r * np.sin(angle)
+            x, y = eye + side * (face.eye_size + r * np.cos(angle)), face.eye_height + 0.01 + 1.1 * r * np.sin(angle)
             folds.append((_curve(x, y), 0.9 * depth + 0.09 * laugh))
         for k in range(1 + (signs.lines > 0.55)):  # below the eye
-            x = (1.8 * along - 0.9) * look.eye_size
-            y = look.eye_height + 0.085 + 0.035 * signs.sag + 0.04 * k - 1.8 * x**2
+            x = (1.8 * along - 0.9) * face.eye_size
+            y = face.eye_height + 0.085 + 0.035 * signs.sag + 0.04 * k - 1.8 * x**2
             folds.append((_curve(eye + x, y), 0.12 + 0.55 * max(depth, slack)))
-        # From the nose past the corner of the mouth
-        x = side * (look.nose_width + 0.03 + 0.14 * along + 0.04 * smile)
-        y = look.eye_height + look.nose_length - 0.03 + 0.27 * along**1.3
+        # From the nose past the corner of the mouth.
+        x = side * (face.nose_width + 0.03 + 0.14 * along + 0.04 * smile)
+        y = face.eye_height + face.nose_length - 0.03 + 0.27 * along**1.3
         folds.append((_curve(x, y), 0.1 + 0.65 * max(depth, 0.7 * slack) + 0.2 * max(smile, 0)))
         if signs.sag > 0.4:  # from the corner of the mouth to the chin
-            x = side * (look.mouth_width + 0.05 + 0.04 * along)
-            folds.append((_curve(x, look.mouth_height + 0.04 + 0.18 * along), 0.75 * slack))
+            x = side * (face.mouth_width + 0.05 + 0.04 * along)
+            folds.append((_curve(x, face.mouth_height + 0.04 + 0.18 * along), 0.75 * slack))
         if signs.lines > 0.72:  # hollow cheeks
             x = side * (0.5 + 0.08 * along * (1 - along)) + rng.normal(0, 0.02)
             folds.append((_curve(x, 0.25 + 0.27 * along), 0.6 * depth))
     share = np.clip([[dark] for _, dark in folds], 0, 1)
     strokes = np.stack([stroke for stroke, _ in folds])
-    sketch.lines(strokes, look.skin * (1 - 0.45 * share), width=0.014 + 0.008 * signs.lines)
+    sketch.lines(strokes, face.skin * (1 - 0.45 * share), width=0.014 + 0.008 * signs.lines)
 
 
-def _draw_spots(sketch: Sketch, look: Look, signs: Signs, rng: np.random.Generator) -> None:
-    """Draw age spots, freckles and pimples; a person's freckles and age spots keep their places."""
+def _draw_spots(sketch: Sketch, face: Face, signs: Signs, rng: np.random.Generator) -> None:
+    """Draw age spots, freckles and pimples; freckles and age spots of a person have fixed positions."""
     pimples = rng.poisson(5) if signs.child > 0.3 and rng.random() < 0.4 else 0
     for first, count, colour, radius in (
-        (0, min(rng.poisson(7 * signs.spots), 15), look.skin * (0.72, 0.64, 0.56), 0.024),
-        (15, look.freckles, look.skin * (0.82, 0.7, 0.6), 0.012),
-        (0, pimples, _blend(look.skin, np.array([200.0, 60, 60]), 0.4), 0.016),
+        (0, min(rng.poisson(7 * signs.spots), 15), face.skin * (0.72, 0.64, 0.56), 0.024),
+        (15, face.freckles, face.skin * (0.82, 0.7, 0.6), 0.012),
+        (0, pimples, _blend(face.skin, np.array([200.0, 60, 60]), 0.4), 0.016),
     ):
-        at = look.marks[first : first + count]
-        tints = look.skin + (colour - look.skin) * rng.uniform(0.4, 0.9, (len(at), 1))
+        at = face.marks[first : first + count]
+        tints = face.skin + (colour - face.skin) * rng.uniform(0.4, 0.9, (len(at), 1))
         sketch.dots(at, radius * rng.uniform(0.6, 1.3, len(at)), tints)
-    if look.mole:
-        sketch.dots(np.array([look.mole]), np.array([0.02]), look.skin[None] * 0.4)
+    if face.mole:
+        sketch.dots(np.array([face.mole]), np.array([0.02]), face.skin[None] * 0.4)
 
 
-def _draw_beard(sketch: Sketch, look: Look, signs: Signs, face: Array, rng: np.random.Generator) -> None:
-    """Draw a beard, which greys before the hair does, and thin on the young."""
+def _draw_beard(sketch: Sketch, face: Face, signs: Signs, outline: Array, rng: np.random.Generator) -> None:
+    """Draw a beard; it turns grey before the hair and is thin on young people."""
     grey = min(1.0, 1.5 * signs.grey + 0.05)
     strength = 0.75 * (1 - 0.85 * signs.child) * rng.uniform(0.5, 1)
-    colour = _blend(look.skin, _blend(look.hair * 0.85, GREY, grey), strength)
-    mouth = look.mouth_height
-    if look.beard_kind == 2:
-        low = face[face[:, 1] > 0.18]  # right side downwards, then left side upwards
+    colour = _blend(face.skin, _blend(face.hair * 0.85, GREY, grey), strength)
+    mouth = face.mouth_height
+    if face.beard_kind == 2:
+        low = outline[outline[:, 1] > 0.18]  # right side downwards, then left side upwards
         x = np.linspace(-1, 1, 15)
-        inner = _curve(x * look.width * 0.86, 0.2 + 0.34 * (1 - x**4))
+        inner = _curve(x * face.width * 0.86, 0.2 + 0.34 * (1 - x**4))
         sketch.fill(np.concatenate((low, inner)), colour, depth=0.3)
-    if look.beard_kind == 1:
+    if face.beard_kind == 1:
         sketch.fill(_oval(0, mouth + 0.2, 0.24, 0.2), colour)
     x = np.linspace(-1, 1, 11)
     lip = mouth - 0.055 - 0.075 * (1 - x**2)
     under = mouth - 0.02 + 0.07 * x**2
     sketch.fill(np.concatenate((_curve(x * 0.3, lip), _curve(x * 0.3, under)[::-1])), colour)
-    n = 50 if look.beard_kind == 2 else 14
-    start = rng.uniform((-0.5, mouth + 0.12), (0.5, 0.95), (n, 2)) * (1.0 if look.beard_kind == 2 else 0.4, 1)
+    n = 50 if face.beard_kind == 2 else 14
+    start = rng.uniform((-0.5, mouth + 0.12), (0.5, 0.95), (n, 2)) * (1.0 if face.beard_kind == 2 else 0.4, 1)
     inside = np.abs(start[:, 0]) < 0.62 * np.sqrt(np.clip(1.1 - start[:, 1], 0, 1))
-    if look.beard_kind and inside.any():
+    if face.beard_kind and inside.any():
         start = start[inside]
         strokes = np.stack((start, start + np.array([0.0, 0.07])), axis=1)
         hairs = np.where(rng.random((len(start), 1)) < grey, _blend(colour, GREY, 0.6), colour * 0.75)
         sketch.lines(strokes, hairs, width=0.012)
 
 
-def _draw_nose(sketch: Sketch, look: Look, signs: Signs) -> None:
-    tip = look.eye_height + look.nose_length + 0.025 * signs.sag
-    half = look.nose_width * (1 + 0.12 * signs.sag - 0.1 * signs.child)
+def _draw_nose(sketch: Sketch, face: Face, signs: Signs) -> None:
+    tip = face.eye_height + face.nose_length + 0.025 * signs.sag
+    half = face.nose_width * (1 + 0.12 * signs.sag - 0.1 * signs.child)
     x = np.linspace(-1, 1, 13)
     sketch.lines(
-        _curve(x * half, tip + 0.03 - 0.02 * np.cos(np.pi * x) - 0.05 * x**4)[None], look.skin * 0.66, width=0.02
+        _curve(x * half, tip + 0.03 - 0.02 * np.cos(np.pi * x) - 0.05 * x**4)[None], face.skin * 0.66, width=0.02
     )
     for side in (-1, 1):
-        sketch.fill(_oval(side * half * 0.48, tip + 0.02, half * 0.26, 0.02, 10), look.skin * 0.42)
+        sketch.fill(_oval(side * half * 0.48, tip + 0.02, half * 0.26, 0.02, 10), face.skin * 0.42)
         edge = side * half * np.array([0.98, 1.06, 0.9])
-        sketch.lines(_curve(edge, tip + np.array([-0.07, -0.02, 0.03]))[None], look.skin * 0.74, width=0.016)
+        sketch.lines(_curve(edge, tip + np.array([-0.07, -0.02, 0.03]))[None], face.skin * 0.74, width=0.016)
 
 
-def _draw_mouth(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.random.Generator) -> None:
-    thin = look.lip_weight * (1 + 0.25 * signs.child - 0.55 * signs.sag)
-    colour = _blend(look.lips, look.skin * 0.85, 0.5 * signs.lines)
+def _draw_mouth(sketch: Sketch, face: Face, signs: Signs, smile: float, rng: np.random.Generator) -> None:
+    thin = face.lip_weight * (1 + 0.25 * signs.child - 0.55 * signs.sag)
+    colour = _blend(face.lips, face.skin * 0.85, 0.5 * signs.lines)
     x = np.linspace(-1, 1, 15)
-    half = look.mouth_width * (1 + 0.16 * smile)
-    y = look.mouth_height + 0.02 * signs.sag - 0.09 * smile * (x**2 - 0.4) + 0.03 * signs.sag * x**2
+    half = face.mouth_width * (1 + 0.16 * smile)
+    y = face.mouth_height + 0.02 * signs.sag - 0.09 * smile * (x**2 - 0.4) + 0.03 * signs.sag * x**2
     opening = max(0.0, rng.normal(0.5, 0.35)) * 0.13 * (smile > 0.35)
     round_ = 1 - x**2
     upper = y - thin * 0.8 * round_**0.7 * (1 - 0.25 * np.exp(-((x / 0.16) ** 2)))
@@ -454,133 +459,133 @@ def _draw_mouth(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.
     if signs.lines > 0.6:  # small lines above the lip
         starts = np.linspace(-0.6, 0.6, 6) * half
         strokes = np.stack(
-            [_curve(np.array([v, v * 1.04]), look.mouth_height - thin - np.array([0.025, 0.085])) for v in starts]
+            [_curve(np.array([v, v * 1.04]), face.mouth_height - thin - np.array([0.025, 0.085])) for v in starts]
         )
-        sketch.lines(strokes, _blend(look.skin, look.skin * 0.6, signs.lines - 0.25), width=0.01)
+        sketch.lines(strokes, _blend(face.skin, face.skin * 0.6, signs.lines - 0.25), width=0.01)
 
 
-def _draw_eyes(sketch: Sketch, look: Look, signs: Signs, smile: float, rng: np.random.Generator) -> None:
-    rx = look.eye_size * (1 + 0.12 * signs.child - 0.07 * signs.sag)
+def _draw_eyes(sketch: Sketch, face: Face, signs: Signs, smile: float, rng: np.random.Generator) -> None:
+    rx = face.eye_size * (1 + 0.12 * signs.child - 0.07 * signs.sag)
     wide = np.clip(rng.normal(1, 0.14) - 0.12 * max(smile, 0), 0.55, 1.25)
     ry = 0.46 * rx * wide * (1 + 0.15 * signs.child - 0.34 * signs.sag)
-    look_at = rng.normal(0, 0.2)
+    gaze = rng.normal(0, 0.2)
     x = np.linspace(-1, 1, 15)
-    hair = _blend(look.hair * 0.75, GREY * 0.9, 0.7 * signs.grey)
+    hair = _blend(face.hair * 0.75, GREY * 0.9, 0.7 * signs.grey)
     brow_lift = rng.normal(0, 0.012) - 0.018 * signs.sag
     for side in (-1, 1):
-        middle = side * look.eye_gap
-        tilt = (0.022 * signs.sag - look.eye_tilt) * x * side  # the outer corner sinks with age
-        upper = look.eye_height + tilt - ry * 1.1 * (1 - np.abs(x) ** 2.2)
+        middle = side * face.eye_gap
+        tilt = (0.022 * signs.sag - face.eye_tilt) * x * side  # the outer corner drops with age
+        upper = face.eye_height + tilt - ry * 1.1 * (1 - np.abs(x) ** 2.2)
         upper = upper + 0.035 * signs.sag * np.clip(x * side, 0, 1) ** 2  # a hooded lid
-        lower = np.maximum(look.eye_height + tilt + ry * 0.8 * (1 - x**2), upper)
+        lower = np.maximum(face.eye_height + tilt + ry * 0.8 * (1 - x**2), upper)
         white = _blend(np.array([246.0, 244, 240]), np.array([226.0, 214, 200]), 0.6 * signs.lines)
         sketch.fill(np.concatenate((_curve(middle + x * rx, upper), _curve(middle + x * rx, lower)[::-1])), white)
-        for radius, colour in ((0.078, look.eyes), (0.036, np.array([16.0, 12, 12]))):
-            iris = _oval(middle + look_at * 0.05, look.eye_height - 0.006, radius, radius, 18)
+        for radius, colour in ((0.078, face.eyes), (0.036, np.array([16.0, 12, 12]))):
+            iris = _oval(middle + gaze * 0.05, face.eye_height - 0.006, radius, radius, 18)
             at = (iris[:, 0] - middle) / rx
             iris[:, 1] = np.clip(iris[:, 1], np.interp(at, x, upper), np.interp(at, x, lower))
             sketch.fill(iris, colour)
-        glint = np.array([[middle + look_at * 0.05 - 0.02, look.eye_height - 0.03]])
+        glint = np.array([[middle + gaze * 0.05 - 0.02, face.eye_height - 0.03]])
         sketch.dots(glint, np.array([0.014]), np.full((1, 3), 250.0))
-        lash = (0.034 if look.long_hair else 0.02) * (1 - 0.4 * signs.lines)
+        lash = (0.034 if face.long_hair else 0.02) * (1 - 0.4 * signs.lines)
         sketch.lines(_curve(middle + x * rx * 1.05, upper)[None], np.array([38.0, 26, 24]), width=lash)
-        sketch.lines(_curve(middle + x * rx, lower)[None], look.skin * 0.62, width=0.012)
+        sketch.lines(_curve(middle + x * rx, lower)[None], face.skin * 0.62, width=0.012)
         lid = upper - 0.035 + 0.02 * signs.sag
-        sketch.lines(_curve(middle + x * rx, lid)[None], look.skin * (0.72 - 0.12 * signs.sag), width=0.014)
+        sketch.lines(_curve(middle + x * rx, lid)[None], face.skin * (0.72 - 0.12 * signs.sag), width=0.014)
         u = np.linspace(-1, 1, 9)
         out = u * side
         top = (
-            look.eye_height - look.brow_height + brow_lift - 0.05 * (1 - u**2) + 0.025 * signs.sag * np.clip(out, 0, 1)
+            face.eye_height - face.brow_height + brow_lift - 0.05 * (1 - u**2) + 0.025 * signs.sag * np.clip(out, 0, 1)
         )
-        weight = look.brow_weight * (1.05 - 0.45 * np.clip(out, 0, 1)) * (1 - 0.35 * signs.lines * look.long_hair)
+        weight = face.brow_weight * (1.05 - 0.45 * np.clip(out, 0, 1)) * (1 - 0.35 * signs.lines * face.long_hair)
         brow = np.concatenate(
             (_curve(middle + u * rx * 1.3, top - weight), _curve(middle + u * rx * 1.3, top + weight)[::-1])
         )
-        sketch.fill(brow, _blend(look.skin * 0.85, hair, 0.9 - 0.3 * signs.lines))
+        sketch.fill(brow, _blend(face.skin * 0.85, hair, 0.9 - 0.3 * signs.lines))
 
 
-def _hairline(look: Look, signs: Signs, x: Array, top: Array) -> Array:
-    """Return how low the hair comes at x, in face units: an M first, then only the sides."""
-    u = np.abs(x) / (look.width + 0.02)
-    front = look.hairline + 0.05 * signs.child
+def _hairline(face: Face, signs: Signs, x: Array, top: Array) -> Array:
+    """Return the hairline at x, in face units: with hair loss an M shape, then only the sides."""
+    u = np.abs(x) / (face.width + 0.02)
+    front = face.hairline + 0.05 * signs.child
     line = front + (0.08 - front) * u**5
     line = line - signs.bare * (
         0.3 * np.exp(-(((u - 0.52) / 0.2) ** 2)) + 0.34 * np.clip(signs.bare, 0, 1) * np.exp(-((u / 0.5) ** 4))
     )
-    if look.fringe:
+    if face.fringe:
         line = np.maximum(
-            line, -0.36 - 0.25 * signs.bare + 0.05 * (x - look.parting) ** 2 - 0.4 * np.clip(u - 0.8, 0, 1)
+            line, -0.36 - 0.25 * signs.bare + 0.05 * (x - face.parting) ** 2 - 0.4 * np.clip(u - 0.8, 0, 1)
         )
     return np.asarray(np.maximum(line, top + 0.01))
 
 
-def _draw_hair(sketch: Sketch, look: Look, signs: Signs, hair: Array, rng: np.random.Generator) -> None:
+def _draw_hair(sketch: Sketch, face: Face, signs: Signs, hair: Array, rng: np.random.Generator) -> None:
     x = np.linspace(-1, 1, 41)
-    reach = look.width + 0.06 - 0.03 * signs.bare
-    height = look.hair_height * (1 - 0.8 * min(signs.bare, 1)) * rng.uniform(0.85, 1.15)
+    reach = face.width + 0.06 - 0.03 * signs.bare
+    height = face.hair_height * (1 - 0.8 * min(signs.bare, 1)) * rng.uniform(0.85, 1.15)
     top = 0.1 * np.abs(x) ** 8 - (1 + height) * (1 - np.abs(x) ** 2.2) ** 0.46
-    if look.wave:
-        top = top - look.wave * np.abs(np.sin(14 * x + 3 * look.parting)) * (1 - 0.8 * min(signs.bare, 1)) * (1 - x**8)
-    line = _hairline(look, signs, x * look.width, top)
-    if not look.fringe:
-        line = line - 0.06 * np.exp(-(((x - look.parting) / 0.06) ** 2))
+    if face.wave:
+        top = top - face.wave * np.abs(np.sin(14 * x + 3 * face.parting)) * (1 - 0.8 * min(signs.bare, 1)) * (1 - x**8)
+    line = _hairline(face, signs, x * face.width, top)
+    if not face.fringe:
+        line = line - 0.06 * np.exp(-(((x - face.parting) / 0.06) ** 2))
     line = np.maximum(line, top + 0.01)
-    thin = _blend(hair, look.skin, 0.45 * np.clip(signs.bare - 0.15, 0, 1))
+    thin = _blend(hair, face.skin, 0.45 * np.clip(signs.bare - 0.15, 0, 1))
     outer = _curve(x * reach, top)
-    inner = _curve(x * look.width * 0.99, line)
+    inner = _curve(x * face.width * 0.99, line)
     sketch.fill(np.concatenate((outer, inner[::-1])), thin, depth=0.1)
     # Strands from the outer edge to the hairline; some turn white before others.
     n = 46
     at = rng.uniform(-0.97, 0.97, n)
     start = _curve(at * reach, np.interp(at, x, top) + 0.015)
-    lean = np.clip(at + 0.25 * (at - look.parting) + rng.normal(0, 0.03, n), -1, 1)
-    end = _curve(lean * look.width * 0.99, np.interp(lean, x, line) - 0.01)
+    lean = np.clip(at + 0.25 * (at - face.parting) + rng.normal(0, 0.03, n), -1, 1)
+    end = _curve(lean * face.width * 0.99, np.interp(lean, x, line) - 0.01)
     strands = np.stack((start, (start + end) / 2 + rng.normal(0, 0.012, (n, 2)), end), axis=1)  # (n, 3, 2)
     white = rng.random((n, 1)) < signs.grey
     tints = np.where(white, thin + (GREY * 1.1 - thin) * 0.5, thin * rng.uniform(0.68, 1.25, (n, 1)))
     sketch.lines(strands, tints, width=0.02, depth=0.1)
-    if look.hair_length > 0:  # locks beside the face
-        y = np.linspace(-0.3, max(0.45, look.hair_length), 12)
+    if face.hair_length > 0:  # locks next to the face
+        y = np.linspace(-0.3, max(0.45, face.hair_length), 12)
         for side in (-1, 1):
-            edge = side * (look.width + 0.04 + look.wave * np.sin(9 * y + side))
+            edge = side * (face.width + 0.04 + face.wave * np.sin(9 * y + side))
             width = 0.13 * np.linspace(0.7, 1, 12)
             lock = np.concatenate((_curve(edge - side * width * 0.55, y), _curve(edge + side * width, y)[::-1]))
             sketch.fill(lock, hair * 0.88, depth=0)
             strokes = np.stack([_curve(edge + side * width * s, y) for s in rng.uniform(-0.4, 0.85, 5)])
             shades = hair * rng.uniform(0.6, 1.1, (5, 1))
             sketch.lines(strokes, shades, width=0.018, depth=0)
-        if look.earrings and look.hair_length < 1:
+        if face.earrings and face.hair_length < 1:
             sketch.dots(
-                np.array([[-1, 0.3], [1, 0.3]]) * (look.width + 0.02, 1),
+                np.array([[-1, 0.3], [1, 0.3]]) * (face.width + 0.02, 1),
                 np.full(2, 0.035),
                 np.array([[226.0, 196, 96]] * 2),
             )
 
 
-def _draw_glasses(sketch: Sketch, look: Look, *, dark: bool) -> None:
-    frame = look.hair * 0.3 + 8
+def _draw_glasses(sketch: Sketch, face: Face, *, dark: bool) -> None:
+    frame = face.hair * 0.3 + 8
     angle = np.linspace(0, 2 * np.pi, 25)
-    power = 1.0 if look.glasses_round else 0.55
+    power = 1.0 if face.glasses_round else 0.55
     x = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** power * 0.225
-    y = np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** power * (0.18 if look.glasses_round else 0.145)
-    rims = np.stack([_curve(side * (look.eye_gap + 0.01) + x, look.eye_height + 0.02 + y) for side in (-1, 1)])
+    y = np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** power * (0.18 if face.glasses_round else 0.145)
+    rims = np.stack([_curve(side * (face.eye_gap + 0.01) + x, face.eye_height + 0.02 + y) for side in (-1, 1)])
     if dark:
         for rim in rims:
             sketch.fill(rim, np.array([26.0, 24, 28]))
     sketch.lines(rims, frame, width=0.03)
     u = np.linspace(-1, 1, 7)
-    sketch.lines(_curve(u * (look.eye_gap - 0.21), look.eye_height - 0.03 + 0.03 * u**2)[None], frame, width=0.03)
+    sketch.lines(_curve(u * (face.eye_gap - 0.21), face.eye_height - 0.03 + 0.03 * u**2)[None], frame, width=0.03)
     for side in (-1, 1):
         ends = np.array(
-            [[side * (look.eye_gap + 0.23), look.eye_height - 0.04], [side * look.width, look.eye_height - 0.02]]
+            [[side * (face.eye_gap + 0.23), face.eye_height - 0.04], [side * face.width, face.eye_height - 0.02]]
         )
         sketch.lines(ends[None], frame, width=0.03, depth=0.5)
 
 
-def _draw_hat(sketch: Sketch, look: Look, rng: np.random.Generator) -> None:
+def _draw_hat(sketch: Sketch, face: Face, rng: np.random.Generator) -> None:
     colour = rng.uniform(20, 200) + rng.normal(0, 30, 3)
     x = np.linspace(-1, 1, 21)
-    reach = look.width + 0.09
+    reach = face.width + 0.09
     dome = -0.42 - 0.85 * (1 - np.abs(x) ** 2.6) ** 0.5
     band = -0.42 - 0.14 * (1 - x**2)
     sketch.fill(np.concatenate((_curve(x * reach, dome), _curve(x * reach, band)[::-1])), colour, depth=0.1)
@@ -588,34 +593,34 @@ def _draw_hat(sketch: Sketch, look: Look, rng: np.random.Generator) -> None:
     sketch.fill(brim, colour * 0.7, depth=0.1)
 
 
-def _shade(look: Look, signs: Signs, smile: float, pose: Pose, side: int) -> Image.Image:
-    """Return how the face shades itself: mode L, 128 where it does not."""
+def _shade(face: Face, signs: Signs, smile: float, pose: Pose, side: int) -> Image.Image:
+    """Return the shading of the face: mode L, 128 is neutral."""
     picture = Image.new("L", (side, side), 128)
     sketch = Sketch(picture, pose)
     for grow, grey in ((1.0, 100), (0.93, 116), (0.85, 128), (0.6, 134)):
-        sketch.fill(_outline(look, signs, grow=grow), np.array([float(grey)]), depth=0.2)
-    eye, tip = look.eye_height, look.eye_height + look.nose_length
+        sketch.fill(_outline(face, signs, grow=grow), np.array([float(grey)]), depth=0.2)
+    eye, tip = face.eye_height, face.eye_height + face.nose_length
     sketch.fill(_oval(0, -0.5, 0.35, 0.12), np.array([140.0]))
     for s in (-1, 1):
-        sketch.fill(_oval(s * look.eye_gap, eye - 0.08, 0.18, 0.07), np.array([114.0]))
-        sketch.fill(_oval(s * (look.eye_gap - 0.02), eye + 0.11, 0.13, 0.05), np.array([122.0 - 30 * signs.sag]))
+        sketch.fill(_oval(s * face.eye_gap, eye - 0.08, 0.18, 0.07), np.array([114.0]))
+        sketch.fill(_oval(s * (face.eye_gap - 0.02), eye + 0.11, 0.13, 0.05), np.array([122.0 - 30 * signs.sag]))
         sketch.fill(_oval(s * 0.36, 0.26 + 0.06 * signs.sag, 0.14, 0.1), np.array([142.0 + 6 * max(smile, 0)]))
         sketch.fill(_oval(s * 0.42, 0.5, 0.1, 0.14), np.array([128.0 - 20 * signs.sag * (1 - signs.child)]))
         sketch.fill(_oval(s * 0.5, 0.78, 0.12, 0.08), np.array([124.0 - 20 * signs.sag]))
         nose = np.array(
-            [[s * 0.05, eye], [s * 0.11, tip - 0.1], [s * look.nose_width * 1.1, tip], [s * 0.05, tip - 0.05]]
+            [[s * 0.05, eye], [s * 0.11, tip - 0.1], [s * face.nose_width * 1.1, tip], [s * 0.05, tip - 0.05]]
         )
         sketch.fill(nose, np.array([113.0]))
     sketch.fill(_oval(0, (eye + tip) / 2, 0.035, 0.2), np.array([146.0]))
     sketch.fill(_oval(0, tip - 0.03, 0.06, 0.05), np.array([144.0]))
     sketch.fill(_oval(0, tip + 0.07, 0.12, 0.025), np.array([108.0]))
-    sketch.fill(_oval(0, look.mouth_height + 0.17, 0.16, 0.03), np.array([112.0]))
+    sketch.fill(_oval(0, face.mouth_height + 0.17, 0.16, 0.03), np.array([112.0]))
     sketch.fill(_oval(0, 0.87, 0.15, 0.07), np.array([138.0]))
     return picture.filter(ImageFilter.GaussianBlur(0.012 * side))
 
 
 def _develop(picture: Image.Image, shade: Image.Image, signs: Signs, rng: np.random.Generator) -> Image.Image:
-    """Put light, grain, colour and blur on the flat drawing; the mottling of the skin alone knows the age."""
+    """Add light, grain, colour and blur to the flat drawing; only the mottling of the skin depends on age."""
     size, low = picture.size[0], shade.size[0]
     folds = 1 + (np.asarray(shade, np.float32) / 128 - 1) * rng.uniform(0.7, 1.3)
     across = np.linspace(-1, 1, low)

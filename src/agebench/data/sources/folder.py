@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agebench.data.readers.archives import check_there, open_archive
+from agebench.data.readers.archives import check_exists, open_archive
 from agebench.data.readers.folders import Files, FileSource, FolderFiles, nfc
 from agebench.data.records import Records
 from agebench.errors import UserError
@@ -60,7 +60,7 @@ class Folder(FileSource):
 
     @cached_property
     def _files(self) -> Files:
-        check_there(self.root)
+        check_exists(self.root)
         return open_archive(self.root, cache=self.cache) if self.root.is_file() else FolderFiles(self.root)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""hiragana73: 80,000 hiragana of 73 kinds, 48x48, cut from pages that the National Diet Library scanned."""
+"""hiragana73: 80,000 images of 73 hiragana, 48x48 px, cut from pages scanned by the National Diet Library of Japan."""
 
 import logging
 import os
@@ -28,13 +28,13 @@ _log = logging.getLogger(__name__)
 
 
 class Hiragana73(FileSource):
-    """One class a character; every scanned page gives many of the images, of many classes.
+    """One class for each character; a scanned page provides many images of many classes.
 
     Args:
-        root: Folder of `hiragana73.zip` (preferred, and read as it is) or of the unpacked `U3042/*.png`, which may lie
-            one folder deeper; or the zip itself.
-        download: Whether `prepare` fetches the zip into `root` when neither is there.
-        url: Where the zip is published.
+        root: Folder of `hiragana73.zip` (preferred; it stays packed) or of the unpacked `U3042/*.png`, at most one
+            folder deeper; or the zip itself.
+        download: Whether `prepare` downloads the zip into `root` if there is neither.
+        url: URL of the published zip.
 
     Source:
         National Diet Library of Japan, NDL Lab, "hiragana73" (Public Domain Mark).
@@ -52,7 +52,7 @@ class Hiragana73(FileSource):
         self.url = url
 
     def prepare(self) -> None:
-        """Download the zip if nothing is there, and check all of it; raise UserError if there is no image then."""
+        """Download and check the zip if there are no images; raise UserError if there are still none."""
         if self.download and _locate(self.root) is None:
             fetch([self.url], self.root / ARCHIVE, check=check_archive)
         self.records()
@@ -60,8 +60,8 @@ class Hiragana73(FileSource):
     def records(self) -> Records:
         """Return all rows, sorted by name (`U3042/1901_846066_0055.png`).
 
-        Columns: `class` (int64, in code-point order), `identity` (the page, `846066_0055`), `year` (int64, 0 where the
-        file name gives none).
+        Columns: `class` (int64, in code-point order), `identity` (the page, `846066_0055`), `year` (int64, 0 if the
+        file name has none).
         """
         return self._loaded[2]
 
@@ -81,20 +81,20 @@ class Hiragana73(FileSource):
         if files is None or not names:
             raise UserError(
                 f"no hiragana73 under {self.root}: expected {ARCHIVE} or folders such as U3042 with PNG files; set "
-                "data.root= to the folder that has them, or fetch it with `python -m agebench.prepare data=hiragana73`"
+                "data.root to the folder of the files, or download it with `python -m agebench.prepare data=hiragana73`"
             )
         folders = [name[:5] for name in names]
         present, codes = np.unique(folders, return_inverse=True)
         origins = [_ORIGIN.match(name[6:]) for name in names]
         columns = {
             "class": codes.astype(np.int64),
-            # A file of one's own under another name counts as its own page.
+            # A file with another name counts as a page of its own.
             "identity": np.array([o["page"] if o else n[6:-4] for o, n in zip(origins, names, strict=True)]),
             "year": np.array([int(o["year"]) if o else 0 for o in origins], dtype=np.int64),
         }
-        whole = len(names) >= IMAGES and len(present) >= CLASSES
+        complete = len(names) >= IMAGES and len(present) >= CLASSES
         _log.log(
-            logging.INFO if whole else logging.WARNING,
+            logging.INFO if complete else logging.WARNING,
             "hiragana73 in %s: %s of %s images, %d of %d classes",
             self.root,
             f"{len(names):,}",
@@ -107,12 +107,12 @@ class Hiragana73(FileSource):
 
 
 def check_archive(path: Path) -> None:
-    """Raise UserError unless the zip is whole: every CRC right, 80,000 PNG files in 73 folders."""
+    """Raise UserError unless the zip has 80,000 PNG files in 73 folders, all with the right CRC."""
     if not zipfile.is_zipfile(path):
-        raise UserError("it is no zip file")
-    with closing(ZipFiles(path)) as archive:  # Windows renames no open file
+        raise UserError("it is not a zip file")
+    with closing(ZipFiles(path)) as archive:  # Windows cannot rename an open file
         images = _images(archive, path)
-        broken = next((name for name, member in images.items() if not _is_whole(archive, member)), None)
+        broken = next((name for name, member in images.items() if not _is_intact(archive, member)), None)
     if broken is not None:
         raise UserError(f"the zip is damaged at {broken}")
     folders = {name[:5] for name in images}
@@ -122,29 +122,29 @@ def check_archive(path: Path) -> None:
         )
 
 
-def _is_whole(archive: ZipFiles, member: str) -> bool:
+def _is_intact(archive: ZipFiles, member: str) -> bool:
     try:
-        archive.read(member)  # compares the CRC
+        archive.read(member)  # checks the CRC
     except BrokenImageError:
         return False
     return True
 
 
 def _images(files: Files, where: Path) -> dict[str, str]:
-    """Return the files by their name as published, `U3042/1901_846066_0055.png`, whatever lies above."""
+    """Return the files by their published name, `U3042/1901_846066_0055.png`, without the folders above."""
     images: dict[str, str] = {}
     for file in files.names():
         match = _IMAGE.fullmatch(file)
         if match is None or (isinstance(files, FolderFiles) and match[1] != file):
             continue
         if match[1] in images:
-            raise UserError(f"{where} holds {match[1]} more than once; keep one copy of the data set in it")
+            raise UserError(f"{where} contains {match[1]} more than once; keep one copy of the data set in it")
         images[match[1]] = file
     return images
 
 
 def _locate(root: Path) -> Files | None:
-    """Return the zip, else the folders nearest to the root; raise UserError where two copies are equally near."""
+    """Return the zip, or the class folders closest to the root; raise UserError if two copies are equally close."""
     if root.is_file():
         return open_archive(root)
     if (root / ARCHIVE).is_file():
@@ -156,7 +156,7 @@ def _locate(root: Path) -> Files | None:
             bases = [folder for folder in bases if folder.name == "hiragana73"] or bases
         if len(bases) > 1:
             raise UserError(
-                f"hiragana73 was found more than once under {root}: {', '.join(map(str, bases))}; set data.root= to one"
+                f"hiragana73 was found more than once under {root}: {', '.join(map(str, bases))}; set data.root to one"
             )
         if bases:
             return FolderFiles(bases[0])
@@ -168,5 +168,5 @@ def _class_folders(base: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(base) as entries:
             return [entry for entry in entries if _FOLDER.fullmatch(entry.name) and entry.is_dir()]
-    except PermissionError:  # lost+found and the like
+    except PermissionError:  # such as lost+found
         return []

@@ -36,7 +36,7 @@ class MNIST:
 
     Args:
         root: Folder of the idx files, gzipped or not, in any of the usual layouts (`MNIST/raw/`, `raw/`, flat).
-        download: Whether `prepare` fetches into `root` what is not there.
+        download: Whether `prepare` downloads missing files into `root`.
 
     Source:
         LeCun, Cortes, Burges, "The MNIST database of handwritten digits".
@@ -54,7 +54,7 @@ class MNIST:
         self._images: Array | None = None  # uint8, (N, 28, 28)
 
     def prepare(self) -> None:
-        """Download the missing ones of the four files, about 11 MB in all; raise UserError if they cannot be had."""
+        """Download the missing files, about 11 MB in all; raise UserError if that fails."""
         for stem, md5 in MD5.items():
             if self.download and self._find(stem) is None:
                 fetch([f"{mirror}{stem}.gz" for mirror in MIRRORS], self.root / f"{stem}.gz", md5=md5)
@@ -68,7 +68,7 @@ class MNIST:
             return self._records
 
     def present(self) -> Array:
-        """Return that every row has its image, bool, shape (N,)."""
+        """Return all True, bool, shape (N,)."""
         return np.ones(len(self.records()), dtype=bool)
 
     def open(self, row: int) -> Image.Image:
@@ -81,18 +81,18 @@ class MNIST:
         return Image.fromarray(images[row])
 
     def stamps(self, rows: Array) -> Array:
-        """Return a mixture of the sizes and times of the four files for every row, uint64, shape (n,)."""
+        """Return a hash of the sizes and modification times of the four files for each row, uint64, shape (n,)."""
         stats = [path.stat() for path in self._files()]
         text = " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
         return np.full(len(rows), int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]), dtype=np.uint64)
 
     def reading_order(self, rows: Array) -> Array:
-        """Return the rows as they are: the images are read at once."""
+        """Return the rows unchanged; all images are read at once."""
         return rows
 
     def _find(self, stem: str) -> Path | None:
         dotted = stem.replace("-idx", ".idx")
-        # Some archives hold each file in a folder of its own name.
+        # Some archives put each file in a folder of the same name.
         names = [f"{folder}{name}" for name in (stem, dotted) for folder in ("", f"{name}/")]
         candidates = (self.root / folder / f"{name}{gz}" for folder in FOLDERS for name in names for gz in ("", ".gz"))
         return next((path for path in candidates if path.is_file()), None)
@@ -104,7 +104,7 @@ class MNIST:
         if missing:
             raise UserError(
                 f"no MNIST under {self.root}: expected {', '.join(missing)} (or .gz) there or in MNIST/raw; set "
-                "data.root= to the folder that has them, or fetch them with `python -m agebench.prepare data=mnist`"
+                "data.root to the folder of the files, or download them with `python -m agebench.prepare data=mnist`"
             )
         return [path for path in found.values() if path is not None]
 
@@ -114,12 +114,12 @@ class MNIST:
         for path, labels in ((train_file, train), (test_file, test)):
             if labels.max(initial=0) > 9:
                 raise UserError(
-                    f"{path} is not MNIST's: expected labels 0 to 9, found {labels.max()}; replace the file"
+                    f"{path} is not a file of MNIST: expected labels 0 to 9, found {labels.max()}; replace the file"
                 )
         if np.bincount(train, minlength=10).tolist() != TRAIN_COUNTS or len(test) != 10_000:
             _log.warning(
-                "the files under %s are not the published MNIST (60,000 + 10,000 images): %s + %s images, or other "
-                "class counts; their results do not compare with MNIST's",
+                "the files under %s are not the published MNIST (60,000 + 10,000 images): they have %s + %s images or "
+                "other class counts, so results cannot be compared with those of MNIST",
                 self.root,
                 f"{len(train):,}",
                 f"{len(test):,}",
@@ -136,34 +136,34 @@ class MNIST:
         images = np.concatenate([_read_idx(train_file, (28, 28)), _read_idx(test_file, (28, 28))])  # (N, 28, 28)
         if len(images) != count:
             raise UserError(
-                f"{train_file} and {test_file} hold {len(images):,} images for {count:,} labels; replace all four files"
+                f"{train_file} and {test_file} contain {len(images):,} images for {count:,} labels; replace all four"
             )
         return images
 
 
 def _read_idx(path: Path, item: tuple[int, ...]) -> Array:
-    """Return what an idx file of bytes holds, uint8, shape (n, *item); raise UserError unless it is just that.
+    """Return the content of an idx file, uint8, shape (n, *item), or raise UserError.
 
-    The layout: two zero bytes, 8 for unsigned bytes, the number of dimensions, each of them as a big-endian uint32,
-    then the bytes. Gzip is told by its magic, for browsers unpack files and keep the name.
+    The layout: two zero bytes, 8 for unsigned bytes, the number of dimensions, each dimension as a big-endian uint32,
+    then the data. Gzip is detected by its magic number, because browsers may unpack a file and keep its name.
     """
     try:
         raw = path.read_bytes()
         if raw.startswith(b"\x1f\x8b"):
             raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete it and fetch it again") from error
+        raise UserError(f"{path} cannot be read ({error}); delete it and download it again") from error
     start = 4 + 4 * (1 + len(item))
     expected = bytes([0, 0, 8, 1 + len(item)])
     if raw[:4] != expected or len(raw) < start:
         raise UserError(
-            f"{path} holds no idx {'images' if item else 'labels'}: expected {expected.hex()}, then {start - 4} bytes "
-            f"of dimensions, found {raw[:4].hex() or 'nothing'} in {len(raw):,} bytes; replace it"
+            f"{path} contains no idx {'images' if item else 'labels'}: expected {expected.hex()}, then {start - 4} "
+            f"bytes of dimensions, found {raw[:4].hex() or 'nothing'} in {len(raw):,} bytes; replace it"
         )
     shape = tuple(np.frombuffer(raw, ">u4", 1 + len(item), offset=4).tolist())
     if shape[1:] != item or len(raw) - start != math.prod(shape):
         raise UserError(
             f"{path} is damaged: expected {' x '.join(map(str, ('n', *item)))} bytes, found dimensions "
-            f"{' x '.join(map(str, shape))} and {len(raw) - start:,} bytes; delete it and fetch it again"
+            f"{' x '.join(map(str, shape))} and {len(raw) - start:,} bytes; delete it and download it again"
         )
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)

@@ -1,9 +1,9 @@
-"""Which of the files found is which of the images listed, however unpacking has spelled their names."""
+"""Match listed image names to files whose names were changed by unpacking."""
 
 import html
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import TypeVar
 from unicodedata import normalize
@@ -13,8 +13,8 @@ from agebench.data.readers.folders import nfc
 
 log = logging.getLogger(__name__)
 
-OTHERS = re.compile(r"[^A-Za-z0-9]+")
-ENDING = re.compile(r"\.jpe?g$", re.IGNORECASE)
+NOT_ALPHANUMERIC = re.compile(r"[^A-Za-z0-9]+")
+EXTENSION = re.compile(r"\.jpe?g$", re.IGNORECASE)
 ESCAPE = re.compile(r"#U([0-9a-fA-F]{4})")  # of Info-ZIP's unzip
 T = TypeVar("T")
 
@@ -22,18 +22,18 @@ T = TypeVar("T")
 def match_names(listed: Sequence[str], found: Sequence[str]) -> list[str | None]:
     """Find the file of each listed image.
 
-    A name that is not there as it is written may be there in another Unicode form or case, with another ending of
-    JPEG, without its accents or apostrophes, with escapes, or as UTF-8 that was read in another code page. Whatever
-    two listed images or two files share says nothing, and is not used.
+    If no file has the exact name, a file may have it in another Unicode form or case, with another JPEG extension,
+    without accents or apostrophes, with escapes, or as UTF-8 that was decoded in another code page. A form of a name
+    that two listed images or two files share is ambiguous, and is not used.
 
     Args:
-        listed: Bare names of N images, each once.
-        found: Paths of files, with `/`; only what is behind the last one counts.
+        listed: Names of N images without folders, unique.
+        found: Paths of files, with `/`; only the part after the last `/` is compared.
 
     Returns:
-        N paths, None for an image that no file is.
+        N paths, None for an image without a file.
     """
-    files = {_bare_name(path): path for path in sorted(found, reverse=True)}  # of copies, the first
+    files = {_bare_name(path): path for path in sorted(found, reverse=True)}  # the first of several copies
     matched = [files.get(name) for name in listed]
     left = files.keys() - {name for name, path in zip(listed, matched, strict=True) if path is not None}
     if left and None in matched:
@@ -46,22 +46,24 @@ def match_names(listed: Sequence[str], found: Sequence[str]) -> list[str | None]
                     left.remove(name)
     if left and None in matched:
         match = "image file matches" if len(left) == 1 else "image files match"
-        log.warning("%s %s no image that is listed, such as %r", f"{len(left):,}", match, min(left))
+        log.warning("%s %s no listed image, such as %r", f"{len(left):,}", match, min(left))
     if len(files) < len(found):
-        taken = {_bare_name(path) for path in matched if path is not None}
-        copies = [path for path in found if _bare_name(path) in taken and files[_bare_name(path)] != path]
-        if copies:
-            has = "image file has" if len(copies) == 1 else "image files have"
-            first = min(copies)
-            log.warning(
-                "%s %s the name of another in another folder and %s left out, such as %r, for %r is there",
-                f"{len(copies):,}",
-                has,
-                "is" if len(copies) == 1 else "are",
-                first,
-                files[_bare_name(first)],
-            )
+        _warn_of_copies(found, {_bare_name(path): path for path in matched if path is not None})
     return matched
+
+
+def _warn_of_copies(found: Sequence[str], used: Mapping[str, str]) -> None:
+    """Log a warning about files with the same name as a used file, whose path is given by name."""
+    copies = [path for path in found if used.get(_bare_name(path), path) != path]
+    if copies:
+        first = min(copies)
+        log.warning(
+            "%s %s left out, because another folder has a file of the same name: for example %r, as %r is used",
+            f"{len(copies):,}",
+            "image file is" if len(copies) == 1 else "image files are",
+            first,
+            used[_bare_name(first)],
+        )
 
 
 def _bare_name(path: str) -> str:
@@ -69,7 +71,7 @@ def _bare_name(path: str) -> str:
 
 
 def _index(pairs: Iterable[tuple[str, T]]) -> dict[str, T | None]:
-    """Return what each key stands for, None if that is more than one thing."""
+    """Return the value of each key, None if a key has several values."""
     index: dict[str, T | None] = {}
     for key, value in pairs:
         if index.setdefault(key, value) != value:
@@ -81,35 +83,35 @@ def _keys(name: str) -> set[str]:
     return {key(name) for key in KEYS}
 
 
-def _spelling(name: str) -> str:
-    return ENDING.sub(".jpg", nfc(name).casefold())
+def _normalized(name: str) -> str:
+    return EXTENSION.sub(".jpg", nfc(name).casefold())
 
 
-def _without_letters(name: str) -> str:
-    """Drop every letter that has an accent: a code page makes anything of it, but hardly ever an ASCII one."""
-    return OTHERS.sub("", ENDING.sub("", nfc(name))).lower()
+def _ascii_only(name: str) -> str:
+    """Drop every letter with an accent; a wrong code page hardly ever turns it into an ASCII letter."""
+    return NOT_ALPHANUMERIC.sub("", EXTENSION.sub("", nfc(name))).lower()
 
 
 def _without_accents(name: str) -> str:
-    return OTHERS.sub("", ENDING.sub("", normalize("NFKD", name))).lower()
+    return NOT_ALPHANUMERIC.sub("", EXTENSION.sub("", normalize("NFKD", name))).lower()
 
 
 def _as_is(name: str) -> str:
     return name
 
 
-def _unescaped(name: str) -> str:
-    """Resolve `#U00eb`, `%C3%AB` and `&#235;`."""
+def _unescape(name: str) -> str:
+    """Decode `#U00eb`, `%C3%AB` and `&#235;`."""
     return html.unescape(unquote(ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), name)))
 
 
-def _undone(name: str) -> str:
-    """Take UTF-8 that was read as Shift-JIS back to what it says: an accent there may have swallowed a letter."""
+def _undo_shift_jis(name: str) -> str:
+    """Reverse the decoding of UTF-8 as Shift-JIS, which may have merged a letter into an accent."""
     try:
         return name.encode("cp932", "surrogateescape").decode()
     except UnicodeError:
         return name
 
 
-KEYS: tuple[Callable[[str], str], ...] = (_spelling, _without_letters, _without_accents)
-READINGS: tuple[Callable[[str], str], ...] = (_as_is, _unescaped, _undone)
+KEYS: tuple[Callable[[str], str], ...] = (_normalized, _ascii_only, _without_accents)
+READINGS: tuple[Callable[[str], str], ...] = (_as_is, _unescape, _undo_shift_jis)
