@@ -3,13 +3,16 @@
 Source: Alpaydin and Kaynak, UCI Optical Recognition of Handwritten Digits (the test part).
 """
 
+import gzip
+import importlib.util
 from functools import cached_property
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from agebench.data.records import Array, Records
+from agebench.errors import UserError
 
 
 class Digits:
@@ -46,16 +49,21 @@ class Digits:
     @cached_property
     def _images(self) -> Array:
         # The values are amounts of ink from 0 to 16.
-        images: Array = (self._loaded.images * (255 / 16)).round().astype(np.uint8)
+        images: Array = (self._table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)  # (N, 64)
         return images
 
     @cached_property
     def _classes(self) -> Array:
-        classes: Array = np.asarray(self._loaded.target, dtype=np.int64)
-        return classes
+        return self._table[:, -1]
 
     @cached_property
-    def _loaded(self) -> Any:
-        from sklearn.datasets import load_digits
+    def _table(self) -> Array:
+        """64 pixels and the class of each image, int64, shape (N, 65), from scikit-learn's own file.
 
-        return load_digits()
+        Importing sklearn.datasets for it would take a second.
+        """
+        package = importlib.util.find_spec("sklearn")
+        if package is None or package.origin is None:
+            raise UserError("data=digits needs scikit-learn, which has the images: pip install scikit-learn")
+        with gzip.open(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", "rt") as lines:
+            return np.loadtxt(lines, delimiter=",", dtype=np.int64)
