@@ -1,7 +1,7 @@
-"""What augmenting a batch costs beside the training step that it is for, by recipe, network and precision.
+"""The cost of augmenting a batch compared with its training step, by recipe, network and precision.
 
-A step is forward, loss, backward and fused Adam on a batch that is there; the share is the median over turns in which
-both are timed one after the other.
+A step is forward, loss, backward and fused Adam on a batch in memory. The share is the median over turns; each turn
+times both, one after the other.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from agebench.training.memory import keep_freed_memory
 RESULTS = Path(__file__).parent / "results"
 LABELS = 10
 BATCH = 32
-# What is trained, the images' side in px, their channels, and the recipes that are meant for such images.
+# Network, image side in px, channels, and the recipes for such images.
 JOBS = [
     ("small_cnn", 28, 1, ["digits"]),
     ("small_cnn", 48, 1, ["hiragana"]),
@@ -35,14 +35,14 @@ JOBS = [
 ]
 
 
-def network_of(name: str, size: int, channels: int) -> nn.Module:
+def make_network(name: str, size: int, channels: int) -> nn.Module:
     if name == "small_cnn":
         return SmallCNN(size, channels, num_classes=LABELS)
     return timm.create_model(name, in_chans=channels, num_classes=LABELS)
 
 
-def stepper(network: nn.Module, images: Tensor, *, bf16: bool) -> Callable[[], None]:
-    """Return a function that takes a step."""
+def make_step(network: nn.Module, images: Tensor, *, bf16: bool) -> Callable[[], None]:
+    """Return a function that runs one training step."""
     network = network.to(memory_format=torch.channels_last).train()
     images = images.contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
@@ -59,7 +59,7 @@ def stepper(network: nn.Module, images: Tensor, *, bf16: bool) -> Callable[[], N
     return step
 
 
-def augmented(augment: nn.Module, pixels: Tensor) -> Tensor:
+def apply_augment(augment: nn.Module, pixels: Tensor) -> Tensor:
     return augment(pixels.float().div_(255))
 
 
@@ -71,25 +71,25 @@ def seconds(work: Callable[[], object], times: int) -> float:
 
 
 def main() -> None:
-    """Measure all of them and write results/augment.csv."""
+    """Measure all jobs and write results/augment.csv."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=15)
-    given = parser.parse_args()
-    keep_freed_memory()  # as a training does
+    args = parser.parse_args()
+    keep_freed_memory()  # as train does
     torch.manual_seed(0)
     rows = []
     for model, size, channels, recipes in JOBS:
         pixels = torch.randint(0, 256, (BATCH, channels, size, size), dtype=torch.uint8)
         images = pixels.float().div_(255)
         for bf16 in (False, True):
-            step = stepper(network_of(model, size, channels), images, bf16=bf16)
+            step = make_step(make_network(model, size, channels), images, bf16=bf16)
             seconds(step, 3)
             times = max(1, round(0.2 / seconds(step, 3)))
             for recipe in recipes:
                 augment = instantiate(compose(f"augment={recipe}").augment)
-                work = partial(augmented, augment, pixels)
+                work = partial(apply_augment, augment, pixels)
                 seconds(work, 3)
-                turns = [(seconds(work, times), seconds(step, times)) for _ in range(given.turns)]
+                turns = [(seconds(work, times), seconds(step, times)) for _ in range(args.turns)]
                 share = statistics.median(a / b for a, b in turns)
                 milliseconds = [f"{1e3 * statistics.median(each):.2f}" for each in zip(*turns, strict=True)]
                 rows.append((model, size, channels, recipe, "bf16" if bf16 else "fp32", *milliseconds, f"{share:.3f}"))

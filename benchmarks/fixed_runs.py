@@ -1,4 +1,4 @@
-"""Ten fixed runs, reduced to their metrics and a hash of their weights: a refactoring must change neither.
+"""Ten fixed runs, reduced to their metrics and hashes of their weights. A refactoring must change neither.
 
     python -m benchmarks.fixed_runs --output before.json --checkout ../old
     python -m benchmarks.fixed_runs --output after.json
@@ -48,9 +48,9 @@ class Bench:
 
     def run(self, verb: str, line: str) -> None:
         process = self.start(verb, line)
-        _, said = process.communicate()
+        _, output = process.communicate()
         if process.returncode:
-            sys.exit(f"{verb} {line}\n{said.decode()[-2000:]}")
+            sys.exit(f"{verb} {line}\n{output.decode()[-2000:]}")
 
     def train(self, name: str, line: str) -> dict[str, Any]:
         self.run("train", f"{line} hydra.run.dir=runs/{name} report=false callbacks.progress=null")
@@ -93,7 +93,7 @@ def hash_onnx(file: Path) -> str:
     return hashlib.sha256(session.run(["posterior"], {"images": images})[0].tobytes()).hexdigest()[:16]
 
 
-def resumed(bench: Bench, line: str) -> dict[str, Any]:
+def kill_and_resume(bench: Bench, line: str) -> dict[str, Any]:
     """Kill a run after its first epoch and resume it with the same command."""
     line = f"{line} hydra.run.dir=runs/resumed report=false"
     process = bench.start("train", line)
@@ -118,27 +118,27 @@ def sweep(bench: Bench) -> dict[str, Any]:
 def all_runs(bench: Bench) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
-    def note(name: str, figures: dict[str, Any]) -> None:
-        found[name] = figures
+    def add(name: str, description: dict[str, Any]) -> None:
+        found[name] = description
         print(name, "done", flush=True)
 
-    note("digits mlp", bench.train("digits", "data=digits model=mlp trainer.max_epochs=3"))
+    add("digits mlp", bench.train("digits", "data=digits model=mlp trainer.max_epochs=3"))
     mnist = f"data=mnist data.root={bench.data}/mnist model=keras_cnn trainer.max_epochs=1"
-    note("mnist keras_cnn", bench.train("mnist", mnist))
-    note("faces coral", bench.train("coral", f"{FACES} head=coral"))
-    kana = f"data=hiragana73 data.root={bench.data}/hiragana73_sample model=small_cnn trainer.max_epochs=1"
-    note("hiragana small_cnn", bench.train("kana", f"{kana} augment=hiragana"))
-    note("sweep of four", sweep(bench))
-    note("resumed", resumed(bench, f"{FACES} head=dldl scheduler=cosine trainer.max_epochs=4"))
+    add("mnist keras_cnn", bench.train("mnist", mnist))
+    add("faces coral", bench.train("coral", f"{FACES} head=coral"))
+    hiragana = f"data=hiragana73 data.root={bench.data}/hiragana73_sample model=small_cnn trainer.max_epochs=1"
+    add("hiragana small_cnn", bench.train("hiragana", f"{hiragana} augment=hiragana"))
+    add("sweep of four", sweep(bench))
+    add("resumed", kill_and_resume(bench, f"{FACES} head=dldl scheduler=cosine trainer.max_epochs=4"))
     ddp = "data=digits trainer.max_epochs=2 trainer.devices=2 trainer.strategy=ddp trainer.accelerator=cpu"
-    note("ddp", bench.train("ddp", ddp))
+    add("ddp", bench.train("ddp", ddp))
     bench.run("prepare", "data=digits export=tree")
     own = "data=folder data.root=tree data/split=official data.channels=1 allow_leak=true"
     bench.run("evaluate", f"run=runs/digits {own} hydra.run.dir=runs/other")
-    note("evaluate other data", bench.describe("runs/other"))
-    note("k-fold", bench.train("fold", f"{FACES} head=softmax data.target=decade data/split=kfold data.split.fold=1"))
+    add("evaluate other data", bench.describe("runs/other"))
+    add("k-fold", bench.train("fold", f"{FACES} head=softmax data.target=decade data/split=kfold data.split.fold=1"))
     bench.run("export", "run=runs/coral output=model.onnx")
-    note("onnx", {"posterior": hash_onnx(bench.folder / "model.onnx")})
+    add("onnx", {"posterior": hash_onnx(bench.folder / "model.onnx")})
     return found
 
 
@@ -150,7 +150,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> int:
         one, other = flatten(before[name]), flatten(after.get(name, {}))
         differing = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
         different += bool(differing)
-        print(f"| {name} | {len(one)} figures | {'yes' if not differing else 'no: ' + ', '.join(differing[:4])} |")
+        print(f"| {name} | {len(one)} values | {'yes' if not differing else 'no: ' + ', '.join(differing[:4])} |")
     return different
 
 
@@ -166,13 +166,13 @@ def main() -> None:
     parser.add_argument("--checkout", type=Path, default=REPOSITORY)
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
     parser.add_argument("--compare", type=Path, nargs=2)
-    given = parser.parse_args()
-    if given.compare:
-        sys.exit(compare(*(json.loads(file.read_text()) for file in given.compare)) > 0)
+    args = parser.parse_args()
+    if args.compare:
+        sys.exit(compare(*(json.loads(file.read_text()) for file in args.compare)) > 0)
     with tempfile.TemporaryDirectory() as folder:
-        found = all_runs(Bench(given.checkout.resolve(), given.data.resolve(), Path(folder)))
-    if given.output:
-        given.output.write_text(json.dumps(found, indent=1, sort_keys=True))
+        found = all_runs(Bench(args.checkout.resolve(), args.data.resolve(), Path(folder)))
+    if args.output:
+        args.output.write_text(json.dumps(found, indent=1, sort_keys=True))
 
 
 if __name__ == "__main__":

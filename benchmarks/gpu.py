@@ -1,7 +1,8 @@
-"""What a GPU makes of it: `make bench-gpu`, wherever there is one.
+"""Speed on a GPU: `make bench-gpu`.
 
-Images/s of four networks beside a bare loop over floats that lie on the GPU, the share of the GPU's own matrix product
-that this is, the wait for data and the memory; MNIST to 99% (with MNIST in data/); 16 points of a sweep on it.
+Measures images/s of four networks and of a bare loop over floats on the GPU, the utilisation (relative to a matrix
+product on the same GPU), the wait for data and the memory; then MNIST to 99% (with MNIST in data/) and a sweep of
+16 points.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 from benchmarks import sweeps
-from benchmarks.throughput import RESULTS, Job, config_of, measure
+from benchmarks.throughput import RESULTS, Job, make_config, measure
 from torch.utils.flop_counter import FlopCounterMode
 
 from agebench.build import build_data, build_module
@@ -32,11 +33,11 @@ SWEEP = ["data=mnist", "model=mlp", "report=false", "trainer.max_epochs=3", "swe
 
 
 def matmul_flops(device: torch.device, size: int, seconds: float = 1.0) -> float:
-    """Return the operations/s of a bf16 product of square matrices: what the device does at its best."""
+    """Return the operations/s of a bf16 product of square matrices, the upper bound of the device."""
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     done, start = 0, 0.0
     for round_ in range(1_000_000):
-        if round_ == 3:  # warm
+        if round_ == 3:  # warmed up
             torch.cuda.synchronize() if device.type == "cuda" else None
             done, start = 0, time.perf_counter()
         a @ b
@@ -48,9 +49,9 @@ def matmul_flops(device: torch.device, size: int, seconds: float = 1.0) -> float
     return 2 * size**3 * done / (time.perf_counter() - start)
 
 
-def flops_an_image(job: Job, folder: Path) -> float:
-    """Return the operations of a training step's forward and backward pass for one image, convolutions and products."""
-    cfg = config_of(job, "32-true", folder, epochs=1, device="cpu")
+def flops_per_image(job: Job, folder: Path) -> float:
+    """Return the operations of a forward and backward pass per image, of convolutions and matrix products."""
+    cfg = make_config(job, "32-true", folder, epochs=1, device="cpu")
     data = build_data(cfg)
     network = build_module(cfg, data).model.train()
     with FlopCounterMode(display=False) as counter:
@@ -73,14 +74,14 @@ def networks(names: list[str], device: str, *, epochs: int, images: int | None) 
     with tempfile.TemporaryDirectory() as temporary:
         for name in names:
             job = JOBS[name]._replace(**({} if images is None else {"images": images}))
-            flops = flops_an_image(job, Path(temporary))
+            flops = flops_per_image(job, Path(temporary))
             for precision in job.precisions:
                 if place.type == "cuda":
                     torch.cuda.reset_peak_memory_stats()
                 row = measure(name, job, precision, Path(temporary), epochs=epochs, device=device)
                 peak = torch.cuda.max_memory_allocated() / 2**20 if place.type == "cuda" else float("nan")
                 row["utilisation"] = f"{row['agebench_img_per_s'] * flops / best:.3f}"
-                row["memory_mib"] = f"{peak:.0f}"  # of both ways, the bare loop's floats among them
+                row["memory_mib"] = f"{peak:.0f}"  # of both, including the bare loop's floats
                 rows.append(row)
                 print(*row.values(), flush=True)
     name = torch.cuda.get_device_name() if place.type == "cuda" else "CPU"
@@ -89,17 +90,17 @@ def networks(names: list[str], device: str, *, epochs: int, images: int | None) 
 
 
 def mnist(device: str) -> None:
-    """Train to 99% of the val part, and 16 points of a sweep."""
+    """Train to 99% val accuracy, then run a sweep of 16 points."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, data = Path(temporary), f"paths.data={Path('data').absolute()}"
         where = [data, f"trainer.accelerator={device}"]
         wall = sweeps.train(folder, *TO_99, *where, "hydra.run.dir=run", line=[])
-        told = json.loads((folder / "run" / "results.json").read_text(encoding="utf-8"))
+        results = json.loads((folder / "run" / "results.json").read_text(encoding="utf-8"))
         row: dict[str, Any] = {
-            "epochs": told["epochs"],
-            "test_accuracy": told["metrics"]["test/accuracy"],
+            "epochs": results["epochs"],
+            "test_accuracy": results["metrics"]["test/accuracy"],
             "from_start_s": f"{wall:.1f}",
-            "training_s": told["timing"]["fit_s"],
+            "training_s": results["timing"]["fit_s"],
         }
         row["sweep_of_16_s"] = f"{sweeps.train(folder, *SWEEP, *sweeps.POINTS[16].split(), *where, line=[]):.1f}"
         row["of_which_training_s"] = f"{sweeps.trained(folder, 'outputs/sweeps/gpu/*/results.json', 16):.1f}"
@@ -111,15 +112,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", nargs="*", default=list(JOBS), choices=list(JOBS))
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--images", type=int, help="an epoch, to try it out")
+    parser.add_argument("--images", type=int, help="images per epoch, for a quick try")
     parser.add_argument("--device", default="gpu", choices=("gpu", "cpu"))
     parser.add_argument("--no-mnist", action="store_true")
-    given = parser.parse_args()
-    if given.device == "gpu" and not torch.cuda.is_available():
-        sys.exit("make bench-gpu needs a CUDA GPU, and torch sees none; `python -m benchmarks.throughput` needs none")
-    networks(given.jobs, given.device, epochs=given.epochs, images=given.images)
-    if not given.no_mnist:
-        mnist(given.device)
+    args = parser.parse_args()
+    if args.device == "gpu" and not torch.cuda.is_available():
+        sys.exit(
+            "make bench-gpu needs a CUDA GPU, and torch finds none; run `python -m benchmarks.throughput` on a CPU"
+        )
+    networks(args.jobs, args.device, epochs=args.epochs, images=args.images)
+    if not args.no_mnist:
+        mnist(args.device)
 
 
 if __name__ == "__main__":

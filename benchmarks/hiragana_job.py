@@ -1,9 +1,9 @@
-"""The hiragana notebook's job, one epoch of 10,000 PNG files under a random affine: its own way, and by one command.
+"""The hiragana notebook's job: one epoch of 10,000 PNG files with a random affine map.
 
-Their way, written from its description: a Dataset that opens a file an image, torchvision's RandomAffine on each,
-a DataLoader of 32, Adam, in fp32. Ours: `agebench.train` on the same files, whose pixels a first run has packed; bf16
-for the CNN, and fp32 beside it. The files are made of real images (365 for training, as many for the test), so that
-accuracies mean something.
+The notebook's loop is written from its description: a Dataset that opens one file per image, RandomAffine of
+torchvision, a DataLoader with batches of 32, Adam, fp32. The other side is `agebench.train` on the same files, packed
+by an earlier run, with the CNN in bf16 and fp32. The files are copies of real images (365 for training, 365 for the
+test), so the accuracies are meaningful.
 """
 
 import argparse
@@ -33,21 +33,21 @@ RESULTS = Path(__file__).parent / "results"
 TRAIN = 10_000
 
 
-def lay_out(source: Path, folder: Path) -> Path:
-    """Copy half of the images of each class to 10,000 training files, the other half to the test; return the table."""
+def write_files(source: Path, folder: Path) -> Path:
+    """Copy half of the images of each class to 10,000 train files, the other half to test files; return the table."""
     rows = []
-    kinds = sorted(path for path in source.iterdir() if path.is_dir())
-    files = {kind.name: sorted(kind.glob("*.png")) for kind in kinds}
-    train = [(kind, file) for kind, each in files.items() for file in each[::2]]
-    test = [(kind, file) for kind, each in files.items() for file in each[1::2]]
+    classes = sorted(path for path in source.iterdir() if path.is_dir())
+    files = {each.name: sorted(each.glob("*.png")) for each in classes}
+    train = [(label, file) for label, each in files.items() for file in each[::2]]
+    test = [(label, file) for label, each in files.items() for file in each[1::2]]
     for part, chosen in (("train", [train[i % len(train)] for i in range(TRAIN)]), ("test", test)):
-        for i, (kind, file) in enumerate(chosen):
+        for i, (label, file) in enumerate(chosen):
             path = folder / part / f"{i:05d}.png"
             path.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, path)
-            rows.append((path.relative_to(folder), kind, part))
-    # The notebook has no validation: ten of the test images are enough to be asked for one.
-    rows += [(path, kind, "val") for path, kind, _ in _copies(rows[-10:], folder)]
+            rows.append((path.relative_to(folder), label, part))
+    # The notebook has no val part, and the split needs one: ten of the test images.
+    rows += [(path, label, "val") for path, label, _ in _copies(rows[-10:], folder)]
     with (folder / "images.csv").open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(("path", "label", "split"))
@@ -57,23 +57,23 @@ def lay_out(source: Path, folder: Path) -> Path:
 
 def _copies(rows: list, folder: Path) -> list:
     copied = []
-    for path, kind, part in rows:
+    for path, label, part in rows:
         other = folder / "val" / path.name
         other.parent.mkdir(exist_ok=True)
         shutil.copyfile(folder / path, other)
-        copied.append((other.relative_to(folder), kind, part))
+        copied.append((other.relative_to(folder), label, part))
     return copied
 
 
 class Files(Dataset):
-    """A file an image, opened and turned whenever it is asked for."""
+    """One file per image, opened and transformed on each access."""
 
     def __init__(self, table: Path, part: str) -> None:
         with table.open(encoding="utf-8", newline="") as lines:
             rows = list(csv.DictReader(lines))
-        kinds = sorted({row["label"] for row in rows})
-        self.files = [(table.parent / r["path"], kinds.index(r["label"])) for r in rows if r["split"] == part]
-        self.change = transforms.Compose(
+        labels = sorted({row["label"] for row in rows})
+        self.files = [(table.parent / r["path"], labels.index(r["label"])) for r in rows if r["split"] == part]
+        self.transform = transforms.Compose(
             [transforms.RandomAffine(degrees=(-90, 90), scale=(0.8, 1.1)), transforms.ToTensor()]
         )
 
@@ -83,11 +83,11 @@ class Files(Dataset):
     def __getitem__(self, i: int):
         path, target = self.files[i]
         with Image.open(path) as image:
-            return self.change(image.convert("L")), target
+            return self.transform(image.convert("L")), target
 
 
-def their_way(make: type[nn.Module], table: Path, seed: int) -> tuple[float, float]:
-    """Return images/s of one epoch, and the accuracy on the test files, turned as well."""
+def train_notebook(make: type[nn.Module], table: Path, seed: int) -> tuple[float, float]:
+    """Return images/s of one epoch, and the accuracy on the transformed test files."""
     torch.manual_seed(seed)
     random.seed(seed)
     train, test = Files(table, "train"), Files(table, "test")
@@ -102,11 +102,11 @@ def their_way(make: type[nn.Module], table: Path, seed: int) -> tuple[float, flo
     speed = len(train) / (time.perf_counter() - start)
     network.eval()
     with torch.no_grad():
-        right = sum(int((network(x).argmax(1) == y).sum()) for x, y in DataLoader(test, batch_size=32))
-    return speed, right / len(test)
+        correct = sum(int((network(x).argmax(1) == y).sum()) for x, y in DataLoader(test, batch_size=32))
+    return speed, correct / len(test)
 
 
-def our_way(model: str, precision: str, table: Path, folder: Path, seed: int) -> tuple[float, float]:
+def train_agebench(model: str, precision: str, table: Path, folder: Path, seed: int) -> tuple[float, float]:
     cfg = compose(
         "data=table",
         "data/split=column",
@@ -132,25 +132,25 @@ def our_way(model: str, precision: str, table: Path, folder: Path, seed: int) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", type=Path, help="a folder of hiragana73 with one folder a kind")
+    parser.add_argument("source", type=Path, help="a folder of hiragana73 with one folder per class")
     parser.add_argument("--repeats", type=int, default=5)
-    given = parser.parse_args()
+    args = parser.parse_args()
     jobs = (("mlp", MLP, "32-true"), ("small_cnn", SmallCNN, "32-true"), ("small_cnn", SmallCNN, "bf16-mixed"))
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        table = lay_out(given.source, folder)
-        our_way("mlp", "32-true", table, folder, 99)  # packs
+        table = write_files(args.source, folder)
+        train_agebench("mlp", "32-true", table, folder, 99)  # packs the pixels
         for model, make, precision in jobs:
-            theirs, ours = [], []
-            for seed in range(given.repeats):
-                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as notebook:
-                    # In a process of its own: the allocator of this one is ours.
-                    theirs.append(notebook.submit(their_way, make, table, seed).result())
-                ours.append(our_way(model, precision, table, folder, seed))
-            speeds = [[speed for speed, _ in each] for each in (ours, theirs)]
+            notebook_runs, agebench_runs = [], []
+            for seed in range(args.repeats):
+                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                    # In its own process, because train changes the allocator of this one.
+                    notebook_runs.append(process.submit(train_notebook, make, table, seed).result())
+                agebench_runs.append(train_agebench(model, precision, table, folder, seed))
+            speeds = [[speed for speed, _ in each] for each in (agebench_runs, notebook_runs)]
             ratio = statistics.median(a / b for a, b in zip(*speeds, strict=True))
-            accuracy = [statistics.mean(right for _, right in each) for each in (ours, theirs)]
+            accuracy = [statistics.mean(score for _, score in each) for each in (agebench_runs, notebook_runs)]
             rows.append(
                 {
                     "model": model,
@@ -160,7 +160,7 @@ def main() -> None:
                     "ratio": f"{ratio:.2f}",
                     "agebench_accuracy": f"{accuracy[0]:.3f}",
                     "notebook_accuracy": f"{accuracy[1]:.3f}",
-                    "repeats": given.repeats,
+                    "repeats": args.repeats,
                 }
             )
             print(*rows[-1].values(), flush=True)

@@ -1,7 +1,7 @@
-"""Keras' own fit of the slides' CNN, in an interpreter that has tensorflow; prints images/s, for MNIST accuracy too.
+"""Keras's `fit` of the slides' CNN, for an interpreter with tensorflow; prints images/s, and for MNIST the accuracy.
 
-The network as the slides describe it, 665,738 parameters, batch 128, Adam, categorical cross-entropy. On images of
-noise, or on MNIST's 60,000 with the accuracy on its 10,000; the first epoch, in which the graph is built, is not timed.
+The network is the one of the slides: 665,738 parameters, batch 128, Adam, categorical cross-entropy. The data are
+noise, or MNIST's 60,000 images with the accuracy on its 10,000. The first epoch builds the graph and is not timed.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from keras import layers
 
 
 def read(path: Path, header: int) -> np.ndarray:
-    """Return the bytes after the header of one of MNIST's files."""
+    """Return the bytes after the header of an MNIST file."""
     return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
 
 
@@ -28,13 +28,13 @@ def mnist(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--mnist", type=Path, help="folder of MNIST's four files, else noise")
+parser.add_argument("--mnist", type=Path, help="the folder of MNIST's four files (default: noise)")
 parser.add_argument("--epochs", type=int, default=3)
 parser.add_argument("--seed", type=int, default=0)
-given = parser.parse_args()
-keras.utils.set_random_seed(given.seed)
-if given.mnist:
-    images, target = mnist(given.mnist, "train")
+args = parser.parse_args()
+keras.utils.set_random_seed(args.seed)
+if args.mnist:
+    images, target = mnist(args.mnist, "train")
 else:
     images = np.random.default_rng(0).random((6_000, 28, 28, 1), dtype=np.float32)
     target = np.arange(6_000) % 10
@@ -55,8 +55,8 @@ model = keras.Sequential(
 model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 model.fit(images, target, batch_size=128, epochs=1, verbose=0)
 start = time.perf_counter()
-model.fit(images, target, batch_size=128, epochs=given.epochs - 1, verbose=0)
-speed = (given.epochs - 1) * len(images) / (time.perf_counter() - start)
-if given.mnist:
-    print(f"{model.evaluate(*mnist(given.mnist, 't10k'), verbose=0)[1]:.4f}")
+model.fit(images, target, batch_size=128, epochs=args.epochs - 1, verbose=0)
+speed = (args.epochs - 1) * len(images) / (time.perf_counter() - start)
+if args.mnist:
+    print(f"{model.evaluate(*mnist(args.mnist, 't10k'), verbose=0)[1]:.4f}")
 print(f"{speed:.1f}")

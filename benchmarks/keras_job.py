@@ -1,7 +1,7 @@
-"""The slides' job, their CNN on MNIST's 60,000 images in batches of 128: Keras' fit, and `experiment=keras_cnn_mnist`.
+"""The slides' CNN on MNIST's 60,000 images in batches of 128: Keras's `fit`, and `experiment=keras_cnn_mnist`.
 
-As many epochs on both sides, in turns, seed by seed, each in a process of its own: images/s of the epochs after the
-first, and the accuracy on the 10,000 test images after the last.
+Both train the same number of epochs, alternately for each seed, each in its own process. Measured are images/s of the
+epochs after the first, and the accuracy on the 10,000 test images after the last.
 """
 
 import argparse
@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
-def their_way(python: str, data: Path, epochs: int, seed: int) -> tuple[float, float]:
+def train_keras(python: str, data: Path, epochs: int, seed: int) -> tuple[float, float]:
     """Return images/s and the test accuracy of Keras."""
     script = Path(__file__).with_name("keras_fit.py")
     command = [python, str(script), "--mnist", str(data / "mnist"), "--epochs", str(epochs), "--seed", str(seed)]
@@ -25,7 +25,7 @@ def their_way(python: str, data: Path, epochs: int, seed: int) -> tuple[float, f
     return float(speed), float(accuracy)
 
 
-def our_way(precision: str, data: Path, epochs: int, seed: int) -> tuple[float, float]:
+def train_agebench(precision: str, data: Path, epochs: int, seed: int) -> tuple[float, float]:
     """Return images/s and the test accuracy of agebench."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = [
@@ -45,18 +45,18 @@ def our_way(precision: str, data: Path, epochs: int, seed: int) -> tuple[float, 
 
 
 def main() -> None:
-    """Measure both ways and write results/keras_job.csv."""
+    """Measure both and write results/keras_job.csv."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("keras", help="a Python with tensorflow and keras")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="a folder that has mnist/")
+    parser.add_argument("keras", help="a Python interpreter with tensorflow and keras")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="a folder with mnist/")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
-    given = parser.parse_args()
+    args = parser.parse_args()
     ways = {way: [] for way in ("keras", *PRECISIONS)}
-    for seed in range(given.seeds):
-        ways["keras"].append(their_way(given.keras, given.data, given.epochs, seed))
+    for seed in range(args.seeds):
+        ways["keras"].append(train_keras(args.keras, args.data, args.epochs, seed))
         for precision in PRECISIONS:
-            ways[precision].append(our_way(precision, given.data, given.epochs, seed))
+            ways[precision].append(train_agebench(precision, args.data, args.epochs, seed))
         print(seed, *(found[-1] for found in ways.values()), flush=True)
     with (RESULTS / "keras_job.csv").open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines, lineterminator="\n")
@@ -66,7 +66,7 @@ def main() -> None:
             ratio = statistics.median(a / b for a, (b, _) in zip(speeds, ways["keras"], strict=True))
             mean, std = statistics.mean(accuracies), statistics.stdev(accuracies) if len(found) > 1 else 0.0
             numbers = (f"{statistics.median(speeds):.0f}", f"{ratio:.2f}", f"{mean:.4f}", f"{std:.4f}")
-            writer.writerow((way, given.epochs, given.seeds, *numbers))
+            writer.writerow((way, args.epochs, args.seeds, *numbers))
 
 
 if __name__ == "__main__":

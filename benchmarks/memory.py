@@ -1,8 +1,8 @@
-"""What a training takes of the memory: its peak, what of that is its own, and whether it grows from epoch to epoch.
+"""Memory of a training: its peak, the part without mapped files, and its growth over epochs.
 
-`python -m benchmarks.memory NAME OVERRIDES...` runs `agebench.train OVERRIDES...` and looks at the process ten times a
-second (Linux). Pages of a mapped store count as resident while they are in the page cache, which gives them back when
-anybody asks: `own` leaves them out.
+`python -m benchmarks.memory NAME OVERRIDES...` runs `agebench.train OVERRIDES...` and reads the memory of the process
+ten times per second (Linux). Pages of a mapped store are resident while they are in the page cache, and the system can
+reclaim them. `own` excludes them.
 """
 
 import argparse
@@ -19,13 +19,13 @@ RESULTS = Path(__file__).parent / "results" / "memory.csv"
 COLUMNS = ("name", "epochs", "peak_mib", "own_peak_mib", "own_after_epoch_5_mib", "own_at_the_end_mib", "command")
 
 
-def look(pid: int) -> tuple[float, float] | None:
-    """Return resident and own memory of a process in MiB, or None once it is gone."""
+def read_memory(pid: int) -> tuple[float, float] | None:
+    """Return resident and own memory of a process in MiB, or None after it has ended."""
     try:
-        told = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
         return None
-    sizes = {key: int(size) / 1024 for key, size in re.findall(r"^(VmRSS|RssAnon):\s+(\d+) kB", told, re.M)}
+    sizes = {key: int(size) / 1024 for key, size in re.findall(r"^(VmRSS|RssAnon):\s+(\d+) kB", status, re.M)}
     return (sizes["VmRSS"], sizes["RssAnon"]) if len(sizes) == 2 else None
 
 
@@ -44,9 +44,9 @@ def watch(overrides: list[str], run_dir: Path) -> tuple[int, float, float, float
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
         while process.poll() is None:
-            if seen := look(process.pid):
-                peak, own_peak = max(peak, seen[0]), max(own_peak, seen[1])
-                after.setdefault(epochs_done(run_dir), seen[1])
+            if sizes := read_memory(process.pid):
+                peak, own_peak = max(peak, sizes[0]), max(own_peak, sizes[1])
+                after.setdefault(epochs_done(run_dir), sizes[1])
             time.sleep(0.1)
     if process.returncode:
         raise SystemExit(process.returncode)
@@ -57,18 +57,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("overrides", nargs="+")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        epochs, *sizes = watch(given.overrides, Path(temporary, "run"))
-    told = " ".join(
-        each for each in given.overrides if "=/" not in each
-    )  # where things lie on this machine is nobody else's
-    row = (given.name, epochs, *(f"{size:.0f}" for size in sizes), told)
+        epochs, *sizes = watch(args.overrides, Path(temporary, "run"))
+    # Absolute paths are specific to this machine.
+    overrides = " ".join(each for each in args.overrides if "=/" not in each)
+    row = (args.name, epochs, *(f"{size:.0f}" for size in sizes), overrides)
     rows = list(csv.reader(RESULTS.read_text(encoding="utf-8").splitlines()))[1:] if RESULTS.exists() else []
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines, lineterminator="\n")
-        writer.writerows([COLUMNS, *(each for each in rows if each[0] != given.name), row])
+        writer.writerows([COLUMNS, *(each for each in rows if each[0] != args.name), row])
     print(*zip(COLUMNS, row, strict=True), sep="\n")
 
 

@@ -1,4 +1,4 @@
-"""A data set of random images in memory, as many and as large as a measurement needs."""
+"""A data set of random images in memory, of any number and size."""
 
 from functools import cached_property
 
@@ -9,13 +9,13 @@ from agebench.data.records import Array, Records
 
 
 class Noise:
-    """Random bytes and random labels: speed depends on neither.
+    """Random pixels with labels in turn: the speed depends on neither.
 
     Args:
-        count: Images.
-        size: Their side in px.
+        count: Number of images.
+        size: Side of the images in px.
         channels: 1 or 3.
-        classes: Labels.
+        classes: Number of labels.
     """
 
     targets = ("class",)

@@ -1,8 +1,7 @@
-"""How near packing comes to decoding and resizing alone, on all cores: `make bench-packing`.
+"""Packing compared with decoding and resizing alone, on all cores: `python -m benchmarks.packing`.
 
-Both read the same generated 250x250 JPEGs, of a photograph's size in bytes, in turns; the figure is the median of the
-ratios.
-`--names FILE.mat` takes the images' names from the real metadata, `--count` how many of them.
+Both alternately read the same generated 250x250 JPEGs, of the size of a photograph in bytes. The result is the median
+of the ratios. `--names FILE.mat` takes `--count` image names from CACD's metadata.
 """
 
 import argparse
@@ -27,11 +26,11 @@ from agebench.data.store import Store
 
 RESULTS = Path(__file__).parent / "results"
 SIDE = 250
-NOISE = 9  # standard deviation in levels: with it a drawn face takes the 20 KB of a photograph
+NOISE = 9  # standard deviation in levels: with it a drawn face has 20 KB, as a photograph
 
 
 def write_images(folder: Path, names: list[str]) -> None:
-    """Write a JPEG for each name, none like another."""
+    """Write a different JPEG for each name."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [name for name in names if not (folder / name).exists()]
     shares = [missing[i :: os.cpu_count()] for i in range(os.cpu_count() or 1)]
@@ -52,20 +51,20 @@ def _write_share(folder: Path, names: list[str], seed: int) -> None:
 
 
 def limit(folder: Path, names: list[str], resize: Resize) -> float:
-    """Return images/s of decoding and resizing on all cores and keeping nothing: by threads, as Pillow lets them."""
+    """Return images/s of decoding and resizing with a thread per core (Pillow releases the GIL); nothing is kept."""
     files = FolderFiles(folder)
 
-    def some(chunk: list[str]) -> int:
+    def decode_chunk(chunk: list[str]) -> int:
         return sum(len(resize(decode(files.read(name)))) for name in chunk)
 
     start = time.perf_counter()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(some, [names[first : first + 16] for first in range(0, len(names), 16)]))
+        list(pool.map(decode_chunk, [names[first : first + 16] for first in range(0, len(names), 16)]))
     return len(names) / (time.perf_counter() - start)
 
 
 def pack(root: Path, rows: int, resize: Resize) -> float:
-    """Return images/s of filling a new store, everything included but listing the folder."""
+    """Return images/s of filling a new store, without listing the folder."""
     source = Folder(str(root))
     count = len(source.records())
     with tempfile.TemporaryDirectory(dir=root.parent) as cache:
@@ -80,24 +79,24 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 224])
-    parser.add_argument("--folder", type=Path, help="keeps the images, for another time")
+    parser.add_argument("--folder", type=Path, help="keep the images in this folder for the next time")
     parser.add_argument("--names", type=Path, help="celebrity2000_meta.mat")
-    given = parser.parse_args()
-    names = [f"{i:06d}.jpg" for i in range(given.count)]
-    if given.names:
+    args = parser.parse_args()
+    names = [f"{i:06d}.jpg" for i in range(args.count)]
+    if args.names:
         from agebench.data.sources.cacd_metadata import read_metadata
 
-        names = [str(name) for name in read_metadata(given.names)["name"][: given.count]]
-    folder = given.folder or Path(tempfile.mkdtemp())
+        names = [str(name) for name in read_metadata(args.names)["name"][: args.count]]
+    folder = args.folder or Path(tempfile.mkdtemp())
     images = folder / "root" / "faces"
     write_images(images, names)
     kilobytes = sum((images / name).stat().st_size for name in names[:1000]) / len(names[:1000]) / 1000
     results = []
-    for size in given.sizes:
+    for size in args.sizes:
         resize = Resize(size, 3)
-        limit(images, names[:2000], resize)  # the page cache is warm for both
+        limit(images, names[:2000], resize)  # warms the page cache for both
         limits, packs = [], []
-        for _ in range(given.repeats):
+        for _ in range(args.repeats):
             limits.append(limit(images, names, resize))
             packs.append(pack(folder / "root", len(names), resize))
         ratio = statistics.median(p / one for p, one in zip(packs, limits, strict=True))
@@ -112,10 +111,10 @@ def main() -> None:
             }
         )
         print(results[-1], flush=True)
-    about = {"cores": os.cpu_count(), "machine": platform.processor() or platform.machine(), "results": results}
+    summary = {"cores": os.cpu_count(), "machine": platform.processor() or platform.machine(), "results": results}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "packing.json").write_text(json.dumps(about, indent=1) + "\n")
-    if given.folder is None:
+    (RESULTS / "packing.json").write_text(json.dumps(summary, indent=1) + "\n")
+    if args.folder is None:
         shutil.rmtree(folder)
 
 

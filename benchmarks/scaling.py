@@ -31,15 +31,13 @@ BATCHES += [("small_cnn", 28, batch, 4_000) for batch in (16, 32, 64, 128)]
 SIZES = [("mlp", size, 128, 10_000) for size in (14, 28, 56, 112)]
 SIZES += [("small_cnn", size, 32, 60_000 // (size // 14) ** 2 // 10) for size in (14, 28, 56, 112)]
 COUNTS = [("mlp", 28, 128, count) for count in (1_000, 10_000, 100_000, 1_000_000)]
-
-
 AUDITS = [(split, 1_000_000) for split in ("identity", "random")]
 HEADER = ("over", "model", "image_size", "batch_size", "images", "img_per_s", "data_wait_share")
 HEADER += ("split", "wall_s", "cpu_s", "peak_mib")
 
 
 def speed(model: str, size: int, batch: int, count: int, cache: Path, run_dir: Path) -> tuple[float, float]:
-    """Return images/s and the share of the time in which steps waited for data, of the second epoch."""
+    """Return images/s and the share of the time that steps waited for data, of the second epoch."""
     images = int(count / 0.8)
     cfg: Any = compose(
         f"model={model}",
@@ -72,8 +70,8 @@ def write_table(path: Path, rows: int) -> None:
     people = rng.integers(0, rows // 50, rows)
     ages = np.clip(rng.integers(10, 70, rows // 50)[people] + rng.integers(-10, 30, rows), 0, 100)
     lines = (
-        f"img/{i // 1000:03d}/{i:06d}.jpg,{age},p{who:05d}\n"
-        for i, (age, who) in enumerate(zip(ages, people, strict=True))
+        f"img/{i // 1000:03d}/{i:06d}.jpg,{age},p{person:05d}\n"
+        for i, (age, person) in enumerate(zip(ages, people, strict=True))
     )
     path.write_text("path,label,identity\n" + "".join(lines), encoding="utf-8")
 
@@ -123,13 +121,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", choices=("train", "audit"), help="keep the other rows of the results")
-    given = parser.parse_args()
+    args = parser.parse_args()
     kept: list[dict[str, Any]] = []
-    if given.only:
+    if args.only:
         with RESULTS.open(newline="", encoding="utf-8") as lines:
-            kept = [row for row in csv.DictReader(lines) if (row["over"] == "audit") != (given.only == "audit")]
-    trained = [] if given.only == "audit" else measure_training(given.repeats)
-    audited = [] if given.only == "train" else measure_audits(given.repeats)
+            kept = [row for row in csv.DictReader(lines) if (row["over"] == "audit") != (args.only == "audit")]
+    trained = [] if args.only == "audit" else measure_training(args.repeats)
+    audited = [] if args.only == "train" else measure_audits(args.repeats)
     rows = [*trained, *kept, *audited]
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("w", newline="", encoding="utf-8") as lines:

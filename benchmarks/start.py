@@ -1,4 +1,4 @@
-"""How long until something happens: help, a mistake, the first training step, beside importing torch and lightning."""
+"""Seconds until the help, an error and the first training step, compared with importing torch and Lightning."""
 
 import argparse
 import csv
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-# A network that ends the process at its first training step.
+# A network that ends the process in its first training step.
 NET = """
 import os
 from agebench.models.mlp import MLP
@@ -41,12 +41,12 @@ def seconds(line: list[str], folder: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "net.py").write_text(NET, encoding="utf-8")
         measured = {name: [] for name in LINES}
-        for _ in range(given.repeats):
+        for _ in range(args.repeats):
             for name, line in LINES.items():
                 measured[name].append(seconds(line, folder))
     RESULTS.mkdir(exist_ok=True)
@@ -54,7 +54,7 @@ def main() -> None:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(("what", "median_s", "repeats"))
         for name, each in measured.items():
-            writer.writerow((name, f"{statistics.median(each):.2f}", given.repeats))
+            writer.writerow((name, f"{statistics.median(each):.2f}", args.repeats))
             print(f"{name}: {statistics.median(each):.2f} s")
 
 

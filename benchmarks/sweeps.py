@@ -1,7 +1,7 @@
-"""What a sweep costs beyond its jobs' own training: our launcher, Hydra's, and one command a point.
+"""The cost of a sweep beyond the training of its jobs: agebench's launcher, Hydra's, and one command per point.
 
-Every way runs the same points (lr x optimizer x seed of the MLP on digits) into a folder of its own. The cost of a job
-is what it adds to the wall time of the command, beyond its own `timing.fit_s`, once the first has run.
+Each method runs the same points (lr x optimizer x seed of the MLP on digits) in its own folder. The cost of a further
+job is the wall time that it adds to the command, minus its `timing.fit_s`.
 """
 
 import argparse
@@ -30,7 +30,7 @@ WAYS = {
 
 
 def train(folder: Path, *arguments: str, line: Sequence[str] = LINE) -> float:
-    """Run a command to its end; return its wall time in seconds."""
+    """Run a command; return its wall time in seconds."""
     start = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "agebench.train", *line, *arguments],
@@ -43,14 +43,14 @@ def train(folder: Path, *arguments: str, line: Sequence[str] = LINE) -> float:
 
 
 def sweep(folder: Path, points: int, arguments: list[str], epochs: int) -> tuple[float, float]:
-    """Run a sweep; return its wall time and the sum of what its jobs trained, in seconds."""
+    """Run a sweep; return its wall time and the total training time of its jobs, in seconds."""
     name = f"{points}"
     wall = train(folder, *arguments, f"trainer.max_epochs={epochs}", f"sweep={name}", "-m", *POINTS[points].split())
     return wall, trained(folder, f"outputs/sweeps/{name}/*/results.json", points)
 
 
 def separately(folder: Path, points: int, epochs: int) -> tuple[float, float]:
-    """Run each point as a command of its own."""
+    """Run each point as a separate command; return the same as `sweep`."""
     lines: list[list[str]] = [[]]
     for text in POINTS[points].split():
         key, values = text.split("=")
@@ -74,24 +74,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "sweeps.csv")
     parser.add_argument("--ways", nargs="*", default=[*WAYS, "16 commands"], choices=[*WAYS, "16 commands"])
-    given = parser.parse_args()
+    args = parser.parse_args()
     ways = {k: v for k, v in WAYS.items() if "joblib" not in k or find_spec("hydra_plugins.hydra_joblib_launcher")}
     measured: dict[str, list[tuple[float, float, float]]] = {}
-    for repeat in range(given.repeats):
-        for way in [way for way in (*ways, "16 commands") if way in given.ways]:
+    for repeat in range(args.repeats):
+        for way in [way for way in (*ways, "16 commands") if way in args.ways]:
             with tempfile.TemporaryDirectory() as temporary:
                 folder = Path(temporary)
                 if way == "16 commands":
-                    first = separately(folder, 1, given.epochs)[0]
+                    first = separately(folder, 1, args.epochs)[0]
                     (folder / "alone").rename(folder / "first")
-                    wall, own = separately(folder, 16, given.epochs)
+                    wall, own = separately(folder, 16, args.epochs)
                 else:
-                    first = sweep(folder, 1, ways[way], given.epochs)[0]
-                    wall, own = sweep(folder, 16, ways[way], given.epochs)
+                    first = sweep(folder, 1, ways[way], args.epochs)[0]
+                    wall, own = sweep(folder, 16, ways[way], args.epochs)
             measured.setdefault(way, []).append((first, wall, own))
-            print(f"{repeat + 1}/{given.repeats} {way}: {wall:.1f} s, own training {own:.1f} s", flush=True)
-    given.out.parent.mkdir(exist_ok=True)
-    with given.out.open("w", newline="", encoding="utf-8") as lines:
+            print(f"{repeat + 1}/{args.repeats} {way}: {wall:.1f} s, own training {own:.1f} s", flush=True)
+    args.out.parent.mkdir(exist_ok=True)
+    with args.out.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(["way", "1 point, s", "16 points, s", "of which training, s", "a further job beyond it, s"])
         for way, rows in measured.items():
@@ -99,7 +99,7 @@ def main() -> None:
             at_once = 2 if "2 jobs" in way else 1
             beyond = (wall - first) / 15 - own / 16 / at_once
             writer.writerow([way, f"{first:.1f}", f"{wall:.1f}", f"{own:.1f}", f"{beyond:.2f}"])
-    print(given.out.read_text(encoding="utf-8"))
+    print(args.out.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How near `agebench.train` comes to a bare loop over images that already lie in memory as floats: `make bench`.
+"""`agebench.train` compared with a bare loop over images in memory as floats: `make bench`.
 
-Both train the same network with the same optimizer, batch, precision and memory format on the same images, epoch by
-epoch in turns within one process: before each of its own epochs the training lets the bare loop have one. The figure is
-the median of the ratios of the epochs after the first, so that a busy machine disturbs both alike. Ours is what
-results.json counts in train_images_per_s: loading, logging, checkpoints and a progress bar included.
+Both train the same network with the same optimizer, batch, precision and memory format on the same images. They train
+alternate epochs in one process: a callback runs an epoch of the bare loop before each epoch of the training. The result
+is the median of the ratios of the epochs after the first, so that a busy machine affects both equally. The speed of
+agebench is train_images_per_s of results.json; it includes loading, logging, checkpoints and a progress bar.
 """
 
 import argparse
@@ -34,13 +34,13 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class Job(NamedTuple):
-    """What is trained: some seconds an epoch on two CPU threads."""
+    """A network and its data: a few seconds per epoch on two CPU threads."""
 
     overrides: list[str]
     size: int  # px
     channels: int
     batch: int
-    images: int  # that train, an epoch
+    images: int  # train images
     precisions: tuple[str, ...] = ("32-true", "bf16-mixed")
 
 
@@ -54,14 +54,14 @@ JOBS = {
 
 
 class Screen(io.StringIO):
-    """A terminal that nobody looks at: the progress bar is drawn."""
+    """A terminal without a screen, so that the progress bar is drawn."""
 
     def isatty(self) -> bool:
         return True
 
 
 def compose(*overrides: str) -> Any:
-    """Return the config of a command line, as train would compose it."""
+    """Return the config that train composes from these overrides."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
@@ -78,13 +78,13 @@ def compose(*overrides: str) -> Any:
 
 
 class Bare(Callback):
-    """Trains another network on images that are floats in memory already, an epoch before each epoch of the run.
+    """Trains a network on float images in memory in a bare loop, one epoch before each epoch of the run.
 
     Args:
         model: Network.
         images: float32, shape (N, C, S, S), on the device that trains.
-        target: Label indices, shape (N,), there too.
-        batch: Images a step.
+        target: Label indices, shape (N,), on the same device.
+        batch: Images per step.
         bf16: Whether the network runs under bf16 autocast.
     """
 
@@ -94,10 +94,10 @@ class Bare(Callback):
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
         self.speeds: list[float] = []  # images/s of each epoch
         self.speed = Speed()
-        self.epochs: list[tuple[float, float, int]] = []  # of the run: seconds, seconds of waiting, images
+        self.epochs: list[tuple[float, float, int]] = []  # of the run: seconds, seconds of data wait, images
 
     def on_train_epoch_start(self, trainer: L.Trainer, *args: Any) -> None:
-        self.speed = next(each for each in trainer.callbacks if isinstance(each, Speed))  # which starts after this
+        self.speed = next(each for each in trainer.callbacks if isinstance(each, Speed))  # starts after this
         device = self.images.device
         start = time.perf_counter()
         for rows in torch.randperm(len(self.images), device=device).split(self.batch):
@@ -111,7 +111,7 @@ class Bare(Callback):
         self.speeds.append(len(self.images) / (time.perf_counter() - start))
 
     def on_train_end(self, *args: Any) -> None:
-        self.epochs = list(self.speed._epochs)  # the test takes callbacks back to the best epoch
+        self.epochs = list(self.speed._epochs)  # the test restores the callbacks of the best epoch
 
 
 def _wait(device: torch.device) -> None:
@@ -119,8 +119,8 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def config_of(job: Job, precision: str, folder: Path, *, epochs: int, device: str) -> Any:
-    """Return the config of a training on as many images of noise."""
+def make_config(job: Job, precision: str, folder: Path, *, epochs: int, device: str) -> Any:
+    """Return the config of a training on noise images."""
     images = int(job.images / 0.8)  # train is 80%
     return compose(
         *job.overrides,
@@ -137,64 +137,64 @@ def config_of(job: Job, precision: str, folder: Path, *, epochs: int, device: st
         f"trainer.precision={precision}",
         f"trainer.accelerator={device}",
         "report=false",
-        "+callbacks.bare._target_=benchmarks.throughput.let_it",
+        "+callbacks.bare._target_=benchmarks.throughput.get_bare",
     )
 
 
-beside: Bare | None = None
+current_bare: Bare | None = None
 
 
-def let_it() -> Bare:
-    """Return the callback that is to train beside the run."""
-    if beside is None:
-        raise RuntimeError("nothing was made to train beside the run")
-    return beside
+def get_bare() -> Bare:
+    """Return the callback of the present measurement; the config names this function."""
+    if current_bare is None:
+        raise RuntimeError("`measure` has not created the bare loop")
+    return current_bare
 
 
 def measure(name: str, job: Job, precision: str, folder: Path, *, epochs: int, device: str = "cpu") -> dict[str, Any]:
-    """Return a row of the table: medians of both ways over the epochs after the first."""
-    cfg = config_of(job, precision, folder, epochs=epochs, device=device)
+    """Return a row of the table: medians of both over the epochs after the first."""
+    cfg = make_config(job, precision, folder, epochs=epochs, device=device)
     data = build_data(cfg)
     part, place = data.part("train"), torch.device(device if device == "cpu" else "cuda")
     floats = part.store.index_select(0, part.rows).to(place).float() / 127.5 - 1
     bf16 = precision.startswith("bf16")
-    beside = Bare(build_module(cfg, data).model, floats, part.target.to(place), batch=job.batch, bf16=bf16)
-    import_module("benchmarks.throughput").beside = beside  # which is not this module where that is __main__
+    bare = Bare(build_module(cfg, data).model, floats, part.target.to(place), batch=job.batch, bf16=bf16)
+    import_module("benchmarks.throughput").current_bare = bare  # this module may be __main__
     screen, sys.stderr = sys.stderr, Screen()
     try:
         with redirect_stdout(io.StringIO()):
             fit(cfg, folder / f"{name}-{precision}")
     finally:
         sys.stderr = screen
-    ours = [images / seconds for seconds, _, images in beside.epochs[1:]]
-    waits = [wait / seconds for seconds, wait, _ in beside.epochs[1:]]
-    bare = beside.speeds[1:]
-    ratio = statistics.median(a / b for a, b in zip(ours, bare, strict=True))
+    ours = [images / seconds for seconds, _, images in bare.epochs[1:]]
+    waits = [wait / seconds for seconds, wait, _ in bare.epochs[1:]]
+    speeds = bare.speeds[1:]
+    ratio = statistics.median(a / b for a, b in zip(ours, speeds, strict=True))
     return {
         "model": name,
         "image_size": job.size,
         "batch_size": job.batch,
         "precision": precision,
         "agebench_img_per_s": round(statistics.median(ours)),
-        "bare_img_per_s": round(statistics.median(bare)),
+        "bare_img_per_s": round(statistics.median(speeds)),
         "share": f"{ratio:.3f}",
         "data_wait_share": f"{statistics.median(waits):.4f}",
     }
 
 
 def keras(python: str, repeats: int) -> float:
-    """Return the images/s of Keras' own fit of the same CNN, in an interpreter that has it."""
+    """Return the images/s of Keras's `fit` of the same CNN, in another interpreter."""
     script = Path(__file__).with_name("keras_fit.py")
-    told = [subprocess.run([python, str(script)], capture_output=True, text=True, check=True) for _ in range(repeats)]
-    return statistics.median(float(each.stdout.split()[-1]) for each in told)
+    runs = [subprocess.run([python, str(script)], capture_output=True, text=True, check=True) for _ in range(repeats)]
+    return statistics.median(float(each.stdout.split()[-1]) for each in runs)
 
 
 def main() -> None:
-    """Measure each model a number of times and write results/throughput.csv."""
+    """Measure each model and write results/throughput.csv."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--models", nargs="*", default=list(JOBS), choices=list(JOBS))
-    parser.add_argument("--keras", help="a Python with tensorflow and keras, to measure its fit beside ours")
+    parser.add_argument("--keras", help="a Python interpreter with tensorflow and keras, to measure its fit too")
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
