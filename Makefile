@@ -30,7 +30,7 @@ demo: $(READY) ## draw faces, train a small ConvNeXt on them, write a report (3 
 	$(BIN)/python -m agebench.train experiment=demo
 
 test: $(READY) ## the tests, but for the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
 
 test-all: $(READY) ## all the tests
 	$(BIN)/python -m pytest

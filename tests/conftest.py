@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+# Workers of pytest-xdist share the cores; set before torch is imported, and for the processes that tests start.
+if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 
 @pytest.fixture(scope="session")
