@@ -1,0 +1,58 @@
+"""The data of a composed config: a plan, and packed images. Nothing here needs torch."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from agebench.data.packed import PackedImages, pack
+from agebench.data.plan import Plan, Planner
+from agebench.data.resize import Resize
+from agebench.errors import UserError, did_you_mean
+
+PLANNED = ("name", "target", "bins", "per_class", "limit", "require_all")  # keys under data, by what reads them
+RESIZED = ("image_size", "channels", "crop_mode", "crop_pct", "interpolation")
+LOADED = ("batch_size", "eval_batch_size", "residency", "num_workers")
+READ_ELSEWHERE = ("source", "split", "root", "columns", "normalise")
+
+
+def build_planner(cfg: DictConfig) -> Planner:
+    """Return what plans the data of a config, before any file is read.
+
+    Raises:
+        UserError: If a key under `data` is not known.
+    """
+    node: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    known = {*PLANNED, *RESIZED, *LOADED, *READ_ELSEWHERE}
+    if unknown := sorted(node.keys() - known):
+        raise UserError(f"data has no key {unknown[0]}{did_you_mean(unknown[0], known)}: leave it out")
+    source = instantiate(node["source"], _convert_="all")
+    split = instantiate(node["split"], _convert_="all")
+    return Planner(source, split, **{key: node[key] for key in PLANNED if key in node})
+
+
+def build_resize(cfg: DictConfig) -> Resize:
+    """Return how the images of a config are brought to size."""
+    return Resize(*(cfg.data[key] for key in RESIZED))
+
+
+def build_images(cfg: DictConfig) -> PackedImages:
+    """Return the packed images of a config.
+
+    Raises:
+        UserError: If the data, the target or the split cannot be had, or the cache cannot be written.
+    """
+    planner = build_planner(cfg)
+    return pack_plan(cfg, planner, planner.plan())
+
+
+def pack_plan(cfg: DictConfig, planner: Planner, plan: Plan) -> PackedImages:
+    """Return the packed images of a plan; those that the cache lacks are decoded."""
+    return pack(
+        planner.source,
+        plan,
+        resize=build_resize(cfg),
+        cache=Path(cfg.paths.cache).expanduser(),
+        require_all=planner.require_all,
+    )

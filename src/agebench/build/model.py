@@ -1,0 +1,128 @@
+"""The network of a config, with its weights and its normalisation."""
+
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from agebench.build.nodes import find_target, plain_node
+from agebench.data.datamodule import ImageDataModule
+from agebench.errors import UserError
+from agebench.models.freeze import freeze_backbone
+from agebench.models.minimum_size import check_patches, smallest_size
+from agebench.models.weights import create_pretrained, load_checkpoint
+from agebench.module import Normalise
+
+log = logging.getLogger(__name__)
+
+# Of the channels of images in [0, 1].
+STATISTICS = {
+    "none": (0.0, 0.0, 0.0, 1.0, 1.0, 1.0),
+    "half": (0.5, 0.5, 0.5, 0.5, 0.5, 0.5),
+    "imagenet": (0.485, 0.456, 0.406, 0.229, 0.224, 0.225),
+}
+
+
+def build_model(cfg: DictConfig, *, channels: int, num_outputs: int, image_size: int) -> nn.Module:
+    """Return the network, with its weights loaded and its backbone frozen as asked.
+
+    Raises:
+        UserError: If it cannot take the image size or batch size, or its weights cannot be had.
+    """
+    node = plain_node(cfg.model, without=("pretrained", "checkpoint_path", "freeze"))
+    name = str(cfg.model.get("model_name") or cfg.model._target_.rpartition(".")[2])
+    path = cfg.model.checkpoint_path
+    pretrained = cfg.model.pretrained and not path  # the file's weights take the place of the published ones
+    target = find_target("model", cfg.model._target_)
+    if "pretrained" in inspect.signature(target).parameters:
+        node["pretrained"] = pretrained
+    elif pretrained:
+        raise UserError(f"there are no published weights of {name}: set model.pretrained=false")
+
+    def create(**changes: Any) -> nn.Module:
+        model: nn.Module = instantiate(node, in_chans=channels, num_classes=num_outputs, _convert_="all", **changes)
+        return model
+
+    try:
+        model = create_pretrained(create, name) if pretrained else create()
+        check_patches(model, image_size, name)
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, channels, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError, InstantiationException) as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise _size_error(create, error, name=name, image_size=image_size, channels=channels, node=node) from error
+    model.train()
+    if path:
+        log.info(load_checkpoint(model, path))
+    freeze = cfg.model.get("freeze")
+    if freeze not in (None, "backbone"):
+        raise UserError(f"model.freeze={freeze} is not known: backbone trains the classifier alone, null trains all")
+    if freeze == "backbone":
+        freeze_backbone(model)
+    return model
+
+
+def _size_error(
+    create: Callable[..., nn.Module],
+    error: Exception,
+    *,
+    name: str,
+    image_size: int,
+    channels: int,
+    node: dict[str, Any],
+) -> UserError:
+    """Say which size a network would take, if size is what stopped it; nothing is computed on the meta device."""
+    sized = next((key for key in ("image_size", "img_size") if key in node), None)
+
+    def build(size: int) -> nn.Module:
+        changes = {"pretrained": False} if "pretrained" in node else {}
+        return create(**changes, **({sized: size} if sized else {}))
+
+    smallest = smallest_size(build, channels)
+    cause = error.__cause__ or error
+    reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    if smallest is None:
+        return UserError(f"model {name} cannot be built ({reason}): check the keys under model")
+    return UserError(
+        f"model {name} cannot take {image_size}x{image_size} images ({reason}); "
+        f"it takes {smallest}x{smallest}: set data.image_size={smallest}, or another model"
+    )
+
+
+def build_normalise(cfg: DictConfig, data: ImageDataModule, model: nn.Module) -> Normalise:
+    """Return the statistics that data.normalise names; `auto` asks the pretrained model, then the data."""
+    choice = cfg.data.normalise
+    if choice not in (*STATISTICS, "dataset", "auto"):
+        raise UserError(f"data.normalise={choice} is not known: use auto, dataset, {', '.join(STATISTICS)}")
+    path = cfg.model.checkpoint_path
+    if path and choice == "auto" and (stored := _stored_statistics(path, cfg.data.channels)):
+        return stored
+    weights = cfg.model.pretrained or path
+    known = getattr(model, "pretrained_cfg", None) if weights and choice == "auto" else None
+    if known and "mean" in known:
+        mean, std = list(known["mean"]), list(known["std"])
+    elif choice in STATISTICS:
+        mean, std = list(STATISTICS[choice][:3]), list(STATISTICS[choice][3:])
+    else:
+        return Normalise(*data.images.statistics())
+    if cfg.data.channels == 1:  # a grey image of a colour statistic: the channels' average
+        mean, std = [sum(mean) / 3], [sum(std) / 3]
+    return Normalise(mean, std)
+
+
+def _stored_statistics(path: str, channels: int) -> Normalise | None:
+    """Return the statistics in a checkpoint of our own, or None if the file is another's or of other channels."""
+    if not str(path).endswith(".ckpt"):
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("state_dict", {})
+    mean, std = (state.get(f"normalise.{name}") for name in ("mean", "std"))
+    if mean is None or std is None or mean.numel() != channels:
+        return None
+    return Normalise(mean.flatten().tolist(), std.flatten().tolist())

@@ -1,0 +1,153 @@
+"""Data module, head and LightningModule of a config."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from agebench.build.data import LOADED, build_images, build_planner
+from agebench.build.model import build_model, build_normalise
+from agebench.build.monitor import build_monitor, watched
+from agebench.build.nodes import instantiate_node
+from agebench.data.datamodule import ImageDataModule
+from agebench.errors import UserError
+from agebench.heads.base import Head
+from agebench.module import ImageModule, Normalise
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def build_data(cfg: DictConfig) -> ImageDataModule:
+    """Return the data module of a config, its images packed."""
+    return ImageDataModule(build_images(cfg), seed=cfg.seed, **{key: cfg.data[key] for key in LOADED})
+
+
+def build_head(cfg: DictConfig, values: Sequence[float], *, ordered: bool) -> Head:
+    """Return the head for labels of these values in the target's unit."""
+    head: Head = instantiate_node("head", cfg.head, len(values), list(values), ordered=ordered)
+    return head
+
+
+def check_parts(cfg: DictConfig) -> None:
+    """Build as much of a run as its records and labels decide, opening no image, to find what cannot work.
+
+    Raises:
+        UserError: If the data, the split, the head or the augmentation cannot be had together.
+    """
+    target = build_planner(cfg).plan().target
+    build_head(cfg, target.values.tolist(), ordered=target.ordered)
+    instantiate_node("augment", cfg.augment)
+
+
+def build_trained(cfg: DictConfig, stored: dict[str, Any]) -> ImageModule:
+    """Return the LightningModule of a run with its weights; its data set is not needed.
+
+    Args:
+        cfg: The run's config.
+        stored: A checkpoint of the run.
+    """
+    stamp = stored["agebench"]
+    if "values" not in stamp:
+        raise UserError("these weights were saved by an older agebench, which did not note its labels: train again")
+    cfg = cfg.copy()
+    cfg.model.pretrained, cfg.model.checkpoint_path = False, None
+    head = build_head(cfg, stamp["values"], ordered=stamp["ordered"])
+    head.set_label_counts(torch.ones(head.num_labels, dtype=torch.int64))  # the checkpoint has the real ones
+    channels, size = cfg.data.channels, cfg.data.image_size
+    module = ImageModule(
+        build_model(cfg, channels=channels, num_outputs=head.num_outputs, image_size=size),
+        head,
+        normalise=Normalise([0.0] * channels, [1.0] * channels),  # the statistics are, too
+        augment=instantiate_node("augment", cfg.augment),
+        optim=torch.optim.SGD,  # which nobody asks for
+        scheduler=None,
+        unit=stamp["unit"],
+        channels_last=cfg.channels_last,
+        seed=cfg.seed,
+        stamp=stamp,
+    )
+    module.load_state_dict(stored["state_dict"])
+    return module
+
+
+def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModule] = ImageModule) -> ImageModule:
+    """Return the LightningModule for data that is set up."""
+    plan = data.plan
+    target = plan.target
+    head = build_head(cfg, target.values.tolist(), ordered=target.ordered)
+    augment = instantiate_node("augment", cfg.augment)
+    train = torch.from_numpy(target.labels[plan.split.train])
+    head.set_label_counts(torch.bincount(train, minlength=target.num_labels))
+    torch.manual_seed(cfg.seed)  # the weights do not depend on what happened before
+    model = build_model(cfg, channels=cfg.data.channels, num_outputs=head.num_outputs, image_size=cfg.data.image_size)
+    monitor, mode = build_monitor(cfg, unit=target.unit)
+    if data.steps_per_epoch == 0:
+        raise UserError("no training batch has two images: give more data, or a smaller data.batch_size")
+    batches = _limited(data.steps_per_epoch, cfg.trainer.limit_train_batches)
+    if batches == 0:
+        raise UserError(
+            f"trainer.limit_train_batches={cfg.trainer.limit_train_batches} leaves no batch to train on: raise it"
+        )
+    steps = math.ceil(batches / cfg.trainer.accumulate_grad_batches)
+    limits = (cfg.trainer.max_epochs or -1, cfg.trainer.max_steps / steps)
+    epochs = min((limit for limit in limits if limit > 0), default=-1)
+    schedule = instantiate(
+        cfg.scheduler,
+        _partial_=True,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        **watched(cfg.scheduler, monitor=monitor, mode=mode, default="auto"),
+        val_every_epochs=cfg.trainer.check_val_every_n_epoch,
+    )
+    norms = any(isinstance(m, BATCH_NORMS) for m in model.modules())
+    if norms and data.batch_size == 1:
+        raise UserError("this network has batch norm, which needs two images a step: set data.batch_size=2 or more")
+    stamp = {
+        "started_in": str(Path.cwd()),
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "protocol": plan.protocol,
+        "label_names": list(target.label_names),
+        "target": target.name,
+        "values": target.values.tolist(),
+        "unit": target.unit,
+        "ordered": target.ordered,
+    }
+    return kind(
+        model,
+        head,
+        normalise=build_normalise(cfg, data, model),
+        augment=augment,
+        optim=partial(_optimizer, instantiate(cfg.optim, _convert_="all", **_unfused(cfg))),
+        scheduler=schedule,
+        unit=target.unit,
+        channels_last=cfg.channels_last,
+        compile=cfg.get("compile", False),  # runs of an older release do not say
+        seed=cfg.seed,
+        stamp=stamp,
+    )
+
+
+def _limited(batches: int, limit: float | None) -> int:
+    """Return the batches of an epoch under Lightning's limit: a count if whole, a share if a fraction."""
+    if limit is None:
+        return batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def _unfused(cfg: DictConfig) -> dict[str, bool]:
+    """Return what keeps an optimizer from the fused kernel: it unscales gradients itself, after clipping was due."""
+    scaled = str(cfg.trainer.precision).startswith("16-mixed") and cfg.trainer.gradient_clip_val
+    return {"fused": False} if scaled and cfg.optim.get("fused") else {}
+
+
+def _optimizer(make: Callable[[Any], torch.optim.Optimizer], parameters: Any) -> torch.optim.Optimizer:
+    try:
+        return make(list(parameters))
+    except (ValueError, TypeError, AssertionError, RuntimeError, KeyError) as error:
+        raise UserError(f"optim: {error}") from error
