@@ -177,7 +177,7 @@ def test_hooks_stay_when_the_functions_that_call_them_are_renamed(monkeypatch, l
     assert len(lines) == 1
 
 
-def test_hooks_that_nobody_overrides_are_none_with_this_lightning(lines) -> None:
+def test_hooks_without_an_override_are_none_with_this_lightning(lines) -> None:
     callback, module = Callback(), L.LightningModule()
 
     skip_idle_hooks(module, [callback])
@@ -202,13 +202,13 @@ class InterruptAt(Callback):
 
 def interrupt(config, folder: Path, epoch: int) -> None:
     """Train into a folder up to the end of an epoch."""
-    make_trainer = fitting._trainer
+    make_trainer = fitting.make_trainer
 
-    def trainer_with(cfg, run_dir, callbacks) -> L.Trainer:
-        return make_trainer(cfg, run_dir, [*callbacks, InterruptAt(epoch)])
+    def trainer_with(cfg, run_dir, callbacks, **more) -> L.Trainer:
+        return make_trainer(cfg, run_dir, [*callbacks, InterruptAt(epoch)], **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "_trainer", trainer_with)
+        patch.setattr(fitting, "make_trainer", trainer_with)
         with pytest.raises(InterruptionError):
             fit(config, folder)
 

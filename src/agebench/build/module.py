@@ -1,4 +1,4 @@
-"""Data module, head and LightningModule of a config."""
+"""Build the data module, the head and the LightningModule of a config."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,21 +24,21 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:
-    """Return the data module of a config, its images packed."""
+    """Return the data module of a config, with packed images."""
     return ImageDataModule(build_images(cfg), seed=cfg.seed, **{key: cfg.data[key] for key in LOADED})
 
 
 def build_head(cfg: DictConfig, values: Sequence[float], *, ordered: bool) -> Head:
-    """Return the head for labels of these values in the target's unit."""
+    """Return the head of a config for labels with these values in the target's unit."""
     head: Head = instantiate_node("head", cfg.head, len(values), list(values), ordered=ordered)
     return head
 
 
 def check_parts(cfg: DictConfig) -> None:
-    """Build as much of a run as its records and labels decide, opening no image, to find what cannot work.
+    """Build the parts of a run that do not need an image, to find errors early.
 
     Raises:
-        UserError: If the data, the split, the head or the augmentation cannot be had together.
+        UserError: If the data, the split, the head or the augmentation is invalid, or they do not fit together.
     """
     target = build_planner(cfg).plan().target
     build_head(cfg, target.values.tolist(), ordered=target.ordered)
@@ -46,26 +46,26 @@ def check_parts(cfg: DictConfig) -> None:
 
 
 def build_trained(cfg: DictConfig, stored: dict[str, Any]) -> ImageModule:
-    """Return the LightningModule of a run with its weights; its data set is not needed.
+    """Return the LightningModule of a run with its weights. The run's data set is not needed.
 
     Args:
         cfg: The run's config.
-        stored: A checkpoint of the run.
+        stored: Content of a checkpoint of the run.
     """
     stamp = stored["agebench"]
     if "values" not in stamp:
-        raise UserError("these weights were saved by an older agebench, which did not note its labels: train again")
+        raise UserError("the checkpoint was saved by an older version of agebench, without its labels: train again")
     cfg = cfg.copy()
     cfg.model.pretrained, cfg.model.checkpoint_path = False, None
     head = build_head(cfg, stamp["values"], ordered=stamp["ordered"])
-    head.set_label_counts(torch.ones(head.num_labels, dtype=torch.int64))  # the checkpoint has the real ones
+    head.set_label_counts(torch.ones(head.num_labels, dtype=torch.int64))  # placeholders: the checkpoint has the counts
     channels, size = cfg.data.channels, cfg.data.image_size
     module = ImageModule(
         build_model(cfg, channels=channels, num_outputs=head.num_outputs, image_size=size),
         head,
-        normalise=Normalise([0.0] * channels, [1.0] * channels),  # the statistics are, too
+        normalise=Normalise([0.0] * channels, [1.0] * channels),  # and the statistics
         augment=instantiate_node("augment", cfg.augment),
-        optim=torch.optim.SGD,  # which nobody asks for
+        optim=torch.optim.SGD,  # never used
         scheduler=None,
         unit=stamp["unit"],
         channels_last=cfg.channels_last,
@@ -84,11 +84,11 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
     augment = instantiate_node("augment", cfg.augment)
     train = torch.from_numpy(target.labels[plan.split.train])
     head.set_label_counts(torch.bincount(train, minlength=target.num_labels))
-    torch.manual_seed(cfg.seed)  # the weights do not depend on what happened before
+    torch.manual_seed(cfg.seed)  # the initial weights must not depend on earlier random draws
     model = build_model(cfg, channels=cfg.data.channels, num_outputs=head.num_outputs, image_size=cfg.data.image_size)
     monitor, mode = build_monitor(cfg, unit=target.unit)
     if data.steps_per_epoch == 0:
-        raise UserError("no training batch has two images: give more data, or a smaller data.batch_size")
+        raise UserError("no training batch has two images: use more data, or a smaller data.batch_size")
     batches = _limited(data.steps_per_epoch, cfg.trainer.limit_train_batches)
     if batches == 0:
         raise UserError(
@@ -107,7 +107,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
     )
     norms = any(isinstance(m, BATCH_NORMS) for m in model.modules())
     if norms and data.batch_size == 1:
-        raise UserError("this network has batch norm, which needs two images a step: set data.batch_size=2 or more")
+        raise UserError("this network has batch norm, which needs two images per step: set data.batch_size=2 or more")
     stamp = {
         "started_in": str(Path.cwd()),
         "config": OmegaConf.to_container(cfg, resolve=True),
@@ -127,21 +127,24 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
         scheduler=schedule,
         unit=target.unit,
         channels_last=cfg.channels_last,
-        compile=cfg.get("compile", False),  # runs of an older release do not say
+        compile=cfg.get("compile", False),  # configs of older versions lack the key
         seed=cfg.seed,
         stamp=stamp,
     )
 
 
 def _limited(batches: int, limit: float | None) -> int:
-    """Return the batches of an epoch under Lightning's limit: a count if whole, a share if a fraction."""
+    """Return the batches per epoch under Lightning's limit: an int is a count, a float is a share."""
     if limit is None:
         return batches
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
 def _unfused(cfg: DictConfig) -> dict[str, bool]:
-    """Return what keeps an optimizer from the fused kernel: it unscales gradients itself, after clipping was due."""
+    """Return the argument that turns fused kernels off for gradient clipping with 16-mixed.
+
+    A fused optimizer unscales the gradients itself, after they were clipped.
+    """
     scaled = str(cfg.trainer.precision).startswith("16-mixed") and cfg.trainer.gradient_clip_val
     return {"fused": False} if scaled and cfg.optim.get("fused") else {}
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from agebench.data.records import Array
-from agebench.errors import BrokenImageError, UserError, told
+from agebench.errors import BrokenImageError, UserError, one_line_message
 
 CROP_MODES = ("squash", "center", "border")  # timm's words
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
@@ -54,7 +54,7 @@ class Resize:
         except MemoryError as error:
             raise BrokenImageError("it takes more memory than there is", lasting=False) from error
         except Exception as error:  # what Pillow raises then is nearly anything
-            raise BrokenImageError(f"it cannot be converted ({told(error)})") from error
+            raise BrokenImageError(f"it cannot be converted ({one_line_message(error)})") from error
 
     def _convert(self, image: Image.Image) -> Array:
         with contextlib.suppress(Exception):  # notes of a camera that nobody can read turn no image

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from agebench.data.records import Array, Records
-from agebench.errors import BrokenImageError, UserError, told
+from agebench.errors import BrokenImageError, UserError, one_line_message
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")  # an EPS, say, would start Ghostscript
@@ -150,7 +150,11 @@ def decode(data: bytes) -> Image.Image:
     except MemoryError as error:
         raise BrokenImageError("it takes more memory than there is", lasting=False) from error
     except Exception as error:  # damaged files make Pillow's plugins raise nearly anything
-        reason = "the file is cut short" if CUT_SHORT.search(str(error)) else f"the file is damaged ({told(error)})"
+        reason = (
+            "the file is cut short"
+            if CUT_SHORT.search(str(error))
+            else f"the file is damaged ({one_line_message(error)})"
+        )
         raise BrokenImageError(reason) from error
     return image
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from agebench.data.readers.folders import nfc
 from agebench.data.records import Array
-from agebench.errors import UserError, told
+from agebench.errors import UserError, one_line_message
 
 METADATA = ("celebrity2000_meta.mat", "celebrity2000.mat")
 FIELDS = ("age", "identity", "year", "rank", "lfw", "birth")
@@ -51,7 +51,7 @@ def read_metadata(path: Path) -> dict[str, Array]:
     except PermissionError as error:
         raise UserError(f"cannot read {path} ({error.strerror}): see to its permissions") from error
     except Exception as error:  # a damaged file makes the two parsers raise nearly anything
-        reason = told(error)
+        reason = one_line_message(error)
         raise UserError(
             f"cannot read {path} as CACD's metadata ({reason}): download it again, see docs/data.md"
         ) from error
