@@ -84,7 +84,7 @@ def test_an_unknown_value_of_model_freeze_raises(compose_config) -> None:
     config = compose_config(*SMALL)
     config.model.freeze = "head"
 
-    with pytest.raises(UserError, match=r"model.freeze=head is not known"):
+    with pytest.raises(UserError, match=r"model.freeze=head is unknown"):
         build.build_model(config, channels=1, num_outputs=10, image_size=8)
 
 
@@ -310,7 +310,7 @@ def test_unknown_statistics_raise(compose_config) -> None:
     config = compose_config(*SMALL)
     config.data.normalise = "mean"
 
-    with pytest.raises(UserError, match=r"data.normalise=mean is not known"):
+    with pytest.raises(UserError, match=r"data.normalise=mean is unknown"):
         module_of(config)
 
 

@@ -66,7 +66,7 @@ BROKEN = [
     ("trainer.max_epochs=ten", "trainer.max_epochs must be a whole number of epochs, got ten"),
     ("trainer.max_epochs=-2", "trainer.max_epochs must be"),
     ("trainer.precision=8", "trainer.precision must be one of 32-true, 16-mixed, bf16-mixed, got 8"),
-    ("callbacks.early_stopping=5", "callbacks.early_stopping must be null or a block of keys, such as"),
+    ("callbacks.early_stopping=5", "callbacks.early_stopping must be null or a group of keys, such as"),
     ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience must be a number of epochs, or null"),
     ("monitor=val/acuracy", "monitor must be auto or a metric of data.target=class, got val/acuracy (did you mean "),
     ("monitor=val/mae", "monitor must be auto or a metric of data.target=class, got val/mae"),
