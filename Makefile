@@ -1,4 +1,4 @@
-# Every target sets up the environment it needs; `make` lists them.
+# Each target creates the environment that it needs. `make` lists the targets.
 PYTHON ?= python3
 VENV := .venv
 ifeq ($(OS),Windows_NT)
@@ -6,7 +6,7 @@ BIN := $(VENV)/Scripts
 else
 BIN := $(VENV)/bin
 endif
-# Two environments of this size share their files by hard links where the file system lets them.
+# uv shares files between environments by hard links where possible.
 UV := $(BIN)/uv
 READY := $(VENV)/.ready
 
@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## make the environment .venv (several GB, once)
+setup: $(READY) ## create the environment .venv (several GB)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "agebench needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 setup")'
@@ -26,25 +26,25 @@ $(READY): pyproject.toml constraints.txt
 	$(UV) pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-demo: $(READY) ## draw faces, train a small ConvNeXt on them, write a report (3 minutes)
+demo: $(READY) ## draw synthetic faces, train a small ConvNeXt, write a report (3 minutes)
 	$(BIN)/python -m agebench.train experiment=demo
 
-test: $(READY) ## the tests, but for the slow ones
+test: $(READY) ## run the tests, except the slow ones
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
 
-test-all: $(READY) ## all the tests
+test-all: $(READY) ## run all tests
 	$(BIN)/python -m pytest
 
-check: $(READY) ## lint, format and types
+check: $(READY) ## check lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-fix: $(READY) ## mend what lint and format can
+fix: $(READY) ## fix lint and format automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## measure speed side by side (minutes; nothing else may run)
+bench: $(READY) ## run the speed benchmarks (minutes; needs an idle machine)
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.sweeps
 	$(BIN)/python -m benchmarks.start
@@ -54,12 +54,12 @@ bench: $(READY) ## measure speed side by side (minutes; nothing else may run)
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.chart
 
-bench-gpu: $(READY) ## measure what a GPU makes of it, MNIST in data/ (minutes)
+bench-gpu: $(READY) ## run the GPU benchmark; needs MNIST in data/ (minutes)
 	$(BIN)/python -m benchmarks.gpu
 
 tensorboard: $(READY) ## compare the runs in outputs/ in a browser
 	$(BIN)/tensorboard --logdir outputs
 
-clean: ## remove the environment and what tools left; data and outputs stay
+clean: ## remove the environment and caches of tools; keep data and outputs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""What several tests need."""
+"""Fixtures of several test files."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """Return the folder of real data, or skip: tests that ask for it are marked `data`."""
+    """Return the folder of real data, or skip the test. Tests with this fixture have the marker `data`."""
     named = os.environ.get("AGEBENCH_TEST_DATA")
     folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
@@ -33,7 +33,7 @@ def conf() -> Path:
 
 @pytest.fixture(scope="session")
 def compose_config(conf: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """Return a function that composes a config in this process as a verb would, its pixels packed in one folder."""
+    """Return a function that composes a config in this process as a verb does. All pixels are packed in one folder."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig

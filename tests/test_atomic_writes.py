@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, though two write the same one at once."""
+"""Atomic writes: a file is written completely or not at all, also by two threads at the same time."""
 
 import threading
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 from agebench.files import write_csv, write_json
 
 
-def test_two_who_write_the_same_table_at_once_both_succeed(tmp_path: Path) -> None:
+def test_two_threads_that_write_the_same_table_both_succeed(tmp_path: Path) -> None:
     both, failed = threading.Barrier(2, timeout=20), []
 
     def rows(name: str) -> Iterator[tuple[str]]:
@@ -34,7 +34,7 @@ def test_two_who_write_the_same_table_at_once_both_succeed(tmp_path: Path) -> No
     assert (tmp_path / "missing.csv").read_text() in ("name\na.jpg\n", "name\nb.jpg\n")
 
 
-def test_what_cannot_be_written_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
     write_json(tmp_path / "results.json", {"seed": 1})
     write_csv(tmp_path / "table.csv", ("name",), [("a",)])
 

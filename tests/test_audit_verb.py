@@ -1,4 +1,4 @@
-"""The verb: from a composed config to audit.json, audit.png and split.csv, without an image."""
+"""The verb audit writes audit.json, audit.png and split.csv, without an image."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ Verb = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def verb(compose_config, tmp_path, caplog) -> Verb:
-    """Return a function that audits by overrides, into tmp_path/out."""
+    """Return a function that runs an audit with the given overrides, into tmp_path/out."""
     caplog.set_level(logging.INFO)
 
     def run(*overrides: str) -> dict[str, Any]:
@@ -31,14 +31,14 @@ def verb(compose_config, tmp_path, caplog) -> Verb:
 
 @pytest.fixture
 def table(tmp_path: Path) -> str:
-    """Return the override of a table of 200 ages of 20 people, of whom no image exists; people are a year wide."""
+    """Return the overrides for a table of 200 images of 20 people, without image files. A person has two ages."""
     path = tmp_path / "faces.csv"
     rows = [f"{i}.png,{20 + i % 20 + i // 20 % 2},p{i % 20}" for i in range(200)]
     path.write_text("\n".join(["path,label,identity", *rows]))
     return f"data=table data.root={path} data.source.label=age data.target=age"
 
 
-def test_a_table_alone_is_enough(verb, table, tmp_path, caplog) -> None:
+def test_a_table_without_images_is_audited(verb, table, tmp_path, caplog) -> None:
     found = verb(*table.split())
 
     written = json.loads((tmp_path / "out" / "audit.json").read_text())
@@ -54,7 +54,7 @@ def test_a_table_alone_is_enough(verb, table, tmp_path, caplog) -> None:
     assert [found["splits"][part]["images"] for part in ("train", "val", "test")] == [160, 20, 20]
     assert found["test_identity_in_train"] == 1
     assert found["lookup_mae"] <= 0.7 < found["median_mae"]
-    assert "no image of data=table is there: all 200 that it lists are audited" in caplog.text
+    assert "no image of data=table is available: all 200 images that it lists are audited" in caplog.text
     with Image.open(tmp_path / "out" / "audit.png") as picture:
         assert picture.width > 1000
     with (tmp_path / "out" / "split.csv").open(newline="", encoding="utf-8-sig") as lines:
@@ -74,16 +74,16 @@ def test_the_console_has_an_aligned_table_and_the_verdict(verb, table, caplog) -
     assert found["verdict"] in lines
 
 
-def test_a_split_by_identity_is_clean_and_has_nobody_to_look_up(verb, table, caplog) -> None:
+def test_a_split_by_identity_is_clean_and_has_no_lookup_metrics(verb, table, caplog) -> None:
     found = verb(*table.split(), "data/split=identity", "data.target=decade")
 
     assert found["protocol"] == "table/identity/decade"
     assert found["test_identity_in_train"] == 0
     assert found["verdict"].startswith("clean: ")
     assert found["lookup_mae"] == found["median_mae"]
-    told = {r.message.strip().partition("   ")[0]: r.message.split()[-2:] for r in caplog.records if r.message.strip()}
-    assert told["identity looked up"] == ["-", "-"]
-    middle = told["always the median or most common label"]
+    cells = {r.message.strip().partition("   ")[0]: r.message.split()[-2:] for r in caplog.records if r.message.strip()}
+    assert cells["identity looked up"] == ["-", "-"]
+    middle = cells["always the median or most common label"]
     assert middle == [f"{found['median_mae']:.3f}", f"{found['majority_accuracy']:.3f}"]
 
 
@@ -97,7 +97,7 @@ def test_a_split_by_identity_is_clean_and_has_nobody_to_look_up(verb, table, cap
         ("data/split=column data.split.train={0}/a.txt data.split.test={0}/b+1.txt", "column-a-b-1-age"),
     ],
 )
-def test_the_folder_is_named_after_all_of_the_protocol(verb, table, compose_config, tmp_path, line, folder) -> None:
+def test_the_folder_name_contains_the_complete_protocol(verb, table, compose_config, tmp_path, line, folder) -> None:
     (tmp_path / "a.txt").write_text("\n".join(f"{i}.png" for i in range(90)))
     (tmp_path / "b+1.txt").write_text("\n".join(f"{i}.png" for i in range(90, 200)))
     overrides = [*table.split(), *line.format(tmp_path).split()]
@@ -108,13 +108,13 @@ def test_the_folder_is_named_after_all_of_the_protocol(verb, table, compose_conf
     assert found["protocol"].partition("/")[2].replace("/", "-").replace("+", "-") == folder
 
 
-def test_a_config_that_is_wrong_still_has_a_folder_name(compose_config) -> None:
+def test_an_invalid_config_has_the_folder_name_audit(compose_config) -> None:
     config = compose_config("data=demo", "data.target=bins", "data.bins=[a,b]", name="audit")
 
     assert folder_name(config.data) == "audit"
 
 
-def test_images_that_are_there_are_audited_alone_unless_all_are_asked_for(verb, table, tmp_path) -> None:
+def test_only_available_images_are_audited_unless_listed_is_true(verb, table, tmp_path) -> None:
     for i in range(100):
         Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
 
@@ -135,13 +135,13 @@ def test_images_are_never_opened(verb, table, tmp_path) -> None:
     assert sum(has["images"] for has in found["splits"].values()) == 200
 
 
-def test_data_that_knows_nobody_says_so(verb) -> None:
+def test_without_identities_the_verdict_is_unknown(verb) -> None:
     found = verb("data=digits")
 
     assert found["test_identity_in_train"] is None
     assert found["lookup_accuracy"] is None
     assert 0.05 < found["majority_accuracy"] < 0.2
-    assert found["verdict"].startswith("cannot tell: ")
+    assert found["verdict"].startswith("unknown: ")
 
 
 @pytest.mark.parametrize("value", ["1", "null", "yes-please"])
@@ -150,8 +150,8 @@ def test_listed_is_true_or_false(verb, value) -> None:
         verb(f"listed={value}")
 
 
-def test_a_table_that_is_not_there_is_one_sentence(verb, tmp_path) -> None:
-    (tmp_path / "out").mkdir()  # by Hydra
+def test_a_missing_table_raises_and_leaves_no_folder(verb, tmp_path) -> None:
+    (tmp_path / "out").mkdir()  # as Hydra does
 
     with pytest.raises(UserError, match=r"no table at .*nothing\.csv"):
         verb("data=table", f"data.root={tmp_path}/nothing.csv")
@@ -159,7 +159,7 @@ def test_a_table_that_is_not_there_is_one_sentence(verb, tmp_path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_refused_audit_leaves_what_was_in_its_folder(verb, tmp_path) -> None:
+def test_a_failed_audit_keeps_the_files_in_its_folder(verb, tmp_path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").touch()
 
@@ -169,39 +169,40 @@ def test_a_refused_audit_leaves_what_was_in_its_folder(verb, tmp_path) -> None:
     assert (tmp_path / "out" / "notes.txt").exists()
 
 
-def test_cacd_without_anything_says_what_it_needs(verb, tmp_path) -> None:
+def test_cacd_without_files_raises_with_the_needed_file(verb, tmp_path) -> None:
     with pytest.raises(UserError, match=r"celebrity2000_meta\.mat"):
         verb("data=cacd", f"data.root={tmp_path}")
 
 
 @pytest.fixture
 def cacd(tmp_path: Path) -> Path:
-    """Return a folder with the metadata of 300 faces of 30 people, and nothing else."""
+    """Return a folder with only the metadata of 300 faces of 30 people."""
     root = tmp_path / "cacd"
     write_demo(root, people=30, images=300, seed=0)
     shutil.rmtree(root / "CACD2000")
     return root
 
 
-def test_images_that_are_not_there_and_an_archive_that_cannot_be_read_are_told_apart(verb, cacd, caplog) -> None:
+def test_missing_images_and_an_unreadable_archive_have_different_messages(verb, cacd, caplog) -> None:
     absent = verb("data=cacd", f"data.root={cacd}")
-    told = caplog.text
+    first_log = caplog.text
     caplog.clear()
     (cacd / "CACD2000.tar.gz").write_bytes(b"\x1f\x8b cut short")
     damaged = verb("data=cacd", f"data.root={cacd}")
 
     assert absent == damaged
-    assert "no image of data=cacd is there: all 300 that it lists are audited" in told
-    assert "which images of data=cacd are there cannot be told: all 300 that it lists are audited" in caplog.text
+    assert "no image of data=cacd is available: all 300 images that it lists are audited" in first_log
+    second = "it is unknown which images of data=cacd are available: all 300 images that it lists are audited"
+    assert second in caplog.text
     assert "no image of data=cacd" not in caplog.text
     assert any("CACD2000.tar.gz" in r.message for r in caplog.records if r.levelname == "WARNING")
 
 
 @pytest.mark.data
-def test_cacds_metadata_alone_is_enough(verb, test_data, caplog) -> None:
+def test_cacd_is_audited_from_its_metadata_alone(verb, test_data, caplog) -> None:
     found = verb("data=cacd", f"data.root={test_data}/cacd")
 
     assert found["protocol"] == "cacd/official/decade"
     assert [found["splits"][part]["images"] for part in ("train", "val", "test")] == [145_275, 7_600, 10_571]
     assert found["verdict"] == "clean: none of the 120 identities of test is in train"
-    assert "no image of data=cacd is there: all 163,446 that it lists are audited" in caplog.text
+    assert "no image of data=cacd is available: all 163,446 images that it lists are audited" in caplog.text

@@ -1,4 +1,4 @@
-"""A composed config as the network, statistics, schedule and metric of a run, on scikit-learn's digits."""
+"""Build network, normalisation, schedule and monitor of a run from a config, on scikit-learn's digits."""
 
 import math
 
@@ -24,11 +24,11 @@ SMALL = (
     "model=mlp",
     "model.hidden=[4]",
     "trainer.accelerator=cpu",
-)  # 50 training images, 5 batches an epoch
+)  # 50 training images, 5 batches per epoch
 
 
 class Network(nn.Sequential):
-    """A network that has a switch for published weights, and records how it was set."""
+    """A network with an argument `pretrained`, which it records."""
 
     def __init__(self, in_chans: int, *, num_classes: int, pretrained: bool = False) -> None:
         super().__init__(nn.Flatten(), nn.Linear(in_chans * 8 * 8, num_classes))
@@ -36,7 +36,7 @@ class Network(nn.Sequential):
 
 
 def module_of(config):
-    """Return the LightningModule of a config, and its data."""
+    """Return the LightningModule of a config and its data."""
     data = build.build_data(config)
     return build.build_module(config, data), data
 
@@ -45,7 +45,7 @@ def statistics(module) -> tuple[list[float], list[float]]:
     return module.normalise.mean.flatten().tolist(), module.normalise.std.flatten().tolist()
 
 
-def test_the_initial_weights_depend_on_the_seed_alone(compose_config) -> None:
+def test_the_initial_weights_depend_only_on_the_seed(compose_config) -> None:
     found = []
 
     for seed, before in ((3, 1), (3, 2), (4, 1)):
@@ -80,16 +80,16 @@ def test_model_freeze_decides_which_parameters_train(compose_config, freeze, tra
     assert {name for name, each in module.model.named_parameters() if each.requires_grad} == trainable
 
 
-def test_an_unknown_value_of_model_freeze_is_refused(compose_config) -> None:
+def test_an_unknown_value_of_model_freeze_raises(compose_config) -> None:
     config = compose_config(*SMALL)
     config.model.freeze = "head"
 
-    with pytest.raises(UserError, match=r"model.freeze=head is not known"):
+    with pytest.raises(UserError, match=r"model.freeze=head is unknown"):
         build.build_model(config, channels=1, num_outputs=10, image_size=8)
 
 
 @pytest.mark.parametrize("from_file", [False, True])
-def test_a_checkpoint_file_takes_the_place_of_the_published_weights(compose_config, tmp_path, from_file) -> None:
+def test_a_checkpoint_file_replaces_the_published_weights(compose_config, tmp_path, from_file) -> None:
     given = Network(1, num_classes=10)
     torch.save(given.state_dict(), tmp_path / "given.pth")
     config = compose_config(*SMALL)
@@ -102,11 +102,11 @@ def test_a_checkpoint_file_takes_the_place_of_the_published_weights(compose_conf
     assert torch.equal(model[1].weight, given[1].weight) is from_file
 
 
-def test_published_weights_of_a_network_that_has_none_are_refused(compose_config) -> None:
+def test_published_weights_of_a_network_without_any_raise(compose_config) -> None:
     config = compose_config(*SMALL)
     config.model.pretrained = True
 
-    with pytest.raises(UserError, match=r"there are no published weights of MLP: set model.pretrained=false"):
+    with pytest.raises(UserError, match=r"MLP has no published weights: set model.pretrained=false"):
         build.build_model(config, channels=1, num_outputs=10, image_size=8)
 
 
@@ -119,9 +119,7 @@ def test_published_weights_of_a_network_that_has_none_are_refused(compose_config
         ("class", None, ("val/accuracy", "max")),
     ],
 )
-def test_the_best_epoch_is_chosen_by_mae_for_ages_in_years_and_else_by_accuracy(
-    compose_config, target, bins, chosen
-) -> None:
+def test_auto_monitors_the_mae_for_ages_in_years_and_else_the_accuracy(compose_config, target, bins, chosen) -> None:
     records = Records(np.array(["a", "b", "c"]), {"age": np.array([20, 40, 60]), "class": np.arange(3)}, tuple("xyz"))
     unit = make_target(records, target, bins=bins).unit
 
@@ -149,7 +147,7 @@ def test_a_named_metric_is_minimised_if_it_is_an_error(compose_config, monitor, 
         assert build.build_monitor(config, unit=unit) == (monitor, mode)
 
 
-def test_the_schedule_follows_the_metric_that_chooses_the_best_epoch(compose_config) -> None:
+def test_the_schedule_uses_the_monitored_metric(compose_config) -> None:
     modes = {}
 
     for monitor in ("auto", "val/loss"):
@@ -161,7 +159,7 @@ def test_the_schedule_follows_the_metric_that_chooses_the_best_epoch(compose_con
 
 
 @pytest.mark.parametrize("chosen", [("val/mae", "min"), ("val/accuracy", "max")])
-def test_the_callbacks_watch_the_metric_that_chooses_the_best_epoch(compose_config, tmp_path, chosen) -> None:
+def test_the_callbacks_use_the_monitored_metric(compose_config, tmp_path, chosen) -> None:
     config = compose_config(*SMALL, "callbacks.early_stopping.patience=2")
 
     made = trainer.build_callbacks(config, tmp_path, monitor=chosen[0], mode=chosen[1])
@@ -171,7 +169,7 @@ def test_the_callbacks_watch_the_metric_that_chooses_the_best_epoch(compose_conf
 
 
 def watching(config, folder) -> dict[str, tuple[str, str]]:
-    """Return the metric and the mode of each callback, in a run whose own metric is the accuracy."""
+    """Return the metric and the mode of each callback of a run that monitors the accuracy."""
     made = trainer.build_callbacks(config, folder, monitor="val/accuracy", mode="max")
     return {type(each).__name__: (each.monitor, each.mode) for each in made if hasattr(each, "monitor")}
 
@@ -188,7 +186,7 @@ def watching(config, folder) -> dict[str, tuple[str, str]]:
     ],
 )
 @pytest.mark.parametrize("name", ["checkpoint", "early_stopping"])
-def test_a_callback_with_a_metric_of_its_own_gets_the_mode_of_that_metric(
+def test_a_callback_with_another_metric_gets_the_mode_of_that_metric(
     compose_config, tmp_path, name, monitor, watched
 ) -> None:
     config = compose_config(*SMALL, "callbacks.early_stopping.patience=2", f"callbacks.{name}.monitor={monitor}")
@@ -199,13 +197,13 @@ def test_a_callback_with_a_metric_of_its_own_gets_the_mode_of_that_metric(
     assert found == {own: watched, other: ("val/accuracy", "max")}
 
 
-def test_a_mode_that_is_set_beside_the_metric_is_kept(compose_config, tmp_path) -> None:
+def test_a_mode_that_the_user_sets_is_kept(compose_config, tmp_path) -> None:
     own = ("callbacks.checkpoint.monitor=val/accuracy", "+callbacks.checkpoint.mode=min")
 
     assert watching(compose_config(*SMALL, *own), tmp_path) == {"ModelCheckpoint": ("val/accuracy", "min")}
 
 
-def test_the_best_epoch_of_a_bias_is_that_of_its_smallest_absolute_value(compose_config) -> None:
+def test_a_bias_is_monitored_by_its_absolute_value(compose_config) -> None:
     assert build.build_monitor(compose_config(*SMALL, "monitor=val/bias"), unit="years") == ("val/abs_bias", "min")
 
 
@@ -218,7 +216,7 @@ def test_the_best_epoch_of_a_bias_is_that_of_its_smallest_absolute_value(compose
         (["+scheduler.monitor=auto"], ("val/accuracy", "max")),
     ],
 )
-def test_a_plateau_is_one_of_the_metric_that_is_asked_for(compose_config, overrides, watched) -> None:
+def test_the_plateau_schedule_uses_the_configured_metric(compose_config, overrides, watched) -> None:
     module, _ = module_of(compose_config(*SMALL, "scheduler=plateau", *overrides))
 
     schedule = module.configure_optimizers()["lr_scheduler"]
@@ -266,7 +264,7 @@ def test_a_cosine_schedule_ends_with_the_last_step_of_the_training(compose_confi
     assert rates.seen == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_limit_that_leaves_no_training_batch_is_refused(compose_config) -> None:
+def test_a_limit_that_leaves_no_training_batch_raises(compose_config) -> None:
     config = compose_config(*SMALL)
     config.trainer.limit_train_batches = 0.1  # half a batch of five
 
@@ -286,7 +284,7 @@ def test_a_limit_that_leaves_no_training_batch_is_refused(compose_config) -> Non
         ("none", 1, [0], [1]),
     ],
 )
-def test_named_statistics_are_the_published_ones_and_their_average_for_grey(
+def test_named_statistics_are_the_published_ones_and_their_average_for_grey_images(
     compose_config, choice, channels, mean, std
 ) -> None:
     config = compose_config(*SMALL)
@@ -308,11 +306,11 @@ def test_without_weights_the_statistics_are_those_of_the_train_part(compose_conf
     assert statistics(module) == (pytest.approx([images.mean()], rel=1e-5), pytest.approx([images.std()], rel=1e-5))
 
 
-def test_unknown_statistics_are_refused(compose_config) -> None:
+def test_unknown_statistics_raise(compose_config) -> None:
     config = compose_config(*SMALL)
     config.data.normalise = "mean"
 
-    with pytest.raises(UserError, match=r"data.normalise=mean is not known"):
+    with pytest.raises(UserError, match=r"data.normalise=mean is unknown"):
         module_of(config)
 
 
@@ -326,9 +324,7 @@ def write_own_checkpoint(path, *, channels: int = 1) -> None:
 
 
 @pytest.mark.parametrize(("choice", "mean", "std"), [("auto", 0.25, 0.75), ("half", 0.5, 0.5)])
-def test_auto_takes_the_statistics_that_a_checkpoint_of_our_own_was_trained_with(
-    compose_config, tmp_path, choice, mean, std
-) -> None:
+def test_auto_uses_the_statistics_in_a_checkpoint_of_agebench(compose_config, tmp_path, choice, mean, std) -> None:
     write_own_checkpoint(tmp_path / "best.ckpt")
     config = compose_config(*SMALL)
     config.data.normalise, config.model.checkpoint_path = choice, str(tmp_path / "best.ckpt")
@@ -338,7 +334,7 @@ def test_auto_takes_the_statistics_that_a_checkpoint_of_our_own_was_trained_with
     assert statistics(module) == ([mean], [std])
 
 
-def test_statistics_of_other_channels_are_left_out(compose_config, tmp_path) -> None:
+def test_stored_statistics_of_another_number_of_channels_are_ignored(compose_config, tmp_path) -> None:
     write_own_checkpoint(tmp_path / "best.ckpt", channels=3)
     config = compose_config(*SMALL)
     config.model.checkpoint_path = str(tmp_path / "best.ckpt")
@@ -349,9 +345,7 @@ def test_statistics_of_other_channels_are_left_out(compose_config, tmp_path) -> 
     assert statistics(module)[0] == pytest.approx([images.mean()], rel=1e-5)
 
 
-def test_auto_takes_the_published_statistics_of_a_network_whose_weights_come_from_a_file(
-    compose_config, tmp_path
-) -> None:
+def test_auto_uses_the_published_statistics_if_the_weights_are_from_a_file(compose_config, tmp_path) -> None:
     line = ("data=digits", "data.limit=50", "data.channels=3", "data.image_size=32", "model=timm")
     torch.save(timm.create_model("test_resnet", num_classes=10).state_dict(), tmp_path / "published.pth")
 
@@ -359,4 +353,4 @@ def test_auto_takes_the_published_statistics_of_a_network_whose_weights_come_fro
         compose_config(*line, "model.model_name=test_resnet", f"model.checkpoint_path={tmp_path / 'published.pth'}")
     )
 
-    assert statistics(module) == ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])  # as timm's model card has it
+    assert statistics(module) == ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])  # as in timm's model card

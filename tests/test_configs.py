@@ -1,4 +1,4 @@
-"""A contract for every file in conf/: it says what it is, composes, passes the check, and names what exists."""
+"""A contract for every file in conf/: it has a description, composes, is valid, and names objects that exist."""
 
 import inspect
 from importlib.util import find_spec
@@ -21,15 +21,13 @@ CHOICES = [
     for path in sorted((CONF / group).glob("*.yaml"))
     if not path.stem.startswith("_")
 ]
-# What a choice cannot know.
+# Overrides of choices without a default for a required key.
 NEEDED = {
     ("data", "folder"): ["data.root=images"],
     ("data", "table"): ["data.root=images.csv"],
     ("model", "timm"): ["model.model_name=resnet10t"],
 }
-
-
-# Choices that compose only where an extra is installed.
+# Choices that need an extra to compose.
 EXTRAS = {("experiment", "sweep_optuna"): ("hydra_plugins.hydra_optuna_sweeper", "optuna")}
 
 
@@ -40,13 +38,13 @@ def every(values):
 
 
 def absent(choice):
-    """Skip a choice whose extra is not there."""
+    """Return a mark that skips a choice whose extra is not installed."""
     plugin, extra = EXTRAS.get(choice, ("agebench", ""))
     return pytest.mark.skipif(find_spec(plugin) is None, reason=f"needs the extra: pip install agebench[{extra}]")
 
 
 def targets(node) -> set[str]:
-    """Every _target_ in a config."""
+    """Return every _target_ in a config."""
     if isinstance(node, list):
         return set().union(*map(targets, node))
     if not isinstance(node, dict):
@@ -56,7 +54,7 @@ def targets(node) -> set[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.relative_to(CONF).as_posix() for path in FILES])
-def test_the_first_line_says_what_the_file_is(path) -> None:
+def test_the_first_line_is_a_description(path) -> None:
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("# @package")]
 
     assert lines[0].startswith("# ")
@@ -64,7 +62,7 @@ def test_the_first_line_says_what_the_file_is(path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.relative_to(CONF).as_posix() for path in FILES])
-def test_what_a_file_names_can_be_imported(path) -> None:
+def test_every_target_can_be_imported(path) -> None:
     for target in targets(OmegaConf.to_container(OmegaConf.load(path), resolve=False)):
         assert callable(get_object(target))
 
@@ -77,7 +75,7 @@ def test_a_choice_composes_and_passes_the_check(compose_config, group, choice) -
 
 
 @every([(group, choice) for group, choice in CHOICES if group == "experiment"])
-def test_an_experiment_takes_other_values_on_top(compose_config, group, choice) -> None:
+def test_an_experiment_accepts_overrides(compose_config, group, choice) -> None:
     config = compose_config(f"experiment={choice}", "seed=5", "optim.lr=0.5", "debug=fast")
 
     check_config(config)
@@ -98,7 +96,7 @@ def test_an_experiment_takes_other_values_on_top(compose_config, group, choice) 
         ("experiment", "ds_ch14_cacd keras_cnn_mnist deep_convnet_mnist hiragana73_mlp hiragana73_cnn"),
     ],
 )
-def test_the_promised_choices_are_there(group, names) -> None:
+def test_the_promised_choices_exist(group, names) -> None:
     assert set(names.split()) <= {choice for own, choice in CHOICES if own == group}
 
 
@@ -113,7 +111,7 @@ def test_every_data_set_has_the_promised_keys(compose_config, group, choice) -> 
     assert config.data.split.seed == 0
 
 
-def test_data_lies_where_the_environment_says(compose_config, monkeypatch) -> None:
+def test_the_data_folder_is_read_from_the_environment(compose_config, monkeypatch) -> None:
     monkeypatch.setenv("AGEBENCH_DATA", "/somewhere")
     assert compose_config("data=mnist").data.root == "/somewhere/mnist"
 
@@ -122,7 +120,7 @@ def test_data_lies_where_the_environment_says(compose_config, monkeypatch) -> No
 
 
 @every([(group, choice) for group, choice in CHOICES if group == "optim"])
-def test_every_optimizer_has_its_rate_and_decay_at_the_same_keys(compose_config, group, choice) -> None:
+def test_every_optimizer_has_lr_and_weight_decay(compose_config, group, choice) -> None:
     config = compose_config(f"optim={choice}")
 
     assert config.optim.lr > 0
@@ -130,7 +128,7 @@ def test_every_optimizer_has_its_rate_and_decay_at_the_same_keys(compose_config,
 
 
 @every([(group, choice) for group, choice in CHOICES if group == "model"])
-def test_every_network_has_the_keys_of_weights(compose_config, group, choice) -> None:
+def test_every_network_has_the_keys_for_weights(compose_config, group, choice) -> None:
     config = compose_config(f"model={choice}")
 
     assert {"pretrained", "checkpoint_path", "freeze"} <= set(config.model)
@@ -152,35 +150,40 @@ def test_the_defaults_are_the_promised_ones(compose_config) -> None:
     assert config.model.pretrained is False
 
 
-def test_folds_are_chosen_by_a_key(compose_config) -> None:
+def test_the_fold_is_a_key(compose_config) -> None:
     assert compose_config("data/split=kfold", "data.split.fold=3").data.split.fold == 3
 
 
-def test_all_of_lightnings_trainer_is_there_but_what_the_run_sets_itself(compose_config) -> None:
+def test_every_argument_of_lightnings_trainer_is_a_key_unless_the_run_sets_it(compose_config) -> None:
     offered = set(inspect.signature(L.Trainer).parameters)
     ours = {"callbacks", "logger", "default_root_dir", "use_distributed_sampler"}
     ours |= {"enable_checkpointing", "enable_progress_bar", "enable_model_summary", "enable_autolog_hparams"}
-    elsewhere = {"fast_dev_run", "barebones", "limit_predict_batches", "model_registry"}  # debug=fast; no such loop
+    elsewhere = {
+        "fast_dev_run",
+        "barebones",
+        "limit_predict_batches",
+        "model_registry",
+    }  # unused
 
     missing = offered - set(compose_config().trainer)
 
     assert missing <= ours | elsewhere
 
 
-def test_the_trainers_defaults_are_lightnings_but_where_we_mean_it(compose_config) -> None:
+def test_the_trainers_defaults_are_those_of_lightning_except_for_known_keys(compose_config) -> None:
     parameters = inspect.signature(L.Trainer).parameters
     config = OmegaConf.to_container(compose_config().trainer)
 
     changed = {key for key, value in config.items() if key in parameters and value != parameters[key].default}
 
     assert changed <= {"devices", "precision", "max_epochs", "num_sanity_val_steps", "deterministic"} | {
-        # Lightning's None, written out
+        # None in Lightning, which then sets the same values
         "log_every_n_steps",
         "inference_mode",
     }
 
 
-def test_the_age_lecture_is_as_it_was_given(compose_config) -> None:
+def test_the_age_lecture_has_its_published_settings(compose_config) -> None:
     config = compose_config("experiment=ds_ch14_cacd")
 
     assert config.model.model_name == "convnext_tiny.fb_in1k"
@@ -189,7 +192,7 @@ def test_the_age_lecture_is_as_it_was_given(compose_config) -> None:
     assert (config.data.split.per_label, config.data.split.test_share) == (200, 0.2)
 
 
-def test_the_keras_slides_are_as_they_were_given(compose_config) -> None:
+def test_the_keras_slides_have_their_published_settings(compose_config) -> None:
     config = compose_config("experiment=keras_cnn_mnist")
 
     assert (config.data.batch_size, config.trainer.max_epochs) == (128, 20)

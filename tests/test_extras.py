@@ -1,4 +1,4 @@
-"""Launchers and searches that come as extras, and the ready sweeps: composed here, run where they are installed."""
+"""Extras (launchers, Optuna) and the sweep experiments: composed here, run only if the extra is installed."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def needs(extra: str) -> pytest.MarkDecorator:
 
 
 def train(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the verb in a folder."""
+    """Run the verb train in a folder."""
     return subprocess.run(
         [sys.executable, "-m", "agebench.train", *QUICK, *arguments],
         cwd=folder,
@@ -55,7 +55,7 @@ GRIDS = {
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_a_ready_grid_is_a_sweep_of_the_promised_points(conf, name) -> None:
+def test_a_sweep_experiment_has_the_promised_points(conf, name) -> None:
     hydra = OmegaConf.load(conf / "experiment" / f"{name}.yaml").hydra
 
     assert hydra.mode == "MULTIRUN"
@@ -63,7 +63,7 @@ def test_a_ready_grid_is_a_sweep_of_the_promised_points(conf, name) -> None:
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_every_point_of_a_ready_grid_passes_the_check(compose_config, conf, name) -> None:
+def test_every_point_of_a_sweep_experiment_is_valid(compose_config, conf, name) -> None:
     params = OmegaConf.load(conf / "experiment" / f"{name}.yaml").hydra.sweeper.params
     corners = [[f"{key}={value.split(',')[end]}" for key, value in params.items()] for end in (0, -1)]
 
@@ -83,7 +83,7 @@ def test_every_point_of_a_ready_grid_passes_the_check(compose_config, conf, name
         (["data=demo", "data.target=age", "monitor=val/accuracy"], "maximize"),
     ],
 )
-def test_a_search_goes_the_way_of_the_monitored_metric(compose_config, overrides, better) -> None:
+def test_a_search_has_the_direction_of_the_monitored_metric(compose_config, overrides, better) -> None:
     config = compose_config(*overrides)
 
     assert direction(config) == better
@@ -92,16 +92,16 @@ def test_a_search_goes_the_way_of_the_monitored_metric(compose_config, overrides
 
 
 @needs("ray")
-def test_a_job_on_a_ray_cluster_has_a_fresh_process_and_a_cpu() -> None:
+def test_a_job_on_a_ray_cluster_has_a_new_process_and_a_cpu() -> None:
     ray = compose_hydra("hydra/launcher=ray_cluster").launcher.ray
 
     assert ray.init.object_store_memory is None
-    assert "object_store_memory" in ray.init  # or the plugin puts one there, which Ray refuses
+    assert "object_store_memory" in ray.init  # otherwise the plugin sets it, which is an error in Ray
     assert (ray.remote.max_calls, ray.remote.num_cpus) == (1, 1)
 
 
 @needs("optuna")
-def test_the_search_keeps_its_study_in_the_folder_of_the_sweep() -> None:
+def test_the_study_is_stored_in_the_folder_of_the_sweep() -> None:
     hydra = compose_hydra("experiment=sweep_optuna", "sweep=here", "paths.output=/out")
 
     assert hydra.sweeper._target_.endswith(".StudySweeper")
@@ -111,7 +111,7 @@ def test_the_search_keeps_its_study_in_the_folder_of_the_sweep() -> None:
 
 
 def compose_hydra(*overrides: str):
-    """Compose as a verb does; return Hydra's own part."""
+    """Compose a config as a verb does, and return Hydra's own config."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
@@ -124,7 +124,7 @@ def compose_hydra(*overrides: str):
 
 @pytest.fixture
 def study(tmp_path, compose_config):
-    """Return a function that makes a study with trials in given states, and the sweeper that goes on with it."""
+    """Return a function that creates a study with trials in given states, and a sweeper that resumes it."""
     optuna = pytest.importorskip("optuna", reason="needs the extra: pip install agebench[optuna]")
 
     def make(states: str) -> tuple[StudySweeper, SimpleNamespace]:
@@ -142,19 +142,19 @@ def study(tmp_path, compose_config):
 
 
 @needs("optuna")
-def test_ended_trials_count_and_one_that_was_cut_off_is_asked_again_with_its_values(study) -> None:
+def test_ended_trials_count_and_an_interrupted_one_is_repeated_with_its_values(study) -> None:
     sweeper, made = study("COMPLETE FAIL RUNNING")
-    cut_off = made.trials[2].params
+    interrupted = made.trials[2].params
 
     sweeper._resume(made)
     again = made.ask({"x": next(iter(made.trials[2].distributions.values()))})
 
     assert sweeper.sweeper.n_trials == 3  # of five: one complete, one failed
-    assert again.params == cut_off
+    assert again.params == interrupted
 
 
 @needs("optuna")
-def test_a_trial_cut_off_twice_is_still_asked_only_once_more(study) -> None:
+def test_a_trial_that_was_interrupted_twice_is_repeated_once(study) -> None:
     sweeper, made = study("RUNNING")
     sweeper._resume(made)
     made.ask({"x": next(iter(made.trials[0].distributions.values()))})
@@ -167,7 +167,7 @@ def test_a_trial_cut_off_twice_is_still_asked_only_once_more(study) -> None:
 
 
 @needs("optuna")
-def test_a_study_takes_no_trials_of_another_search(study, compose_config) -> None:
+def test_a_study_rejects_another_search(study, compose_config) -> None:
     sweeper, made = study("COMPLETE")
 
     sweeper._claim(made, sweeper._search(["report=false"]))
@@ -181,7 +181,7 @@ def test_a_study_takes_no_trials_of_another_search(study, compose_config) -> Non
 
 @needs("slurm")
 @pytest.mark.slow
-def test_a_point_that_fails_under_submitit_stops_no_other(tmp_path) -> None:
+def test_a_point_that_fails_under_submitit_does_not_stop_others(tmp_path) -> None:
     done = train(tmp_path, "hydra/launcher=submitit_local", "sweep=here", "-m", BROKEN)
 
     assert done.returncode == 1
@@ -191,7 +191,7 @@ def test_a_point_that_fails_under_submitit_stops_no_other(tmp_path) -> None:
 
 @needs("optuna")
 @pytest.mark.slow
-def test_a_search_survives_a_crash_and_goes_on_when_typed_again(tmp_path) -> None:
+def test_a_search_continues_after_a_failed_trial_and_is_resumed_by_the_same_command(tmp_path) -> None:
     search = (
         "experiment=sweep_optuna",
         "sweep=here",
@@ -202,7 +202,7 @@ def test_a_search_survives_a_crash_and_goes_on_when_typed_again(tmp_path) -> Non
     first = train(tmp_path, *search, "hydra.sweeper.n_trials=4", "-m")
     second = train(tmp_path, *search, "hydra.sweeper.n_trials=5", "-m")
 
-    assert first.returncode == 1  # the seed's fourth trial is the broken one
+    assert first.returncode == 1  # with this seed, the fourth trial fails
     assert "Best value" in first.stderr
     assert "the study has 4 of 5 trials" in second.stderr
     assert statuses(tmp_path / "outputs/sweeps/here").count("completed") >= 3
@@ -234,7 +234,7 @@ def test_two_ray_nodes_share_a_sweep_started_from_another_folder(tmp_path) -> No
     ("choice", "extra"),
     [("hydra/launcher=ray", "ray"), ("hydra/launcher=submitit_slurm", "slurm"), ("hydra/sweeper=optuna", "optuna")],
 )
-def test_an_extra_that_is_missing_is_named(tmp_path, choice, extra) -> None:
+def test_the_error_names_a_missing_extra(tmp_path, choice, extra) -> None:
     if not needs(extra).args[0]:
         pytest.skip(f"the extra {extra} is installed")
 

@@ -1,4 +1,4 @@
-"""Who may import whom, read from the files; and what must not be imported before it is needed."""
+"""Imports between packages run one way, and heavy libraries are imported late."""
 
 import ast
 import graphlib
@@ -10,7 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 VERBS = ("train", "evaluate", "predict", "prepare", "audit", "compare", "export")
-# A package imports only packages of the lines above its own (and itself).
+# A package imports only itself and packages in the lines above.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "public", "text", "groups"),
     ("config", "files"),
@@ -40,7 +40,7 @@ FILES = {module_name(path): path for path in sorted((SOURCE / "agebench").rglob(
 
 
 def imports(path: Path) -> set[str]:
-    """Modules of agebench that a file imports, anywhere in it."""
+    """Return the modules of agebench that a file imports, at any level."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -72,7 +72,7 @@ def test_the_files_were_read() -> None:
 
 
 def package(module: str) -> str:
-    """Return the part of a dotted name after `agebench.`; the package itself has none."""
+    """Return the part of a dotted name after `agebench.`, empty for the package itself."""
     return module.partition(".")[2].partition(".")[0]
 
 
@@ -92,7 +92,7 @@ def test_imports_run_one_way() -> None:
     assert upward == set()
 
 
-def test_imports_form_no_circle() -> None:
+def test_imports_have_no_cycle() -> None:
     graphlib.TopologicalSorter(TREE).prepare()  # raises CycleError
 
 
@@ -104,7 +104,7 @@ def test_only_build_names_data_and_models_and_heads() -> None:
     assert all_three <= {"build"}
 
 
-def test_the_module_knows_the_contract_of_heads_alone() -> None:
+def test_the_module_imports_only_the_base_of_heads() -> None:
     heads = {name for name in TREE["agebench.module"] if belongs(name, {"agebench.heads"})}
 
     assert heads == {"agebench.heads.base"}
@@ -115,14 +115,14 @@ DRAWING = ("matplotlib", "sklearn", "scipy", "h5py", "PIL", "numpy", "pandas", "
 
 
 def loaded_by(*modules: str) -> set[str]:
-    """Return the top-level packages that a process has loaded after importing modules."""
+    """Return the top-level packages that are loaded after importing modules in a new process."""
     code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert set(modules) <= set(loaded)
     return {name.partition(".")[0] for name in loaded}
 
 
-def test_help_and_mistakes_load_nothing_heavy() -> None:
+def test_the_verbs_load_nothing_heavy_for_help_and_errors() -> None:
     light = [f"agebench.{verb}" for verb in VERBS]
     light += ["agebench.cli.main", "agebench.cli.help", "agebench.cli.messages", "agebench.runs.folder"]
 
@@ -133,7 +133,7 @@ def test_the_launcher_loads_nothing_heavy() -> None:
     assert loaded_by("hydra_plugins.agebench_launcher.launcher") & {*HEAVY, "matplotlib", "sklearn", "scipy"} == set()
 
 
-def test_what_audit_prepare_and_compare_need_loads_no_torch() -> None:
+def test_audit_prepare_and_compare_do_not_load_torch() -> None:
     """Records, target, split, store, plan, readers, leakage, runs, comparison and report."""
     with_torch = {"agebench.data.datamodule", "agebench.data.loader", "agebench.data.residency"}
     with_torch |= {"agebench.data.unlabelled"}

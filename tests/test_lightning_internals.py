@@ -177,7 +177,7 @@ def test_hooks_stay_when_the_functions_that_call_them_are_renamed(monkeypatch, l
     assert len(lines) == 1
 
 
-def test_hooks_that_nobody_overrides_are_none_with_this_lightning(lines) -> None:
+def test_hooks_without_an_override_are_none_with_this_lightning(lines) -> None:
     callback, module = Callback(), L.LightningModule()
 
     skip_idle_hooks(module, [callback])

@@ -1,7 +1,7 @@
-"""A training step on a pretended GPU: every tensor where it belongs, and nothing that makes the GPU wait.
+"""A training step on a fake GPU mixes no devices and does not synchronise with the GPU.
 
-torch's fake tensors know shape, type and device, compute nothing, and need no GPU. An operation that mixes devices
-raises, and so does one that reads a number back (`.item()`, `if tensor`, indexing by a mask).
+torch's fake tensors have a shape, a dtype and a device, but no values, and need no GPU. An operation that mixes devices
+raises an error, and so does one that reads a value (`.item()`, `if tensor`, indexing by a mask).
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ GPU = torch.device("cuda:0")
 
 
 def moved(module: nn.Module, mode: FakeTensorMode) -> None:
-    """Put every parameter and buffer on the pretended GPU."""
+    """Move every parameter and buffer to the fake GPU."""
     for part in module.modules():
         for kept in (part._parameters, part._buffers):
             for name, tensor in list(kept.items()):
@@ -58,7 +58,7 @@ def module_of(head_name: str, augment_name: str) -> ImageModule:
 
 
 def resident(mode: FakeTensorMode) -> Pixels:
-    """A part whose pixels are on the GPU, as data.residency=gpu leaves them."""
+    """Return a part whose pixels are on the GPU, as with data.residency=gpu."""
     with mode:
         pixels = torch.empty(100, 3, 32, 32, dtype=torch.uint8, device=GPU)
         return Pixels(pixels, torch.arange(50, device=GPU), torch.zeros(50, dtype=torch.int64, device=GPU))
@@ -80,7 +80,7 @@ def step(module: ImageModule, mode: FakeTensorMode, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("head", "augment"), [*((name, "none") for name in HEADS), *(("softmax", name) for name in AUGMENTS)]
 )
-def test_a_step_mixes_no_devices_and_waits_for_nothing(monkeypatch, head, augment) -> None:
+def test_a_step_mixes_no_devices_and_does_not_synchronise(monkeypatch, head, augment) -> None:
     loss = step(module_of(head, augment), FakeTensorMode(), monkeypatch)
 
     assert (loss.device, loss.shape, loss.dtype) == (GPU, (), torch.float32)
@@ -94,7 +94,7 @@ def test_a_step_mixes_no_devices_and_waits_for_nothing(monkeypatch, head, augmen
     ],
     ids=["mixed", "waiting"],
 )
-def test_a_head_that_does_either_is_found(monkeypatch, wrong, error) -> None:
+def test_a_head_that_mixes_devices_or_synchronises_raises(monkeypatch, wrong, error) -> None:
     module = module_of("softmax", "none")
     monkeypatch.setattr(module.head, "loss", wrong)
 

@@ -1,4 +1,4 @@
-"""The verb: what it says is there, what it lists, and what it refuses before it works."""
+"""The verb prepare: its log, its lists of missing and broken images, and its checks."""
 
 import csv
 import logging
@@ -14,7 +14,7 @@ from agebench.prepare import prepare
 
 @pytest.fixture
 def line(tmp_path: Path) -> tuple[str, ...]:
-    """Return the overrides of a table of 40 images of 4 kinds, the last of which is not there."""
+    """Return the overrides for a table of 40 images of 4 classes. The last image does not exist."""
     for i in range(39):
         Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / f"{i}.png")
     (tmp_path / "t.csv").write_text("path,label\n" + "\n".join(f"{i}.png,{i % 4}" for i in range(40)))
@@ -26,49 +26,49 @@ def lists(folder: Path) -> dict[str, list[list[str]]]:
 
 
 @pytest.mark.parametrize(
-    ("change", "told", "files"),
+    ("change", "message", "files"),
     [
-        ("", "what is missing is listed in missing.csv there", {"missing.csv": ["39.png"]}),
+        ("", "missing images are listed in missing.csv there", {"missing.csv": ["39.png"]}),
         (
             "a broken one",
-            "what is missing or broken is listed in missing.csv and broken.csv there",
+            "missing and broken images are listed in missing.csv and broken.csv there",
             {"missing.csv": ["39.png"], "broken.csv": ["3.png"]},
         ),
-        ("all there", "", {}),
+        ("complete", "", {}),
     ],
 )
-def test_only_lists_that_are_there_are_named(
-    compose_config: Any, tmp_path: Path, line: Any, caplog: Any, change: str, told: str, files: dict[str, list[str]]
+def test_the_log_names_only_lists_that_exist(
+    compose_config: Any, tmp_path: Path, line: Any, caplog: Any, change: str, message: str, files: dict[str, list[str]]
 ) -> None:
     caplog.set_level(logging.INFO)
     if change == "a broken one":
         (tmp_path / "3.png").write_bytes(b"")
-    elif change == "all there":
+    elif change == "complete":
         Image.new("RGB", (8, 8)).save(tmp_path / "39.png")
     config = compose_config(*line, name="prepare")
     config.paths.cache = str(tmp_path / "cache")
 
     prepare(config)
 
-    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("what is ")]
-    assert said == ([told] if told else [])
+    logged = [record.getMessage() for record in caplog.records if " images are listed in " in record.getMessage()]
+    assert logged == ([message] if message else [])
     found = {name: [row[0] for row in rows[1:]] for name, rows in lists(next((tmp_path / "cache").iterdir())).items()}
     assert found == files
 
 
-def test_a_list_of_what_was_missing_goes_when_it_is_back(compose_config: Any, tmp_path: Path, line: Any) -> None:
+def test_an_old_list_is_removed_if_no_image_is_broken(compose_config: Any, tmp_path: Path, line: Any) -> None:
     config = compose_config(*line, name="prepare")
     config.paths.cache = str(tmp_path / "cache")
     prepare(config)
     (store,) = (tmp_path / "cache").iterdir()
-    (store / "broken.csv").write_text("name,reason\n1.png,of another day")
+    (store / "broken.csv").write_text("name,reason\n1.png,from an earlier run")
 
     prepare(config)
 
-    assert "of another day" not in "".join(file.read_text() for file in store.glob("*.csv"))
+    assert "from an earlier run" not in "".join(file.read_text() for file in store.glob("*.csv"))
 
 
-def test_a_folder_with_something_in_it_is_refused_before_anything_is_packed(
+def test_an_export_folder_that_is_not_empty_raises_before_packing(
     compose_config: Any, tmp_path: Path, line: Any
 ) -> None:
     (tmp_path / "tree").mkdir()

@@ -1,4 +1,4 @@
-"""A config from a file names only what agebench ships, and known kinds of classes in known libraries."""
+"""A config from a file may name only agebench's parts and known kinds of classes of known libraries."""
 
 import os
 import sys
@@ -84,7 +84,7 @@ def test_every_shipped_choice_needs_no_trust(compose_config, group, choice):
         ({"_target_": "os.system"}, "_target_"),
     ],
 )
-def test_what_could_run_foreign_code_is_found(config, key):
+def test_a_node_that_could_run_foreign_code_is_found(config, key):
     found = [name for name, _ in find_foreign(config)]
 
     assert key in found
@@ -110,7 +110,7 @@ def test_known_kinds_in_known_libraries_need_no_trust(key, name):
     assert find_foreign({outer: {inner: node} if inner else node}) == []
 
 
-def test_looking_a_name_up_imports_nothing_foreign(tmp_path, monkeypatch):
+def test_resolving_a_name_imports_nothing_foreign(tmp_path, monkeypatch):
     (tmp_path / "evil_at_import.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -120,7 +120,7 @@ def test_looking_a_name_up_imports_nothing_foreign(tmp_path, monkeypatch):
     assert not (tmp_path / "canary").exists()
 
 
-def test_the_sentence_says_what_would_run_and_what_to_add():
+def test_the_error_names_the_target_and_the_fix():
     with pytest.raises(UserError) as error:
         check_trusted([("model._target_", "mynets.Net")], "outputs/x/checkpoints/best.ckpt")
 
@@ -164,13 +164,13 @@ def test_ordinary_overrides_need_no_trust():
     assert find_foreign_overrides(line) == []
 
 
-def test_a_stored_choice_of_data_is_no_path(tmp_path):
+def test_a_stored_choice_of_data_must_not_be_a_path(tmp_path):
     (tmp_path / ".hydra").mkdir()
     (tmp_path / "results.json").write_text('{"status": "completed"}')
     hydra = {"hydra": {"runtime": {"choices": {"data": "../../evil/demo"}}}}
     (tmp_path / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
 
-    with pytest.raises(UserError, match="give data=NAME too"):
+    with pytest.raises(UserError, match="add data=NAME"):
         with_own_data([f"run={tmp_path}", "data/split=random"])
 
 

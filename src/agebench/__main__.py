@@ -15,7 +15,7 @@ VERBS = {
 
 
 def main() -> None:
-    """Run the verb named first on the command line."""
+    """Run the verb that is the first argument."""
     verb = sys.argv[1] if len(sys.argv) > 1 else ""
     if verb in ("", "-h", "--help"):
         print("usage: agebench VERB [GROUP=CHOICE ...] [KEY=VALUE ...]\n")
@@ -31,12 +31,12 @@ def main() -> None:
         from agebench.errors import did_you_mean
 
         print(
-            f"agebench: there is no verb {verb!r}{did_you_mean(verb, VERBS)}; known: {', '.join(VERBS)}",
+            f"agebench: unknown verb {verb!r}{did_you_mean(verb, VERBS)}; known: {', '.join(VERBS)}",
             file=sys.stderr,
         )
         sys.exit(2)
     del sys.argv[1]
-    sys.path.insert(0, "")  # as `python -m` does, so that a network in the working directory can be imported
+    sys.path.insert(0, "")  # as `python -m` does, so that a module in the working directory can be imported
     # Run as a module, so that Lightning starts DDP ranks with `python -m agebench.VERB` too.
     runpy.run_module(f"agebench.{verb}", run_name="__main__", alter_sys=True)
 

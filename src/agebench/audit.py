@@ -1,4 +1,4 @@
-"""`python -m agebench.audit`: what a split leaks, told without opening an image."""
+"""`python -m agebench.audit`: measure what a split leaks, without opening an image."""
 
 import contextlib
 import re
@@ -10,7 +10,7 @@ from agebench.text import align_columns
 
 
 def audit(cfg: Any) -> dict[str, Any]:
-    """Audit the split of a composed config; write audit.json, audit.png and split.csv, and return the former."""
+    """Audit the split of a composed config, write audit.json, audit.png and split.csv, and return audit.json."""
     from hydra.core.hydra_config import HydraConfig
 
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -18,8 +18,8 @@ def audit(cfg: Any) -> dict[str, Any]:
         return _audit(cfg, folder)
     except Exception:
         if folder != Path.cwd():
-            with contextlib.suppress(OSError):  # it is not empty
-                folder.rmdir()  # Hydra has made it
+            with contextlib.suppress(OSError):  # the folder is not empty
+                folder.rmdir()  # Hydra created it
         raise
 
 
@@ -29,32 +29,43 @@ def _audit(cfg: Any, folder: Path) -> dict[str, Any]:
     from agebench.cli.rules import RULES, check_config
 
     check_config(cfg, [*RULES, ("listed", lambda value: isinstance(value, bool), "true or false")])
-    import numpy as np
-
     from agebench.build.data import build_planner
-    from agebench.data.split import PARTS, test_sha
-    from agebench.files import write_json
+    from agebench.data.split import test_sha
     from agebench.leakage import audit as audits
-    from agebench.report.leak import draw_leak
-    from agebench.report.style import plot_style
-    from agebench.runs.folder import check_folder, write_config
-    from agebench.runs.tables import write_split
+    from agebench.runs.folder import check_folder
 
     check_folder(folder, "audit")
     log = logging.getLogger("agebench.audit")
     planner = build_planner(cfg)
-    lack = "" if cfg.listed else _lack_of_images(planner, log)
-    data = planner.plan(listed=bool(cfg.listed or lack))
-    if lack:
-        log.info("%s: all %s that it lists are audited", lack, f"{len(data.records):,}")
+    unavailable = "" if cfg.listed else _unavailable_images(planner, log)
+    listed = bool(cfg.listed or unavailable)
+    data = planner.plan(listed=listed)
+    if unavailable:
+        log.info("%s: all %s images that it lists are audited", unavailable, f"{len(data.records):,}")
     found = audits.audit(data.records, data.target, data.split)
     head = {"protocol": data.protocol, "split_sha": test_sha(data.records, data.split.test)}
-    found = {**head, "listed": bool(cfg.listed or lack), **found, "verdict": audits.verdict(found)}
+    found = {**head, "listed": listed, **found, "verdict": audits.verdict(found)}
 
     log.info("protocol %s", data.protocol)
     for line in table(found):
         log.info(line)
     log.info("%s", found["verdict"])
+    _write(cfg, folder, data, found)
+    log.info("written to %s", folder)
+    return found
+
+
+def _write(cfg: Any, folder: Path, data: Any, found: dict[str, Any]) -> None:
+    """Write the folder of an audit."""
+    import numpy as np
+
+    from agebench.data.split import PARTS
+    from agebench.files import write_json
+    from agebench.report.leak import draw_leak
+    from agebench.report.style import plot_style
+    from agebench.runs.folder import write_config
+    from agebench.runs.tables import write_split
+
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder, cfg)
     write_json(folder / "audit.json", found)
@@ -64,64 +75,76 @@ def _audit(cfg: Any, folder: Path) -> dict[str, Any]:
     with plot_style():
         figure = draw_leak(found, counts, label_names=target.label_names, values=target.values, title=data.protocol)
         figure.savefig(folder / "audit.png")
-    log.info("written to %s", folder)
-    return found
 
 
-def _lack_of_images(data: Any, log: Any) -> str:
-    """Make a source ready; if it lists images and has none to open, return why: the list is then enough."""
+def _unavailable_images(planner: Any, log: Any) -> str:
+    """Prepare a source. If it lists images but none is available, return a phrase that says so, else an empty text.
+
+    An audit needs the list only.
+    """
     from agebench.errors import NoImagesError, UserError
 
-    none = f"no image of data={data.name} is there"
+    none = f"no image of data={planner.name} is available"
     try:
-        data.source.prepare()
+        planner.source.prepare()
     except UserError as refusal:
         try:
-            data.source.records()
+            planner.source.records()
         except UserError as error:
             if str(error) != str(refusal):
                 log.warning("%s", refusal)
             raise
         if not isinstance(refusal, NoImagesError):
             log.warning("%s", refusal)
-            return f"which images of data={data.name} are there cannot be told"
+            return f"it is unknown which images of data={planner.name} are available"
         log.info("%s", refusal)
         return none
-    return "" if data.source.present().any() else none
+    return "" if planner.source.present().any() else none
 
 
 def table(found: dict[str, Any]) -> list[str]:
-    """Return what was found as aligned lines of text."""
-    parts = [["part", "images", "identities", "labels", "identity in train", "with the same label"]]
-    for part, has in found["splits"].items():
-        people = "-" if has["identities"] is None else f"{has['identities']:,}"
-        shares = [found.get(f"{part}_{name}_in_train") for name in ("identity", "identity_and_label")]
-        told = ["-" if share is None else f"{share:.1%}" for share in shares]
-        parts.append([part, f"{has['images']:,}", people, str(has["labels"]), *told])
-    metrics = {f"MAE in {found['unit']}": "mae", "accuracy": "accuracy"} if found["unit"] else {"accuracy": "accuracy"}
-    blind = [["on test, without seeing a pixel", *metrics]]
-    middle = "always the median or most common label" if found["unit"] else "always the most common label"
-    for words, ways in (("identity looked up", ("lookup",)), (middle, ("median", "majority"))):
-        figures = [
-            found[f"{way}_{metric}"] for metric in metrics.values() for way in ways if f"{way}_{metric}" in found
-        ]
-        if ways == ("lookup",) and found["test_identity_in_train"] == 0:
-            figures = [None] * len(figures)  # nobody to look up: they would be the next line's
-        blind.append([words, *("-" if figure is None else f"{figure:.3f}" for figure in figures)])
-    tables = [align_columns(header, rows, [i > 0 for i in range(len(header))]) for header, *rows in (parts, blind)]
+    """Return the result of an audit as aligned lines of text: a table of the parts and one of the baselines."""
+    tables = [
+        align_columns(header, rows, [i > 0 for i in range(len(header))])
+        for header, *rows in (_part_table(found), _baseline_table(found))
+    ]
     first, second = (["  " + "   ".join(line) for line in lines] for lines in tables)
     return [*first, "", *second]
 
 
+def _part_table(found: dict[str, Any]) -> list[list[str]]:
+    """Return a header, and for each part its counts and what it shares with train."""
+    parts = [["part", "images", "identities", "labels", "identity in train", "with the same label"]]
+    for part, has in found["splits"].items():
+        people = "-" if has["identities"] is None else f"{has['identities']:,}"
+        shares = [found.get(f"{part}_{name}_in_train") for name in ("identity", "identity_and_label")]
+        cells = ["-" if share is None else f"{share:.1%}" for share in shares]
+        parts.append([part, f"{has['images']:,}", people, str(has["labels"]), *cells])
+    return parts
+
+
+def _baseline_table(found: dict[str, Any]) -> list[list[str]]:
+    """Return a header, and the test metrics of the identity lookup and of a constant prediction."""
+    metrics = {f"MAE in {found['unit']}": "mae", "accuracy": "accuracy"} if found["unit"] else {"accuracy": "accuracy"}
+    lines = [["on test, without seeing a pixel", *metrics]]
+    middle = "always the median or most common label" if found["unit"] else "always the most common label"
+    for name, keys in (("identity looked up", ("lookup",)), (middle, ("median", "majority"))):
+        values = [found[f"{key}_{metric}"] for metric in metrics.values() for key in keys if f"{key}_{metric}" in found]
+        if keys == ("lookup",) and found["test_identity_in_train"] == 0:
+            values = [None] * len(values)  # without a shared identity, they would repeat the next line
+        lines.append([name, *("-" if value is None else f"{value:.3f}" for value in values)])
+    return lines
+
+
 def folder_name(data: Any) -> str:
-    """Return the protocol of a composed data config without the data set's name, in letters that every disk takes."""
+    """Return the protocol of a composed data config without the data set's name, safe as a folder name."""
     from agebench.data.protocol import capped_name, split_name, target_name
 
     try:
         kind = str(data.split._target_).rpartition(".")[2]
         name = capped_name(split_name(kind, data.split), data.per_class, data.limit)
         return re.sub(r"[^\w.\-]+", "-", f"{name}-{target_name(data.target, data.bins)}")
-    except Exception:  # whatever is wrong with the config, check_config is about to say in a sentence
+    except Exception:  # check_config reports what is wrong with the config
         return "audit"
 
 

@@ -1,4 +1,4 @@
-"""`python -m agebench.compare`: runs side by side, over seeds, on the same test images."""
+"""`python -m agebench.compare`: compare runs over seeds, on the same test images."""
 
 import argparse
 import contextlib
@@ -35,13 +35,15 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="FOLDER",
-        help="runs, sweeps or evaluations; whatever lies below counts",
+        help="folders of runs, sweeps or evaluations; folders below them are searched",
     )
     parser.add_argument(
-        "--metric", metavar="NAME", help="the test metric that ranks (default: mae for ages in years, else accuracy)"
+        "--metric",
+        metavar="NAME",
+        help="the test metric to rank by (default: mae for ages in years, else accuracy)",
     )
     parser.add_argument(
-        "--format", metavar="NAMES", default="md", help=f"of {', '.join(FORMATS)}; several need --output (default: md)"
+        "--format", metavar="NAMES", default="md", help=f"{', '.join(FORMATS)}; several need --output (default: md)"
     )
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="write compare.md, ... and pictures there instead of printing"
@@ -54,7 +56,7 @@ def _formats(text: str, *, several: bool) -> list[str]:
     for name in names:
         if name not in FORMATS:
             raise UserError(
-                f"--format {name!r} does not exist{did_you_mean(name, FORMATS)}; choose of {', '.join(FORMATS)}"
+                f"--format {name!r} does not exist{did_you_mean(name, FORMATS)}: choose from {', '.join(FORMATS)}"
             )
     if not names:
         raise UserError(f"--format needs one or more of {', '.join(FORMATS)}, got {text!r}")
@@ -64,7 +66,7 @@ def _formats(text: str, *, several: bool) -> list[str]:
 
 
 def _compare(folders: Sequence[Path], metric: str | None, formats: Sequence[str], output: Path | None) -> None:
-    # Loads NumPy; --help and mistakes are answered without.
+    # These load NumPy, which --help and wrong arguments do not need.
     from agebench.comparison import render
     from agebench.comparison.tables import compare
     from agebench.runs.read import find_runs
@@ -81,9 +83,9 @@ def _compare(folders: Sequence[Path], metric: str | None, formats: Sequence[str]
     if formats[0] in ("csv", "json"):
         for note in render.notes_of(compared):
             print(note, file=sys.stderr)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file is UTF-8 everywhere; a terminal has what it has
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file is always UTF-8; a terminal keeps its encoding
         sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="backslashreplace")
-    with contextlib.suppress(BrokenPipeError):  # `| head` has seen enough
+    with contextlib.suppress(BrokenPipeError):  # `| head` closes the pipe
         print(render.RENDERERS[formats[0]](compared), end="", flush=True)
 
 

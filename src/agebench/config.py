@@ -1,4 +1,4 @@
-"""Where the configs are, and configs as flat mappings."""
+"""The folder of the configs, and configs as flat mappings."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def config_folder() -> Path:
-    """Return the folder of the configs: inside an installed package, or beside src/ in a checkout."""
+    """Return the folder of the configs: inside an installed package, or next to src/ in a checkout."""
     here = Path(__file__).parent
     return here / "conf" if (here / "conf").is_dir() else here.parents[1] / "conf"
 

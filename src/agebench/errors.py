@@ -1,36 +1,36 @@
-"""The exceptions whose message is meant for the person at the keyboard, and what such messages share."""
+"""Exceptions whose message is meant for the user, and helpers for such messages."""
 
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """The command, the config or the data is wrong; the message says what was needed, what came, and the fix.
+    """The command, the config or the data is wrong. The message says what was needed, what came, and how to fix it.
 
     The verbs print the message without a traceback and exit with code 2.
     """
 
 
 class FailedError(Exception):
-    """A job failed although command, config and data are right; the message says what happened and what may help.
+    """A job failed although command, config and data are right. The message says what happened and what may help.
 
     The verbs print the message without a traceback and exit with code 1.
     """
 
 
 class SweepError(FailedError):
-    """Some points of a sweep failed; each of them has been reported."""
+    """Some points of a sweep failed. Each failure was reported before."""
 
 
 class NoImagesError(UserError):
-    """The data set can be listed and none of its images is there, which is enough for an audit."""
+    """The data set can be listed, but none of its images is available. An audit needs no more."""
 
 
 class BrokenImageError(UserError):
-    """One image cannot be had; the message is the reason alone, for whoever raises it knows no row.
+    """One image cannot be read. The message is the reason alone; the caller adds the name of the image.
 
     Args:
-        reason: Why.
-        lasting: True if the file itself is wrong; False if it could not be read, which may pass.
+        reason: Why the image cannot be read.
+        lasting: True if the file itself is damaged; False if a later attempt to read it may succeed.
     """
 
     def __init__(self, reason: str, *, lasting: bool = True) -> None:
@@ -39,15 +39,15 @@ class BrokenImageError(UserError):
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """Return what follows an unknown name in a sentence: the known one that is nearest, in brackets, or nothing."""
-    from difflib import get_close_matches  # slow to import, and only needed for a mistake
+    """Return ` (did you mean ...?)` with the known name that is closest to an unknown one; empty if none is close."""
+    from difflib import get_close_matches  # slow to import, and rarely needed
 
     close = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def chain(error: BaseException) -> list[BaseException]:
-    """Return an exception and those that led to it, the last first."""
+    """Return an exception and its causes, the last raised first."""
     found: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in found:
@@ -57,13 +57,13 @@ def chain(error: BaseException) -> list[BaseException]:
 
 
 def reason(error: BaseException) -> str:
-    """Return what to write down of an exception: the sentence meant for the user if there is one in its chain."""
+    """Return the message of the first exception in the chain that is meant for the user, else type and message."""
     for found in chain(error):
         if isinstance(found, UserError | FailedError):
             return str(found)
     return f"{type(error).__name__}: {error}"
 
 
-def told(error: BaseException) -> str:
-    """Return what an error of somebody else's says, in one line, or its kind if it says nothing."""
+def one_line_message(error: BaseException) -> str:
+    """Return the message of a library's exception in one line, or its type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -10,7 +10,7 @@ from agebench.errors import UserError
 
 
 def evaluate(cfg: Any) -> None:
-    """Test by a composed config, and write the figures beside the run."""
+    """Test a run as a composed config describes, and write the metrics into a folder of the run."""
     from pathlib import Path
 
     from hydra.core.hydra_config import HydraConfig
@@ -27,11 +27,11 @@ def evaluate(cfg: Any) -> None:
 
 
 def with_own_data(arguments: Sequence[str]) -> list[str]:
-    """Return the command line with the run's own `data=NAME` in it where `data/split=` is given and no data set is.
+    """Return the command line; if it has `data/split=` without `data=`, the run's own `data=NAME` is added.
 
     Raises:
-        UserError: If the run is none, does not say which one that is, or keys of a data set are given without
-            either.
+        UserError: If the folder is not a run, its data set is unknown, or keys of a data set are given without `data=`
+            and `data/split=`.
     """
     from pathlib import Path
 
@@ -42,20 +42,20 @@ def with_own_data(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     run = given.get("run", "").strip("'\"")
     if run and "$" not in run:
-        read_results(Path(run))  # before Hydra makes a folder for the evaluation in it
-    about = [key for key in given if key.startswith(("data/", "data."))]
-    if "data" in given or not about:
+        read_results(Path(run))  # before Hydra creates the folder of the evaluation inside it
+    data_keys = [key for key in given if key.startswith(("data/", "data."))]
+    if "data" in given or not data_keys:
         return list(arguments)
     name = _own_data(run)
     if name is None:
-        raise UserError(f"{about[0]} needs to know of which data set: give data=NAME too")
+        raise UserError(f"{data_keys[0]} needs a data set: add data=NAME")
     if "data/split" not in given:
-        raise UserError(f"{about[0]} needs to know of which data set and split: give data={name} data/split=NAME too")
+        raise UserError(f"{data_keys[0]} needs a data set and a split: add data={name} data/split=NAME")
     return [*arguments, f"data={name}"]
 
 
 def _own_data(run: str) -> str | None:
-    """Return the choice of `data` that a run was started with."""
+    """Return the choice of `data` that a run was started with, None if it is unknown."""
     from pathlib import Path
 
     from omegaconf import OmegaConf
@@ -63,7 +63,7 @@ def _own_data(run: str) -> str | None:
     file = Path(run).expanduser() / ".hydra" / "hydra.yaml"
     try:
         name = OmegaConf.load(file).hydra.runtime.choices.data
-    except Exception:  # no run, or one of which something is gone: the verb says so, if it comes that far
+    except Exception:  # not a run, or a damaged one: the verb reports it later
         return None
     return name if isinstance(name, str) and re.fullmatch(r"[\w.\-]+", name) else None  # no path to a YAML file
 

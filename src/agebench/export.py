@@ -1,4 +1,4 @@
-"""`python -m agebench.export`: a trained run as one file that needs no agebench."""
+"""`python -m agebench.export`: write a trained run as one file that does not need agebench."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from agebench.cli.main import main as run_verb
 
 
 def export(cfg: Any) -> None:
-    """Export by a composed config."""
+    """Export a run as a composed config describes."""
     from omegaconf import OmegaConf
 
     from agebench.cli.rules import RUN_RULES, check_rules
@@ -15,9 +15,9 @@ def export(cfg: Any) -> None:
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError("export needs a trained run: run=outputs/...")
     check_rules(cfg, RUN_RULES)
-    from agebench.inference.export import ship
+    from agebench.inference.export import export_run
 
-    ship(cfg)
+    export_run(cfg)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a text file as UTF-8 and return its path; what is not valid Unicode is written as escapes."""
+    """Write a text file as UTF-8 and return its path; invalid Unicode is written as escapes."""
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
@@ -37,7 +37,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds; empty if the file cannot be read or holds something else."""
+    """Return the object in a JSON file; empty if the file cannot be read or holds something else."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""`python -m agebench.predict`: ages or classes for images that nobody has labelled, by a trained run."""
+"""`python -m agebench.predict`: predict ages or classes of unlabelled images with a trained run."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from agebench.cli.main import main as run_verb
 
 
 def predict(cfg: Any) -> None:
-    """Predict by a composed config, and write the answers as a table."""
+    """Predict as a composed config describes, and write the predictions as CSV."""
     from omegaconf import OmegaConf
 
     from agebench.cli.rules import RUN_RULES, check_rules

@@ -1,4 +1,4 @@
-"""`python -m agebench.prepare`: check a data set, fetch or draw what can be, and pack its pixels."""
+"""`python -m agebench.prepare`: check a data set, download or generate it if possible, and pack its pixels."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from agebench.cli.main import main as run_verb
 
 
 def prepare(cfg: Any) -> None:
-    """Set a data set up by a composed config and say what is there."""
+    """Prepare the data set of a composed config and log which images it has."""
     import logging
     from pathlib import Path
 
@@ -15,18 +15,28 @@ def prepare(cfg: Any) -> None:
     check_config(cfg)
     from agebench.build.data import build_images
     from agebench.data.image_tree import export_tree, make_empty
-    from agebench.data.split import PARTS
-    from agebench.runs.tables import write_missing_and_broken
 
     log = logging.getLogger("agebench.prepare")
     tree = None if cfg.export is None else Path(str(cfg.export)).expanduser()
     if tree is not None:
-        make_empty(tree)  # before the packing, which may take minutes
+        make_empty(tree)  # before packing, which may take minutes
     images = build_images(cfg)
-    data = images.plan
+    _log_plan(images.plan, log)
+    side = " x ".join(map(str, images.store.shape[1:]))
+    log.info("packed as uint8 %s, %s, in %s", side, f"{images.num_bytes / 2**20:,.1f} MiB", images.store.folder)
+    _list_losses(images.plan, images.store.folder, log)
+    if tree is not None:
+        count = export_tree(images, tree)
+        log.info("exported %s images to %s, one folder per part and label", f"{count:,}", tree)
+
+
+def _log_plan(data: Any, log: Any) -> None:
+    """Log how many images a plan has, its labels, and the size of each part."""
+    from agebench.data.split import PARTS
+
     listed = len(data.records) + len(data.missing)
-    there = len(data.records) - len(data.broken)
-    log.info("%s: %s of %s images are there", data.name, f"{there:,}", f"{listed:,}")
+    available = len(data.records) - len(data.broken)
+    log.info("%s: %s of %s images are available", data.name, f"{available:,}", f"{listed:,}")
     log.info("protocol %s, %d labels: %s", data.protocol, data.target.num_labels, " ".join(data.target.label_names))
     people = data.records.columns.get("identity")
     for part in PARTS:
@@ -34,19 +44,20 @@ def prepare(cfg: Any) -> None:
         labels = len(set(data.target.labels[rows].tolist()))
         who = "" if people is None else f", {len(set(people[rows].tolist())):,} identities"
         log.info("  %-5s %9s images, %3d labels%s", part, f"{len(rows):,}", labels, who)
-    side = " x ".join(map(str, images.store.shape[1:]))
-    log.info("packed as uint8 %s, %s, in %s", side, f"{images.num_bytes / 2**20:,.1f} MiB", images.store.folder)
+
+
+def _list_losses(data: Any, folder: Any, log: Any) -> None:
+    """Write missing.csv and broken.csv into the folder of the packed pixels."""
+    from agebench.runs.tables import write_missing_and_broken
+
     losses = {"missing": len(data.missing), "broken": len(data.broken)}
     try:
-        write_missing_and_broken(images.store.folder, data)
-    except OSError as error:  # a cache that others have packed may be theirs alone to write
-        log.warning("cannot list what is missing or broken in %s: %s", images.store.folder, error.strerror or error)
-        losses = {}
+        write_missing_and_broken(folder, data)
+    except OSError as error:  # a shared cache may be read-only
+        log.warning("cannot list the missing and broken images in %s: %s", folder, error.strerror or error)
+        return
     if lost := [kind for kind, count in losses.items() if count]:
-        log.info("what is %s is listed in %s there", " or ".join(lost), " and ".join(f"{kind}.csv" for kind in lost))
-    if tree is not None:
-        count = export_tree(images, tree)
-        log.info("exported %s images to %s, a folder a part and label", f"{count:,}", tree)
+        log.info("%s images are listed in %s there", " and ".join(lost), " and ".join(f"{kind}.csv" for kind in lost))
 
 
 def main() -> None:

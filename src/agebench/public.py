@@ -1,4 +1,4 @@
-"""Public names of a package: a class is named by its package, whatever file it lies in."""
+"""Public names of a package: a class is named by its package, not by the file that defines it."""
 
 import importlib
 import re
@@ -14,7 +14,7 @@ def find_public(package: str, name: str) -> Any:
 
     Args:
         package: Dotted name, such as `agebench.heads`.
-        name: Of a class or function that a file directly inside the package defines at its top level.
+        name: Name of a class or function at the top level of a file directly inside the package.
 
     Raises:
         AttributeError: If no file defines it.
@@ -27,7 +27,7 @@ def find_public(package: str, name: str) -> Any:
 
 @cache
 def public_names(package: str) -> dict[str, str]:
-    """Return the public classes and functions of a package, each with the stem of its file; nothing is imported."""
+    """Return the public classes and functions of a package, each with the stem of its file, without importing them."""
     (folder,) = importlib.import_module(package).__path__
     files = {file.stem: file.read_text(encoding="utf-8") for file in sorted(Path(folder).glob("[!_]*.py"))}
     found = {
@@ -35,4 +35,4 @@ def public_names(package: str) -> dict[str, str]:
         for stem, text in files.items()
         for name in re.findall(r"^(?:class|def) ([A-Za-z]\w*)", text, re.MULTILINE)
     }
-    return {name: stem for name, stem in found.items() if name not in files}  # such a name is the file's
+    return {name: stem for name, stem in found.items() if name not in files}  # such a name is a module

@@ -26,14 +26,14 @@ def train(cfg: Any) -> float | None:
     from agebench.sweep.session import current_job
     from agebench.trust import check_trusted, find_foreign
 
-    if isinstance(cfg.resume, str) and cfg.resume != "auto" and cfg.trust is not True:  # before anything is imported
+    if isinstance(cfg.resume, str) and cfg.resume != "auto" and cfg.trust is not True:  # before any import
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
         check_trusted(find_foreign(plain), cfg.resume)
     check_config(cfg)
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN and count_ranks(cfg) > 1 and "SLURM_NTASKS" not in os.environ:
-        raise UserError(  # Lightning would start the other ranks with the command line of the sweep
-            f"trainer.devices={cfg.trainer.devices} in a sweep needs agebench's own launcher, or one SLURM task per "
+        raise UserError(  # Lightning would start the other ranks with the command line of the whole sweep
+            f"trainer.devices={cfg.trainer.devices} in a sweep needs agebench's launcher, or one SLURM task per "
             f"device: leave out hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
         )
     from agebench.training.fit import fit

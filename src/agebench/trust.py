@@ -1,7 +1,7 @@
-"""What a config from a file may name: agebench's own parts, and known kinds of classes in known libraries.
+"""Check which code a config from a file names. Allowed are agebench's parts and known base classes of known libraries.
 
-A config decides which Python code runs, so that a checkpoint or run folder of somebody else could run any. Nothing
-heavy is imported here before a name has to be resolved.
+A config decides which Python code runs, so a checkpoint or run folder from someone else could run any code. Heavy
+imports are delayed until a name has to be resolved.
 """
 
 import logging
@@ -18,10 +18,10 @@ class Place(NamedTuple):
     """A key of the config whose value is a node with a `_target_`.
 
     Args:
-        key: The dotted key; `*` stands for any one part.
-        group: The folder of conf/ whose files say what agebench ships for it.
-        kind: The dotted name of a class. Its subclasses are allowed too, if they are defined in `packages`.
-        packages: Packages or modules.
+        key: The dotted key; `*` stands for any single part.
+        group: The folder of conf/ whose files name the targets that agebench ships for the key.
+        kind: Dotted name of a class. Its subclasses are allowed too, if they are defined in `packages`.
+        packages: Names of packages or modules.
     """
 
     key: str
@@ -46,25 +46,31 @@ PLACES = (
     Place("logger.*", "logger", "lightning.pytorch.loggers.Logger", ("lightning.pytorch.loggers",)),
 )
 LIBRARIES = ("agebench", "lightning", "timm", "torch", "torchvision")
-INSTRUCTIONS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # Hydra's, to instantiate
-PARTIAL = ("optim", "scheduler", "data.split")  # are called later, with what only the run knows
-WEIGHT_SOURCES = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # say where timm reads weights
-MODEL_NAME = r"[\w.\-]+"  # no `hf-hub:NAME` or `local-dir:PATH`, from which timm reads a config and weights
+INSTRUCTIONS = (
+    "_target_",
+    "_partial_",
+    "_args_",
+    "_recursive_",
+    "_convert_",
+)  # read by hydra.utils.instantiate
+PARTIAL = ("optim", "scheduler", "data.split")  # called later, with arguments that are resolved at run time
+WEIGHT_SOURCES = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # decide where timm reads weights
+MODEL_NAME = r"[\w.\-]+"  # not `hf-hub:NAME` or `local-dir:PATH`, where timm would read a config and weights
 Found = list[tuple[str, str]]
 
 
 def find_foreign(config: Mapping[str, Any], *, interpolations: bool = True) -> Found:
-    """Return the keys of a config, with their values, that may run code or read weights not known to be safe.
+    """Return the keys of a config, with their values, that may run unknown code or read unknown weights.
 
     Args:
-        config: As plain data. What `_target_` names is looked up, not called.
-        interpolations: Whether texts with `${` are among them; a config that is stored has none.
+        config: The config as plain data. The object that `_target_` names is resolved, not called.
+        interpolations: Whether to return texts with `${` too; a stored config has none.
     """
     return list(_walk(config, "", interpolations))
 
 
 def find_foreign_overrides(overrides: Sequence[Any]) -> Found:
-    """Return the overrides, as key and value, that change Hydra itself or name what `find_foreign` returns."""
+    """Return the overrides, as key and value, that change Hydra itself or that `find_foreign` would return."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -94,7 +100,7 @@ def check_trusted(found: Found, file: object) -> None:
 
     Args:
         found: What `find_foreign` or `find_foreign_overrides` returned.
-        file: Where the config is from.
+        file: The file or folder that the config is from.
     """
     if found:
         names = ", ".join(f"{key}={value}"[:120] for key, value in found[:3])
@@ -105,7 +111,7 @@ def check_trusted(found: Found, file: object) -> None:
 
 
 def _is_choice(name: str, value: Any) -> bool:
-    """Return whether the value is no path, if the key is a group: Hydra would load any YAML file by its path."""
+    """Return whether a value is allowed. A path is not allowed for a group: Hydra would load that YAML file."""
     choices = value if isinstance(value, list) else [value]
     is_group = (config_folder() / name).is_dir()
     return not is_group or all(not isinstance(each, str) or re.fullmatch(MODEL_NAME, each) for each in choices)
@@ -158,7 +164,7 @@ def _is_allowed(place: Place, name: str) -> bool:
 
 
 def _is_of_timm(found: Any) -> bool:
-    """Return whether an object is one of the functions that timm lists as its models."""
+    """Return whether an object is a model function that timm registers."""
     import timm
 
     name = getattr(found, "__name__", "")
@@ -173,13 +179,13 @@ def _shipped(group: str) -> frozenset[str]:
 
 
 def _resolve(name: str) -> Any:
-    """Return what Hydra would find under a dotted name, or None; only modules of known libraries are imported."""
+    """Return the object that Hydra would find under a dotted name, or None. Only known libraries are imported."""
     from hydra.utils import get_object
 
     parts = name.split(".")
     if parts[0] not in LIBRARIES or not all(re.fullmatch(r"[A-Za-z]\w*", part) for part in parts):
         return None
-    logger = logging.getLogger("hydra.utils")  # logs each name that it does not find
+    logger = logging.getLogger("hydra.utils")  # it logs each name that it does not find
     silent, logger.disabled = logger.disabled, True
     try:
         return get_object(name)

@@ -66,7 +66,7 @@ BROKEN = [
     ("trainer.max_epochs=ten", "trainer.max_epochs must be a whole number of epochs, got ten"),
     ("trainer.max_epochs=-2", "trainer.max_epochs must be"),
     ("trainer.precision=8", "trainer.precision must be one of 32-true, 16-mixed, bf16-mixed, got 8"),
-    ("callbacks.early_stopping=5", "callbacks.early_stopping must be null or a block of keys, such as"),
+    ("callbacks.early_stopping=5", "callbacks.early_stopping must be null or a group of keys, such as"),
     ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience must be a number of epochs, or null"),
     ("monitor=val/acuracy", "monitor must be auto or a metric of data.target=class, got val/acuracy (did you mean "),
     ("monitor=val/mae", "monitor must be auto or a metric of data.target=class, got val/mae"),
@@ -86,13 +86,11 @@ def test_one_invalid_value_gives_one_sentence(compose_config, line, sentence) ->
     assert str(raised.value).startswith(sentence)
 
 
-def test_bins_without_an_effect_are_a_warning_and_no_error(compose_config, caplog) -> None:
+def test_bins_without_an_effect_cause_only_a_warning(compose_config, caplog) -> None:
     check_config(compose_config("data=cacd", "data.bins=[18,30]"))
     check_config(compose_config("data=cacd", "data.target=bins", "data.bins=[18,30]"))
 
-    assert caplog.messages == [
-        "data.bins has an effect with data.target=bins alone, and the target is decade: it is ignored"
-    ]
+    assert caplog.messages == ["data.bins is ignored: it needs data.target=bins, and the target is decade"]
 
 
 def test_every_rule_has_a_value_that_breaks_it() -> None:

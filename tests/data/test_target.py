@@ -1,4 +1,4 @@
-"""Which label an image gets, worked by hand."""
+"""The label of an image, with expected values computed manually."""
 
 from typing import Any
 

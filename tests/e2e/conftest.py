@@ -14,7 +14,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     """Return a function that runs `python -m agebench.VERB ARGUMENTS` from an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AGEBENCH_DATA", str(tmp_path / "data"))
-    # A run under DDP would leave these behind.
+    # A run with DDP sets these variables.
     for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK"):
         monkeypatch.delenv(name, raising=False)
 
@@ -30,7 +30,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a run on demo faces, `run`, and the faces, `data/demo`; nobody writes there."""
+    """Return a read-only folder with a run on demo faces, `run`, and its data, `data/demo`."""
     from agebench import train
 
     GlobalHydra.instance().clear()

@@ -1,10 +1,9 @@
-"""Runs `agebench train` on a device that torch takes for an accelerator: its tensors are there or here, never both.
+"""Run `agebench train` on a simulated accelerator, which computes on the CPU.
 
-Values are real, unlike those of torch's fake tensors: each operation is done by the CPU on what a tensor of the device
-keeps. What a GPU refuses is refused (an operation on tensors of both places), what a GPU allows is allowed (a
-zero-dimensional tensor or an index from the CPU). Speed, streams and kernels of a GPU's own are not pretended.
+Its tensors have values, unlike torch's fake tensors. Like a GPU, it raises an error for an operation on tensors of both
+devices, and it allows zero-dimensional tensors and indices from the CPU. Speed, streams and kernels are not simulated.
 
-Usage: python pretended_gpu.py FREE_BYTES ARGUMENTS OF TRAIN; the last line says how many bytes of pixels were sent.
+Usage: python pretended_gpu.py FREE_BYTES ARGUMENTS_OF_TRAIN. The last line printed is the number of pixel bytes sent.
 """
 
 import sys
@@ -25,7 +24,7 @@ pixels_sent = 0
 
 
 class Backend(_DummyBackendModule):
-    """What torch asks a kind of device."""
+    """The functions that torch calls for a device type."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return []
@@ -39,7 +38,7 @@ DEVICE = torch.device("pretended:0")
 
 
 class There(torch.Tensor):
-    """A tensor of the device; `kept` holds its values."""
+    """A tensor on the device; `kept` is the CPU tensor with its values."""
 
     kept: torch.Tensor
 
@@ -52,10 +51,10 @@ class There(torch.Tensor):
         return there
 
     def tolist(self) -> Any:
-        return self.kept.tolist()  # torch has none for subclasses
+        return self.kept.tolist()  # torch does not support it for subclasses
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.kept.__reduce_ex__(protocol)  # into a checkpoint
+        return self.kept.__reduce_ex__(protocol)  # for checkpoints
 
     @classmethod
     def __torch_dispatch__(cls, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -77,7 +76,7 @@ def run(operation: Any, args: Any, kwargs: Any) -> Any:
         pixels_sent += sum(tensor.nbytes for tensor in here if tensor.dtype == torch.uint8)
     elif to is not None or not there:
         return result
-    # What is changed in place stays the tensor that it was.
+    # An in-place operation returns the same tensor.
     return tree_map(lambda x: given.get(id(x), There(x)) if isinstance(x, torch.Tensor) else x, result)
 
 
@@ -88,14 +87,14 @@ def inside(value: Any) -> Any:
 
 
 class Mode(TorchDispatchMode):
-    """Catches what makes a tensor of the device from none."""
+    """Intercepts operations that create a tensor on the device."""
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return run(operation, args, kwargs or {})
 
 
 class PretendedGPU(Accelerator):
-    """What Lightning asks."""
+    """The functions that Lightning calls."""
 
     def setup_device(self, device: torch.device) -> None: ...
 

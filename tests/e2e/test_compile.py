@@ -1,4 +1,4 @@
-"""compile=true trains what compile=false trains, but for rounding."""
+"""compile=true and compile=false give the same training, except for rounding."""
 
 import csv
 import shutil

@@ -1,4 +1,4 @@
-"""Whole exports: the file answers as the run's own test did, by nothing but what is written beside it."""
+"""The verb export: the file and its description reproduce the predictions of the run's test."""
 
 import csv
 import json
@@ -12,18 +12,18 @@ from PIL import Image
 
 
 def read_images(folder: Path, names: list[str], about: dict) -> np.ndarray:
-    """Bring images to the model's input by what its JSON says, with Pillow alone."""
+    """Resize images as the JSON description says, with Pillow only."""
     assert (about["resize"]["crop_mode"], about["resize"]["crop_pct"]) == ("squash", 1.0)
     _, _, height, width = about["input"]["shape"]
-    how = Image.Resampling[about["resize"]["interpolation"].upper()]
+    method = Image.Resampling[about["resize"]["interpolation"].upper()]
     images = [
-        Image.open(folder / name).convert(about["input"]["channels"]).resize((width, height), how) for name in names
+        Image.open(folder / name).convert(about["input"]["channels"]).resize((width, height), method) for name in names
     ]
     return np.stack([np.asarray(image).transpose(2, 0, 1) for image in images])
 
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
-def test_the_file_answers_as_the_run_was_tested(command, trained, kind):
+def test_the_file_reproduces_the_predictions_of_the_run(command, trained, kind):
     command("export", f"run={trained}/run", f"format={kind}", f"output=out/model.{kind}")
 
     about = json.loads(Path("out/model.json").read_text())
@@ -47,16 +47,16 @@ def test_the_file_answers_as_the_run_was_tested(command, trained, kind):
         ("", "export needs a trained run: run=outputs/..."),
         ("run=nowhere", "nowhere is not a run"),
         ("run=RUN format=onxx", "format must be one of onnx, pt2, got onxx (did you mean 'onnx'?)"),
-        ("run=RUN output=here.onnx", "here.onnx is there already: give another output="),
+        ("run=RUN output=here.onnx", "here.onnx exists already: set another output="),
         (
             "run=RUN output=new.json",
-            "new.json is what is written about the model: give output= another ending, as .onnx",
+            "new.json is the name of the description: set output= with another suffix, .onnx",
         ),
-        ("run=RUN output=about.onnx", "about.json is there already: give another output="),
+        ("run=RUN output=about.onnx", "about.json exists already: set another output="),
         ("run=RUN output=here.onnx/model.onnx", "cannot write here.onnx/model.onnx"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(command, trained, capsys, arguments, sentence):
+def test_a_user_error_is_one_sentence_and_nothing_is_written(command, trained, capsys, arguments, sentence):
     for name in ("here.onnx", "about.json"):
         Path(name).write_text("mine")
 
@@ -64,9 +64,9 @@ def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(command, train
         command("export", *arguments.replace("RUN", f"{trained}/run").split())
 
     assert end.value.code == 2
-    told = capsys.readouterr().err
-    assert sentence in told
-    assert "Traceback" not in told
+    stderr = capsys.readouterr().err
+    assert sentence in stderr
+    assert "Traceback" not in stderr
     assert sorted((path.name, path.read_text()) for path in Path().iterdir()) == [
         ("about.json", "mine"),
         ("here.onnx", "mine"),

@@ -1,4 +1,4 @@
-"""What docs/extending.md shows, taken from its page, runs."""
+"""The code blocks in docs/extending.md run."""
 
 import json
 import re
@@ -16,7 +16,7 @@ def write_blocks(folder: Path, *names: str) -> None:
             (folder / name).write_text(text, encoding="utf-8")
 
 
-def test_the_head_on_the_page_trains_and_has_metrics_with_intervals(command, tmp_path, monkeypatch):
+def test_the_head_in_the_docs_trains_and_has_metrics_with_intervals(command, tmp_path, monkeypatch):
     write_blocks(tmp_path, "myheads.py", "myconf/head/earth_mover.yaml")
     monkeypatch.syspath_prepend(str(tmp_path))
 

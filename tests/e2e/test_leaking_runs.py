@@ -1,4 +1,4 @@
-"""Whole commands on people who are on two sides of a split."""
+"""Commands on a split that leaks identities."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ def results(folder: Path) -> dict:
 
 
 def write_people(folder: Path, *, names: str = "p", first: int = 0) -> None:
-    """Write faces.csv: ten images a person, who is photographed over ten years, and the images, which show nothing."""
+    """Write uniform images and faces.csv: ten images of each person, at ten consecutive ages."""
     folder.mkdir()
     rows = ["path,label,identity,split"]
     for i in range(10 * PEOPLE):
@@ -30,7 +30,7 @@ def write_people(folder: Path, *, names: str = "p", first: int = 0) -> None:
 
 
 def lookup_mae(folder: Path) -> float:
-    """Work out from split.csv, person by person, what a lookup of the train part scores."""
+    """Compute the MAE of an identity lookup from split.csv."""
     with (folder / "split.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     ages: dict[str, list[int]] = {}
@@ -49,15 +49,15 @@ def leaky(command, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_split_that_leaks_is_told_everywhere(command, tmp_path, capsys, monkeypatch):
-    from agebench.training import run_report as features
+def test_a_leak_is_in_the_log_the_results_the_report_and_the_predictions(command, tmp_path, capsys, monkeypatch):
+    from agebench.training import run_report
 
     drawn = []
-    monkeypatch.setattr(features, "write_report", lambda folder, *, outcome, **_: drawn.append(outcome))
+    monkeypatch.setattr(run_report, "write_report", lambda folder, *, outcome, **_: drawn.append(outcome))
     write_people(tmp_path / "faces")
 
     command("train", *QUICK, "data.root=faces/faces.csv", "hydra.run.dir=run")
-    told = capsys.readouterr().err
+    stderr = capsys.readouterr().err
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams import plugin_data_pb2
@@ -66,8 +66,8 @@ def test_a_split_that_leaks_is_told_everywhere(command, tmp_path, capsys, monkey
     assert found["protocol"] == "table/random/age"
     assert found["leak"]["lookup_mae"] == pytest.approx(lookup_mae(tmp_path / "run"))
     assert found["leak"]["test_identity_in_train"] == 1
-    assert "data/split=random leaks: 100% of the test images" in told
-    assert f"scores MAE {lookup_mae(tmp_path / 'run'):.2f} years" in told.partition("test/mae")[2]
+    assert "data/split=random leaks: 100% of the test images" in stderr
+    assert f"scores MAE {lookup_mae(tmp_path / 'run'):.2f} years" in stderr.partition("test/mae")[2]
     assert [(outcome.lookup_mae, outcome.note[:14]) for outcome in drawn] == [
         (found["leak"]["lookup_mae"], "for comparison")
     ]
@@ -82,29 +82,29 @@ def test_a_split_that_leaks_is_told_everywhere(command, tmp_path, capsys, monkey
     assert params["protocol"].string_value == "table/random/age"
 
 
-def test_a_split_that_does_not_leak_is_told_nothing_of(command, tmp_path, capsys):
+def test_a_split_without_a_leak_logs_nothing_about_leaks(command, tmp_path, capsys):
     write_people(tmp_path / "faces")
 
     command("train", *QUICK, "data.root=faces/faces.csv", "data/split=column", "hydra.run.dir=run", "report=false")
-    told = capsys.readouterr().err
+    stderr = capsys.readouterr().err
 
     assert results(tmp_path / "run")["leak"] is None
-    assert "leaks" not in told
-    assert "for comparison" not in told
+    assert "leaks" not in stderr
+    assert "for comparison" not in stderr
 
 
 def test_evaluate_repeats_the_leak_of_a_runs_own_split(command, leaky, tmp_path, capsys):
     capsys.readouterr()
     command("evaluate", "run=run", "accelerator=cpu", "hydra.run.dir=own")
     command("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "hydra.run.dir=named")
-    told = capsys.readouterr().err
+    stderr = capsys.readouterr().err
 
     assert results(tmp_path / "own")["leak"] == results(leaky)["leak"]
     assert results(tmp_path / "named")["leak"] == results(leaky)["leak"]
-    assert told.count(f"scores MAE {results(leaky)['leak']['lookup_mae']:.2f} years") == 2
+    assert stderr.count(f"scores MAE {results(leaky)['leak']['lookup_mae']:.2f} years") == 2
 
 
-def test_the_same_test_images_beside_another_train_part_do_not_hide_the_leak(command, leaky, tmp_path):
+def test_the_same_test_images_with_another_train_part_do_not_hide_the_leak(command, leaky, tmp_path):
     with (leaky / "split.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     tested = [row["name"] for row in rows if row["part"] == "test"]
@@ -117,44 +117,44 @@ def test_the_same_test_images_beside_another_train_part_do_not_hide_the_leak(com
     assert results(tmp_path / "again")["leak"] == results(leaky)["leak"]
 
 
-def test_evaluate_takes_the_runs_own_data_for_another_split_of_it(command, leaky, tmp_path, capsys, monkeypatch):
+def test_evaluate_uses_the_runs_own_data_for_another_split(command, leaky, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path / "faces")
     line = ("evaluate", "run=../run", "accelerator=cpu", "data/split=column")
     with pytest.raises(SystemExit) as end:
         command(*line, "hydra.run.dir=refused")
-    told = capsys.readouterr().err
+    stderr = capsys.readouterr().err
     command(*line, "allow_leak=true", "hydra.run.dir=allowed")
     command("evaluate", "run=../run", "accelerator=cpu", "data=table", "data/split=random", "hydra.run.dir=own")
 
     assert end.value.code == 2
-    assert "20 of the 20 test images show people (2 of them) that the model was trained on" in told
+    assert "20 of the 20 test images show people (2 of them) that the model was trained on" in stderr
     assert results(tmp_path / "faces" / "allowed")["protocol"] == "table/column/age"
     assert results(tmp_path / "faces" / "own")["split_sha"] == results(leaky)["split_sha"]
     assert results(tmp_path / "faces" / "own")["metrics"] == pytest.approx(results(leaky)["metrics"], abs=1e-4)
 
 
-def test_evaluate_says_where_the_runs_data_was_if_it_is_there_no_more(command, leaky, tmp_path, capsys):
+def test_evaluate_warns_if_the_runs_data_root_no_longer_exists(command, leaky, tmp_path, capsys):
     (tmp_path / "faces").rename(tmp_path / "moved")
 
     with pytest.raises(SystemExit):
         command("evaluate", "run=run", "accelerator=cpu", "data/split=random")
-    told = capsys.readouterr().err
+    stderr = capsys.readouterr().err
     command("evaluate", "run=run", *OTHER, "data/split=random",
             "data.root=moved/faces.csv", "allow_leak=true", "hydra.run.dir=again")  # fmt: skip
 
-    assert "the run's data.root=faces/faces.csv is not there any more: looking in " in told
+    assert "the run's data.root=faces/faces.csv no longer exists: using data.root=" in stderr
     assert results(tmp_path / "again")["protocol"] == "table/random/age"
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
-        ("data.split.seed=1", "data.split.seed needs to know of which data set and split: give data=table data/split="),
-        ("run=empty data/split=random", "data/split needs to know of which data set: give data=NAME too"),
+        ("data.split.seed=1", "data.split.seed needs a data set and a split: add data=table data/split=NAME"),
+        ("run=empty data/split=random", "data/split needs a data set: add data=NAME"),
         ("run=nowhere", "nowhere is not a run: it has no readable results.json; give a folder that train wrote"),
     ],
 )
-def test_evaluate_says_what_is_missing(command, leaky, tmp_path, capsys, given, told):
+def test_evaluate_names_the_missing_argument(command, leaky, tmp_path, capsys, given, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "results.json").write_text("{}")
 
@@ -162,21 +162,21 @@ def test_evaluate_says_what_is_missing(command, leaky, tmp_path, capsys, given, 
         command("evaluate", "run=run", *given.split())
 
     assert end.value.code == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_evaluate_refuses_people_of_train_until_it_is_told_to_go_on(command, leaky, tmp_path, capsys):
+def test_evaluate_raises_for_people_of_train_unless_allow_leak_is_true(command, leaky, tmp_path, capsys):
     line = ("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "data/split=column")
 
     with pytest.raises(SystemExit) as end:
         command(*line, "hydra.run.dir=refused")
-    told = capsys.readouterr().err
+    stderr = capsys.readouterr().err
     command(*line, "allow_leak=true", "hydra.run.dir=allowed")
 
     assert end.value.code == 2
-    assert "20 of the 20 test images show people (2 of them) that the model was trained on" in told
-    assert "allow_leak=true" in told
+    assert "20 of the 20 test images show people (2 of them) that the model was trained on" in stderr
+    assert "allow_leak=true" in stderr
     assert not (tmp_path / "refused" / "results.json").exists()
     found = results(tmp_path / "allowed")
     assert found["protocol"] == "table/column/age"
@@ -184,7 +184,7 @@ def test_evaluate_refuses_people_of_train_until_it_is_told_to_go_on(command, lea
     assert 0 < found["leak"]["lookup_mae"] < found["leak"]["median_mae"]
 
 
-def test_people_are_the_same_in_another_table_and_numbers_are_not(command, leaky, tmp_path, capsys):
+def test_a_name_is_the_same_person_in_another_table_and_a_number_is_not(command, leaky, tmp_path, capsys):
     write_people(tmp_path / "named")
     write_people(tmp_path / "strangers", names="q")
 
@@ -197,7 +197,7 @@ def test_people_are_the_same_in_another_table_and_numbers_are_not(command, leaky
     assert results(tmp_path / "strangers_out")["leak_checked"] is True
 
 
-def test_a_run_without_its_split_cannot_be_checked_and_says_so_once(command, leaky, tmp_path, capsys):
+def test_a_run_without_split_csv_cannot_be_checked_and_logs_it_once(command, leaky, tmp_path, capsys):
     (leaky / "split.csv").unlink()
     line = ("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "data/split=column", "hydra.run.dir=other")
 
@@ -207,22 +207,23 @@ def test_a_run_without_its_split_cannot_be_checked_and_says_so_once(command, lea
     command(*line, "allow_leak=true")
 
     assert end.value.code == 2
-    assert "run has no readable split.csv, which tells whom the model was trained on: bring it back, or set" in refused
+    assert "run has no readable split.csv, so it is unknown which people the model was trained on" in refused
+    assert "restore the file, or set allow_leak=true" in refused
     assert capsys.readouterr().err.count("has no readable split.csv") == 1
     found = results(tmp_path / "other")
     assert (found["leak"], found["leak_checked"]) == (None, False)
 
 
-def test_images_of_another_data_set_that_are_called_as_those_of_train_are_told(command, leaky, tmp_path, capsys):
-    write_people(tmp_path / "nobody")
-    table = tmp_path / "nobody" / "faces.csv"
+def test_evaluate_warns_of_file_names_of_train_images_in_another_data_set(command, leaky, tmp_path, capsys):
+    write_people(tmp_path / "unnamed")
+    table = tmp_path / "unnamed" / "faces.csv"
     table.write_text("\n".join(",".join(line.split(",")[:2]) for line in table.read_text().splitlines()))
 
     command(
         "evaluate",
         "run=run",
         *OTHER,
-        "data.root=nobody/faces.csv",
+        "data.root=unnamed/faces.csv",
         "data/split=random",
         "data.split.seed=1",
         "hydra.run.dir=out",
@@ -232,21 +233,21 @@ def test_images_of_another_data_set_that_are_called_as_those_of_train_are_told(c
         trained = {row["name"] for row in csv.DictReader(lines) if row["part"] == "train"}
     with (tmp_path / "out" / "predictions.csv").open() as lines:
         tested = [row["name"] for row in csv.DictReader(lines)]
-    called = sum(name in trained for name in tested)
-    told = capsys.readouterr().err
+    same = sum(name in trained for name in tested)
+    stderr = capsys.readouterr().err
     assert (
-        f"{called} of the {len(tested)} test images have the file names of images that the model was trained on" in told
+        f"{same} of the {len(tested)} test images have the file names of images that the model was trained on" in stderr
     )
-    assert "unknown whether the run was trained on these images or on their identities" in told
+    assert "unknown whether the run was trained on these images or on their identities" in stderr
     assert results(tmp_path / "out")["leak_checked"] is False
 
 
-def test_a_target_that_the_run_was_not_trained_for_is_refused(command, leaky, capsys):
+def test_another_target_than_that_of_the_run_raises(command, leaky, capsys):
     with pytest.raises(SystemExit) as end:
         command("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "data.target=decade")
 
     assert end.value.code == 2
-    assert "the run was trained with data.target=age and is tested so: leave data.target out" in capsys.readouterr().err
+    assert "trained with data.target=age and must be tested with it: leave out data.target" in capsys.readouterr().err
 
 
 def test_allow_leak_is_true_or_false(command, leaky, capsys):
@@ -257,7 +258,7 @@ def test_allow_leak_is_true_or_false(command, leaky, capsys):
     assert "allow_leak must be true or false, got 1" in capsys.readouterr().err
 
 
-def test_lists_of_ones_own_are_found_again_from_elsewhere(command, tmp_path, monkeypatch):
+def test_evaluate_finds_the_users_lists_from_another_folder(command, tmp_path, monkeypatch):
     write_people(tmp_path / "faces")
     (tmp_path / "train.csv").write_text(",file,age\n" + "\n".join(f"{i},{i}.png,0" for i in range(60)))
     (tmp_path / "test.txt").write_text("\n".join(f"{i}.png" for i in range(60, 100)))
@@ -273,7 +274,7 @@ def test_lists_of_ones_own_are_found_again_from_elsewhere(command, tmp_path, mon
     assert again["split_sha"] == first["split_sha"]
 
 
-def test_a_run_is_tested_on_its_own_test_images_though_others_have_come_or_gone(command, leaky, tmp_path):
+def test_evaluate_uses_the_runs_test_images_if_other_images_were_removed(command, leaky, tmp_path):
     before = results(leaky)
     for i in range(30, 50):
         (tmp_path / "faces" / f"{i}.png").unlink()
@@ -289,8 +290,8 @@ def test_a_run_is_tested_on_its_own_test_images_though_others_have_come_or_gone(
     assert results(tmp_path / "again")["protocol"] == before["protocol"]
 
 
-@pytest.mark.parametrize("change", ["an image less", "another label"])
-def test_a_finished_run_of_other_data_is_not_taken_for_this_one(command, tmp_path, capsys, change):
+@pytest.mark.parametrize("change", ["an image removed", "another label"])
+def test_a_finished_run_of_changed_data_raises(command, tmp_path, capsys, change):
     write_people(tmp_path / "faces")
     line = ("train", *QUICK, "data.root=faces/faces.csv", "data/split=column", "hydra.run.dir=run", "report=false")
     command(*line)
@@ -298,7 +299,7 @@ def test_a_finished_run_of_other_data_is_not_taken_for_this_one(command, tmp_pat
     command(*line)
     again = capsys.readouterr().err
 
-    if change == "an image less":
+    if change == "an image removed":
         (tmp_path / "faces" / "5.png").unlink()
     else:
         text = (tmp_path / "faces" / "faces.csv").read_text()
@@ -308,5 +309,5 @@ def test_a_finished_run_of_other_data_is_not_taken_for_this_one(command, tmp_pat
 
     assert "nothing to do" in again
     assert stopped.value.code == 2
-    assert "on other images or labels than are there now" in capsys.readouterr().err
+    assert "but the images or labels have changed since" in capsys.readouterr().err
     assert results(tmp_path / "run") == before

@@ -1,4 +1,4 @@
-"""Whole predictions: on images that nobody has labelled, with the data set out of reach."""
+"""The verb predict, on unlabelled images, without the data set of the run."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ def numbers(row: dict[str, str]) -> list[float]:
 
 @pytest.fixture
 def faces(trained: Path, tmp_path: Path) -> Path:
-    """Return the faces that the run was tested on, in a folder of their own, out of which no label can be had."""
+    """Return a folder with the test images of the run, without labels."""
     (tmp_path / "faces" / "deep").mkdir(parents=True)
     for i, row in enumerate(table(trained / "run" / "predictions.csv")):
         below = "deep" if i % 2 else "."
@@ -31,7 +31,7 @@ def faces(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
-def test_the_answers_are_those_of_the_runs_own_test(command, trained, faces, packed):
+def test_the_predictions_are_those_of_the_runs_test(command, trained, faces, packed):
     shutil.copytree(trained / "run", "run")
     if packed:
         with zipfile.ZipFile("faces.zip", "w") as archive:
@@ -41,9 +41,9 @@ def test_the_answers_are_those_of_the_runs_own_test(command, trained, faces, pac
     command("predict", "run=run", f"images={'faces.zip' if packed else faces}", "output=out/ages.csv", "batch_size=7")
 
     expected = {row["name"]: row for row in table(Path("run/predictions.csv"))}
-    answers = table(Path("out/ages.csv"))
-    assert sorted(Path(row["name"]).name for row in answers) == sorted(expected)
-    for row in answers:
+    predicted = table(Path("out/ages.csv"))
+    assert sorted(Path(row["name"]).name for row in predicted) == sorted(expected)
+    for row in predicted:
         tested = expected[Path(row["name"]).name]
         assert numbers(row) == pytest.approx(numbers(tested), abs=2e-6)
         assert float(row["point"]) == pytest.approx(float(tested["point"]))
@@ -51,7 +51,7 @@ def test_the_answers_are_those_of_the_runs_own_test(command, trained, faces, pac
         assert row["problem"] == ""
 
 
-def test_what_cannot_be_read_has_a_row_that_says_why(command, trained, faces, capsys):
+def test_an_unreadable_image_has_a_row_with_the_problem(command, trained, faces, capsys):
     (faces / "empty.png").touch()
     (faces / "a.jpg").write_text("no image")
     Image.new("L", (40, 30)).save(faces / "grey.png")
@@ -59,15 +59,15 @@ def test_what_cannot_be_read_has_a_row_that_says_why(command, trained, faces, ca
     command("predict", f"run={trained}/run", f"images={faces}", "output=ages.csv")
 
     problems = {row["name"]: row["problem"] for row in table(Path("ages.csv"))}
-    answered = [row["name"] for row in table(Path("ages.csv")) if row["point"]]
+    with_point = [row["name"] for row in table(Path("ages.csv")) if row["point"]]
     assert problems["empty.png"] == "the file is empty"
     assert problems["a.jpg"].startswith("it is not an image")
-    assert "grey.png" in answered
-    assert len(answered) == len(problems) - 2
+    assert "grey.png" in with_point
+    assert len(with_point) == len(problems) - 2
     assert "2 could not be read" in capsys.readouterr().err
 
 
-def test_classes_are_answered_by_name_and_one_image_is_enough(command, tmp_path, capsys):
+def test_classes_are_predicted_by_name_for_a_single_image(command, tmp_path, capsys):
     rng = np.random.default_rng(0)
     for shade, name in ((60, "dark"), (190, "light")):
         (tmp_path / "shades" / name).mkdir(parents=True)
@@ -96,15 +96,15 @@ def test_classes_are_answered_by_name_and_one_image_is_enough(command, tmp_path,
         ("run=nowhere images=here", "nowhere is not a run"),
         ("run=RUN images=nowhere", "nowhere does not exist: give a folder of images"),
         ("run=RUN images=none", "none contains no image"),
-        ("run=RUN images=bad", "none of the 1 images can be read, such as x.jpg: the file is empty"),
-        ("run=RUN images=bad output=here.csv", "here.csv is there already: give another output="),
+        ("run=RUN images=bad", "none of the 1 images can be read, for example x.jpg: the file is empty"),
+        ("run=RUN images=bad output=here.csv", "here.csv exists already: set another output="),
         ("run=RUN images=bad batch_size=0", "batch_size must be a whole number of 1 or more, got 0"),
         ("run=RUN images=bad checkpoint=here.csv", "here.csv is damaged or no checkpoint"),
-        ("run=RUN images=bad accelerator=warp", "accelerator=warp cannot be had here"),
+        ("run=RUN images=bad accelerator=warp", "accelerator=warp is not available here"),
         ("run=RUN image=bad", "'image' (did you mean 'images'?)"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(command, trained, capsys, arguments, sentence):
+def test_a_user_error_is_one_sentence_and_nothing_is_written(command, trained, capsys, arguments, sentence):
     Path("none").mkdir()
     Path("bad").mkdir()
     Path("bad/x.jpg").touch()
@@ -114,14 +114,14 @@ def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(command, train
         command("predict", *arguments.replace("RUN", f"{trained}/run").split())
 
     assert end.value.code == 2
-    told = capsys.readouterr().err
-    assert sentence in told
-    assert "Traceback" not in told
+    stderr = capsys.readouterr().err
+    assert sentence in stderr
+    assert "Traceback" not in stderr
     assert Path("here.csv").read_text() == "mine"
     assert sorted(path.name for path in Path().iterdir()) == ["bad", "here.csv", "none"]
 
 
-def test_weights_of_before_the_labels_travelled_are_refused(command, trained, tmp_path, capsys):
+def test_a_checkpoint_without_labels_raises(command, trained, tmp_path, capsys):
     import torch
 
     shutil.copytree(trained / "run", "run")
@@ -134,4 +134,4 @@ def test_weights_of_before_the_labels_travelled_are_refused(command, trained, tm
         command("predict", "run=run", f"images={trained}/data/demo")
 
     assert end.value.code == 2
-    assert "saved by an older agebench" in capsys.readouterr().err
+    assert "saved by an older version of agebench" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The whole of `train` on a pretended GPU: where the pixels are, and that it learns the same to the bit."""
+"""`train` on a simulated GPU: the place of the pixels, and weights that are equal to the bit."""
 
 import json
 import os
@@ -27,8 +27,8 @@ FACES = [
 ]
 
 
-def on_the_pretended_gpu(folder: Path, free: int, *arguments: str) -> int:
-    """Train there, and return the bytes of pixels that were sent to the device."""
+def train_on_simulated_gpu(folder: Path, free: int, *arguments: str) -> int:
+    """Train on the simulated GPU, and return the number of pixel bytes that were sent to it."""
     done = subprocess.run(
         [sys.executable, SCRIPT, str(free), *arguments, f"hydra.run.dir={folder}"],
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
@@ -41,7 +41,7 @@ def on_the_pretended_gpu(folder: Path, free: int, *arguments: str) -> int:
     return int(done.stdout.split()[-1])
 
 
-def learnt(folder: Path) -> dict[str, torch.Tensor]:
+def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
@@ -51,16 +51,16 @@ def test_pixels_on_the_gpu_train_the_same_network_as_pixels_in_memory(command, t
     torch.set_num_threads(1)
     command("train", *line, "trainer.accelerator=cpu", "data.residency=ram", f"hydra.run.dir={tmp_path}/here")
 
-    sent = on_the_pretended_gpu(tmp_path / "there", 2**40, *line, "data.residency=auto")
+    sent = train_on_simulated_gpu(tmp_path / "there", 2**40, *line, "data.residency=auto")
 
     here, there = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("here", "there"))
     images = sum(there["data"][part] for part in ("train", "val", "test"))
     side, channels = (8, 1) if "data=digits" in arguments else (32, 3)
     assert (here["residency"], there["residency"]) == ("ram", "gpu")
-    assert sent == images * channels * side * side  # each image once, however many epochs
+    assert sent == images * channels * side * side  # each image once, not once per epoch
     assert there["metrics"] == here["metrics"]
     assert (tmp_path / "there" / "predictions.csv").read_bytes() == (tmp_path / "here" / "predictions.csv").read_bytes()
-    ours, expected = learnt(tmp_path / "there"), learnt(tmp_path / "here")
+    ours, expected = weights(tmp_path / "there"), weights(tmp_path / "here")
     assert ours.keys() == expected.keys()
     assert all(torch.equal(ours[name], expected[name]) for name in ours)
 
@@ -68,7 +68,7 @@ def test_pixels_on_the_gpu_train_the_same_network_as_pixels_in_memory(command, t
 def test_pixels_that_do_not_fit_on_the_gpu_stay_in_memory(tmp_path) -> None:
     line = ["data=digits", "model=mlp", "trainer.max_epochs=1", "report=false", f"paths.cache={tmp_path}/cache"]
 
-    sent = on_the_pretended_gpu(tmp_path / "run", 1797 * 64, *line)
+    sent = train_on_simulated_gpu(tmp_path / "run", 1797 * 64, *line)
 
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (results["residency"], results["status"]) == ("ram", "completed")

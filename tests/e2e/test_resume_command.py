@@ -22,7 +22,7 @@ def results(folder: Path) -> dict:
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """Return a function that lets the next training be interrupted in its third epoch."""
+    """Return a function that interrupts the next training in its third epoch."""
     import lightning as L
 
     class CtrlC(L.Callback):
@@ -41,7 +41,7 @@ def interrupt(monkeypatch):
 
 def test_resume_with_a_folder_needs_no_other_argument(command, tmp_path, interrupt, capsys):
     line = (*QUICK, "trainer.max_epochs=4", "optim.lr=0.01")
-    command("train", *line, "hydra.run.dir=whole")
+    command("train", *line, "hydra.run.dir=uninterrupted")
     interrupt()
     with pytest.raises(SystemExit) as ctrl_c:
         command("train", *line, "hydra.run.dir=cut")
@@ -54,12 +54,12 @@ def test_resume_with_a_folder_needs_no_other_argument(command, tmp_path, interru
     assert "resume=FOLDER takes no override that changes the result" in message
     found = results(tmp_path / "cut")
     assert (found["status"], found["resumed"]) == ("completed", 1)
-    assert found["metrics"] == results(tmp_path / "whole")["metrics"]
+    assert found["metrics"] == results(tmp_path / "uninterrupted")["metrics"]
     for name in FILES:
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "uninterrupted" / name).read_bytes()
 
 
-def test_a_folder_that_is_not_a_run_is_refused_in_one_line(command, capsys):
+def test_a_folder_that_is_not_a_run_raises_in_one_line(command, capsys):
     with pytest.raises(SystemExit) as end:
         command("train", "resume=nowhere")
 
@@ -71,8 +71,8 @@ def test_a_folder_that_is_not_a_run_is_refused_in_one_line(command, capsys):
 
 def start(folder: Path, *line: str) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    whole = [sys.executable, "-m", "agebench.train", *line, f"hydra.run.dir={folder.name}"]
-    return subprocess.Popen(whole, cwd=folder.parent, env=environment, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "agebench.train", *line, f"hydra.run.dir={folder.name}"]
+    return subprocess.Popen(command, cwd=folder.parent, env=environment, stdout=subprocess.DEVNULL)
 
 
 def epochs(folder: Path) -> int:
@@ -99,8 +99,8 @@ def kill_after_an_epoch(process: subprocess.Popen, folder: Path, wait_s: float) 
 )
 def test_kill_9_at_random_moments_changes_nothing(tmp_path, line):
     moments = random.Random(0)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(whole, *QUICK, *line).wait(300) == 0
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    assert start(uninterrupted, *QUICK, *line).wait(300) == 0
 
     for _ in range(3):
         kill_after_an_epoch(start(killed, *QUICK, *line), killed, moments.uniform(0, 0.3))
@@ -108,5 +108,5 @@ def test_kill_9_at_random_moments_changes_nothing(tmp_path, line):
 
     assert results(killed)["resumed"] > 0
     for name in FILES:
-        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
-    assert results(killed)["metrics"] == results(whole)["metrics"]
+        assert (killed / name).read_bytes() == (uninterrupted / name).read_bytes(), name
+    assert results(killed)["metrics"] == results(uninterrupted)["metrics"]

@@ -1,4 +1,4 @@
-"""A tampered checkpoint or run folder runs nothing in any verb, unless the user types trust=true."""
+"""No verb runs code from a tampered checkpoint or run folder, unless the user sets trust=true."""
 
 import shutil
 import sys
@@ -31,7 +31,7 @@ def own_path(monkeypatch):
 
 @pytest.fixture
 def tampered(trained, command):
-    """Return a function that changes the configs in the checkpoints of a copy of the trained run, `run`."""
+    """Return a function that changes the configs in the checkpoints of `run`, a copy of the trained run."""
     shutil.copytree(trained / "run", "run")
     Path("evil").mkdir()
     Path("evil/evil_net.py").write_text(NET)
@@ -84,7 +84,7 @@ def test_a_tampered_checkpoint_runs_nothing(command, tampered, capsys, verb, att
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=[each.__name__ for each in ATTACKS])
-def test_the_attacks_are_real_where_the_user_trusts_the_file(command, tampered, attack):
+def test_the_attacks_succeed_with_trust(command, tampered, attack):
     tampered(attack)
 
     with pytest.raises((SystemExit, RuntimeError)):  # none of them is a network of this run
@@ -102,7 +102,7 @@ OVERRIDES = {
     "a callback of Hydra": ["+hydra.callbacks.x=" + NODE],
     "a flag": ["--config-dir=evil/conf", "model=evil"],
     "a path for a choice": ["model=../../../../../../../../../../..PATH/evil/conf/model/evil"],
-    "a trust of its own": ["trust=true", "+augment.hook=" + NODE],
+    "an own trust": ["trust=true", "+augment.hook=" + NODE],
 }
 
 
@@ -134,7 +134,7 @@ def test_a_tampered_run_folder_resumes_nothing(command, tmp_path, capsys, overri
     assert not Path(tmp_path, "run", "results.json").exists()
 
 
-def test_a_network_of_ones_own_is_used_with_trust(command, tmp_path, capsys):
+def test_the_users_own_network_is_used_with_trust(command, tmp_path, capsys):
     Path("honest_net.py").write_text(NET)
     Image.new("L", (8, 8)).save("new.png")
     line = ("data=digits", "data.limit=100", "trainer.max_epochs=1", "report=false", "trainer.accelerator=cpu")

@@ -60,7 +60,7 @@ def statuses(folder: Path) -> dict[str, str]:
     return {name.rpartition("-")[0]: results["status"] for name, results in found.items()}
 
 
-def until(holds, seconds: float = 120.0):
+def wait_until(holds, seconds: float = 120.0):
     end = time.monotonic() + seconds
     while not (found := holds()) and time.monotonic() < end:
         time.sleep(0.1)
@@ -137,14 +137,14 @@ def test_a_job_may_have_two_gpus(tmp_path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_jobs_do_not_outlive_the_sweep(tmp_path, number) -> None:
     sweep = start(tmp_path, "-m", "+model.mode=hang", "seed=0,1", "launcher.jobs=2", "sweep=s")
-    assert until(lambda: len(statuses(tmp_path)) == 2)
+    assert wait_until(lambda: len(statuses(tmp_path)) == 2)
     jobs = psutil.Process(sweep.pid).children(recursive=True)
 
     sweep.send_signal(number)
     text, _ = sweep.communicate(timeout=60)
 
     assert len(jobs) >= 3  # the server and two jobs
-    assert until(lambda: not any(job.is_running() and job.status() != psutil.STATUS_ZOMBIE for job in jobs), 30)
+    assert wait_until(lambda: not any(job.is_running() and job.status() != psutil.STATUS_ZOMBIE for job in jobs), 30)
     if number != signal.SIGKILL:
         assert sweep.returncode == 1
         assert statuses(tmp_path) == {"seed-0": "interrupted", "seed-1": "interrupted"}

@@ -73,8 +73,8 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 def test_kill_9_of_a_sweep_and_of_its_jobs_changes_nothing(tmp_path: Path) -> None:
     moments = random.Random(0)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(whole).wait(300) == 0
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    assert start(uninterrupted).wait(300) == 0
 
     sweep = start(killed)  # killed itself while the first two points train
     wait_for_epochs(killed, sweep, moments.randrange(3, 20))
@@ -99,8 +99,8 @@ def test_kill_9_of_a_sweep_and_of_its_jobs_changes_nothing(tmp_path: Path) -> No
     assert start(killed).wait(300) == 0
     assert {file: file.stat().st_mtime_ns for file in done} == done
 
-    assert points(killed).keys() == points(whole).keys()
-    for name, expected in points(whole).items():
+    assert points(killed).keys() == points(uninterrupted).keys()
+    for name, expected in points(uninterrupted).items():
         found = points(killed)[name]
         for table in TABLES:
             assert (found / table).read_bytes() == (expected / table).read_bytes(), (name, table)
@@ -112,7 +112,7 @@ def test_kill_9_of_a_sweep_and_of_its_jobs_changes_nothing(tmp_path: Path) -> No
         assert names(found) == names(expected)
     tables = [
         [without_time(row) for row in csv.DictReader((each / "outputs/sweeps/s/sweep.csv").open(encoding="utf-8-sig"))]
-        for each in (whole, killed)
+        for each in (uninterrupted, killed)
     ]
     assert tables[0] == tables[1]
     assert len(tables[0]) == 4

@@ -1,4 +1,4 @@
-"""What `tensorboard --logdir outputs` shows of runs, asked of its own server."""
+"""The pages of `tensorboard --logdir outputs`, read from its server."""
 
 import json
 import os
@@ -19,13 +19,13 @@ Ask = Callable[..., Any]
 
 
 def train(folder: Path, *line: str) -> None:
-    whole = [sys.executable, "-m", "agebench.train", "trainer.accelerator=cpu", "trainer.max_epochs=2", *line]
-    subprocess.run(whole, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=300)
+    command = [sys.executable, "-m", "agebench.train", "trainer.accelerator=cpu", "trainer.max_epochs=2", *line]
+    subprocess.run(command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose metrics are not the sweep's, and a sweep of four points."""
+    """Return a folder with one run and a sweep of four points, which have other metrics."""
     folder = tmp_path_factory.mktemp("runs")
     train(folder, "data=demo", "data.limit=60", "data.image_size=16", "model=mlp", "data.target=age", "head=coral")
     train(folder, "data=digits", "model=mlp", "-m", "optim.lr=1e-3,1e-2", "seed=0,1", "launcher.jobs=2", "sweep=s")
@@ -42,11 +42,11 @@ def ask(outputs: Path, request: pytest.FixtureRequest) -> Iterator[Ask]:
     def get(path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         query = urllib.request.Request(f"{address}/data/{path}", data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(query, timeout=30) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(query, timeout=30) as response:
+            return json.load(response)
 
     before, end = None, time.monotonic() + 60
-    while (now := get("plugin/scalars/tags")) != before or len(now) < 5:  # it reads in the background
+    while (now := get("plugin/scalars/tags")) != before or len(now) < 5:  # TensorBoard loads the data in the background
         assert time.monotonic() < end
         before = now
         time.sleep(2)
@@ -61,48 +61,48 @@ def results(outputs: Path) -> dict[str, dict]:
     }
 
 
-def test_every_run_is_there_and_nothing_else(outputs: Path, ask: Ask) -> None:
+def test_the_page_lists_every_run_and_nothing_else(outputs: Path, ask: Ask) -> None:
     assert sorted(ask("runs")) == sorted(results(outputs))
     tags = {tag for tags in ask("plugin/scalars/tags").values() for tag in tags}
     assert "hp_metric" not in tags
     assert {"test/accuracy", "test/mae"} <= tags
 
 
-def test_hparams_has_a_row_a_run_and_the_numbers_of_results_json(outputs: Path, ask: Ask) -> None:
+def test_the_hparams_page_has_one_row_per_run_with_the_metrics_of_results_json(outputs: Path, ask: Ask) -> None:
     page = ask("plugin/hparams/experiment", {"experimentName": ""})
-    asked = {
+    query = {
         "experimentName": "",
         "allowedStatuses": ["STATUS_SUCCESS"],
         "colParams": [{"metric": info["name"]} for info in page["metricInfos"]],
         "sliceSize": 100,
     }
-    rows = ask("plugin/hparams/session_groups", asked)["sessionGroups"]
+    rows = ask("plugin/hparams/session_groups", query)["sessionGroups"]
 
     assert {"data", "model", "head", "optim.lr", "seed"} <= {info["name"] for info in page["hparamInfos"]}
     assert sorted(row["sessions"][0]["name"] for row in rows) == sorted(results(outputs))
     for row in rows:
         name = row["sessions"][0]["name"]
-        told = results(outputs)[name]
+        written = results(outputs)[name]
         shown = {value["name"]["tag"]: value["value"] for value in row["metricValues"]}
         tested = {tag: value for tag, value in shown.items() if tag.startswith(("test/", "best/"))}
         assert len(tested) >= 5
         for tag, value in tested.items():
-            expected = told["best"]["value"] if tag.startswith("best/") else told["metrics"][tag]
+            expected = written["best"]["value"] if tag.startswith("best/") else written["metrics"][tag]
             assert value == pytest.approx(expected, rel=1e-6), (name, tag)
-        assert row["hparams"]["seed"] == told["seed"]
+        assert row["hparams"]["seed"] == written["seed"]
         if name.startswith("sweeps/"):
             assert f"lr-{row['hparams']['optim.lr']:g}_seed-{row['hparams']['seed']:g}" in name
 
 
-def test_figures_come_once_and_the_projector_has_labels_and_thumbnails(outputs: Path, ask: Ask) -> None:
+def test_each_figure_is_logged_once_and_the_projector_has_labels_and_thumbnails(outputs: Path, ask: Ask) -> None:
     for run, tags in ask("plugin/images/tags").items():
         assert {"report/confusion", "report/curves"} <= set(tags)
         for tag in tags:
             assert len(ask(f"plugin/images/images?run={quote(run)}&tag={quote(tag)}&sample=0")) == 1
 
     assert sorted(ask("plugin/projector/runs")) == sorted(results(outputs))
-    for run, told in results(outputs).items():
+    for run, written in results(outputs).items():
         (embedding,) = ask(f"plugin/projector/info?run={quote(run)}")["embeddings"]
-        assert embedding["tensorShape"][0] == told["data"]["test"]
+        assert embedding["tensorShape"][0] == written["data"]["test"]
         assert (outputs / run / embedding["metadataPath"]).read_text().startswith("label\tpredicted\tname\n")
         assert (outputs / run / embedding["sprite"]["imagePath"]).is_file()

@@ -1,4 +1,4 @@
-"""Whole trainings: what a run leaves behind, twice the same, and what goes wrong."""
+"""The verb train: the files of a run, reproducibility, and user errors."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ def results(folder: Path) -> dict:
     return json.loads((folder / "results.json").read_text())
 
 
-def test_a_run_leaves_every_promised_file_and_key(command, tmp_path):
+def test_a_run_writes_every_promised_file_and_key(command, tmp_path):
     command("train", "data=digits", "trainer.max_epochs=2", "hydra.run.dir=out")
 
     out = tmp_path / "out"
@@ -49,7 +49,7 @@ def test_a_run_leaves_every_promised_file_and_key(command, tmp_path):
     assert not (out / "hparams.yaml").exists()
 
 
-def test_the_report_shows_every_epoch_though_an_early_one_was_the_best(command, tmp_path):
+def test_the_report_shows_every_epoch_even_if_the_first_is_the_best(command, tmp_path):
     command("train", "data=digits", "optim=sgd", "optim.lr=1e-12", "model.batch_norm=false", "trainer.max_epochs=4",
             "hydra.run.dir=out")  # fmt: skip
 
@@ -74,12 +74,12 @@ def test_predictions_and_split_list_every_test_image_once_and_agree_with_the_acc
 
 
 def epochs_of(folder: Path, key: str) -> list[float]:
-    """Return a metric of every epoch, from metrics.csv."""
+    """Return a metric of each epoch from metrics.csv."""
     with (folder / "metrics.csv").open() as lines:
         return [float(row[key]) for row in csv.DictReader(lines)]
 
 
-def test_a_checkpoint_with_a_metric_of_its_own_keeps_the_epoch_at_which_that_is_best(command, tmp_path):
+def test_a_checkpoint_with_another_metric_keeps_the_best_epoch_of_that_metric(command, tmp_path):
     command("train", "data=digits", "trainer.max_epochs=3", "report=false", "monitor=val/loss",
             "callbacks.checkpoint.monitor=val/accuracy", "hydra.run.dir=out")  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_a_checkpoint_with_a_metric_of_its_own_keeps_the_epoch_at_which_that_is_
     assert kept["epoch"] == accuracies.index(max(accuracies)) != accuracies.index(min(accuracies))
 
 
-def test_the_best_epoch_of_a_bias_is_the_one_nearest_to_zero(command, tmp_path):
+def test_the_best_epoch_of_a_bias_is_the_one_closest_to_zero(command, tmp_path):
     command("train", "data=demo", "data.target=age", "data.limit=60", "data.image_size=16", "model=mlp",
             "head=regression", "trainer.max_epochs=4", "report=false", "monitor=val/bias",
             "hydra.run.dir=out")  # fmt: skip
@@ -97,13 +97,13 @@ def test_the_best_epoch_of_a_bias_is_the_one_nearest_to_zero(command, tmp_path):
     nearest = min(range(4), key=lambda epoch: abs(biases[epoch]))
     kept = torch.load(tmp_path / "out" / "checkpoints" / "best.ckpt", weights_only=True)
     best = results(tmp_path / "out")["best"]
-    assert nearest != biases.index(max(biases))  # or the test could not tell
+    assert nearest != biases.index(max(biases))  # otherwise the test would pass for the maximum too
     assert kept["epoch"] == best["epoch"] == nearest
     assert best["value"] == pytest.approx(abs(biases[nearest]), rel=1e-6)
     assert (best["monitor"], best["mode"]) == ("val/abs_bias", "min")
 
 
-def test_metrics_csv_has_one_row_an_epoch(command, tmp_path):
+def test_metrics_csv_has_one_row_per_epoch(command, tmp_path):
     command("train", *QUICK, "hydra.run.dir=out")
 
     with (tmp_path / "out" / "metrics.csv").open() as lines:
@@ -112,7 +112,7 @@ def test_metrics_csv_has_one_row_an_epoch(command, tmp_path):
     assert all(0 < float(row["train/loss"]) < 5 and 0 < float(row["val/accuracy"]) <= 1 for row in rows)
 
 
-def test_the_same_command_twice_gives_the_same_bits_and_another_seed_does_not(command, tmp_path):
+def test_the_same_seed_gives_the_same_metrics_and_another_seed_does_not(command, tmp_path):
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         command("train", *QUICK, "model=small_cnn", "augment=digits", f"seed={seed}", f"hydra.run.dir={folder}")
 
@@ -133,7 +133,7 @@ def test_a_finished_run_is_neither_repeated_nor_overwritten(command, tmp_path, c
     assert (tmp_path / "out" / "results.json").read_bytes() == before
 
 
-def test_workers_change_nothing(command, tmp_path):
+def test_the_number_of_workers_does_not_change_the_metrics(command, tmp_path):
     command("train", *QUICK, "augment=digits", "hydra.run.dir=a")
     command("train", *QUICK, "augment=digits", "data.num_workers=1", "hydra.run.dir=b")
 
@@ -142,14 +142,14 @@ def test_workers_change_nothing(command, tmp_path):
     assert a["config"] == b["config"]
 
 
-def test_evaluate_repeats_the_runs_figures_exactly(command, tmp_path):
+def test_evaluate_reproduces_the_metrics_of_the_run(command, tmp_path):
     command("train", *QUICK, "model=small_cnn", "hydra.run.dir=out")
     command("evaluate", "run=out", "hydra.run.dir=again")
 
     assert results(tmp_path / "again")["metrics"] == results(tmp_path / "out")["metrics"]
 
 
-def test_evaluate_takes_another_data_set_with_the_same_labels_and_the_trained_statistics(command, tmp_path):
+def test_evaluate_accepts_another_data_set_with_the_same_labels(command, tmp_path):
     command("train", *QUICK, "hydra.run.dir=out")
     command("evaluate", "run=out", "data=digits", "data/split=subset", "data.name=again", "hydra.run.dir=again")
 
@@ -159,7 +159,7 @@ def test_evaluate_takes_another_data_set_with_the_same_labels_and_the_trained_st
     assert found["metrics"]["test/accuracy"] > 0.5
 
 
-def test_a_sweep_with_its_flag_in_the_middle_runs_every_point_in_a_folder_of_its_own(command, tmp_path):
+def test_a_sweep_with_its_flag_in_the_middle_runs_each_point_in_its_own_folder(command, tmp_path):
     command("train", "data=digits", "-m", "optim.lr=1e-2,1e-3", "trainer.max_epochs=1", "report=false", "sweep=lr")
 
     folders = sorted(p.parent.name for p in tmp_path.glob("outputs/sweeps/lr/*/results.json"))
@@ -174,21 +174,21 @@ def test_a_sweep_with_its_flag_in_the_middle_runs_every_point_in_a_folder_of_its
         ("head=softmax,coral", "needs labels with an order"),
         ("data/split=random,identity", "needs the identity in each image"),
         ("head._target_=agebench.heads.Softmax,mine.Head", "head._target_=mine.Head cannot be imported"),
-        ("launcher.jobs=0 seed=0,1", "launcher.jobs must be auto, or a whole number of 1 or more, got 0"),
+        ("launcher.jobs=0 seed=0,1", "launcher.jobs must be auto, or a complete number of 1 or more, got 0"),
     ],
 )
-def test_what_cannot_work_in_any_point_stops_the_sweep_before_the_first(command, tmp_path, capsys, wrong, sentence):
+def test_an_invalid_point_stops_the_sweep_before_the_first_point(command, tmp_path, capsys, wrong, sentence):
     with pytest.raises(SystemExit) as end:
         command("train", *QUICK, "-m", *wrong.split(), "sweep=heads")
 
-    told = capsys.readouterr().err
+    stderr = capsys.readouterr().err
     assert end.value.code == 2
-    assert sentence in told
-    assert "Traceback" not in told
+    assert sentence in stderr
+    assert "Traceback" not in stderr
     assert not list(tmp_path.glob("**/results.json"))
 
 
-def test_a_wrong_value_in_any_point_stops_the_sweep_before_the_first(command, tmp_path, capsys):
+def test_an_invalid_value_in_a_point_stops_the_sweep_before_the_first_point(command, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         command("train", *QUICK, "-m", "optim.lr=1e-3,-1")
 
@@ -220,15 +220,15 @@ def test_a_wrong_value_in_any_point_stops_the_sweep_before_the_first(command, tm
         (("data=digits", "data/split=identity"), "needs the identity in each image"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence_with_exit_code_2(command, capsys, arguments, sentence):
+def test_a_user_error_is_one_sentence_with_exit_code_2(command, capsys, arguments, sentence):
     with pytest.raises(SystemExit) as end:
         command("train", "report=false", *arguments)
 
-    told = capsys.readouterr().err
+    stderr = capsys.readouterr().err
     assert end.value.code == 2
-    assert sentence in told
-    assert "Traceback" not in told
-    assert "Error executing job" not in told
+    assert sentence in stderr
+    assert "Traceback" not in stderr
+    assert "Error executing job" not in stderr
 
 
 def test_full_batch_and_online_training_work(command, tmp_path):
@@ -241,7 +241,7 @@ def test_full_batch_and_online_training_work(command, tmp_path):
         assert [int(row["step"]) for row in csv.DictReader(lines)] == [40, 80]
 
 
-def test_overfit_learns_a_handful_of_images_by_heart(command, tmp_path):
+def test_debug_overfit_fits_all_its_images(command, tmp_path):
     command("train", "debug=overfit", "report=false", "hydra.run.dir=out")
 
     with (tmp_path / "out" / "metrics.csv").open() as lines:
@@ -250,7 +250,7 @@ def test_overfit_learns_a_handful_of_images_by_heart(command, tmp_path):
     assert float(last["train/accuracy"]) == 1
 
 
-def test_early_stopping_stops(command, tmp_path):
+def test_early_stopping_stops_after_its_patience(command, tmp_path):
     command(
         "train", "data=digits", "model.batch_norm=false", "optim=sgd", "optim.lr=1e-12", "trainer.max_epochs=30",
         "report=false", "callbacks.early_stopping.patience=2", "hydra.run.dir=out",
@@ -259,7 +259,7 @@ def test_early_stopping_stops(command, tmp_path):
     assert results(tmp_path / "out")["epochs"] == 3
 
 
-def test_a_backbone_of_ones_own_trains_without_touching_agebench(command, tmp_path, monkeypatch):
+def test_the_users_own_backbone_trains(command, tmp_path, monkeypatch):
     (tmp_path / "mynets.py").write_text(
         "from torch import nn\n"
         "class TinyNet(nn.Sequential):\n"
@@ -298,7 +298,7 @@ def test_two_processes_train_and_test_every_image_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_an_interrupted_run_with_its_last_checkpoint(tmp_path):
+def test_after_ctrl_c_the_run_is_interrupted_and_has_its_last_checkpoint(tmp_path):
     import signal
     import time
 
@@ -308,15 +308,15 @@ def test_ctrl_c_leaves_an_interrupted_run_with_its_last_checkpoint(tmp_path):
     while not (tmp_path / "out" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=60)[1]
+    stderr = process.communicate(timeout=60)[1]
 
     assert process.returncode == 1
     assert results(tmp_path / "out")["status"] == "interrupted"
     assert (tmp_path / "out" / "checkpoints" / "last.ckpt").exists()
-    assert "Traceback" not in told
+    assert "Traceback" not in stderr
 
 
-def test_a_refused_command_leaves_a_finished_run_as_it_is(command, tmp_path):
+def test_a_user_error_does_not_change_a_finished_run(command, tmp_path):
     command("train", *QUICK, "hydra.run.dir=out")
     before = (tmp_path / "out" / ".hydra" / "config.yaml").read_bytes()
     with pytest.raises(SystemExit):
@@ -327,7 +327,7 @@ def test_a_refused_command_leaves_a_finished_run_as_it_is(command, tmp_path):
     assert results(tmp_path / "again")["metrics"] == results(tmp_path / "out")["metrics"]
 
 
-def test_evaluate_reads_the_data_of_the_run_wherever_it_is_started(command, tmp_path, monkeypatch):
+def test_evaluate_reads_the_data_of_the_run_from_any_folder(command, tmp_path, monkeypatch):
     import numpy as np
     from PIL import Image
 
@@ -348,7 +348,7 @@ def test_evaluate_reads_the_data_of_the_run_wherever_it_is_started(command, tmp_
     assert results(tmp_path / "there" / "again")["metrics"]["test/accuracy"] == 1
 
 
-def test_the_best_value_is_the_tested_checkpoints_though_validation_comes_within_epochs(command, tmp_path):
+def test_with_several_validations_per_epoch_the_best_value_is_that_of_the_tested_checkpoint(command, tmp_path):
     import torch
 
     command("train", *QUICK, "optim.lr=0.05", "trainer.val_check_interval=5", "hydra.run.dir=out")
@@ -358,7 +358,7 @@ def test_the_best_value_is_the_tested_checkpoints_though_validation_comes_within
     assert results(tmp_path / "out")["best"]["value"] == pytest.approx(float(score))
 
 
-def test_a_checkpoint_of_a_run_brings_its_statistics_along(command, tmp_path):
+def test_a_checkpoint_of_a_run_is_loaded_with_its_statistics(command, tmp_path):
     line = ("data=digits", "report=false", "model=timm", "model.model_name=test_resnet", "data.image_size=32")
     command("train", *line, "trainer.max_epochs=1", "data.limit=60", "hydra.run.dir=first")
     path = "model.checkpoint_path=first/checkpoints/best.ckpt"
@@ -375,12 +375,12 @@ def test_a_checkpoint_of_a_run_brings_its_statistics_along(command, tmp_path):
     assert torch.equal(first["normalise.std"], second["normalise.std"])
 
 
-def test_a_test_cut_short_is_not_taken_for_the_whole(command, tmp_path):
-    command("train", *QUICK, "hydra.run.dir=whole")
+def test_a_limited_test_has_another_split_sha_than_a_complete_one(command, tmp_path):
+    command("train", *QUICK, "hydra.run.dir=complete")
     command("train", *QUICK, "trainer.limit_test_batches=1", "data.eval_batch_size=50", "hydra.run.dir=part")
     command("evaluate", "run=part", "hydra.run.dir=again")
 
-    whole, part, again = (results(tmp_path / name) for name in ("whole", "part", "again"))
-    assert part["data"]["test"] == 45  # 180 images in 4 even batches, the first of them
-    assert part["split_sha"] != whole["split_sha"]
+    complete, part, again = (results(tmp_path / name) for name in ("complete", "part", "again"))
+    assert part["data"]["test"] == 45  # the first of 4 equal batches of 180 images
+    assert part["split_sha"] != complete["split_sha"]
     assert again["metrics"] == part["metrics"]

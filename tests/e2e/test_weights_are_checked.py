@@ -1,4 +1,4 @@
-"""Results describe the very weights in the checkpoint that they name, and weights that are damaged are refused."""
+"""The results describe the weights in the checkpoint that they name, and damaged weights raise an error."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def exit_code(command, *line: str) -> int:
 
 
 def damage(file: Path, change) -> None:
-    """Change the weights in a checkpoint and leave all else as it is."""
+    """Change only the weights in a checkpoint."""
     held = torch.load(file, weights_only=True)
     change(next(iter(held["state_dict"].values())))
     torch.save(held, file)
@@ -44,7 +44,7 @@ def test_with_weight_averaging_the_test_is_that_of_the_checkpoint(command):
     command("evaluate", "run=out", "hydra.run.dir=again")
     trained, again = results("out"), results("again")
     assert again["metrics"] == pytest.approx(trained["metrics"], abs=1e-6)
-    # Averaged from the first step on, such a network has learnt next to nothing after two epochs.
+    # An average from the first step on is nearly untrained after two epochs.
     assert trained["metrics"]["test/accuracy"] < 0.5
 
 
@@ -65,7 +65,7 @@ def test_a_callback_that_changes_the_weights_for_the_test_fails_the_run(command,
     assert "a callback changed the weights for the test" in capsys.readouterr().err
 
 
-def test_a_diverged_training_fails_and_keeps_the_epochs_before(command, capsys):
+def test_a_diverged_training_fails_with_an_error(command, capsys):
     code = exit_code(command, "train", *QUICK, "optim=sgd", "optim.lr=1e30", "model.batch_norm=false")
 
     found = results("out")
@@ -77,23 +77,23 @@ def test_a_diverged_training_fails_and_keeps_the_epochs_before(command, capsys):
 
 
 @pytest.mark.parametrize("verb", ["predict", "evaluate", "export"])
-def test_one_flipped_bit_in_a_weight_is_refused(command, copy, trained, capsys, verb):
+def test_one_flipped_bit_in_a_weight_raises(command, copy, trained, capsys, verb):
     damage(copy / "checkpoints" / "best.ckpt", flip_one_bit)
 
     more = {"predict": [f"images={trained}/data/demo/CACD2000"], "evaluate": [], "export": []}[verb]
     code = exit_code(command, verb, f"run={copy}", *more)
 
     assert code == 2
-    assert "is damaged: its weights are not those that were saved" in capsys.readouterr().err
+    assert "is damaged: its weights differ from those that were saved" in capsys.readouterr().err
 
 
-def test_weights_that_are_not_finite_are_refused(command, copy, trained, capsys):
+def test_weights_that_are_not_finite_raise(command, copy, trained, capsys):
     file = copy / "checkpoints" / "best.ckpt"
     damage(file, lambda weight: weight.fill_(torch.nan))
     held = torch.load(file, weights_only=True)
     from agebench.models.weights import hash_tensors
 
-    held["agebench"]["weights_sha"] = hash_tensors(held["state_dict"])  # as if training had saved them
+    held["agebench"]["weights_sha"] = hash_tensors(held["state_dict"])  # as a training would
     torch.save(held, file)
 
     code = exit_code(command, "predict", f"run={copy}", "checkpoint=best", f"images={trained}/data/demo/CACD2000")
@@ -102,7 +102,7 @@ def test_weights_that_are_not_finite_are_refused(command, copy, trained, capsys)
     assert "weights that are not finite" in capsys.readouterr().err
 
 
-def test_the_weights_of_another_training_are_refused(command, copy, capsys):
+def test_the_weights_of_another_training_raise(command, copy, capsys):
     shutil.copy(copy / "checkpoints" / "best.ckpt", "kept.ckpt")
     about = json.loads((copy / "results.json").read_text())
     (copy / "results.json").write_text(json.dumps({**about, "weights_sha": "0" * 16}))
@@ -113,7 +113,7 @@ def test_the_weights_of_another_training_are_refused(command, copy, capsys):
     assert "does not hold the weights that results.json describes" in capsys.readouterr().err
 
 
-def test_a_folder_that_holds_no_run_is_refused_and_untouched(command, tmp_path, capsys):
+def test_a_folder_without_a_run_raises_and_is_not_changed(command, tmp_path, capsys):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "thesis.ckpt").write_text("mine")
@@ -133,7 +133,7 @@ def test_a_folder_that_holds_no_run_is_refused_and_untouched(command, tmp_path, 
     assert (elsewhere / "thesis.ckpt").read_text() == "mine"
 
 
-def test_starting_over_removes_only_what_a_run_writes_and_follows_no_link(command, tmp_path):
+def test_starting_over_removes_only_files_of_a_run_and_follows_no_link(command, tmp_path):
     command("train", *QUICK)
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     (out / "checkpoints").rename(elsewhere)

@@ -1,4 +1,4 @@
-"""A wheel, unpacked away from the checkout, works from any directory."""
+"""An unpacked wheel works without the checkout, from any directory."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_a_wheel_carries_the_configs_and_trains_without_the_checkout(tmp_path):
+def test_a_wheel_contains_the_configs_and_trains_without_the_checkout(tmp_path):
     uv = Path(sys.executable).with_name("uv")
     build = [str(uv), "build", "--wheel", "--quiet", "--out-dir", str(tmp_path), str(REPOSITORY)]
     if not uv.exists():

@@ -1,4 +1,4 @@
-"""A finished run tested again in this process, on digits of which its own test saw one batch."""
+"""Evaluation of a finished run, whose own test was limited to one batch of the digits."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def trained_run(compose_config, tmp_path_factory) -> Path:
-    """Return the folder of a finished run; no test writes into it."""
+    """Return the read-only folder of a finished run."""
     folder = tmp_path_factory.mktemp("retest") / "run"
     fit(compose_config(*BASE), folder)
     return folder
@@ -53,10 +53,10 @@ def evaluate(compose_config, tmp_path):
     return start
 
 
-def test_the_runs_own_data_is_tested_under_the_runs_limit_of_test_batches(trained_run, evaluate) -> None:
+def test_the_runs_own_data_is_tested_with_the_runs_limit_of_test_batches(trained_run, evaluate) -> None:
     again = evaluate(trained_run)
 
-    assert len(rows(again / "predictions.csv")) == 45  # 180 images in 4 even batches, the first of them
+    assert len(rows(again / "predictions.csv")) == 45  # the first of 4 equal batches of 180 images
     assert (again / "predictions.csv").read_bytes() == (trained_run / "predictions.csv").read_bytes()
     assert results(again)["metrics"] == results(trained_run)["metrics"]
     assert results(again)["split_sha"] == results(trained_run)["split_sha"]
@@ -81,10 +81,10 @@ DIFFERS = "test/accuracy differ from what train reported"
         (-0.9e-4, "tested", False),
         (1.1e-4, "tested", True),
         (-1.1e-4, "tested", True),
-        (0.1, "last", False),  # other weights than those that train tested may well differ
+        (0.1, "last", False),  # other weights than the tested ones
     ],
 )
-def test_a_metric_that_differs_from_the_training_runs_by_over_1e_4_is_warned_of(
+def test_a_metric_that_differs_from_that_of_the_run_by_over_1e_4_causes_a_warning(
     trained_run, evaluate, tmp_path, caplog, shift, checkpoint, warned
 ) -> None:
     shutil.copytree(trained_run, tmp_path / "run")
@@ -98,7 +98,7 @@ def test_a_metric_that_differs_from_the_training_runs_by_over_1e_4_is_warned_of(
     assert [DIFFERS in record.getMessage() for record in caplog.records] == [True] * warned
 
 
-def test_a_metric_of_another_data_set_is_not_compared_with_the_training_runs(trained_run, evaluate, caplog) -> None:
+def test_a_metric_of_another_data_set_is_not_compared_with_that_of_the_run(trained_run, evaluate, caplog) -> None:
     with caplog.at_level(logging.WARNING):
         again = evaluate(trained_run, "data=digits", "data.name=other")
 

@@ -1,4 +1,4 @@
-"""Exported models: every head, in both formats, answers as the network that was trained."""
+"""Exported models have the outputs of the trained network, for every head and both formats."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from agebench.errors import UserError
-from agebench.inference.export import Shipped, compare, write_onnx, write_program
+from agebench.inference.export import ExportedModel, compare, write_onnx, write_program
 from agebench.module import ImageModule, Normalise
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -45,9 +45,9 @@ def module_of(head_name: str) -> ImageModule:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_onnx_runtime_answers_as_the_evaluated_network_for_batches_of_any_size(tmp_path, head) -> None:
+def test_onnx_runtime_has_the_outputs_of_the_network_for_any_batch_size(tmp_path, head) -> None:
     module = module_of(head)
-    write_onnx(Shipped(module), SHAPE, tmp_path / "m.onnx", "{}")
+    write_onnx(ExportedModel(module), SHAPE, tmp_path / "m.onnx", "{}")
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
 
     for count in (1, 4):
@@ -60,9 +60,9 @@ def test_onnx_runtime_answers_as_the_evaluated_network_for_batches_of_any_size(t
         assert np.abs(point - expected[1].numpy()).max() < 1e-3
 
 
-def test_the_onnx_file_says_what_it_is(tmp_path) -> None:
+def test_the_onnx_file_is_valid_and_contains_its_description(tmp_path) -> None:
     about = {"agebench": {"labels": ["20", "21"]}}
-    write_onnx(Shipped(module_of("softmax")), SHAPE, tmp_path / "m.onnx", json.dumps(about["agebench"]))
+    write_onnx(ExportedModel(module_of("softmax")), SHAPE, tmp_path / "m.onnx", json.dumps(about["agebench"]))
 
     model = onnx.load(tmp_path / "m.onnx")
 
@@ -75,9 +75,9 @@ def test_the_onnx_file_says_what_it_is(tmp_path) -> None:
     assert [output.name for output in model.graph.output] == ["posterior", "point"]
 
 
-def test_a_torch_program_answers_as_the_network_without_it(tmp_path) -> None:
+def test_a_torch_program_has_the_outputs_of_the_network(tmp_path) -> None:
     module = module_of("coral")
-    write_program(Shipped(module), SHAPE, tmp_path / "m.pt2", '{"unit": "years"}')
+    write_program(ExportedModel(module), SHAPE, tmp_path / "m.pt2", '{"unit": "years"}')
     images = torch.randint(256, (7, *SHAPE), dtype=torch.uint8)
     extra = {"agebench.json": ""}
 
@@ -89,24 +89,24 @@ def test_a_torch_program_answers_as_the_network_without_it(tmp_path) -> None:
     assert json.loads(extra["agebench.json"]) == {"unit": "years"}
 
 
-def test_a_file_of_other_weights_is_told_from_the_network(tmp_path) -> None:
+def test_compare_finds_a_file_with_other_weights(tmp_path) -> None:
     module = module_of("softmax")
-    write_onnx(Shipped(module), SHAPE, tmp_path / "m.onnx", "{}")
-    assert compare(Shipped(module), SHAPE, tmp_path / "m.onnx", "onnx") < 1e-5
+    write_onnx(ExportedModel(module), SHAPE, tmp_path / "m.onnx", "{}")
+    assert compare(ExportedModel(module), SHAPE, tmp_path / "m.onnx", "onnx") < 1e-5
 
     nn.init.normal_(module.model[-1].weight)
 
-    assert compare(Shipped(module), SHAPE, tmp_path / "m.onnx", "onnx") > 1e-2
+    assert compare(ExportedModel(module), SHAPE, tmp_path / "m.onnx", "onnx") > 1e-2
 
 
-def test_a_network_that_cannot_be_traced_is_refused_in_one_sentence(tmp_path) -> None:
-    class Choosy(nn.Module):
+def test_a_network_that_cannot_be_traced_raises_one_sentence(tmp_path) -> None:
+    class DataDependent(nn.Module):
         def forward(self, images):
             return images.flatten(1)[:, :6] if images.sum().item() > 0 else images.flatten(1)[:, 6:12]
 
     module = module_of("softmax")
-    module.model = Choosy()
+    module.model = DataDependent()
 
     with pytest.raises(UserError, match=r"this network cannot be exported: .+"):
-        write_onnx(Shipped(module), SHAPE, tmp_path / "m.onnx", "{}")
+        write_onnx(ExportedModel(module), SHAPE, tmp_path / "m.onnx", "{}")
     assert not (tmp_path / "m.onnx").exists()

@@ -150,7 +150,7 @@ def test_without_identities_only_the_baselines_have_results() -> None:
         expected["splits"][part]["identities"] = None
     unknown = [key for key in expected if "identity" in key or key.startswith("lookup")]
     assert found == {**expected, **dict.fromkeys(unknown)}
-    assert verdict(found).startswith("cannot tell: ")
+    assert verdict(found).startswith("unknown: ")
     assert leak(found) is None
 
 
@@ -221,7 +221,7 @@ def test_a_split_without_shared_identities_is_clean() -> None:
     assert leak(found) is None
 
 
-def test_the_verdict_names_a_val_part_that_leaks_beside_a_clean_test() -> None:
+def test_the_verdict_names_a_val_part_that_leaks_if_test_is_clean() -> None:
     records, split = family()
 
     sentence = verdict(
@@ -301,11 +301,11 @@ def test_images_of_unknown_identity_are_not_the_same_person() -> None:
     assert found["lookup_mae"] == (30 + 0) / 2  # bo's only train age is 30, which is also the median of train
 
 
-def test_with_all_identities_unknown_the_audit_cannot_tell() -> None:
+def test_with_all_identities_unknown_the_verdict_is_unknown() -> None:
     records, split = family()
     unknown = Records(records.names, {**records.columns, "identity": np.full(len(records), "")})
 
     found = audit(unknown, make_target(unknown, "age"), split)
 
-    assert verdict(found).startswith("cannot tell: ")
+    assert verdict(found).startswith("unknown: ")
     assert found["splits"]["test"]["identities"] is None

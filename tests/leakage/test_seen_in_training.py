@@ -87,7 +87,7 @@ def test_images_of_train_raise_with_any_identity(people: list[str] | None) -> No
 
     assert found is not None
     assert (found["images"], found["identities"]) == (1, 0)
-    assert leaks.tell_leak(found) == "for comparison: 1 of the test images are images that the model was trained on"
+    assert leaks.leak_sentence(found) == "for comparison: 1 of the test images are images that the model was trained on"
 
 
 def test_images_of_unknown_identity_do_not_match_each_other() -> None:
@@ -185,7 +185,7 @@ def test_a_leak_names_the_metrics_of_its_unit() -> None:
     }
 
     years, decades, classes = (
-        leaks.tell_leak(found | changes)
+        leaks.leak_sentence(found | changes)
         for changes in ({}, {"unit": "decades"}, {"unit": "", "lookup_mae": None, "median_mae": None})
     )
 

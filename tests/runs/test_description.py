@@ -1,4 +1,4 @@
-"""What a test writes: figures with intervals over people, and the tables that go with the target's unit."""
+"""The results of a test: metrics with intervals over identities, and the tables of the target's unit."""
 
 import csv
 import json
@@ -15,10 +15,10 @@ from agebench.runs.tables import write_breakdown, write_split
 PEOPLE = np.array(["a", "a", "b", "b", "c", "c"])
 
 
-def answered(
+def make_predictions(
     *, unit: str = "years", people: np.ndarray | None = PEOPLE, loss: float = 3.5, weights: tuple[int, ...] = (1,) * 6
 ) -> tuple[SimpleNamespace, Predictions]:
-    """Six images of the part's rows 1 to 6; row 0 was cut off by a trainer limit."""
+    """Return data and predictions for rows 1 to 6 of the test part; a trainer limit left out row 0."""
     identity = {} if people is None else {"identity": np.concatenate([["z"], people])}
     data = SimpleNamespace(
         records=SimpleNamespace(columns=identity),
@@ -41,27 +41,27 @@ def answered(
     return data, predictions
 
 
-def test_intervals_are_over_people_where_they_are_known() -> None:
-    over_people, over_images = (describe_test(*answered(people=people))[0] for people in (PEOPLE, None))
+def test_intervals_are_over_identities_if_they_are_known() -> None:
+    over_people, over_images = (describe_test(*make_predictions(people=people))[0] for people in (PEOPLE, None))
 
     assert over_people["bootstrap"] == {"over": "identity", "groups": 3, "resamples": 10_000, "seed": 0}
     assert over_images["bootstrap"] == {"over": "image", "groups": 6, "resamples": 10_000, "seed": 0}
-    assert over_people["intervals"]["test/accuracy"] == pytest.approx([0, 1])  # c, c, c has a chance of 1 in 27
+    assert over_people["intervals"]["test/accuracy"] == pytest.approx([0, 1])  # c, c, c has probability 1/27
     assert over_people["intervals"]["test/loss"] == pytest.approx([1.5, 5.5])  # a, a, a and c, c, c
 
 
 def test_a_weighted_loss_has_the_interval_of_the_weighted_mean() -> None:
-    told, _ = describe_test(*answered(loss=35 / 11, weights=(3, 1, 3, 1, 1, 2)))
+    found, _ = describe_test(*make_predictions(loss=35 / 11, weights=(3, 1, 3, 1, 1, 2)))
 
     # a: (3 * 1 + 1 * 2) / 4; c: (1 * 5 + 2 * 6) / 3.
-    assert told["intervals"]["test/loss"] == pytest.approx([5 / 4, 17 / 3])
+    assert found["intervals"]["test/loss"] == pytest.approx([5 / 4, 17 / 3])
 
 
-def test_a_loss_that_is_no_mean_over_images_has_no_interval() -> None:
-    told, _ = describe_test(*answered(loss=3.4))
+def test_a_loss_that_is_not_a_mean_over_images_has_no_interval() -> None:
+    found, _ = describe_test(*make_predictions(loss=3.4))
 
-    assert told["metrics"]["test/loss"] == 3.4
-    assert set(told["intervals"]) == {"test/accuracy"}
+    assert found["metrics"]["test/loss"] == 3.4
+    assert set(found["intervals"]) == {"test/accuracy"}
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_a_loss_that_is_no_mean_over_images_has_no_interval() -> None:
         ("years", {"per_class.csv", "error_by_decade.csv", "cs_curve.csv"}),
     ],
 )
-def test_the_tables_are_those_of_the_unit(tmp_path, unit, files) -> None:
-    data, predictions = answered(unit=unit)
+def test_each_unit_has_its_tables(tmp_path, unit, files) -> None:
+    data, predictions = make_predictions(unit=unit)
 
     write_breakdown(tmp_path, data, predictions, bounds=describe_test(data, predictions)[1])
 
@@ -88,14 +88,14 @@ def test_the_tables_are_those_of_the_unit(tmp_path, unit, files) -> None:
     ]
 
 
-def test_a_network_that_has_diverged_leaves_nulls_and_no_tables(tmp_path) -> None:
-    data, predictions = answered(loss=float("nan"))
+def test_a_diverged_network_has_null_intervals_and_no_tables(tmp_path) -> None:
+    data, predictions = make_predictions(loss=float("nan"))
     predictions.posterior[:] = np.nan
     predictions.losses[:] = np.nan
 
-    told, bounds = describe_test(data, predictions)
+    found, bounds = describe_test(data, predictions)
     write_breakdown(tmp_path, data, predictions, bounds=bounds)
-    write_json(tmp_path / "results.json", told)
+    write_json(tmp_path / "results.json", found)
 
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
     assert json.loads((tmp_path / "results.json").read_text())["intervals"] == {

@@ -1,4 +1,4 @@
-"""What a run is called, what decides its result, and files that are whole or not there."""
+"""The identity of a run: config hash and folder name; and the files that describe it."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def hash_of(compose_config):
         "trainer.limit_val_batches=1",
     ],
 )
-def test_the_hash_changes_with_what_decides_the_result(hash_of, override) -> None:
+def test_the_hash_changes_with_a_setting_that_changes_the_result(hash_of, override) -> None:
     assert hash_of(override) != hash_of()
 
 
@@ -80,7 +80,7 @@ def test_the_hash_changes_with_what_decides_the_result(hash_of, override) -> Non
         "+trainer.enable_progress_bar=false",
     ],
 )
-def test_the_hash_does_not_change_with_what_does_not(hash_of, override) -> None:
+def test_the_hash_does_not_change_with_a_setting_without_effect(hash_of, override) -> None:
     assert hash_of(override) == hash_of()
 
 
@@ -88,7 +88,7 @@ WITHOUT_EFFECT = ["paths.data", "resume", "data.cache", "data.num_workers", "tra
 
 
 @pytest.mark.parametrize("key", [*WITHOUT_EFFECT, "trainer.profiler.filename", "callbacks.progress.refresh_rate"])
-def test_a_key_without_effect_and_what_lies_below_it_does_not_count(key) -> None:
+def test_a_key_without_effect_and_the_keys_below_it_are_not_hashed(key) -> None:
     assert not has_effect(key)
     assert config_hash({key: 1}) == config_hash({key: 2})
 
@@ -115,34 +115,34 @@ def test_a_key_without_effect_and_what_lies_below_it_does_not_count(key) -> None
         "",
     ],
 )
-def test_a_key_counts_though_it_begins_as_one_without_effect_or_ends_in_one(key) -> None:
+def test_a_key_that_only_contains_a_key_without_effect_is_hashed(key) -> None:
     assert has_effect(key)
     assert config_hash({key: 1}) != config_hash({key: 2})
 
 
-def test_batches_of_evaluation_count_where_they_decide_what_is_evaluated(hash_of) -> None:
+def test_the_batch_size_of_evaluation_is_hashed_if_batches_are_limited(hash_of) -> None:
     limit = "trainer.limit_test_batches=1"
 
     assert hash_of(limit, "data.eval_batch_size=7") != hash_of(limit, "data.eval_batch_size=8")
 
 
-def test_the_hash_is_the_same_in_another_process(compose_config) -> None:
+def test_the_hash_does_not_depend_on_the_order_of_keys(compose_config) -> None:
     plain = {"seed": 0, "optim": {"lr": 0.001, "betas": [0.9, 0.999]}}
-    turned = {"optim": {"betas": [0.9, 0.999], "lr": 0.001}, "seed": 0}
+    reordered = {"optim": {"betas": [0.9, 0.999], "lr": 0.001}, "seed": 0}
 
-    assert config_hash(plain) == config_hash(turned)
-    # SHA-256 of {"optim.betas": [0.9, 0.999], "optim.lr": 0.001, "seed": 0}, by sha256sum
+    assert config_hash(plain) == config_hash(reordered)
+    # SHA-256 of {"optim.betas": [0.9, 0.999], "optim.lr": 0.001, "seed": 0}, from sha256sum
     assert config_hash(plain) == "ee84fa8d1af8"
 
 
-def test_where_a_named_data_set_lies_does_not_change_it(hash_of) -> None:
+def test_the_path_of_a_published_data_set_is_not_hashed(hash_of) -> None:
     assert hash_of("data=mnist", "data.root=/here") == hash_of("data=mnist", "data.root=/there")
     assert hash_of("data=mnist", "data.source.download=false") == hash_of("data=mnist")
     assert hash_of("data=hiragana73", "data.source.url=http://x/y.zip") == hash_of("data=hiragana73")
 
 
 @pytest.mark.parametrize("data", ["folder", "table"])
-def test_data_of_ones_own_is_what_its_path_says(hash_of, data, monkeypatch, tmp_path) -> None:
+def test_the_absolute_path_of_the_users_own_data_is_hashed(hash_of, data, monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
 
     here, there = hash_of(f"data={data}", "data.root=here"), hash_of(f"data={data}", "data.root=there")
@@ -152,7 +152,7 @@ def test_data_of_ones_own_is_what_its_path_says(hash_of, data, monkeypatch, tmp_
 
 
 @pytest.mark.parametrize("key", ["file", "train", "val", "test"])
-def test_a_list_of_ones_own_is_what_its_path_says_from_where_it_is_named(hash_of, key, monkeypatch, tmp_path) -> None:
+def test_the_absolute_path_of_the_users_own_list_is_hashed(hash_of, key, monkeypatch, tmp_path) -> None:
     line = ("data=mnist", "data/split=column")
 
     monkeypatch.chdir(tmp_path)
@@ -164,7 +164,7 @@ def test_a_list_of_ones_own_is_what_its_path_says_from_where_it_is_named(hash_of
     assert here != there
 
 
-def test_flatten_joins_keys_and_leaves_lists() -> None:
+def test_flatten_joins_keys_and_keeps_lists() -> None:
     tree = {"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": None, "g": {}}
 
     assert flatten(tree) == {"a.b.c": 1, "a.d": [1, {"e": 2}], "f": None}
@@ -187,7 +187,7 @@ DIFFERING = [
 
 
 @pytest.mark.parametrize("differs", DIFFERING)
-def test_a_points_name_is_safe_in_a_path_and_on_a_command_line(differs) -> None:
+def test_the_name_of_a_point_is_safe_in_a_path_and_on_a_command_line(differs) -> None:
     name = point_name(differs, {"seed": 0})
 
     assert not set(name) & set("=,/\\ []{}:'\"")
@@ -198,7 +198,7 @@ def test_a_points_name_is_safe_in_a_path_and_on_a_command_line(differs) -> None:
         assert not parsed.is_sweep_override()
 
 
-def test_a_points_name_says_what_differs_without_the_groups() -> None:
+def test_the_name_of_a_point_has_its_differing_keys_without_groups() -> None:
     config = {"optim": {"lr": 0.001}, "seed": 0}
     six = config_hash(config)[:6]
 
@@ -207,7 +207,7 @@ def test_a_points_name_says_what_differs_without_the_groups() -> None:
     assert point_name("data.split.seed-1|data.per_class-5", config) == f"seed-1_per_class-5-{six}"
 
 
-def test_a_name_that_is_all_digits_is_no_number() -> None:
+def test_a_name_of_digits_is_not_parsed_as_a_number() -> None:
     config = next({"seed": i} for i in range(1_000) if config_hash({"seed": i})[:6].isdigit())
 
     name = point_name("", config)
@@ -215,8 +215,8 @@ def test_a_name_that_is_all_digits_is_no_number() -> None:
     assert OverridesParser.create().parse_override(f"run={name}").value() == name
 
 
-def test_points_that_differ_have_names_that_differ() -> None:
-    # Cut to the same visible part, and still apart.
+def test_different_points_have_different_names() -> None:
+    # These values are shortened to the same text.
     values = ["[64,32]", "[64;32]", "a/b", "a,b", "顔", "猫"]
 
     names = {point_name(f"model.hidden-{v}", {"model": {"hidden": v}}) for v in values}
@@ -224,7 +224,7 @@ def test_points_that_differ_have_names_that_differ() -> None:
     assert len(names) == len(values)
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path) -> None:
+def test_a_failed_write_keeps_the_old_json(tmp_path) -> None:
     file = tmp_path / "results.json"
     write_json(file, {"status": "running", "name": "あ"})
 
@@ -235,33 +235,33 @@ def test_json_is_written_whole_or_not_at_all(tmp_path) -> None:
     assert "あ" in file.read_text(encoding="utf-8")
 
 
-def test_a_reader_never_meets_half_a_json(tmp_path, monkeypatch) -> None:
+def test_a_json_is_complete_until_it_is_replaced(tmp_path, monkeypatch) -> None:
     file = tmp_path / "results.json"
     write_json(file, {"epoch": 1})
     seen = []
     replace = os.replace
 
-    def look_first(source, target):
+    def read_before(source, target):
         seen.append(json.loads(file.read_text()))
         replace(source, target)
 
-    monkeypatch.setattr("pathlib.Path.replace", look_first)
+    monkeypatch.setattr("pathlib.Path.replace", read_before)
 
     write_json(file, {"epoch": 2})
 
-    assert seen == [{"epoch": 1}]  # until the very end the old one stood
+    assert seen == [{"epoch": 1}]  # the old content until the end
     assert json.loads(file.read_text()) == {"epoch": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
-def test_a_csv_has_its_header_and_leaves_nothing_beside_it(tmp_path) -> None:
+def test_a_csv_has_its_header_and_no_temporary_file_is_left(tmp_path) -> None:
     write_csv(tmp_path / "split.csv", ("name", "part"), [("a,b", "train"), ("あ", "test")])
 
     assert (tmp_path / "split.csv").read_text(encoding="utf-8").splitlines() == ["name,part", '"a,b",train', "あ,test"]
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path) -> None:
+def test_a_folder_that_is_not_a_run_raises(tmp_path) -> None:
     with pytest.raises(UserError, match=r"is not a run.*give a folder that train wrote"):
         read_results(tmp_path)
 
@@ -276,7 +276,7 @@ def test_results_are_read_back(tmp_path) -> None:
     assert read_results(tmp_path)["metrics"]["test/accuracy"] == 0.1 + 0.2
 
 
-def test_versions_name_what_computes() -> None:
+def test_versions_contain_the_packages_that_compute() -> None:
     import torch
 
     found = versions()

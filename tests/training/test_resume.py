@@ -1,4 +1,4 @@
-"""A run that is interrupted anywhere and given again ends as one that never was."""
+"""A run that is interrupted and resumed has the same results as an uninterrupted run."""
 
 import csv
 import itertools
@@ -36,25 +36,25 @@ BASE = (
     "trainer.log_every_n_steps=1",
     "callbacks.progress=null",
     "report=false",
-)  # 320 images to train on, 4 steps an epoch
+)  # 320 training images, 4 steps per epoch
 
 
 STARTS = itertools.count()
 
 
 class Killed(BaseException):
-    """Stands in for kill -9: from then on nothing may be written."""
+    """Simulates kill -9: nothing is written after it."""
 
 
 class At(L.Callback):
-    """Does something in a hook of an epoch, or in a hook of the test."""
+    """Calls a function in a hook of an epoch or of the test."""
 
     def __init__(self, hook: str, epoch: int, act) -> None:
-        def look(trainer: L.Trainer, *args: object) -> None:
+        def call(trainer: L.Trainer, *args: object) -> None:
             if trainer.state.fn != "fit" or trainer.current_epoch == epoch:
                 act()
 
-        setattr(self, hook, look)
+        setattr(self, hook, call)
 
 
 @pytest.fixture(autouse=True)
@@ -63,12 +63,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, handler)  # Lightning ignores Ctrl-C from the first one on
+    signal.signal(signal.SIGINT, handler)  # Lightning ignores further Ctrl-C after the first
 
 
 @pytest.fixture
 def train(compose_config, monkeypatch):
-    """Return a function that trains into a folder; `act` takes place in a hook of an epoch, or where `inside` says."""
+    """Return a function that trains into a folder. It calls `act` in the hook `at`, or `inside` to patch functions."""
     make_trainer, write = fitting.make_trainer, writing.write_json
 
     def start(folder: Path, *overrides: str, at=None, act=None, inside=None) -> float | None:
@@ -83,7 +83,7 @@ def train(compose_config, monkeypatch):
             return make_trainer(cfg, run_dir, [*callbacks, *([At(*at, act or die)] if at else [])], **more)
 
         with monkeypatch.context() as patch:
-            # TensorBoard reads the event files of a run in the order of their names: second, host, process, counter.
+            # TensorBoard sorts event files by name: second, host, process, counter.
             patch.setattr(socket, "gethostname", lambda: f"start{next(STARTS):06d}")
             patch.setattr(fitting, "make_trainer", trainer_with)
             patch.setattr(writing, "write_json", lambda *given: None if dead else write(*given))
@@ -100,12 +100,12 @@ def train(compose_config, monkeypatch):
     return start
 
 
-def told(folder: Path) -> dict:
+def full_results(folder: Path) -> dict:
     return json.loads((folder / "results.json").read_text())
 
 
 def results(folder: Path) -> dict:
-    found = told(folder)
+    found = full_results(folder)
     for key in ("timing", "resumed", "git"):
         found.pop(key)
     return found
@@ -135,7 +135,7 @@ def assert_same(one: Path, other: Path) -> None:
     assert scalars(one) == scalars(other)
 
 
-STILL = ("optim=sgd", "optim.lr=1e-6", "model.batch_norm=false")  # no epoch is better than the first
+STILL = ("optim=sgd", "optim.lr=1e-6", "model.batch_norm=false")  # the first epoch stays the best
 KINDS = {
     "adam": (),
     "momentum and one_cycle": ("optim=momentum", "scheduler=one_cycle"),
@@ -157,26 +157,26 @@ KINDS = {
 
 
 @pytest.fixture
-def whole(train, tmp_path) -> Path:
-    """Return the folder of a run that was never interrupted."""
-    train(tmp_path / "whole")
-    return tmp_path / "whole"
+def uninterrupted(train, tmp_path) -> Path:
+    """Return the folder of an uninterrupted run."""
+    train(tmp_path / "uninterrupted")
+    return tmp_path / "uninterrupted"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_in_every_epoch_it_ends_as_if_it_never_was(train, tmp_path, kind) -> None:
-    train(tmp_path / "whole", *KINDS[kind])
+def test_a_run_that_is_killed_in_every_epoch_has_the_same_results(train, tmp_path, kind) -> None:
+    train(tmp_path / "uninterrupted", *KINDS[kind])
 
     for epoch in range(EPOCHS):
         assert train(tmp_path / "killed", *KINDS[kind], at=("on_train_batch_start", epoch)) is None
     train(tmp_path / "killed", *KINDS[kind])
 
-    assert_same(tmp_path / "killed", tmp_path / "whole")
-    assert told(tmp_path / "killed")["resumed"] == EPOCHS - 1
+    assert_same(tmp_path / "killed", tmp_path / "uninterrupted")
+    assert full_results(tmp_path / "killed")["resumed"] == EPOCHS - 1
 
 
 @pytest.mark.parametrize("kind", ["momentum and one_cycle", "cosine", "plateau", "two epochs a validation"])
-def test_the_schedules_above_do_move_the_rate(train, tmp_path, kind) -> None:
+def test_the_schedules_above_change_the_rate(train, tmp_path, kind) -> None:
     train(tmp_path / "run", *KINDS[kind])
 
     with (tmp_path / "run" / "metrics.csv").open() as lines:
@@ -194,17 +194,17 @@ HOOKS = [
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_killed_anywhere_in_an_epoch_it_ends_the_same(train, tmp_path, whole, hook) -> None:
+def test_a_run_that_is_killed_in_any_hook_has_the_same_results(train, tmp_path, uninterrupted, hook) -> None:
     for epoch in (0, 2, 3):
         assert train(tmp_path / "killed", at=(hook, epoch)) is None
     train(tmp_path / "killed")
 
-    assert_same(tmp_path / "killed", whole)
+    assert_same(tmp_path / "killed", uninterrupted)
 
 
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
 @pytest.mark.parametrize("moment", ["half", "after"])
-def test_a_checkpoint_that_is_half_written_is_never_believed(train, tmp_path, whole, name, moment) -> None:
+def test_a_partly_written_checkpoint_is_not_used(train, tmp_path, uninterrupted, name, moment) -> None:
     save = AtomicCheckpointIO.save_checkpoint
 
     def killed_in_the_third(patch, die) -> None:
@@ -226,8 +226,8 @@ def test_a_checkpoint_that_is_half_written_is_never_believed(train, tmp_path, wh
     assert train(tmp_path / "killed", inside=killed_in_the_third) is None
     train(tmp_path / "killed")
 
-    assert told(tmp_path / "killed")["resumed"] == 1
-    assert_same(tmp_path / "killed", whole)
+    assert full_results(tmp_path / "killed")["resumed"] == 1
+    assert_same(tmp_path / "killed", uninterrupted)
     assert sorted(path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
@@ -236,11 +236,11 @@ STOPPED = (*STILL, "callbacks.early_stopping.patience=2")
 
 @pytest.mark.parametrize("line", [STOPPED, ()], ids=["stopped early", "all epochs"])
 @pytest.mark.parametrize("place", ["before the test", "in the test", "in the tables", "in the report"])
-def test_killed_after_training_it_trains_no_further(train, tmp_path, monkeypatch, line, place) -> None:
+def test_a_run_that_is_killed_after_training_does_not_train_again(train, tmp_path, monkeypatch, line, place) -> None:
     line = (*line, "report=true") if place == "in the report" else line
 
     def no_report(*given, **named):
-        """Drawing takes long, and is another matter."""
+        """Skip the report, which is slow."""
 
     def inside(patch, die) -> None:
         if place == "before the test":
@@ -251,7 +251,7 @@ def test_killed_after_training_it_trains_no_further(train, tmp_path, monkeypatch
             patch.setattr("agebench.training.run_report.write_run_report", die)
 
     monkeypatch.setattr("agebench.training.run_report.write_run_report", no_report)
-    train(tmp_path / "whole", *line)
+    train(tmp_path / "uninterrupted", *line)
     if place == "in the test":
         train(tmp_path / "killed", *line, at=("on_test_batch_start", 0))
     else:
@@ -260,72 +260,72 @@ def test_killed_after_training_it_trains_no_further(train, tmp_path, monkeypatch
     train(tmp_path / "killed", *line, at=("on_train_batch_start", 0), act=lambda: began.append(1))
 
     assert began == []
-    assert_same(tmp_path / "killed", tmp_path / "whole")
-    assert told(tmp_path / "killed")["epochs"] == (3 if line[:1] == STOPPED[:1] else EPOCHS)
+    assert_same(tmp_path / "killed", tmp_path / "uninterrupted")
+    assert full_results(tmp_path / "killed")["epochs"] == (3 if line[:1] == STOPPED[:1] else EPOCHS)
 
 
-def test_the_count_of_early_stopping_goes_on(train, tmp_path) -> None:
+def test_early_stopping_resumes_its_count(train, tmp_path) -> None:
     line = (*STILL, "callbacks.early_stopping.patience=3", "trainer.max_epochs=9")
     for epoch in (1, 2):
         train(tmp_path / "killed", *line, at=("on_train_batch_start", epoch))
     train(tmp_path / "killed", *line)
 
-    assert told(tmp_path / "killed")["epochs"] == 4  # the first, and three that are no better
+    assert full_results(tmp_path / "killed")["epochs"] == 4  # the first, and three without improvement
 
 
-def test_min_epochs_hold_though_it_was_told_to_stop_before(train, tmp_path) -> None:
+def test_min_epochs_holds_for_a_run_that_is_resumed_after_early_stopping(train, tmp_path) -> None:
     line = (*STILL, "callbacks.early_stopping.patience=1", "trainer.max_epochs=9", "trainer.min_epochs=5")
-    train(tmp_path / "whole", *line)
+    train(tmp_path / "uninterrupted", *line)
     for epoch in (2, 3):
         train(tmp_path / "killed", *line, at=("on_train_batch_start", epoch))
     train(tmp_path / "killed", *line)
 
-    assert told(tmp_path / "whole")["epochs"] == 5
-    assert_same(tmp_path / "killed", tmp_path / "whole")
+    assert full_results(tmp_path / "uninterrupted")["epochs"] == 5
+    assert_same(tmp_path / "killed", tmp_path / "uninterrupted")
 
 
-def test_ctrl_c_says_how_to_go_on(train, tmp_path, whole, caplog) -> None:
+def test_ctrl_c_logs_the_command_to_resume(train, tmp_path, uninterrupted, caplog) -> None:
     def ctrl_c() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit) as end, caplog.at_level(logging.WARNING):
         train(tmp_path / "killed", at=("on_train_batch_end", 2), act=ctrl_c)
-    status = told(tmp_path / "killed")["status"]
+    status = full_results(tmp_path / "killed")["status"]
     train(tmp_path / "killed")
 
     assert end.value.code == 1
     assert status == "interrupted"
     assert f"python -m agebench.train resume={tmp_path / 'killed'}" in caplog.text
-    assert_same(tmp_path / "killed", whole)
+    assert_same(tmp_path / "killed", uninterrupted)
 
 
-def test_sigterm_in_an_epochs_last_moments_keeps_the_epoch(train, tmp_path, whole) -> None:
+def test_sigterm_at_the_end_of_an_epoch_keeps_the_epoch(train, tmp_path, uninterrupted) -> None:
     with pytest.raises(SystemExit) as end:
         train(tmp_path / "killed", at=("on_validation_end", 2), act=lambda: os.kill(os.getpid(), signal.SIGTERM))
-    status, finished = told(tmp_path / "killed")["status"], weights(tmp_path / "killed", "last")["epoch"]
+    status, finished = full_results(tmp_path / "killed")["status"], weights(tmp_path / "killed", "last")["epoch"]
     train(tmp_path / "killed")
 
     assert end.value.code == 1
     assert status == "interrupted"
     assert finished == 2
-    assert_same(tmp_path / "killed", whole)
+    assert_same(tmp_path / "killed", uninterrupted)
 
 
-def test_a_run_that_failed_is_tried_again_from_where_it_failed(train, tmp_path, whole) -> None:
+def test_a_failed_run_is_resumed(train, tmp_path, uninterrupted) -> None:
     def fail() -> None:
         raise RuntimeError("the disk is full")
 
     with pytest.raises(RuntimeError):
         train(tmp_path / "killed", at=("on_train_batch_start", 3), act=fail)
-    before = told(tmp_path / "killed")
+    before = full_results(tmp_path / "killed")
     train(tmp_path / "killed")
 
     assert (before["status"], before["error"]) == ("failed", "RuntimeError: the disk is full")
-    assert told(tmp_path / "killed")["resumed"] == 1
-    assert_same(tmp_path / "killed", whole)
+    assert full_results(tmp_path / "killed")["resumed"] == 1
+    assert_same(tmp_path / "killed", uninterrupted)
 
 
-def test_what_fails_before_the_data_is_read_loses_nothing(train, tmp_path, whole) -> None:
+def test_a_failure_before_the_data_is_read_keeps_the_checkpoints(train, tmp_path, uninterrupted) -> None:
     def no_data(patch, die) -> None:
         patch.setattr(fitting, "build_data", die)
 
@@ -334,70 +334,70 @@ def test_what_fails_before_the_data_is_read_loses_nothing(train, tmp_path, whole
     train(tmp_path / "killed", inside=no_data)
     train(tmp_path / "killed")
 
-    assert told(tmp_path / "killed")["resumed"] == 2
-    assert_same(tmp_path / "killed", whole)
+    assert full_results(tmp_path / "killed")["resumed"] == 2
+    assert_same(tmp_path / "killed", uninterrupted)
 
 
-def test_a_run_that_was_moved_goes_on_where_it_is_now(train, tmp_path, whole, recwarn) -> None:
+def test_a_run_that_was_moved_is_resumed_in_its_new_folder(train, tmp_path, uninterrupted, recwarn) -> None:
     train(tmp_path / "there", at=("on_train_batch_start", 2))
     (tmp_path / "there").rename(tmp_path / "here")
     train(tmp_path / "here")
 
-    assert_same(tmp_path / "here", whole)
+    assert_same(tmp_path / "here", uninterrupted)
     assert not [w for w in recwarn if "dirpath" in str(w.message)]
 
 
-def test_killed_before_the_first_epoch_ended_it_starts_over(train, tmp_path, whole) -> None:
+def test_a_run_that_is_killed_in_the_first_epoch_starts_over(train, tmp_path, uninterrupted) -> None:
     train(tmp_path / "killed", at=("on_validation_start", 0))
     old = {path.name for path in (tmp_path / "killed").glob("events*")}
     train(tmp_path / "killed")
 
     assert old
     assert not old & {path.name for path in (tmp_path / "killed").glob("events*")}
-    assert told(tmp_path / "killed")["resumed"] == 0
-    assert_same(tmp_path / "killed", whole)
+    assert full_results(tmp_path / "killed")["resumed"] == 0
+    assert_same(tmp_path / "killed", uninterrupted)
 
 
-def test_resume_false_starts_over_and_spares_a_finished_run(train, tmp_path, whole) -> None:
+def test_resume_false_starts_over_but_keeps_a_finished_run(train, tmp_path, uninterrupted) -> None:
     train(tmp_path / "killed", at=("on_train_batch_start", 2))
     train(tmp_path / "killed", "resume=false")
-    before = (whole / "results.json").read_bytes()
-    train(whole, "resume=false")
+    before = (uninterrupted / "results.json").read_bytes()
+    train(uninterrupted, "resume=false")
 
-    assert told(tmp_path / "killed")["resumed"] == 0
-    assert_same(tmp_path / "killed", whole)
-    assert (whole / "results.json").read_bytes() == before
+    assert full_results(tmp_path / "killed")["resumed"] == 0
+    assert_same(tmp_path / "killed", uninterrupted)
+    assert (uninterrupted / "results.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    ("first", "said"),
+    ("first", "message"),
     [
         (("optim.lr=0.5",), r"unfinished run of another config \(optim.lr=0.5\): starting over"),
         (("data.limit=300",), r"unfinished run of another config \(data.limit=300\): starting over"),
     ],
 )
-def test_an_unfinished_run_of_another_config_is_named_and_not_gone_on_with(
-    train, tmp_path, whole, caplog, first, said
+def test_an_unfinished_run_of_another_config_is_not_resumed(
+    train, tmp_path, uninterrupted, caplog, first, message
 ) -> None:
     train(tmp_path / "killed", *first, at=("on_train_batch_start", 3))
     with caplog.at_level(logging.WARNING):
         train(tmp_path / "killed")
 
     assert len([r for r in caplog.records if "starting over" in r.getMessage()]) == 1
-    assert re.search(said, caplog.text)
-    assert told(tmp_path / "killed")["resumed"] == 0
-    assert_same(tmp_path / "killed", whole)
+    assert re.search(message, caplog.text)
+    assert full_results(tmp_path / "killed")["resumed"] == 0
+    assert_same(tmp_path / "killed", uninterrupted)
 
 
-def test_what_does_not_change_the_result_may_be_changed(train, tmp_path, whole) -> None:
+def test_a_setting_without_effect_may_change_on_resume(train, tmp_path, uninterrupted) -> None:
     train(tmp_path / "killed", at=("on_train_batch_start", 2))
     train(tmp_path / "killed", "data.num_workers=1", "trainer.log_every_n_steps=1", "logger=tensorboard_csv")
 
-    assert told(tmp_path / "killed")["resumed"] == 1
-    assert_same(tmp_path / "killed", whole)
+    assert full_results(tmp_path / "killed")["resumed"] == 1
+    assert_same(tmp_path / "killed", uninterrupted)
 
 
-def test_other_labels_start_it_over_with_a_sentence(train, tmp_path, whole, caplog, monkeypatch) -> None:
+def test_a_run_on_changed_labels_starts_over(train, tmp_path, uninterrupted, caplog, monkeypatch) -> None:
     def others(patch, die) -> None:
         patch.setattr(description, "data_sha", lambda plan: "0" * 16)
 
@@ -406,11 +406,11 @@ def test_other_labels_start_it_over_with_a_sentence(train, tmp_path, whole, capl
         train(tmp_path / "killed")
 
     assert "on other images or labels: starting over" in caplog.text
-    assert_same(tmp_path / "killed", whole)
+    assert_same(tmp_path / "killed", uninterrupted)
 
 
 @pytest.mark.parametrize("damage", ["half", "empty", "of Lightning's"])
-def test_a_last_checkpoint_that_cannot_be_read_starts_it_over(train, tmp_path, whole, caplog, damage) -> None:
+def test_a_run_with_an_unreadable_last_checkpoint_starts_over(train, tmp_path, uninterrupted, caplog, damage) -> None:
     train(tmp_path / "killed", at=("on_train_batch_start", 2))
     last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
     if damage == "of Lightning's":
@@ -422,8 +422,8 @@ def test_a_last_checkpoint_that_cannot_be_read_starts_it_over(train, tmp_path, w
     with caplog.at_level(logging.WARNING):
         train(tmp_path / "killed")
 
-    assert "last.ckpt cannot be gone on from" in caplog.text
-    assert_same(tmp_path / "killed", whole)
+    assert "cannot resume from " in caplog.text
+    assert_same(tmp_path / "killed", uninterrupted)
 
 
 SHA_OF_NOTHING = "e3b0c44298fc1c14"
@@ -436,7 +436,7 @@ def write_checkpoint(path: Path, step: int, **more: object) -> None:
 
 
 def written_run(folder: Path, *, last: int, best: int | None, kept: int | None) -> tuple[dict, Path]:
-    """Write checkpoints of these steps; return the config and the folder of checkpoints."""
+    """Write checkpoints of the given steps, and return the config and the folder of checkpoints."""
     checkpoints, config = folder / "checkpoints", {"seed": 0}
     state = {"best_model_path": "/old/best.ckpt", "dirpath": "/old", "best_k_models": {}}
     state |= {"kth_best_model_path": "", "last_model_path": ""}
@@ -453,7 +453,7 @@ def written_run(folder: Path, *, last: int, best: int | None, kept: int | None) 
     ("best", "kept", "right"),
     [(12, None, 12), (8, 4, 8), (16, 8, 8), (16, None, None), (16, 16, None), (None, 8, 8), (None, None, None)],
 )
-def test_a_best_checkpoint_of_a_lost_epoch_gives_way_to_the_one_before(tmp_path, best, kept, right) -> None:
+def test_a_best_checkpoint_of_a_lost_epoch_is_replaced_by_the_one_before(tmp_path, best, kept, right) -> None:
     config, checkpoints = written_run(tmp_path, last=12, best=best, kept=kept)
 
     start = resume.find_start(tmp_path, {}, config=config, sha="sha", resume="auto")
@@ -468,7 +468,7 @@ def test_a_best_checkpoint_of_a_lost_epoch_gives_way_to_the_one_before(tmp_path,
             assert torch.load(path, weights_only=True)["weight"] == right
 
 
-def test_the_best_is_kept_while_a_better_one_takes_its_place(tmp_path) -> None:
+def test_the_best_checkpoint_is_kept_when_it_is_replaced(tmp_path) -> None:
     write_checkpoint(tmp_path / "best.ckpt", 1)
     keep_best(tmp_path / "best.ckpt")
     keep_best(tmp_path / "best.ckpt")
@@ -480,7 +480,7 @@ def test_the_best_is_kept_while_a_better_one_takes_its_place(tmp_path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["best.ckpt", kept_file(tmp_path).name])
 
 
-def test_half_a_file_of_a_start_that_was_killed_does_not_stay(tmp_path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path) -> None:
     (tmp_path / "checkpoints").mkdir()
     for name in ("predictions.csv.77-1.part", "checkpoints/last.ckpt.77-1.part", "split.csv"):
         (tmp_path / name).touch()
@@ -490,7 +490,7 @@ def test_half_a_file_of_a_start_that_was_killed_does_not_stay(tmp_path) -> None:
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["split.csv"]
 
 
-# Every file that a run leaves beside its checkpoints and that would be wrong beside those of another.
+# Every file of a run, except checkpoints, that is removed when the run starts over.
 LEFT = (
     "metrics.csv",
     "predictions.csv",
@@ -503,7 +503,7 @@ LEFT = (
 )
 
 
-def test_a_run_that_starts_over_leaves_nothing_of_the_old_one(tmp_path) -> None:
+def test_a_run_that_starts_over_removes_the_old_files(tmp_path) -> None:
     (tmp_path / "report").mkdir()
     for name in (*LEFT, "results.json"):
         (tmp_path / name).touch()
@@ -513,7 +513,7 @@ def test_a_run_that_starts_over_leaves_nothing_of_the_old_one(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
-def test_a_run_that_resumes_keeps_what_it_has_written(tmp_path) -> None:
+def test_a_resumed_run_keeps_its_files(tmp_path) -> None:
     config, _ = written_run(tmp_path, last=12, best=12, kept=None)
     (tmp_path / "report").mkdir()
     for name in LEFT:
@@ -534,17 +534,17 @@ def test_a_finished_run_of_the_same_config_and_data_is_complete(tmp_path) -> Non
 @pytest.mark.parametrize(
     ("config", "sha", "reason"),
     [
-        ("c0ffee", "0ther", "holds a finished run of this config on other images or labels"),
+        ("c0ffee", "0ther", "finished run of this config, but the images or labels have changed"),
         ("0ther", "5ha", "holds a finished run of another config"),
     ],
 )
-def test_a_finished_run_on_other_data_or_of_another_config_is_refused(tmp_path, config, sha, reason) -> None:
+def test_a_finished_run_on_other_data_or_of_another_config_raises(tmp_path, config, sha, reason) -> None:
     with pytest.raises(UserError, match=reason):
         resume.finished(tmp_path, FINISHED, config=config, sha=lambda: sha)
 
 
 @pytest.mark.parametrize("quiet", [False, True])
-def test_a_finished_run_logs_that_there_is_nothing_to_do_unless_it_is_quiet(tmp_path, caplog, quiet) -> None:
+def test_a_finished_run_logs_a_message_unless_quiet(tmp_path, caplog, quiet) -> None:
     with caplog.at_level("INFO"):
         resume.finished(tmp_path, FINISHED, config="c0ffee", sha=lambda: "5ha", quiet=quiet)
 
@@ -552,11 +552,11 @@ def test_a_finished_run_logs_that_there_is_nothing_to_do_unless_it_is_quiet(tmp_
 
 
 @pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
-def test_an_unfinished_run_is_not_complete_whatever_its_data(tmp_path, status) -> None:
+def test_an_unfinished_run_is_not_complete(tmp_path, status) -> None:
     assert resume.finished(tmp_path, FINISHED | {"status": status}, config="c0ffee", sha=lambda: "0ther") is None
 
 
-def test_paths_of_a_run_that_was_moved_are_those_of_now(tmp_path) -> None:
+def test_move_paths_changes_the_folder_of_all_paths(tmp_path) -> None:
     state = {
         "dirpath": "/old/checkpoints",
         "best_model_path": "/old/checkpoints/best.ckpt",
@@ -573,7 +573,7 @@ def test_paths_of_a_run_that_was_moved_are_those_of_now(tmp_path) -> None:
     assert state["last_model_path"] == ""
 
 
-def test_the_time_of_all_starts_is_added_up(train, tmp_path) -> None:
+def test_the_time_of_all_starts_is_summed(train, tmp_path) -> None:
     for epoch in (1, 2, 3):
         train(tmp_path / "killed", at=("on_train_batch_start", epoch))
         saved = weights(tmp_path / "killed", "last")["callbacks"]["Speed"]
@@ -582,19 +582,19 @@ def test_the_time_of_all_starts_is_added_up(train, tmp_path) -> None:
     end = weights(tmp_path / "killed", "last")["callbacks"]["Speed"]
     assert len(end["epochs"]) == EPOCHS
     assert end["fit_s"] > saved["fit_s"] > sum(epoch[0] for epoch in saved["epochs"])
-    assert told(tmp_path / "killed")["timing"]["fit_s"] >= round(end["fit_s"], 3)
+    assert full_results(tmp_path / "killed")["timing"]["fit_s"] >= round(end["fit_s"], 3)
 
 
-def test_two_processes_do_not_write_one_run(compose_config, tmp_path, monkeypatch) -> None:
+def test_two_processes_cannot_write_the_same_run(compose_config, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(fitting, "LOCK_WAIT_S", 0)
 
     with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="another process is writing"):
         fit(compose_config(*BASE), tmp_path)
 
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]  # which stays, or a third could take its name
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]  # the lock file is kept
 
 
-def test_tensorboard_shows_a_resumed_run_as_one(train, tmp_path) -> None:
+def test_tensorboard_shows_a_resumed_run_as_one_run(train, tmp_path) -> None:
     train(tmp_path / "killed", at=("on_train_batch_start", 2))
     train(tmp_path / "killed")
 

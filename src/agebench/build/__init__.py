@@ -1,4 +1,4 @@
-"""From a composed config to its parts: the only package that knows data, models, heads and the module together."""
+"""Build the parts of a composed config. Only this package imports data, models, heads and the module together."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The data of a composed config: a plan, and packed images. Nothing here needs torch."""
+"""Build the data of a config: its plan and packed images. This file does not import torch."""
 
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,17 @@ from agebench.data.plan import Plan, Planner
 from agebench.data.resize import Resize
 from agebench.errors import UserError, did_you_mean
 
-PLANNED = ("name", "target", "bins", "per_class", "limit", "require_all")  # keys under data, by what reads them
+PLANNED = ("name", "target", "bins", "per_class", "limit", "require_all")  # keys under data, grouped by their reader
 RESIZED = ("image_size", "channels", "crop_mode", "crop_pct", "interpolation")
 LOADED = ("batch_size", "eval_batch_size", "residency", "num_workers")
 READ_ELSEWHERE = ("source", "split", "root", "columns", "normalise")
 
 
 def build_planner(cfg: DictConfig) -> Planner:
-    """Return what plans the data of a config, before any file is read.
+    """Return the planner of a config. No file is read.
 
     Raises:
-        UserError: If a key under `data` is not known.
+        UserError: If a key under `data` is unknown.
     """
     node: Any = OmegaConf.to_container(cfg.data, resolve=True)
     known = {*PLANNED, *RESIZED, *LOADED, *READ_ELSEWHERE}
@@ -33,7 +33,7 @@ def build_planner(cfg: DictConfig) -> Planner:
 
 
 def build_resize(cfg: DictConfig) -> Resize:
-    """Return how the images of a config are brought to size."""
+    """Return the resizing of the images of a config."""
     return Resize(*(cfg.data[key] for key in RESIZED))
 
 
@@ -41,14 +41,14 @@ def build_images(cfg: DictConfig) -> PackedImages:
     """Return the packed images of a config.
 
     Raises:
-        UserError: If the data, the target or the split cannot be had, or the cache cannot be written.
+        UserError: If the data, the target or the split is unavailable, or the cache cannot be written.
     """
     planner = build_planner(cfg)
     return pack_plan(cfg, planner, planner.plan())
 
 
 def pack_plan(cfg: DictConfig, planner: Planner, plan: Plan) -> PackedImages:
-    """Return the packed images of a plan; those that the cache lacks are decoded."""
+    """Return the packed images of a plan. Images that are not in the cache are decoded."""
     return pack(
         planner.source,
         plan,

@@ -1,4 +1,4 @@
-"""The network of a config, with its weights and its normalisation."""
+"""Build the network of a config, load its weights, and build its normalisation."""
 
 import inspect
 import logging
@@ -21,7 +21,7 @@ from agebench.module import Normalise
 
 log = logging.getLogger(__name__)
 
-# Of the channels of images in [0, 1].
+# Mean and standard deviation of the three channels, for images in [0, 1].
 STATISTICS = {
     "none": (0.0, 0.0, 0.0, 1.0, 1.0, 1.0),
     "half": (0.5, 0.5, 0.5, 0.5, 0.5, 0.5),
@@ -30,20 +30,20 @@ STATISTICS = {
 
 
 def build_model(cfg: DictConfig, *, channels: int, num_outputs: int, image_size: int) -> nn.Module:
-    """Return the network, with its weights loaded and its backbone frozen as asked.
+    """Return the network. Its weights are loaded and its backbone is frozen as configured.
 
     Raises:
-        UserError: If it cannot take the image size or batch size, or its weights cannot be had.
+        UserError: If the network does not support the image size, or its weights are unavailable.
     """
     node = plain_node(cfg.model, without=("pretrained", "checkpoint_path", "freeze"))
     name = str(cfg.model.get("model_name") or cfg.model._target_.rpartition(".")[2])
     path = cfg.model.checkpoint_path
-    pretrained = cfg.model.pretrained and not path  # the file's weights take the place of the published ones
+    pretrained = cfg.model.pretrained and not path  # the file's weights replace the published ones
     target = find_target("model", cfg.model._target_)
     if "pretrained" in inspect.signature(target).parameters:
         node["pretrained"] = pretrained
     elif pretrained:
-        raise UserError(f"there are no published weights of {name}: set model.pretrained=false")
+        raise UserError(f"{name} has no published weights: set model.pretrained=false")
 
     def create(**changes: Any) -> nn.Module:
         model: nn.Module = instantiate(node, in_chans=channels, num_classes=num_outputs, _convert_="all", **changes)
@@ -63,7 +63,9 @@ def build_model(cfg: DictConfig, *, channels: int, num_outputs: int, image_size:
         log.info(load_checkpoint(model, path))
     freeze = cfg.model.get("freeze")
     if freeze not in (None, "backbone"):
-        raise UserError(f"model.freeze={freeze} is not known: backbone trains the classifier alone, null trains all")
+        raise UserError(
+            f"model.freeze={freeze} is unknown: use backbone (train the classifier only) or null (train all parameters)"
+        )
     if freeze == "backbone":
         freeze_backbone(model)
     return model
@@ -78,7 +80,7 @@ def _size_error(
     channels: int,
     node: dict[str, Any],
 ) -> UserError:
-    """Say which size a network would take, if size is what stopped it; nothing is computed on the meta device."""
+    """Return an error that names a valid image size if the size is the cause. Sizes are tried on the meta device."""
     sized = next((key for key in ("image_size", "img_size") if key in node), None)
 
     def build(size: int) -> nn.Module:
@@ -91,16 +93,16 @@ def _size_error(
     if smallest is None:
         return UserError(f"model {name} cannot be built ({reason}): check the keys under model")
     return UserError(
-        f"model {name} cannot take {image_size}x{image_size} images ({reason}); "
-        f"it takes {smallest}x{smallest}: set data.image_size={smallest}, or another model"
+        f"model {name} does not support {image_size}x{image_size} images ({reason}), "
+        f"but {smallest}x{smallest}: set data.image_size={smallest}, or another model"
     )
 
 
 def build_normalise(cfg: DictConfig, data: ImageDataModule, model: nn.Module) -> Normalise:
-    """Return the statistics that data.normalise names; `auto` asks the pretrained model, then the data."""
+    """Return the normalisation that data.normalise names; `auto` is that of a pretrained model, else of the data."""
     choice = cfg.data.normalise
     if choice not in (*STATISTICS, "dataset", "auto"):
-        raise UserError(f"data.normalise={choice} is not known: use auto, dataset, {', '.join(STATISTICS)}")
+        raise UserError(f"data.normalise={choice} is unknown: use auto, dataset, {', '.join(STATISTICS)}")
     path = cfg.model.checkpoint_path
     if path and choice == "auto" and (stored := _stored_statistics(path, cfg.data.channels)):
         return stored
@@ -112,13 +114,13 @@ def build_normalise(cfg: DictConfig, data: ImageDataModule, model: nn.Module) ->
         mean, std = list(STATISTICS[choice][:3]), list(STATISTICS[choice][3:])
     else:
         return Normalise(*data.images.statistics())
-    if cfg.data.channels == 1:  # a grey image of a colour statistic: the channels' average
+    if cfg.data.channels == 1:  # grey images use the average of the colour channels
         mean, std = [sum(mean) / 3], [sum(std) / 3]
     return Normalise(mean, std)
 
 
 def _stored_statistics(path: str, channels: int) -> Normalise | None:
-    """Return the statistics in a checkpoint of our own, or None if the file is another's or of other channels."""
+    """Return the statistics in a checkpoint of agebench; None for another file or another number of channels."""
     if not str(path).endswith(".ckpt"):
         return None
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("state_dict", {})

@@ -1,4 +1,4 @@
-"""Data module, head and LightningModule of a config."""
+"""Build the data module, the head and the LightningModule of a config."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,21 +25,21 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:
-    """Return the data module of a config, its images packed."""
+    """Return the data module of a config, with packed images."""
     return ImageDataModule(build_images(cfg), seed=cfg.seed, **{key: cfg.data[key] for key in LOADED})
 
 
 def build_head(cfg: DictConfig, values: Sequence[float], *, ordered: bool) -> Head:
-    """Return the head for labels of these values in the target's unit."""
+    """Return the head of a config for labels with these values in the target's unit."""
     head: Head = instantiate_node("head", cfg.head, len(values), list(values), ordered=ordered)
     return head
 
 
 def check_parts(cfg: DictConfig) -> None:
-    """Build as much of a run as its records and labels decide, opening no image, to find what cannot work.
+    """Build the parts of a run that do not need an image, to find errors early.
 
     Raises:
-        UserError: If the data, the split, the head or the augmentation cannot be had together.
+        UserError: If the data, the split, the head or the augmentation is invalid, or they do not fit together.
     """
     target = build_planner(cfg).plan().target
     build_head(cfg, target.values.tolist(), ordered=target.ordered)
@@ -47,26 +47,26 @@ def check_parts(cfg: DictConfig) -> None:
 
 
 def build_trained(cfg: DictConfig, stored: dict[str, Any]) -> ImageModule:
-    """Return the LightningModule of a run with its weights; its data set is not needed.
+    """Return the LightningModule of a run with its weights. The run's data set is not needed.
 
     Args:
         cfg: The run's config.
-        stored: A checkpoint of the run.
+        stored: Content of a checkpoint of the run.
     """
     stamp = stored["agebench"]
     if "values" not in stamp:
-        raise UserError("these weights were saved by an older agebench, which did not note its labels: train again")
+        raise UserError("the checkpoint was saved by an older version of agebench, without its labels: train again")
     cfg = cfg.copy()
     cfg.model.pretrained, cfg.model.checkpoint_path = False, None
     head = build_head(cfg, stamp["values"], ordered=stamp["ordered"])
-    head.set_label_counts(torch.ones(head.num_labels, dtype=torch.int64))  # the checkpoint has the real ones
+    head.set_label_counts(torch.ones(head.num_labels, dtype=torch.int64))  # placeholders: the checkpoint has the counts
     channels, size = cfg.data.channels, cfg.data.image_size
     module = ImageModule(
         build_model(cfg, channels=channels, num_outputs=head.num_outputs, image_size=size),
         head,
-        normalise=Normalise([0.0] * channels, [1.0] * channels),  # the statistics are, too
+        normalise=Normalise([0.0] * channels, [1.0] * channels),  # and the statistics
         augment=instantiate_node("augment", cfg.augment),
-        optim=torch.optim.SGD,  # which nobody asks for
+        optim=torch.optim.SGD,  # never used
         scheduler=None,
         unit=stamp["unit"],
         channels_last=cfg.channels_last,
@@ -155,14 +155,17 @@ def _stamp(cfg: DictConfig, plan: Plan) -> dict[str, Any]:
 
 
 def _limited(batches: int, limit: float | None) -> int:
-    """Return the batches of an epoch under Lightning's limit: a count if whole, a share if a fraction."""
+    """Return the batches per epoch under Lightning's limit: an int is a count, a float is a share."""
     if limit is None:
         return batches
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
 def _unfused(cfg: DictConfig) -> dict[str, bool]:
-    """Return what keeps an optimizer from the fused kernel: it unscales gradients itself, after clipping was due."""
+    """Return the argument that turns fused kernels off for gradient clipping with 16-mixed.
+
+    A fused optimizer unscales the gradients itself, after they were clipped.
+    """
     scaled = str(cfg.trainer.precision).startswith("16-mixed") and cfg.trainer.gradient_clip_val
     return {"fused": False} if scaled and cfg.optim.get("fused") else {}
 

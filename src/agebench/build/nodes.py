@@ -1,4 +1,4 @@
-"""Config nodes to objects, with one sentence for what cannot be built."""
+"""Build objects from config nodes, with a UserError of one sentence if that fails."""
 
 import logging
 import sys
@@ -8,30 +8,42 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from agebench.errors import UserError, did_you_mean, told
+from agebench.errors import UserError, did_you_mean, one_line_message
 
 
 def find_target(key: str, path: str) -> Any:
-    """Return what a dotted path names, or say in one sentence why it cannot be had."""
-    hydras = logging.getLogger("hydra.utils")  # which tells the same in three lines
-    silent, hydras.disabled = hydras.disabled, True
+    """Return the object with a dotted path.
+
+    Args:
+        key: Config key of the node, for messages.
+        path: Dotted path of a class or function.
+
+    Raises:
+        UserError: If it cannot be imported.
+    """
+    logger = logging.getLogger("hydra.utils")  # it would log the same error in three lines
+    disabled, logger.disabled = logger.disabled, True
     try:
         return get_object(path)
-    except Exception as error:  # importing runs the user's own code, which may raise anything
+    except Exception as error:  # the import runs the user's code, which may raise anything
         module, _, name = path.rpartition(".")
         if module in sys.modules and not hasattr(sys.modules[module], name):
             guess = did_you_mean(name, dir(sys.modules[module]))
             raise UserError(f"{key}._target_={path} cannot be imported: {module} has no {name!r}{guess}") from error
         raise UserError(
-            f"{key}._target_={path} cannot be imported ({told(error.__cause__ or error)}): start from the folder that "
-            "holds it, or put that folder on PYTHONPATH"
+            f"{key}._target_={path} cannot be imported ({one_line_message(error.__cause__ or error)}): start from the "
+            "folder that contains it, or add that folder to PYTHONPATH"
         ) from error
     finally:
-        hydras.disabled = silent
+        logger.disabled = disabled
 
 
 def instantiate_node(key: str, node: DictConfig, *given: Any, **named: Any) -> Any:
-    """Return what a config node names, or say in one sentence why it cannot be had."""
+    """Return the object that a config node describes.
+
+    Raises:
+        UserError: If it cannot be imported or built.
+    """
     target = find_target(key, node._target_)
     try:
         return instantiate(node, *given, _convert_="all", **named)
@@ -41,10 +53,10 @@ def instantiate_node(key: str, node: DictConfig, *given: Any, **named: Any) -> A
             raise cause from error
         if not isinstance(cause, TypeError):
             raise
-        raise UserError(f"{key}: {target.__name__} cannot be made ({cause}): check the keys under {key}") from error
+        raise UserError(f"{key}: {target.__name__} cannot be built ({cause}): check the keys under {key}") from error
 
 
 def plain_node(node: DictConfig, *, without: tuple[str, ...]) -> dict[str, Any]:
-    """Return a config node as plain data, interpolations worked out, less the keys that the builder itself reads."""
+    """Return a config node as plain data with resolved interpolations, without the given keys."""
     container: Any = OmegaConf.to_container(node, resolve=True)
     return {k: v for k, v in container.items() if k not in without}

@@ -85,7 +85,7 @@ RULES: tuple[Rule, ...] = (
     (
         "callbacks.early_stopping",
         lambda v: v is None or _is_node(v),
-        "null or a block of keys, such as callbacks.early_stopping.patience=5",
+        "null or a group of keys, such as callbacks.early_stopping.patience=5",
     ),
     (
         "callbacks.early_stopping.patience",
@@ -94,7 +94,7 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
-# For the verbs that take a trained run.
+# Rules of the verbs that take a trained run.
 RUN_RULES: tuple[Rule, ...] = (
     ("run", _is_path, "the folder of a trained run: run=outputs/..."),
     ("images", _is_path, "a folder of images, a zip or tar of one, or an image"),
@@ -160,10 +160,8 @@ def _check_target(cfg: DictConfig) -> None:
     if cfg.data.target == "bins" and not cfg.data.get("bins"):
         raise UserError("data.target=bins needs the lower edges of the bins in years: data.bins=[18,30,45,60]")
     if cfg.data.target != "bins" and cfg.data.get("bins"):
-        # A warning, because it is no mistake in a sweep over targets.
-        log.warning(
-            "data.bins has an effect with data.target=bins alone, and the target is %s: it is ignored", cfg.data.target
-        )
+        # Only a warning, because a sweep over targets may set bins.
+        log.warning("data.bins is ignored: it needs data.target=bins, and the target is %s", cfg.data.target)
 
 
 def _check_monitor(cfg: DictConfig) -> None:

@@ -20,7 +20,7 @@ class Records:
             share; an empty string is unknown), `rank` (CACD's), and `part` (`train`, `val` or `test`).
         class_names: Names of the classes.
         own_parts: Whether `part` is from the user, such as a column of a table, and not from the publisher.
-        whole: The records from which `take` took these, if any.
+        whole: The records that `take` selected these from, if any.
     """
 
     names: Array

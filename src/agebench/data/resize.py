@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from agebench.data.records import Array
-from agebench.errors import BrokenImageError, UserError, told
+from agebench.errors import BrokenImageError, UserError, one_line_message
 
 CROP_MODES = ("squash", "center", "border")  # as in timm
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
@@ -55,7 +55,7 @@ class Resize:
         except MemoryError as error:
             raise BrokenImageError("it needs more memory than is available", lasting=False) from error
         except Exception as error:  # Pillow can raise any exception here
-            raise BrokenImageError(f"it cannot be converted ({told(error)})") from error
+            raise BrokenImageError(f"it cannot be converted ({one_line_message(error)})") from error
 
     def _convert(self, image: Image.Image) -> Array:
         with contextlib.suppress(Exception):  # unreadable EXIF data means no rotation

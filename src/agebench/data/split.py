@@ -105,7 +105,7 @@ def _check_parts(name: str, records: Records, needed: Sequence[str]) -> None:
 
 
 def _without_parts(records: Records) -> str:
-    """Return the splits to recommend where the published parts are unavailable, one without a leak first."""
+    """Return the splits to recommend if the published parts are unavailable, one without a leak first."""
     identities = records.columns.get("identity", np.array([]))
     enough = len(np.unique(identities[is_known(identities)])) >= 10
     return "data/split=identity, or random, which leaks identities" if enough else "data/split=random"
@@ -223,7 +223,7 @@ def identity(
 
 
 def _fold_count(*shares: float) -> int:
-    """Return the smallest number of folds, from 3 to 20, of which whole ones give the shares within 0.01."""
+    """Return the smallest number of equal folds, from 3 to 20, that can form the shares within 0.01."""
     off = {k: max(abs(share * k - max(1, round(share * k))) / k for share in shares) for k in range(3, 21)}
     return next((k for k, worst in off.items() if worst < 0.01), min(off, key=lambda k: off[k]))
 

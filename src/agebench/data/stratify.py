@@ -1,4 +1,4 @@
-"""Random draws that keep the shares of the labels: of single images, and of groups of images."""
+"""Stratified random draws of images, and stratified folds of groups of images."""
 
 import logging
 
@@ -10,7 +10,7 @@ from agebench.groups import group_codes, is_known
 
 log = logging.getLogger(__name__)
 
-GROUPS_AT_ONCE = 4096  # groups whose label counts are in memory as one dense array
+GROUPS_AT_ONCE = 4096  # groups per dense array of label counts, which limits memory
 
 
 def rows_by_label(rows: Array, labels: Array) -> list[Array]:
@@ -142,7 +142,7 @@ def _label_count_std(by_group: Array, sizes: Array, num_labels: int) -> Array:
 
 
 def _best_fold(spreads: list[float], images: list[int]) -> int:
-    """Return the fold with the least spread; of two that are as good as equal, the one with fewer images."""
+    """Return the fold with the smallest spread. If two are nearly equal, it is the one with fewer images."""
     best, least, fewest = 0, float("inf"), float("inf")
     for fold, (spread, count) in enumerate(zip(spreads, images, strict=True)):
         # The tolerance is that of np.isclose.

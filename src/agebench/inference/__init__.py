@@ -1,1 +1,1 @@
-"""What a trained run is used for."""
+"""Uses of a trained run: evaluate, predict and export."""

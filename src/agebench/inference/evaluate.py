@@ -1,4 +1,4 @@
-"""Tests a trained run again: on its own test images, or on those of another data set or split."""
+"""Test a trained run again, on its own test images or on those of another data set or split."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -16,7 +16,14 @@ from agebench.data.packed import PackedImages
 from agebench.data.plan import Plan, Planner
 from agebench.errors import UserError
 from agebench.inference.load import make_trainer, read_checkpoint
-from agebench.leakage.seen_in_training import check_people, is_own_test, own_leak, read_split, tell_leak, tells_people
+from agebench.leakage.seen_in_training import (
+    check_people,
+    has_named_identities,
+    is_own_test,
+    leak_sentence,
+    own_leak,
+    read_split,
+)
 from agebench.metrics.answers import Array
 from agebench.metrics.predictions import Predictions
 from agebench.metrics.table import headline
@@ -29,8 +36,8 @@ from agebench.runs.writer import RunWriter
 
 log = logging.getLogger(__name__)
 
-REPRODUCED_WITHIN = 1e-4  # of each metric: other kernels add up in another order
-# Keys in which the data of a test must agree with the data of the training.
+REPRODUCED_WITHIN = 1e-4  # tolerance of each metric: other kernels sum in another order
+# Keys of the data that must be the same in training and test.
 TRAINED_FOR = ("image_size", "channels", "crop_mode", "crop_pct", "interpolation", "target", "bins")
 
 
@@ -40,15 +47,15 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) 
     Args:
         cfg: The composed config of the verb: `run`, `checkpoint`, `devices`, `allow_leak`, `trust`, and `data` for
             another data set.
-        folder: Where to write; created if it does not exist.
-        typed: Keys that the user has set; other keys of the run's own data set are taken from the run.
+        folder: Folder to write into; created if it does not exist.
+        typed: Keys that the user set. All other keys of the run's own data set are taken from the run.
 
     Returns:
         The content of results.json.
 
     Raises:
-        UserError: If the folder is not a trained run, the labels are not those it was trained for, or another test set
-            contains images or people of its train part and `allow_leak` is false.
+        UserError: If the folder is not a trained run, the labels differ from those of the training, or another test
+            set contains images or identities of the train part and `allow_leak` is false.
     """
     if is_first_process():
         check_folder(folder, "evaluation")
@@ -75,18 +82,18 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) 
         reported = {} if evaluation.other else trained.get("metrics", {})
         log_evaluation(predictions, reported, warn=cfg.checkpoint == "tested")
         if results["leak"]:
-            log.info("%s", tell_leak(results["leak"]))
+            log.info("%s", leak_sentence(results["leak"]))
         log.info("written to %s", folder)
     return results
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is tested.
+    """The data of an evaluation.
 
     Args:
-        images: Packed images of the data set to test.
-        other: Whether it is another data set or split than the run's own.
+        images: Packed images of the data set to test on.
+        other: Whether the data set or split is not the run's own.
         leak: `leak` and `leak_checked` of results.json for another test set; empty for the run's own.
     """
 
@@ -96,19 +103,19 @@ class Evaluation:
 
 
 def prepare(cfg: DictConfig, config: DictConfig, stamp: Mapping[str, Any], *, typed: Collection[str]) -> Evaluation:
-    """Plan and pack the data to test, and check it for images and people of the run's train part.
+    """Plan and pack the data to test, and check it for images and identities of the run's train part.
 
     Args:
         cfg: The composed config of the verb.
-        config: The run's config; another data set takes the place of its own in it.
-        stamp: Of the run's checkpoint.
-        typed: Keys that the user has set.
+        config: The run's config. Another data set replaces its `data` in place.
+        stamp: The stamp of the run's checkpoint.
+        typed: Keys that the user set.
     """
     run_dir, other = Path(cfg.run), cfg.get("data") is not None
     for key in TRAINED_FOR:
         if f"data.{key}" in typed and other and cfg.data.get(key) != config.data.get(key):
             trained_with = f"data.{key}={config.data.get(key)}"
-            raise UserError(f"the run was trained with {trained_with} and is tested with it: leave data.{key} out")
+            raise UserError(f"the run was trained with {trained_with} and must be tested with it: leave out data.{key}")
     _keep_source(config, cfg, typed)
     same_data = _is_same_data(config, cfg)
     _replace_data(config, cfg)
@@ -119,8 +126,8 @@ def prepare(cfg: DictConfig, config: DictConfig, stamp: Mapping[str, Any], *, ty
     plan = planner.plan()
     if list(plan.target.label_names) != stamp["label_names"]:
         raise UserError(
-            f"{run_dir} was trained for the labels {_few(stamp['label_names'])}, but data={plan.name} has "
-            f"{_few(plan.target.label_names)}: choose data and data.target with the same labels"
+            f"{run_dir} was trained for the labels {_first_names(stamp['label_names'])}, but data={plan.name} has "
+            f"{_first_names(plan.target.label_names)}: choose data and data.target with the same labels"
         )
     leak = _leak_of_other(run_dir, plan, same_data=same_data, allow=cfg.allow_leak) if other else {}
     return Evaluation(pack_plan(config, planner, plan), other, leak)
@@ -130,7 +137,7 @@ def test(
     cfg: DictConfig, config: DictConfig, evaluation: Evaluation, stored: dict[str, Any], folder: Path
 ) -> Predictions:
     """Return the predictions of a run's weights for the test part."""
-    loading = {key: config.data[key] for key in LOADED} | {"residency": "auto"}  # the run's GPU may not be here
+    loading = {key: config.data[key] for key in LOADED} | {"residency": "auto"}  # this machine may lack the run's GPU
     data = ImageDataModule(evaluation.images, seed=config.seed, **loading)
     module = build_trained(config, stored)
     trainer = make_trainer(
@@ -167,12 +174,12 @@ def write(
 
 
 def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, warn: bool) -> None:
-    """Log the main metrics beside those that training reported.
+    """Log the main metrics, each with the value that the training reported.
 
     Args:
-        predictions: With their metrics.
-        reported: Metrics in the run's results.json; empty for other data.
-        warn: Whether a difference from them is unexpected.
+        predictions: The predictions and their metrics.
+        reported: Metrics in the run's results.json; empty for another test set.
+        warn: Whether to warn if a metric differs from the reported one.
     """
     for name in (f"test/{short}" for short in headline(ordered=predictions.ordered, unit=predictions.unit)):
         value, before = predictions.metrics[name], reported.get(name)
@@ -189,80 +196,80 @@ def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, war
 
 
 def _keep_split(planner: Planner, run_dir: Path, protocol: str) -> None:
-    """Read the split back from the run: drawn again, it would differ if an image was added or removed since."""
+    """Read the split from the run. A new draw would differ if images were added or removed since the training."""
     file = run_dir / "split.csv"
     if file.is_file():
         name = protocol.split("/")[1]
         planner.split = lambda *given: replace(splits.column(*given, file=str(file)), name=name)
-        planner.per_class = planner.limit = None  # they are in it already
+        planner.per_class = planner.limit = None  # the file has these limits applied
 
 
 def _keep_source(trained: DictConfig, cfg: DictConfig, typed: Collection[str]) -> None:
-    """If the data set to test is the run's own, take its location from the run, unless the user gives another."""
-    if cfg.get("data") is None or not _is_named_alike(trained, cfg):
+    """If the data set to test is the run's own, take its location from the run, unless the user sets another."""
+    if cfg.get("data") is None or not _has_same_name(trained, cfg):
         return
     moved = {"data.root", "data.source.root", "paths.data"} & set(typed)
-    if moved and _is_its_path(cfg):
+    if moved and _path_is_identity(cfg):
         return
     root = trained.data.root
     with open_dict(cfg):
         if not moved and (root is None or _exists(root)):
             cfg.data.root = root
         elif not moved:
-            log.warning("the run's data.root=%s does not exist any more: looking in %s", root, cfg.data.root)
+            log.warning("the run's data.root=%s no longer exists: using data.root=%s", root, cfg.data.root)
         for key in ("columns", "source"):
             for name, value in (trained.data.get(key) or {}).items():
                 if name not in ("root", "cache") and f"data.{key}.{name}" not in typed:
                     cfg.data[key][name] = value
         if "paths.cache" not in typed and _exists(trained.paths.cache):
-            cfg.paths.cache = trained.paths.cache  # where its pixels are packed
+            cfg.paths.cache = trained.paths.cache  # its pixels are packed there
 
 
 def _exists(path: Any) -> bool:
     return Path(str(path)).expanduser().exists()
 
 
-def _is_named_alike(trained: DictConfig, cfg: DictConfig) -> bool:
+def _has_same_name(trained: DictConfig, cfg: DictConfig) -> bool:
     return bool(trained.data.name == cfg.data.name and trained.data.source._target_ == cfg.data.source._target_)
 
 
 def _is_same_data(trained: DictConfig, cfg: DictConfig) -> bool:
-    """Return whether the data set to test is the one that was trained on, so that names and identities correspond.
+    """Return whether the data set to test is that of the training. Then equal names and identities mean the same.
 
-    A published data set is the same wherever its files are; a folder or a table of the user's own is not.
+    A published data set is the same at every path. A user's own folder or table is another data set at another path.
     """
     if cfg.get("data") is None:
         return True
     if trained.data.name != cfg.data.name:
         return False
     roots = {Path(str(data.root)).expanduser().resolve() for data in (trained.data, cfg.data)}
-    return len(roots) == 1 or not (_is_its_path(trained) or _is_its_path(cfg))
+    return len(roots) == 1 or not (_path_is_identity(trained) or _path_is_identity(cfg))
 
 
-def _is_its_path(config: DictConfig) -> bool:
+def _path_is_identity(config: DictConfig) -> bool:
     return path_is_identity(str(config.data.source._target_))
 
 
 def _leak_of_other(run_dir: Path, plan: Plan, *, same_data: bool, allow: bool) -> dict[str, Any]:
-    """Return what results.json says about images and people that another test set shares with the run's train part.
+    """Return `leak` and `leak_checked` of results.json: what another test set shares with the run's train part.
 
-    If the test images are the run's own after all, the leak of its own split is returned.
+    If the test images are the run's own test images, the leak is that of its own split.
     """
     trained = read_split(run_dir)
     if trained is None:
-        text = f"{run_dir} has no readable split.csv, so that nothing says which people the model was trained on"
+        text = f"{run_dir} has no readable split.csv, so it is unknown which people the model was trained on"
         if not allow:
-            raise UserError(f"{text}: restore the file, or set allow_leak=true to test all the same")
-        log.warning("%s: the result may be one on people it was trained on", text)
+            raise UserError(f"{text}: restore the file, or set allow_leak=true to test nevertheless")
+        log.warning("%s: the test images may show people that the model was trained on", text)
         return {"leak": None, "leak_checked": False}
     if is_own_test(trained, plan, same_data=same_data):
         return {"leak": own_leak(trained, plan), "leak_checked": True}
-    checked = same_data or tells_people(trained, plan)
+    checked = same_data or has_named_identities(trained, plan)
     return {"leak": check_people(trained, plan, same_data=same_data, allow=allow), "leak_checked": checked}
 
 
 def _replace_data(config: DictConfig, cfg: DictConfig) -> None:
-    """Replace the data set in a run's config, at the image size that the model was trained for."""
+    """Replace the data set in a run's config, and keep the keys that must be the same in training and test."""
     if cfg.get("data") is None:
         return
     kept = {key: config.data[key] for key in TRAINED_FOR if key in config.data}
@@ -272,6 +279,6 @@ def _replace_data(config: DictConfig, cfg: DictConfig) -> None:
         config.data.update(kept)
 
 
-def _few(names: Any) -> str:
+def _first_names(names: Any) -> str:
     names = list(names)
     return ", ".join(names[:6]) + (f", ... ({len(names)})" if len(names) > 6 else "")

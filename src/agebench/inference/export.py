@@ -1,4 +1,4 @@
-"""A trained network as one file, from the bytes of an image to the posterior and the point."""
+"""Export a trained network as one file: from uint8 images to the posterior and the point estimate."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from agebench.build.module import build_trained
-from agebench.errors import UserError, told
+from agebench.errors import UserError, one_line_message
 from agebench.files import atomic_write, write_json
 from agebench.inference.load import read_checkpoint
 from agebench.module import ImageModule
@@ -20,12 +20,12 @@ from agebench.runs.folder import read_results
 from agebench.runs.identity import versions
 
 log = logging.getLogger(__name__)
-CHECKED = (1, 5)  # images of the batches that the file is tried on
-TOLERANCE = 1e-3  # of a probability: other kernels add up in another order
+CHECKED = (1, 5)  # sizes of the batches that the file is checked on
+TOLERANCE = 1e-3  # of a probability: other kernels sum in another order
 
 
-class Shipped(nn.Module):
-    """What is exported: statistics, network and head in one.
+class ExportedModel(nn.Module):
+    """Normalisation, network and head in one module.
 
     Args:
         module: The trained module.
@@ -37,52 +37,66 @@ class Shipped(nn.Module):
         self.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the posterior, (B, R), and the point in the target's unit, (B,), of uint8 images (B, C, S, S)."""
+        """Return the posteriors and the point estimates of images.
+
+        Args:
+            images: uint8, shape (B, C, S, S).
+
+        Returns:
+            Posteriors, shape (B, R), and point estimates in the target's unit, shape (B,).
+        """
         outputs = self.model(self.normalise(images)).float()
         return self.head.posterior(outputs), self.head.point(outputs)
 
 
-def ship(cfg: DictConfig) -> None:
-    """Export a run, try the file on random images beside PyTorch, and write a JSON file about it.
+def export_run(cfg: DictConfig) -> None:
+    """Export a run, compare the file with PyTorch on random images, and write a JSON file that describes it.
 
     Args:
         cfg: The composed config of the verb.
 
     Raises:
-        UserError: If the run cannot be read, the network cannot be exported, or the file is there already.
+        UserError: If the run cannot be read, the network cannot be exported, or the output file exists.
     """
-    output = Path(str(cfg.output)).expanduser()
-    about_file = output.with_suffix(".json")
-    if about_file == output:
-        raise UserError(f"{output} is what is written about the model: give output= another ending, as .{cfg.format}")
-    for file in (output, about_file):
-        if file.exists():
-            raise UserError(f"{file} is there already: give another output=, or delete it")
+    output, description_file = _output_files(cfg)
     run_dir = Path(str(cfg.run)).expanduser()
     path, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, read_results(run_dir), trust=cfg.trust)
-    network = Shipped(build_trained(trained, stored))
-    about = describe(stored["agebench"], trained, weights=str(path))
-    shape = about["input"]["shape"][1:]
+    network = ExportedModel(build_trained(trained, stored))
+    description = describe(stored["agebench"], trained, weights=str(path))
+    shape = description["input"]["shape"][1:]
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(output) as part:
-            (write_onnx if cfg.format == "onnx" else write_program)(network, shape, part, json.dumps(about))
+            (write_onnx if cfg.format == "onnx" else write_program)(network, shape, part, json.dumps(description))
             difference = compare(network, shape, part, cfg.format)
             if not difference <= TOLERANCE:
                 raise UserError(
-                    f"the exported model is off by {difference:.2g} in a probability, more than {TOLERANCE:g}: nothing "
-                    "was written; try another format="
+                    f"a probability of the exported model differs from PyTorch by {difference:.2g}, more than "
+                    f"{TOLERANCE:g}: nothing was written; try another format="
                 )
-        write_json(about_file, about)
+        write_json(description_file, description)
     except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}; give another output=") from error
-    log.info("images uint8 (batch, %d, %d, %d) -> posterior (batch, %d), point (batch)", *shape, len(about["labels"]))
-    log.info("off by at most %.1e from PyTorch in a probability, on random images", difference)
-    log.info("written to %s, %.1f MiB, and %s", output, output.stat().st_size / 2**20, about_file.name)
+        raise UserError(f"cannot write {output}: {error.strerror or error}; set another output=") from error
+    labels = len(description["labels"])
+    log.info("images uint8 (batch, %d, %d, %d) -> posterior (batch, %d), point (batch)", *shape, labels)
+    log.info("probabilities differ by at most %.1e from PyTorch, on random images", difference)
+    log.info("written to %s, %.1f MiB, and %s", output, output.stat().st_size / 2**20, description_file.name)
+
+
+def _output_files(cfg: DictConfig) -> tuple[Path, Path]:
+    """Return the path of the model and of its description, or raise UserError if one of them exists."""
+    output = Path(str(cfg.output)).expanduser()
+    description_file = output.with_suffix(".json")
+    if description_file == output:
+        raise UserError(f"{output} is the name of the description: set output= with another suffix, .{cfg.format}")
+    for file in (output, description_file):
+        if file.exists():
+            raise UserError(f"{file} exists already: set another output=, or delete it")
+    return output, description_file
 
 
 def describe(stamp: dict[str, Any], trained: DictConfig, *, weights: str) -> dict[str, Any]:
-    """Return what one needs to know to use the model: what goes in, what comes out, and where it is from."""
+    """Return the input, the outputs, the labels and the origin of the model."""
     data = trained.data
     return {
         "input": {
@@ -104,37 +118,37 @@ def describe(stamp: dict[str, Any], trained: DictConfig, *, weights: str) -> dic
     }
 
 
-def write_onnx(network: nn.Module, shape: list[int], path: Path, about: str) -> None:
-    """Write an ONNX file with the weights in it; what is known about it is its metadata `agebench`."""
+def write_onnx(network: nn.Module, shape: list[int], path: Path, description: str) -> None:
+    """Write an ONNX file that contains the weights. The description is its metadata property `agebench`."""
     program = _exported(torch.onnx.export, network, shape, input_names=["images"], output_names=["posterior", "point"])
-    program.model.metadata_props["agebench"] = about
+    program.model.metadata_props["agebench"] = description
     program.save(path)
 
 
-def write_program(network: nn.Module, shape: list[int], path: Path, about: str) -> None:
-    """Write what torch.export.load reads; what is known about it is its extra file `agebench.json`."""
+def write_program(network: nn.Module, shape: list[int], path: Path, description: str) -> None:
+    """Write a file for torch.export.load. The description is its extra file `agebench.json`."""
     program = _exported(torch.export.export, network, shape)
-    with path.open("wb") as file:  # a path would have to end in .pt2
-        torch.export.save(program, file, extra_files={"agebench.json": about})
+    with path.open("wb") as file:  # torch accepts only paths that end in .pt2
+        torch.export.save(program, file, extra_files={"agebench.json": description})
 
 
 def _exported(export: Any, network: nn.Module, shape: list[int], **more: Any) -> Any:
-    for name in ("onnxscript", "onnx_ir"):  # which tell of every node that they have simplified
+    for name in ("onnxscript", "onnx_ir"):  # they log every node that they simplify
         logging.getLogger(name).setLevel(logging.WARNING)
-    images = torch.zeros(2, *shape, dtype=torch.uint8)  # of one image, the batch would be taken for fixed
+    images = torch.zeros(2, *shape, dtype=torch.uint8)  # with one image, the exporter would fix the batch size
     if export is torch.onnx.export:
         more |= {"dynamo": True, "verbose": False}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return export(network, (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}, **more)
-    except Exception as error:  # tracing somebody's network may raise anything
-        reason = told(error.__cause__ or error)[:300]
+    except Exception as error:  # tracing a network may raise anything
+        reason = one_line_message(error.__cause__ or error)[:300]
         raise UserError(f"this network cannot be exported: {reason}") from error
 
 
 def compare(network: nn.Module, shape: list[int], path: Path, kind: str) -> float:
-    """Return how far the file's posterior is from the network's at most, on random images."""
+    """Return the largest difference between the posteriors of the file and of the network, on random images."""
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randint(256, (n, *shape), generator=generator, dtype=torch.uint8) for n in CHECKED]
     if kind == "onnx":

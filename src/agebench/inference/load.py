@@ -1,4 +1,4 @@
-"""What a trained run has left: its weights, and the config and labels that travel with them."""
+"""Load a trained run: its weights, with the config and labels in the same checkpoint."""
 
 import logging
 import sys
@@ -11,7 +11,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from agebench.errors import UserError, told
+from agebench.errors import UserError, one_line_message
 from agebench.models.weights import hash_tensors
 from agebench.trust import check_trusted, find_foreign
 
@@ -21,40 +21,41 @@ log = logging.getLogger(__name__)
 def read_checkpoint(
     run_dir: Path, choice: str, results: dict[str, Any], *, trust: bool
 ) -> tuple[Path, dict[str, Any], DictConfig]:
-    """Return the file of a run's weights, what it holds, and the config that they were trained by.
+    """Return the path of a run's checkpoint, its content, and the config of the training.
 
-    Relative paths in the config are taken from where the run was started.
+    Relative paths in the config are relative to the folder that the run was started in.
 
     Args:
         run_dir: The run's folder.
-        choice: `tested` for the weights that its results are of, `best`, `last`, or a file.
-        results: What its results.json holds.
-        trust: Whether the config may name any code, which is then looked for where the run was started too.
+        choice: `tested` (the checkpoint that the run tested), `best`, `last`, or a file.
+        results: The content of the run's results.json.
+        trust: Whether the config may name any code. That code is also searched in the folder that the run was started
+            in.
 
     Raises:
-        UserError: If there is no such file, it is no checkpoint of ours, or its config names code that is not part of
-            agebench and `trust` is false.
+        UserError: If the file does not exist or is not a checkpoint of agebench, or if its config names code that is
+            not part of agebench and `trust` is false.
     """
     name = results.get("best", {}).get("tested", "best") if choice == "tested" else choice
     path = run_dir / "checkpoints" / f"{name}.ckpt" if name in ("best", "last") else Path(name)
     status = results.get("status")
     if not path.is_file():
-        raise UserError(f"there are no weights at {path}: the run is {status}; checkpoint=best, last or a file")
+        raise UserError(f"no checkpoint {path} (the run is {status}): set checkpoint=best, last or a file")
     if status != "completed":
-        log.warning("%s is %s, not completed: its weights are those of an unfinished run", run_dir, status)
+        log.warning("%s is %s, not completed: its weights are from an unfinished training", run_dir, status)
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes torch raise nearly anything
+    except Exception as error:  # torch raises many types for a damaged file
         kind = type(error).__name__
-        raise UserError(f"{path} is damaged or no checkpoint ({kind}): give checkpoint=best, last or a file") from error
+        raise UserError(f"{path} is damaged or no checkpoint ({kind}): set checkpoint=best, last or a file") from error
     stamp = stored.get("agebench") if isinstance(stored, dict) else None
     if not isinstance(stamp, dict) or not isinstance(stamp.get("config"), dict):
-        raise UserError(f"{path} is no checkpoint of agebench's: give one of a run's checkpoints/")
+        raise UserError(f"{path} is not a checkpoint of agebench: give a file in checkpoints/ of a run")
     check_weights(path, stored, results if choice == "tested" else {})
     config: Any = OmegaConf.create(stamp["config"])
     started_in = str(stamp["started_in"])
     if trust:
-        sys.path.append(started_in)  # where a network of the user's own was found
+        sys.path.append(started_in)  # the user's own network may be defined there
     else:
         plain: Any = OmegaConf.to_container(config, resolve=False)
         check_trusted(find_foreign(plain), path)
@@ -66,34 +67,34 @@ def check_weights(path: Path, stored: dict[str, Any], results: Mapping[str, Any]
     """Raise UserError if weights are damaged, not finite, or not those that a run's results describe.
 
     Args:
-        path: Of the checkpoint, for messages.
-        stored: What it holds.
-        results: What results.json says of the weights in this file; empty if it says nothing.
+        path: Path of the checkpoint, for messages.
+        stored: Content of the checkpoint.
+        results: The content of results.json if it describes this checkpoint, else empty.
     """
     found, saved = hash_tensors(stored["state_dict"]), stored["agebench"].get("weights_sha")
     if saved is None:
-        raise UserError(f"{path} was saved by an older agebench, without a hash of its weights: train again")
+        raise UserError(f"{path} was saved by an older version of agebench, without a hash of its weights: train again")
     if found != saved:
-        raise UserError(f"{path} is damaged: its weights are not those that were saved; restore it from a copy")
+        raise UserError(f"{path} is damaged: its weights differ from those that were saved; restore it from a copy")
     if results.get("weights_sha") not in (None, found):
         raise UserError(
-            f"{path} does not hold the weights that results.json describes: restore it from a copy, or give "
-            "checkpoint=best or last to use it all the same"
+            f"{path} does not hold the weights that results.json describes: restore it from a copy, or set "
+            "checkpoint=best or last to use it nevertheless"
         )
     if not all(tensor.isfinite().all() for tensor in stored["state_dict"].values()):
-        raise UserError(f"{path} holds weights that are not finite, so training diverged: train with a lower optim.lr")
+        raise UserError(f"{path} holds weights that are not finite: training diverged; train with a lower optim.lr")
 
 
 def make_trainer(cfg: DictConfig, trained: DictConfig, **more: Any) -> L.Trainer:
-    """Return what runs a trained network on new images, silently and writing nothing.
+    """Return a Trainer that runs a trained network on new images. It prints and writes nothing.
 
     Args:
-        cfg: The verb's config: `accelerator`, and `precision` or null for the run's.
+        cfg: The verb's config: `accelerator`, and `precision`, where null means that of the run.
         trained: The run's config.
         more: Further arguments of Lightning's Trainer.
 
     Raises:
-        UserError: If there is no such device here, or it cannot do that precision.
+        UserError: If this machine has no such device, or the device does not support the precision.
     """
     try:
         return L.Trainer(
@@ -106,13 +107,14 @@ def make_trainer(cfg: DictConfig, trained: DictConfig, **more: Any) -> L.Trainer
             **more,
         )
     except (ValueError, RuntimeError, MisconfigurationException) as error:
-        raise UserError(f"accelerator={cfg.accelerator} cannot be had here: {told(error).rstrip('.')}") from error
+        reason = one_line_message(error).rstrip(".")
+        raise UserError(f"accelerator={cfg.accelerator} is not available here: {reason}") from error
 
 
 def _find_paths(config: DictConfig, started: Path) -> None:
-    """Make the paths in a config absolute that are found in the folder where the run was started."""
+    """Make paths in a config absolute if they exist relative to the folder that the run was started in."""
     lists = (f"data.split.{name}" for name in ("file", "train", "val", "test"))
     for key in ("data.root", "data.source.root", *lists, "paths.data", "paths.cache"):
         value = OmegaConf.select(config, key)
-        if isinstance(value, str) and (started / value).exists():  # data/split=subset has numbers there
+        if isinstance(value, str) and (started / value).exists():  # numbers in data/split=subset
             OmegaConf.update(config, key, str(started / value))

@@ -1,4 +1,4 @@
-"""What a trained run says of images that nobody has labelled."""
+"""Predict the labels of unlabelled images with a trained run."""
 
 import logging
 import time
@@ -20,24 +20,24 @@ from agebench.runs.folder import read_results
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
-SHOWN = 10  # answers on the console
+SHOWN = 10  # predictions on the console
 
 
 def predict_images(cfg: DictConfig) -> None:
-    """Write a CSV with a row an image: its name, likeliest label, point, posterior, and what was wrong with it.
+    """Write a CSV file with the name, most probable label, point estimate, posterior and problem of each image.
 
-    The point is in the target's unit (years, decades, bins), and the label once more where labels have no order.
-    Images are brought to size as the run's were, and are never augmented.
+    The point estimate is in the target's unit (years, decades, bins). Without an order of the labels, it repeats the
+    label. Images are resized as in the training and not augmented.
 
     Args:
         cfg: The composed config of the verb.
 
     Raises:
-        UserError: If the run or the images cannot be read, or the file to write is there already.
+        UserError: If the run or the images cannot be read, or the output file exists.
     """
     output = Path(str(cfg.output)).expanduser()
     if output.exists():
-        raise UserError(f"{output} is there already: give another output=, or delete it")
+        raise UserError(f"{output} exists already: set another output=, or delete it")
     run_dir = Path(str(cfg.run)).expanduser()
     _, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, read_results(run_dir), trust=cfg.trust)
     data = trained.data
@@ -46,49 +46,54 @@ def predict_images(cfg: DictConfig) -> None:
     set_up_process(seed=trained.seed, matmul_precision=trained.matmul_precision)
     trainer = make_trainer(cfg, trained, devices=1)
     start = time.monotonic()
-    answers: Any = trainer.predict(build_trained(trained, stored), images)
+    predictions: Any = trainer.predict(build_trained(trained, stored), images)
     seconds = time.monotonic() - start
     if len(images.broken) == len(images.names):
         name, reason = images.names[0], images.broken[0]
-        raise UserError(f"none of the {len(images.names):,} images can be read, such as {name}: {reason}")
-    posterior, point = (torch.cat(part).float().numpy() for part in zip(*answers, strict=True))
+        raise UserError(f"none of the {len(images.names):,} images can be read, for example {name}: {reason}")
+    posterior, point = (torch.cat(part).float().numpy() for part in zip(*predictions, strict=True))
     columns, rows = tabulate(images, stored["agebench"], posterior, point)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_csv(output, columns, rows)
     except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}; give another output=") from error
+        raise UserError(f"cannot write {output}: {error.strerror or error}; set another output=") from error
+    _log_predictions(rows, unit=stored["agebench"]["unit"], seconds=seconds)
+    log.info("written to %s", output)
+
+
+def _log_predictions(rows: list[list[str]], *, unit: str, seconds: float) -> None:
+    """Log the first predictions, and how many images could be read."""
     read = [row for row in rows if row[1]]
-    for name, label, at, *_ in read[:SHOWN]:
-        log.info("%s  %s", name, f"{at} years" if stored["agebench"]["unit"] == "years" else label)
+    for name, label, point, *_ in read[:SHOWN]:
+        log.info("%s  %s", name, f"{point} years" if unit == "years" else label)
     if len(read) > SHOWN:
         log.info("...")
     log.info("%s of %s images in %.1f s", f"{len(read):,}", f"{len(rows):,}", seconds)
-    if images.broken:
-        log.warning("%s could not be read: the column problem says why", f"{len(images.broken):,}")
-    log.info("written to %s", output)
+    if unread := len(rows) - len(read):
+        log.warning("%s could not be read: see the column problem", f"{unread:,}")
 
 
 def tabulate(
     images: Unlabelled, stamp: dict[str, Any], posterior: Array, point: Array
 ) -> tuple[list[str], list[list[str]]]:
-    """Return the columns and a row of them for each image, in the order of the names.
+    """Return the column names, and the row of each image in the order of the names.
 
     Args:
-        images: Read through; of those that could be read there are answers.
-        stamp: Of the run's weights.
-        posterior: Float, shape (n, R).
-        point: Float, shape (n,).
+        images: N images, n of which could be read.
+        stamp: The stamp of the run's checkpoint.
+        posterior: Posteriors of the n images, float, shape (n, R).
+        point: Point estimates of the n images, float, shape (n,).
     """
     names = stamp["label_names"]
     labels = [names[best] for best in posterior.argmax(1)]
     points = [f"{p:.6g}" for p in point] if stamp["ordered"] else labels
-    answers = zip(labels, points, ([f"{p:.6g}" for p in each] for each in posterior), strict=True)
+    predictions = zip(labels, points, ([f"{p:.6g}" for p in each] for each in posterior), strict=True)
     rows = []
-    for place, name in enumerate(images.names):
-        if place in images.broken:
-            rows.append([name, *[""] * (2 + len(names)), images.broken[place]])
+    for i, name in enumerate(images.names):
+        if i in images.broken:
+            rows.append([name, *[""] * (2 + len(names)), images.broken[i]])
         else:
-            label, at, each = next(answers)
-            rows.append([name, label, at, *each, ""])
+            label, at, probabilities = next(predictions)
+            rows.append([name, label, at, *probabilities, ""])
     return ["name", "label", "point", *(f"p({name})" for name in names), "problem"], rows

@@ -1,4 +1,4 @@
-"""Leakage of a split: which identities its parts share, and the metrics of an identity lookup that sees no pixel."""
+"""Leakage of a split: the identities that its parts share, and the test metrics of an identity lookup."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,14 @@ HELPS = 0.9  # the lookup helps if its error is below this share of the baseline
 
 
 def audit(records: Records, target: Target, split: Split) -> dict[str, Any]:
-    """Count what the parts of a split share, without opening an image.
+    """Measure the identities that the parts of a split share, without opening an image.
 
-    The identity lookup predicts the median of the train values of the test image's identity (for accuracy, its most
-    common train label). For an identity that is not in train, it predicts the same over all of train. The baseline
-    always predicts that. Each image of unknown identity is an identity of its own.
+    The identity lookup predicts the median train value of the test image's identity; for the accuracy, it predicts the
+    most common train label of that identity. If the identity is not in train, it uses all train images. The baseline
+    always uses all train images. Each image of unknown identity is an identity of its own.
 
     Args:
-        records: N records. Without a known identity, each result that needs one is None.
+        records: N records. If no identity is known, each result that needs one is None.
         target: The labels of the records.
         split: Rows of the records; no part is empty.
 
@@ -41,7 +41,7 @@ def audit(records: Records, target: Target, split: Split) -> dict[str, Any]:
             share = float(np.isin(codes[rows], codes[split.train]).mean()) if known else None
             found[f"{part}_{name}_in_train"] = share
 
-    one_group = np.zeros_like(groups)  # the baseline is a lookup that takes all images for the same identity
+    one_group = np.zeros_like(groups)  # the baseline is a lookup with one identity for all images
     actual = target.values[target.labels[split.test]]
     for name, each in (("lookup", groups if known else None), ("median", one_group)):
         guess = None if each is None or not target.ordered else _medians(each, target, split)
@@ -53,10 +53,10 @@ def audit(records: Records, target: Target, split: Split) -> dict[str, Any]:
 
 
 def verdict(audited: Mapping[str, Any]) -> str:
-    """Return one sentence about what an audit means for the test metrics."""
+    """Return one sentence that says what an audit means for the test metrics."""
     share = audited["test_identity_in_train"]
     if share is None:
-        return "cannot tell: this data has no identities, so train and test may share some"
+        return "unknown: this data has no identities, so train and test may share some"
     if share == 0:
         clean = f"clean: none of the {audited['splits']['test']['identities']:,} identities of test is in train"
         of_val = audited["val_identity_in_train"]
@@ -77,7 +77,7 @@ def verdict(audited: Mapping[str, Any]) -> str:
 
 
 def leak(audited: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the block `leak` of a results.json; None if no identity of test is in train, or none is known."""
+    """Return `leak` of results.json; None if no identity of test is in train, or no identity is known."""
     if not audited["test_identity_in_train"]:
         return None
     names = ("test_identity_in_train", "test_identity_and_label_in_train", "lookup_mae", "median_mae")
@@ -100,7 +100,7 @@ def _medians(groups: Array, target: Target, split: Split) -> Array:
 
 
 def _most_common(groups: Array, target: Target, split: Split) -> Array:
-    """Return the most common train label of each test image's group, the lowest of equals, int64, shape (n_test,)."""
+    """Return the most common train label of each test image's group, int64, shape (n_test,). Ties: the lowest label."""
     pairs = np.sort(groups[split.train] * target.num_labels + target.labels[split.train])
     starts, counts = _runs(pairs)
     of, labels = np.divmod(pairs[starts], target.num_labels)
@@ -113,15 +113,15 @@ def _most_common(groups: Array, target: Target, split: Split) -> Array:
 
 
 def _runs(ascending: Array) -> tuple[Array, Array]:
-    """Return where each distinct value of a sorted array starts, and how often it occurs; at least one value."""
+    """Return the start and the count of each distinct value of a sorted array with at least one value."""
     starts = np.concatenate([[0], np.flatnonzero(np.diff(ascending)) + 1])
     return starts, np.diff(np.append(starts, len(ascending)))
 
 
-def _look_up(wanted: Array, names: Array, answers: Array, *, otherwise: Any) -> Array:
-    """Return the answer for each wanted name; `names` are ascending and at least one."""
-    at = np.minimum(np.searchsorted(names, wanted), len(names) - 1)
-    return np.where(names[at] == wanted, answers[at], otherwise)
+def _look_up(groups: Array, known: Array, values: Array, *, otherwise: Any) -> Array:
+    """Return the value of each group. `known` are the groups that have one, ascending, at least one."""
+    at = np.minimum(np.searchsorted(known, groups), len(known) - 1)
+    return np.where(known[at] == groups, values[at], otherwise)
 
 
 def _helps(audited: Mapping[str, Any]) -> bool:
@@ -133,19 +133,19 @@ def _helps(audited: Mapping[str, Any]) -> bool:
 
 
 def _metrics(audited: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the metrics of the lookup with those of the baseline, and the lookup's alone."""
+    """Return the metrics of the lookup and the baseline as text, and those of the lookup alone."""
     unit, parts, near = audited["unit"], [], []
     if audited["lookup_mae"] is not None:
         near.append(f"{audited['lookup_mae']:.2f}")
         parts.append(f"MAE {near[-1]} {unit} (the median of train: {audited['median_mae']:.2f})")
-    if unit != "years":  # nobody expects the exact year, so its accuracy means little
+    if unit != "years":  # the accuracy of exact years is always low
         near.append(f"{audited['lookup_accuracy']:.3f}")
         parts.append(f"accuracy {near[-1]} (the most common label: {audited['majority_accuracy']:.3f})")
     return " and ".join(parts), " or ".join(near)
 
 
 def _percent(share: float) -> str:
-    """Format a share so that only 0 is printed as 0% and only 1 as 100%."""
+    """Format a share. Only 0 is printed as 0%, and only 1 as 100%."""
     if 0 < share < 0.0005:
         return "under 0.1%"
     if 0.9995 <= share < 1:

@@ -1,4 +1,4 @@
-"""Images and identities that a run was trained on: what a test of it shares with them."""
+"""Images and identities of a test set that a run was trained on."""
 
 import csv
 import logging
@@ -20,7 +20,7 @@ from agebench.leakage.audit import audit, leak
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("name", "part", "identity", "label")  # of a run's split.csv
+COLUMNS = ("name", "part", "identity", "label")  # columns of a run's split.csv
 NUMBER = re.compile(r"[0-9]+")
 
 
@@ -29,12 +29,12 @@ def audit_tested(data: Plan, rows: Array) -> dict[str, Any]:
     return audit(data.records, data.target, replace(data.split, test=data.split.test[rows]))
 
 
-def tell_leak(found: Mapping[str, Any]) -> str:
-    """Return one sentence with what a test metric must be compared to, from the block `leak` of a results.json."""
+def leak_sentence(found: Mapping[str, Any]) -> str:
+    """Return one sentence with the scores to compare test metrics with, from `leak` of results.json."""
     metrics = []
     if found.get("lookup_mae") is not None:
         metrics.append(f"MAE {found['lookup_mae']:.2f} {found['unit']} (the median: {found['median_mae']:.2f})")
-    if found.get("lookup_accuracy") is not None and found["unit"] != "years":  # nobody expects the exact year
+    if found.get("lookup_accuracy") is not None and found["unit"] != "years":  # exact years are rarely right
         lookup, majority = found["lookup_accuracy"], found["majority_accuracy"]
         metrics.append(f"accuracy {lookup:.3f} (the most common label: {majority:.3f})")
     if not metrics:
@@ -56,31 +56,32 @@ def read_split(run_dir: Path) -> dict[str, Array] | None:
 
 
 def check_people(trained: dict[str, Array], data: Plan, *, same_data: bool, allow: bool) -> dict[str, Any] | None:
-    """Refuse to test on images or identities that a run was trained on.
+    """Raise an error if a test set contains images or identities that a run was trained on.
 
-    Identities of the run's val part only selected its epoch: they cause a warning, not an error. Data sets number
-    people in their own ways, so in another data set an identity that is a plain number is unknown.
+    Identities of the run's val part only selected the epoch, so they cause a warning. A number identifies a person
+    within one data set only, so a plain number in another data set is an unknown identity.
 
     Args:
-        trained: The run's split, see read_split; its labels are among those of the data.
+        trained: The run's split, see read_split. Its labels are a subset of those of the data.
         data: The data to test on.
-        same_data: Whether it is the data set of the run. Then equal names and numbers mean equal images and identities.
-        allow: Whether to continue with a warning.
+        same_data: Whether the data is the data set of the run. Then equal names and numbers mean the same image or
+            identity.
+        allow: Whether to log a warning instead of raising an error.
 
     Returns:
-        The block `leak` of results.json: `images` and `identities` of test that the run was trained on, and, if both
-        data sets have identities, the result of `agebench.leakage.audit.leak` with the run's train part. None if no
-        such image exists.
+        `leak` of results.json: the `images` and `identities` of test that the run was trained on, and, if both data
+        sets have identities, the result of `agebench.leakage.audit.leak` with the run's train part. None without such
+        an image.
 
     Raises:
-        UserError: If there is such an image and `allow` is false.
+        UserError: If such an image exists and `allow` is false.
     """
     rows = data.split.test
     names, people = data.records.names[rows], _people(data.records, same_data=same_data)[rows]
     trained_people = _keys(trained["identity"], same_data=same_data)
     if not same_data:
         _warn_of_same_names(names, trained["name"][trained["part"] == "train"])
-        if not tells_people(trained, data):
+        if not has_named_identities(trained, data):
             log.warning("unknown whether the run was trained on these images or on their identities")
     shared, by_person = {}, {}
     for part in ("train", "val"):
@@ -100,23 +101,25 @@ def check_people(trained: dict[str, Array], data: Plan, *, same_data: bool, allo
     if not allow:
         raise UserError(f"{sentence}: test on other images, or set allow_leak=true to get the metrics nevertheless")
     log.warning("%s: the metrics are not those of unseen data", sentence)
-    found = _look_up(trained, trained_people, data, people)
+    found = _audit_with(trained, trained_people, data, people)
     return {"images": images, "identities": identities, **(leak(found) or {})}
 
 
-def tells_people(trained: dict[str, Array], data: Plan) -> bool:
-    """Return whether both a run and another data set have identities with names."""
+def has_named_identities(trained: dict[str, Array], data: Plan) -> bool:
+    """Return whether a run and another data set both have identities that are names, not numbers."""
     people = _people(data.records, same_data=False)[data.split.test]
     return bool((people != "").any() and (_keys(trained["identity"], same_data=False) != "").any())
 
 
 def _warn_of_same_names(tested: Array, trained: Array) -> None:
-    """Warn if images of another data set have the file names of train images: they may be the same images."""
+    """Warn if images of another data set have the same file names as train images."""
     known = {name.rpartition("/")[2] for name in trained.tolist()}
     count = sum(name.rpartition("/")[2] in known for name in tested.tolist())
     if count:
         of = f"{count:,} of the {len(tested):,} test images"
-        log.warning("%s have the file names of images that the model was trained on: make sure that they differ", of)
+        log.warning(
+            "%s have the file names of images that the model was trained on: make sure that the images differ", of
+        )
 
 
 def is_own_test(trained: dict[str, Array], data: Plan, *, same_data: bool) -> bool:
@@ -126,13 +129,13 @@ def is_own_test(trained: dict[str, Array], data: Plan, *, same_data: bool) -> bo
 
 
 def own_leak(trained: dict[str, Array], data: Plan) -> dict[str, Any] | None:
-    """Return the block `leak` of a run's own test images, from the train part that the run used."""
+    """Return `leak` of results.json for a run's own test images."""
     people = _people(data.records, same_data=True)[data.split.test]
-    return leak(_look_up(trained, trained["identity"], data, people))
+    return leak(_audit_with(trained, trained["identity"], data, people))
 
 
-def _look_up(trained: dict[str, Array], trained_people: Array, data: Plan, people: Array) -> dict[str, Any]:
-    """Audit the split of the run's train and val parts and the data's test part."""
+def _audit_with(trained: dict[str, Array], trained_people: Array, data: Plan, people: Array) -> dict[str, Any]:
+    """Audit a split of the run's train and val parts and the data's test part."""
     label = {name: i for i, name in enumerate(data.target.label_names)}
     used, rows = np.isin(trained["part"], ("train", "val")), data.split.test
     labels = [np.array([label[name] for name in trained["label"][used]], dtype=np.int64), data.target.labels[rows]]
@@ -149,7 +152,7 @@ def _people(records: Records, *, same_data: bool) -> Array:
 
 
 def _keys(people: Array, *, same_data: bool) -> Array:
-    """Return the keys by which identities are compared, str, shape (N,); empty if unknown."""
+    """Return the keys that identities are compared by, str, shape (N,); empty for unknown identities."""
     if same_data:
         return people
     distinct, codes = factorize(people)

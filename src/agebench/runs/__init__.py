@@ -1,1 +1,1 @@
-"""A run directory - its name, its files and what they hold."""
+"""The run directory: its name, its files and their content."""

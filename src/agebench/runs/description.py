@@ -1,4 +1,4 @@
-"""What results.json says about the data of a run and about its test."""
+"""The parts of results.json that describe the data of a run and its test."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from agebench.metrics.answers import Array
 from agebench.metrics.bootstrap import intervals, resamples_for
 from agebench.metrics.predictions import Predictions
 
-SEED = 0  # of the bootstrap, whatever the run's seed: the same predictions have the same intervals
+SEED = 0  # of the bootstrap, independent of the run's seed: equal predictions have equal intervals
 
 
 def data_sha(plan: Plan) -> str:
-    """Return 16 hex digits for every image of every part with its label.
+    """Return a hash of the name, part and label of every image, 16 hex digits.
 
-    They change with missing and broken images and with edited lists and labels, although the config is the same.
+    It changes with missing and broken images and with edited lists and labels, even if the config stays the same.
     """
     rows = [plan.split.part(part) for part in PARTS]
     lines = [
@@ -35,11 +35,11 @@ def data_sha(plan: Plan) -> str:
 
 @dataclass(frozen=True)
 class DataDescription:
-    """The data of a run and what its split leaks, worked out once.
+    """The data of a run and the leakage of its split, computed once.
 
     Args:
-        plan: Of the data.
-        tested: Rows of the test part that are tested, int64, shape (n,); a trainer limit leaves some out.
+        plan: The plan of the data.
+        tested: Rows of the test part that are tested, int64, shape (n,). A trainer limit may leave some out.
     """
 
     plan: Plan
@@ -47,11 +47,11 @@ class DataDescription:
 
     @classmethod
     def of(cls, plan: Plan) -> "DataDescription":
-        """Describe data whose whole test part is tested."""
+        """Return the description of data if the complete test part is tested."""
         return cls(plan, np.arange(len(plan.split.test)))
 
     def limited_to(self, predictions: Predictions) -> "DataDescription":
-        """Return the description for the images that were really tested."""
+        """Return the description for the images that were actually tested."""
         if len(predictions.rows) == len(self.tested):
             return self
         return DataDescription(self.plan, predictions.rows)
@@ -80,26 +80,26 @@ class DataDescription:
 
 
 def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return what results.json says about a test, and all intervals as `agebench.metrics.bootstrap` returns them.
+    """Return the keys of results.json about a test, and all intervals as `agebench.metrics.bootstrap` returns them.
 
-    The former holds `metrics`, their 95% `intervals`, and `bootstrap`: what was resampled, and how often. A loss that
-    is not a mean over images under the head's own weights has no interval.
+    The keys are `metrics`, their 95% `intervals`, and `bootstrap` (the resampled units and the number of resamples). A
+    loss that is not a mean over images, weighted by the head's sample weights, has no interval.
     """
-    people = identities_of(plan, predictions)
-    groups = group_codes(people, len(predictions.rows))[1]
+    identities = identities_of(plan, predictions)
+    groups = group_codes(identities, len(predictions.rows))[1]
     resamples = resamples_for(groups)
     losses, weights = predictions.losses, predictions.weights
     mean = np.average(losses, weights=weights)
     is_mean = np.isclose(mean, predictions.metrics["test/loss"], rtol=1e-4, equal_nan=True)
     means = {"loss": (losses, weights)} if is_mean else {}
-    bounds = intervals(predictions, people, means=means, resamples=resamples, seed=SEED)
+    bounds = intervals(predictions, identities, means=means, resamples=resamples, seed=SEED)
     found = {name: bounds[short].tolist() for name in predictions.metrics if (short := name[len("test/") :]) in bounds}
-    over = "image" if people is None else "identity"
+    over = "image" if identities is None else "identity"
     about = {"over": over, "groups": groups, "resamples": resamples, "seed": SEED}
     return {"metrics": predictions.metrics, "intervals": found, "bootstrap": about}, bounds
 
 
 def identities_of(plan: Plan, predictions: Predictions) -> Array | None:
     """Return the identity of each predicted image, shape (N,), or None if the data has none."""
-    people = plan.records.columns.get("identity")
-    return None if people is None else people[plan.split.test[predictions.rows]]
+    identities = plan.records.columns.get("identity")
+    return None if identities is None else identities[plan.split.test[predictions.rows]]

@@ -1,4 +1,4 @@
-"""A run directory: its config files, its results, and whether a verb may write into it."""
+"""The files of a run directory: its config, its results, and the check before a verb writes into it."""
 
 import json
 import os
@@ -13,7 +13,7 @@ WRITTEN_FIRST = {".lock", "train.log", "console.log", "evaluate.log", "audit.log
 
 
 def write_config(folder: Path, config: Any) -> None:
-    """Write .hydra/ as Hydra does: the composed config, Hydra's own part of it, and what was typed."""
+    """Write .hydra/ as Hydra does: the composed config, Hydra's own config, and the overrides."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -41,18 +41,18 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def check_folder(folder: Path, kind: str) -> None:
-    """Raise UserError unless a folder is new, empty, or one that the same verb wrote: its files will be replaced.
+    """Raise UserError unless a folder is new, empty, or was written by the same verb, which replaces its files.
 
     Args:
-        folder: Where a verb is about to write.
+        folder: Folder that a verb is about to write.
         kind: `run`, `evaluation` or `audit`.
     """
     if not folder.exists():
         return
     if not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another hydra.run.dir")
-    strange = {path.name for path in folder.iterdir()} - WRITTEN_FIRST
-    if not strange:
+    files = {path.name for path in folder.iterdir()} - WRITTEN_FIRST
+    if not files:
         return
     results, audited = read_json(folder / "results.json"), read_json(folder / "audit.json")
     known = results.get("status") in STATUSES
@@ -63,12 +63,12 @@ def check_folder(folder: Path, kind: str) -> None:
     }
     if found[kind]:
         return
-    other = next((name for name, is_there in found.items() if is_there), None)
-    what = f"holds another {other}" if other else f"is not empty and holds no {kind} of agebench"
-    raise UserError(f"{folder} {what} ({', '.join(sorted(strange)[:3])}): choose another hydra.run.dir")
+    other = next((name for name, is_found in found.items() if is_found), None)
+    content = f"holds another {other}" if other else f"is not empty and holds no {kind} of agebench"
+    raise UserError(f"{folder} {content} ({', '.join(sorted(files)[:3])}): choose another hydra.run.dir")
 
 
 def is_first_process() -> bool:
-    """Return whether this process is the one of its run that writes files (rank 0 under DDP)."""
+    """Return whether this process writes the files of its run (rank 0 under DDP)."""
     ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     return all(rank in ("", "0") for rank in ranks)

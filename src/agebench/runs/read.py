@@ -1,4 +1,4 @@
-"""Finished and unfinished runs, read back from their folders; nothing here trusts what a folder holds."""
+"""Runs read back from their folders. The content of a folder is not trusted: any file may be missing or damaged."""
 
 import json
 import math
@@ -14,27 +14,28 @@ from agebench.config import flatten
 from agebench.errors import UserError
 from agebench.runs.identity import config_hash, has_effect, path_is_identity
 
-# Folders of a run that hold no other run, and may hold many files.
-PASSED_BY = {".hydra", "checkpoints", "report"}
-# How a checkpoint is kept, not which one is tested.
-KEPT = ("dirpath", "filename", "save_last", "enable_version_counter", "auto_insert_metric_name", "verbose")
-SAME_MODEL = ("seed", *(f"callbacks.checkpoint.{key}" for key in KEPT))
+# Folders of a run that hold no other run and may hold many files.
+SKIPPED = {".hydra", "checkpoints", "report"}
+# Keys that decide how a checkpoint is stored, not which one is tested.
+STORAGE_KEYS = ("dirpath", "filename", "save_last", "enable_version_counter", "auto_insert_metric_name", "verbose")
+SAME_MODEL = ("seed", *(f"callbacks.checkpoint.{key}" for key in STORAGE_KEYS))
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run, or one evaluation of a run, as its folder tells it.
+    """One run, or one evaluation of a run, read from its folder.
 
     Args:
-        folder: Where it lies.
+        folder: The folder.
         status: `completed`, `running`, `failed`, `interrupted`, `unreadable`, or `not started`.
-        results: results.json, of an evaluation with what only its run knows (seed, params, epochs, timing) added.
-        config: The composed config with dotted keys, what is without effect left out; empty if it cannot be read.
+        results: The content of results.json. For an evaluation, the keys that only its run has (seed, params, epochs,
+            timing) are added.
+        config: The composed config with dotted keys, without keys that have no effect; empty if it cannot be read.
         choices: The choice of each config group.
-        typed: The keys and groups that somebody typed.
-        same: What runs share that differ in the seed alone.
-        written: When results.json was last written, in seconds.
-        evaluated: The run that an evaluation tested again, None for a run itself.
+        typed: The keys and groups that the user set on the command line.
+        same: A key that is equal for runs that differ only in the seed.
+        written: Time of the last change of results.json, in seconds since the epoch.
+        evaluated: The folder of the run that an evaluation tested again; None for a run.
     """
 
     folder: Path
@@ -49,23 +50,23 @@ class Run:
 
     @property
     def seed(self) -> Any:
-        """Of the training."""
+        """Return the seed of the training."""
         return self.results.get("seed")
 
     @property
     def error(self) -> str:
-        """Return the first line of what went wrong."""
+        """Return the first line of the error message; empty without an error."""
         return next(iter(str(self.results.get("error") or "").strip().splitlines()), "")
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """The test metrics by name (`test/mae`); None is what a diverged network has."""
+        """Return the test metrics by name (`test/mae`). The value is None if the network diverged."""
         found = mapping(self.results.get("metrics")).items()
         known = {str(name): number(value) for name, value in found if value is None or number(value) is not None}
         return {name: value if value is not None and math.isfinite(value) else None for name, value in known.items()}
 
     def told(self, *keys: str) -> Any:
-        """Return what results.json has under nested keys, None if it has nothing there."""
+        """Return the value of nested keys in results.json, None if a key is absent."""
         found: Any = self.results
         for key in keys:
             found = mapping(found).get(key)
@@ -73,7 +74,7 @@ class Run:
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """Return a mapping as it is, and anything else as an empty one."""
+    """Return a mapping unchanged, and anything else as an empty mapping."""
     return value if isinstance(value, Mapping) else {}
 
 
@@ -83,10 +84,10 @@ def number(value: Any) -> float | None:
 
 
 def find_runs(folders: Sequence[Path]) -> list[Run]:
-    """Return every run that lies in or below the folders, once each, in the order of the folders and then of names.
+    """Return every run in or below the folders once, in the order of the folders, then of names.
 
     Raises:
-        UserError: If a folder does not exist, or there is no run in or below it.
+        UserError: If a folder does not exist, or no run is in or below it.
     """
     found: dict[Path, Path] = {}
     for folder in folders:
@@ -94,7 +95,7 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
             raise UserError(f"there is no folder {folder}: give folders that train, a sweep or evaluate wrote")
         below = []
         for place, inside, files in os.walk(folder):
-            inside[:] = [name for name in inside if name not in PASSED_BY]
+            inside[:] = [name for name in inside if name not in SKIPPED]
             if "results.json" in files:
                 below.append(Path(place))
         if not below:
@@ -105,37 +106,29 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def points_of(sweep: Path) -> list[Run]:
-    """Return the runs directly inside a sweep's folder, those that never wrote a result included."""
+    """Return the runs directly inside a sweep's folder, including those without results."""
     marks = ("results.json", ".hydra", "train.log")
     inside = sorted(path for path in sweep.iterdir() if path.is_dir() and not path.name.startswith("."))
     return [read_run(path) for path in inside if any((path / mark).exists() for mark in marks)]
 
 
 def read_run(folder: Path) -> Run:
-    """Return a run as its folder tells it; what is missing or cannot be read is left empty."""
+    """Read a run from its folder. What is missing or cannot be read is left empty."""
     results, status, written = _results(folder)
-    hydra = mapping(mapping(_yaml(folder / ".hydra" / "hydra.yaml")).get("hydra"))
     evaluated = None
-    typed = _yaml(folder / ".hydra" / "overrides.yaml")
-    config = _yaml(folder / ".hydra" / "config.yaml")
     checkpoint: tuple[str, ...] = ()
-    if isinstance(tested := results.get("run"), str):  # an evaluation: what was trained is another folder's to tell
-        evaluated = _run_of(folder, tested, str(mapping(hydra.get("runtime")).get("cwd", "")))
-        trained = _results(evaluated)[0]
-        hydra = mapping(mapping(_yaml(evaluated / ".hydra" / "hydra.yaml")).get("hydra"))
-        typed, config = (_yaml(evaluated / ".hydra" / f"{name}.yaml") for name in ("overrides", "config"))
-        own = f"{mapping(trained.get('best')).get('tested', 'best')}.ckpt"
-        if results.get("checkpoint") not in (None, own):
-            checkpoint = (str(results["checkpoint"]),)
-        kept = ("seed", "params", "epochs", "timing", "best", "device", "threads", "git")
-        results = {**{key: trained[key] for key in kept if key in trained}, **results, "seed": trained.get("seed")}
-        results["data_sha"] = trained.get("data_sha")
+    if isinstance(tested := results.get("run"), str):  # an evaluation: its run is in another folder
+        runtime = mapping(_hydra(folder).get("runtime"))
+        evaluated = _run_of(folder, tested, str(runtime.get("cwd", "")))
+        results, checkpoint = _add_training(results, _results(evaluated)[0])
+    trained_in = evaluated or folder
+    typed, config = (_yaml(trained_in / ".hydra" / f"{name}.yaml") for name in ("overrides", "config"))
     flat = flatten(mapping(config))
     kept_flat = {key: value for key, value in flat.items() if not _has_no_effect(key, flat)}
-    choices = mapping(mapping(hydra.get("runtime")).get("choices"))
+    choices = mapping(mapping(_hydra(trained_in).get("runtime")).get("choices"))
     if checkpoint:
         kept_flat["checkpoint"] = checkpoint[0]
-    # A run whose config cannot be read is like no other.
+    # A run whose config cannot be read is in a group of its own.
     decides = config_hash(kept_flat) if flat else str(folder.resolve())
     return Run(
         folder=folder,
@@ -152,6 +145,29 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def _add_training(results: Mapping[str, Any], trained: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Add what only the run knows to the results of its evaluation.
+
+    Args:
+        results: results.json of the evaluation.
+        trained: results.json of the run.
+
+    Returns:
+        The results, and the name of the tested checkpoint if it is not the one that the run tested, else nothing.
+    """
+    own = f"{mapping(trained.get('best')).get('tested', 'best')}.ckpt"
+    other = results.get("checkpoint") not in (None, own)
+    kept = ("seed", "params", "epochs", "timing", "best", "device", "threads", "git")
+    added = {key: trained[key] for key in kept if key in trained}
+    always = {"seed": trained.get("seed"), "data_sha": trained.get("data_sha")}
+    return {**added, **results, **always}, (str(results["checkpoint"]),) if other else ()
+
+
+def _hydra(folder: Path) -> Mapping[str, Any]:
+    """Return Hydra's own config of a run or an evaluation."""
+    return mapping(mapping(_yaml(folder / ".hydra" / "hydra.yaml")).get("hydra"))
+
+
 def _results(folder: Path) -> tuple[dict[str, Any], str, float]:
     path = folder / "results.json"
     try:
@@ -166,7 +182,7 @@ def _results(folder: Path) -> tuple[dict[str, Any], str, float]:
 
 
 def _yaml(path: Path) -> Any:
-    # Some fourteen times as fast as the loader in Python, which 500 runs would notice.
+    # About 14 times as fast as the loader in Python, which matters for 500 runs.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         return yaml.load(path.read_text(encoding="utf-8"), loader)
@@ -175,7 +191,7 @@ def _yaml(path: Path) -> Any:
 
 
 def _run_of(folder: Path, tested: str, started: str) -> Path:
-    """Return the folder of the run that an evaluation tested; by default the evaluation lies inside it."""
+    """Return the folder of the run that an evaluation tested. By default it contains the evaluation's folder."""
     for place in (Path(started) / tested, Path(tested), folder.parent.parent):
         if (place / "results.json").is_file():
             return place

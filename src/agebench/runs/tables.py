@@ -1,4 +1,4 @@
-"""The CSV files that a training and a test leave."""
+"""The CSV files of a run: its split, predictions and metrics by class, decade and tolerance."""
 
 from collections.abc import Iterator
 from itertools import chain, repeat
@@ -16,14 +16,14 @@ from agebench.metrics.predictions import Predictions
 
 
 def write_split(folder: Path, plan: Plan) -> None:
-    """Write split.csv (which image is in which part), and missing.csv and broken.csv if there is something to list."""
+    """Write split.csv (the part of each image), and missing.csv and broken.csv if such images exist."""
     rows = chain.from_iterable(_split_rows(plan, part) for part in PARTS)
     write_csv(folder / "split.csv", ("name", "part", "identity", "label"), rows)
     write_missing_and_broken(folder, plan)
 
 
 def _split_rows(plan: Plan, part: str) -> Iterator[tuple[Any, ...]]:
-    """Return name, part, identity and label of each image of a part."""
+    """Yield name, part, identity and label of each image of a part."""
     rows, identities = plan.split.part(part), plan.records.columns.get("identity")
     label_names = np.array(plan.target.label_names, dtype=object)
     return zip(
@@ -38,7 +38,7 @@ def _split_rows(plan: Plan, part: str) -> Iterator[tuple[Any, ...]]:
 def write_missing_and_broken(folder: Path, plan: Plan) -> None:
     """Write missing.csv (listed images that do not exist) and broken.csv (images that cannot be decoded, and why).
 
-    A list of an earlier run is removed if there is nothing to list.
+    If there are none, the file of an earlier run is removed.
     """
     for file, columns, rows in (
         ("missing.csv", ("name",), [(name,) for name in plan.missing]),
@@ -51,16 +51,16 @@ def write_missing_and_broken(folder: Path, plan: Plan) -> None:
 
 
 def write_predictions(folder: Path, plan: Plan, predictions: Predictions) -> None:
-    """Write predictions.csv: one row a test image with its name, identity, label, estimate, posterior and protocol."""
+    """Write predictions.csv: name, identity, label, point estimate, posterior and protocol of each test image."""
     rows = plan.split.test[predictions.rows]
-    people = plan.records.columns.get("identity")
+    identities = plan.records.columns.get("identity")
     names = plan.target.label_names
     columns = ("name", "identity", "target", "point", *(f"p({name})" for name in names), "protocol")
     point = predictions.point if plan.target.ordered else [names[int(p)] for p in predictions.point]
     body = (
         (
             plan.records.names[row],
-            "" if people is None else people[row],
+            "" if identities is None else identities[row],
             names[predictions.target[i]],
             point[i],
             *(f"{p:.6g}" for p in predictions.posterior[i]),
@@ -72,7 +72,7 @@ def write_predictions(folder: Path, plan: Plan, predictions: Predictions) -> Non
 
 
 def write_breakdown(folder: Path, plan: Plan, predictions: Predictions, *, bounds: dict[str, Array]) -> None:
-    """Write per_class.csv, for ages error_by_decade.csv, and for ages in years cs_curve.csv.
+    """Write per_class.csv; for ages also error_by_decade.csv; for ages in years also cs_curve.csv.
 
     Nothing is written if the predictions are not finite.
     """

@@ -1,4 +1,4 @@
-"""The one writer of results.json: what is known of a run, and its status however it ends."""
+"""The only writer of results.json: the results of a run so far, and its final status."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ class RunWriter:
         self.results: dict[str, Any] = {}
 
     def update(self, facts: Mapping[str, Any]) -> None:
-        """Add facts, and write the file."""
+        """Add facts and write the file."""
         self.results |= facts
         if self.enabled:
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -30,10 +30,10 @@ class RunWriter:
 
     @contextmanager
     def running(self, facts: Mapping[str, Any]) -> Iterator[None]:
-        """Write the status `running` with first facts; when the block ends, write how it ended.
+        """Write the status `running` with the first facts, and the final status when the block ends.
 
-        `completed` without an exception, `interrupted` after KeyboardInterrupt and SystemExit, else `failed` with the
-        reason as `error`.
+        The final status is `completed` without an exception, `interrupted` after KeyboardInterrupt or SystemExit, else
+        `failed` with the reason as `error`.
         """
         self.update({"status": "running", **facts})
         end = {"status": "completed"}
@@ -50,7 +50,7 @@ class RunWriter:
 
     @classmethod
     def close(cls, folder: Path, status: str, error: str = "") -> None:
-        """Write the end of a run whose process died before it could; what it had written stays."""
+        """Write the final status of a run whose process died. The results that it wrote are kept."""
         writer = cls(folder)
         writer.results = read_json(writer.file)
         writer.update({"status": status, **({"error": error} if error else {})})

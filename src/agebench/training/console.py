@@ -1,4 +1,4 @@
-"""What a training logs before its first step and after its test."""
+"""Log messages before the first step of a training and after its test."""
 
 import logging
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from agebench.data.datamodule import ImageDataModule
 from agebench.leakage.audit import verdict
-from agebench.leakage.seen_in_training import tell_leak
+from agebench.leakage.seen_in_training import leak_sentence
 from agebench.metrics.table import find
 from agebench.models.summary import summarise_model
 from agebench.module import ImageModule
@@ -29,13 +29,13 @@ def device_name(trainer: L.Trainer) -> str:
 def log_start(
     cfg: DictConfig, data: ImageDataModule, module: ImageModule, trainer: L.Trainer, *, audited: Mapping[str, Any]
 ) -> None:
-    """Log data, network and machine, and warn about identities that several parts share.
+    """Log data, network and device, and warn if train shares identities with val or test.
 
     Args:
         cfg: The composed config.
-        data: What is trained on.
-        module: What is trained.
-        trainer: What trains it.
+        data: The data.
+        module: The LightningModule.
+        trainer: The trainer.
         audited: The audit of the split, see agebench.leakage.audit.
     """
     counts = ", ".join(f"{part} {count:,}" for part, count in data.plan.counts.items())
@@ -54,7 +54,7 @@ def log_start(
 
 
 def log_results(results: Mapping[str, Any], run_dir: Path) -> None:
-    """Log the main test metrics with their intervals and, if the split leaks, the scores to compare them with."""
+    """Log the main test metrics with their intervals and, if the split leaks, the scores of an identity lookup."""
     intervals = results["intervals"]
     for name, value in results["metrics"].items():
         if not find(name).headline:
@@ -62,5 +62,5 @@ def log_results(results: Mapping[str, Any], run_dir: Path) -> None:
         low_high = f"  [{intervals[name][0]:.4f}, {intervals[name][1]:.4f}]" if name in intervals else ""
         log.info("%-16s %.4f%s", name, value, low_high)
     if results["leak"]:
-        log.info("%s", tell_leak(results["leak"]))
+        log.info("%s", leak_sentence(results["leak"]))
     log.info("written to %s", run_dir)

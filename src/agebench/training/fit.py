@@ -42,7 +42,7 @@ from agebench.training.trainer import build_callbacks, make_trainer
 
 log = logging.getLogger(__name__)
 
-LOCK_WAIT_S = 8  # the workers of a killed run hold its lock for up to 5 s, until they notice that it is gone
+LOCK_WAIT_S = 8  # workers of a killed run keep its lock for up to 5 s
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Training:
     """All parts of one training."""
 
     cfg: DictConfig
-    config: Mapping[str, Any]  # the same as plain data
+    config: Mapping[str, Any]  # cfg as plain data
     run_dir: Path
     data: ImageDataModule
     description: DataDescription
@@ -63,25 +63,25 @@ class Training:
 
     @property
     def boards(self) -> list[RunTensorBoard]:
-        """TensorBoard loggers; they alone show hyperparameters and figures."""
+        """Return the TensorBoard loggers, the only ones that show hyperparameters and figures."""
         return [logger for logger in self.trainer.loggers if isinstance(logger, RunTensorBoard)]
 
 
 def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -> float:
     """Train, test the chosen checkpoint, and write the run directory.
 
-    An unfinished run in the directory is resumed; a complete one is left as it is.
+    An unfinished run in the directory is resumed. A completed run is not changed.
 
     Args:
         cfg: The composed config.
-        run_dir: Where everything is written; created if it does not exist.
+        run_dir: The run directory; created if it does not exist.
         progress: Connection to the sweep that this training is a point of, or None.
 
     Returns:
         The monitored metric's best value, for sweepers.
 
     Raises:
-        UserError: If the config or the data is wrong, or the directory holds something else.
+        UserError: If the config or the data is wrong, or the directory holds other files or another run.
         FailedError: If training diverged.
     """
     first = is_first_process()
@@ -156,9 +156,9 @@ def build_training(
 
 
 def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) -> resume.Start:
-    """Find where training starts, make the folder ready for it, and write what is known before the first step."""
+    """Find where training starts, prepare the folder, and write the facts that are known before the first step."""
     cfg, trainer, module, facts = training.cfg, training.trainer, training.module, training.description.facts
-    # Travels with the checkpoints: only this run resumes from them.
+    # Saved in the checkpoints, so that only the same run resumes from them.
     module.stamp |= {"config_hash": writer.results["config"], "data_sha": facts["data_sha"]}
     start = resume.find_start(
         training.run_dir, previous, config=training.config, sha=facts["data_sha"], resume=cfg.resume
@@ -191,7 +191,7 @@ def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) 
 
 
 def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[str, Any]:
-    """Train from a start; write and return `best` of results.json: the best epoch, its value, and what is tested."""
+    """Train, then write and return `best` of results.json: the best epoch, its value, and the tested checkpoint."""
     trainer, speed = training.trainer, training.speed
     speed.begin()
     try:
@@ -223,12 +223,12 @@ def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[st
 
 
 def test(training: Training, best: Mapping[str, Any], writer: RunWriter) -> Predictions:
-    """Test the weights in the checkpoint that `best` names, or those in memory if there is no file.
+    """Test the weights of the checkpoint that `best` names, or those in memory if there is no file.
 
-    The file is read here and not by the trainer, which would let callbacks (weight averaging) restore other weights.
+    The trainer does not read the file, because callbacks (weight averaging) could then restore other weights.
 
     Raises:
-        FailedError: If a callback changed the weights for the test: the results would not be those of the file.
+        FailedError: If a callback changed the weights for the test. The results would not be those of the file.
     """
     module, trainer = training.module, training.trainer
     last = training.run_dir / "checkpoints" / "last.ckpt"
@@ -242,15 +242,15 @@ def test(training: Training, best: Mapping[str, Any], writer: RunWriter) -> Pred
         raise RuntimeError("the test ended without predictions")
     if module.tested_sha != weights_sha:
         raise FailedError(
-            f"a callback changed the weights for the test, so that the results would not be those of {checkpoint}: "
-            "leave out the callback that was added"
+            f"a callback changed the weights for the test, so the results would not be those of {checkpoint}: "
+            "remove the callback that was added"
         )
     writer.results["weights_sha"] = weights_sha
     return predictions
 
 
 def write(training: Training, predictions: Predictions, best: Mapping[str, Any], writer: RunWriter) -> None:
-    """Write the results of the test, its tables, the report, and the end of the TensorBoard log."""
+    """Write the results of the test, its tables, the report, and the last TensorBoard values."""
     run_dir, plan, trainer = training.run_dir, training.data.plan, training.trainer
     description = training.description.limited_to(predictions)
     tested, bounds = describe_test(plan, predictions)
@@ -281,14 +281,15 @@ def _write_report(training: Training, predictions: Predictions, *, leak: Mapping
             leak=leak,
             writer=boards[0].experiment if boards else None,
         )
-    except Exception:  # a picture that cannot be drawn must not cost the training
+    except Exception:  # a failed plot must not fail the run
         log.exception("the report could not be finished; the results are complete without it")
 
 
 def _best_epoch(rows: list[dict[str, float]], monitor: str, mode: str, checkpoint: Any) -> dict[str, Any]:
-    """Return the epoch (from 0) at which the monitored metric was best, the first of equals, and its value.
+    """Return the first epoch (from 0) with the best monitored metric, and its value.
 
-    The checkpoint is asked first, because validation may run several times an epoch; else the table of epochs.
+    They are read from the best checkpoint if there is one, because validation may run several times per epoch, else
+    from the table of epochs.
     """
     path, score = getattr(checkpoint, "best_model_path", ""), getattr(checkpoint, "best_model_score", None)
     if path and score is not None and checkpoint.monitor == monitor:
@@ -304,8 +305,8 @@ def _best_epoch(rows: list[dict[str, float]], monitor: str, mode: str, checkpoin
 
 @contextmanager
 def _claimed(run_dir: Path) -> Iterator[None]:
-    """Keep two processes from writing one run directory."""
-    # The file stays: another process may have it open already, and would lock a file that no longer exists.
+    """Prevent two processes from writing to the same run directory."""
+    # The lock file is kept: a process that has it open would otherwise lock a deleted file.
     lock = FileLock(run_dir / ".lock")
     try:
         lock.acquire(timeout=LOCK_WAIT_S)

@@ -1,4 +1,4 @@
-"""What an earlier start of a run left in its folder, and whether the run goes on from there."""
+"""Resume a run: find its last checkpoint, check that it is the same run, and clean its folder."""
 
 import contextlib
 import logging
@@ -21,8 +21,8 @@ from agebench.training.checkpoints import keep_best, kept_file, move_paths
 
 log = logging.getLogger(__name__)
 
-# What a run writes beside its checkpoints, and what would be wrong beside those of another; TensorBoard shows nobody's
-# features while one projector_config.pbtxt names files that are gone.
+# Files of a run that are removed when it starts over. TensorBoard's projector shows nothing while a
+# projector_config.pbtxt names files that do not exist.
 WRITTEN = (
     "metrics.csv",
     "predictions.csv",
@@ -38,13 +38,13 @@ UNREADABLE = (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, 
 class Start:
     """Where a training starts."""
 
-    checkpoint: Path | None = None  # None: at the beginning
-    epochs: int = 0  # finished already
-    step: int = 0  # the first that is still to come
+    checkpoint: Path | None = None  # None: start from the beginning
+    epochs: int = 0  # number of finished epochs
+    step: int = 0  # first step to train
 
 
 def read_previous(folder: Path) -> dict[str, Any]:
-    """Return the results.json of an earlier start in this folder, empty if there was none."""
+    """Return the results.json of an earlier run in this folder, empty if there is none."""
     try:
         return read_results(folder)
     except UserError:
@@ -54,17 +54,17 @@ def read_previous(folder: Path) -> dict[str, Any]:
 def finished(
     folder: Path, before: Mapping[str, Any], *, config: str, sha: Callable[[], str], quiet: bool = False
 ) -> float | None:
-    """Return the best value of a run that is complete in this folder already, or None.
+    """Return the best value of a completed run in this folder, None if there is no completed run.
 
     Args:
         folder: The run directory.
-        before: What its results.json holds.
-        config: The hash of the config that is to run.
-        sha: Works out the hash of the images and labels that are there now.
-        quiet: Whether to leave out the log line that there is nothing to do.
+        before: Content of its results.json.
+        config: Hash of the config to run.
+        sha: Computes the hash of the present images and labels.
+        quiet: Whether to omit the log message that there is nothing to do.
 
     Raises:
-        UserError: If the folder holds a complete run of another config, or of other images, which must not be lost.
+        UserError: If the folder holds a completed run of another config or of other images. It is not overwritten.
     """
     if before.get("status") != "completed":
         return None
@@ -72,7 +72,7 @@ def finished(
         raise UserError(f"{folder} holds a finished run of another config: choose another hydra.run.dir or sweep")
     if before.get("data_sha") != sha():
         raise UserError(
-            f"{folder} holds a finished run of this config on other images or labels than are there now: "
+            f"{folder} holds a finished run of this config, but the images or labels have changed since: "
             "choose another hydra.run.dir or sweep"
         )
     if not quiet:
@@ -81,21 +81,21 @@ def finished(
 
 
 def find_start(folder: Path, before: Mapping[str, Any], *, config: Mapping[str, Any], sha: str, resume: Any) -> Start:
-    """Return where a run starts: after the last epoch that was finished in its folder, if it is the same run.
+    """Return where a run starts: after the last finished epoch in its folder, if that is the same run.
 
-    It changes nothing, so that every process of a run comes to the same answer.
+    This function changes no file, so all processes of a run get the same result.
 
     Args:
         folder: The run directory.
-        before: What its results.json held when this process started.
-        config: The config that is to run, as plain data.
-        sha: The hash of its images and labels.
-        resume: The key of that name; false starts at the beginning.
+        before: Content of its results.json when this process started.
+        config: The config to run, as plain data.
+        sha: Hash of its images and labels.
+        resume: Value of the key `resume`; false starts from the beginning.
     """
     last, wanted = folder / "checkpoints" / "last.ckpt", config_hash(config)
     if resume is False or not last.is_file():
         if resume is not False and before.get("config") not in (None, wanted):
-            _say("%s holds an unfinished run of another config (%s): starting over", folder, before["config"])
+            _warn("%s holds an unfinished run of another config (%s): starting over", folder, before["config"])
         return Start()
     try:
         held = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
@@ -103,27 +103,27 @@ def find_start(folder: Path, before: Mapping[str, Any], *, config: Mapping[str, 
         known = stamp.get("config_hash"), stamp.get("data_sha")
         step = int(held["global_step"])
         if stamp["weights_sha"] != hash_tensors(held["state_dict"]):
-            raise ValueError("its weights are not those that were saved")
+            raise ValueError("its weights differ from those that were saved")
     except UNREADABLE as error:
-        _say("%s cannot be gone on from (%s): starting over", last, type(error).__name__)
+        _warn("cannot resume from %s (%s): starting over", last, type(error).__name__)
         return Start()
     if known[0] != wanted:
-        there = _differing(stamp["config"], config)
-        _say("%s holds an unfinished run of another config (%s): starting over", folder, there)
+        different = _differing(stamp["config"], config)
+        _warn("%s holds an unfinished run of another config (%s): starting over", folder, different)
         return Start()
     if known[1] != sha:
-        _say("%s holds an unfinished run of this config on other images or labels: starting over", folder)
+        _warn("%s holds an unfinished run of this config on other images or labels: starting over", folder)
         return Start()
     best = _best_of(held, last.parent)
     if best is not None and _right_best(best, step) is None:
-        _say("%s has lost the best checkpoint of its unfinished run: starting over", folder)
+        _warn("%s lacks the best checkpoint of its unfinished run: starting over", folder)
         return Start()
     return Start(last, epochs, step)
 
 
 def prepare(folder: Path, start: Start) -> None:
-    """Make a folder ready to be written from there on; of a run that starts over nothing stays."""
-    # What an earlier start was writing when it was killed.
+    """Prepare the folder of a run for writing. If the run starts over, its earlier files are removed."""
+    # Temporary files of a process that was killed.
     _remove(folder, "*.[0-9]*-[0-9]*.part", inside=("", "checkpoints"))
     if start.checkpoint is not None:
         held = torch.load(start.checkpoint, map_location="cpu", weights_only=True, mmap=True)
@@ -138,14 +138,14 @@ def prepare(folder: Path, start: Start) -> None:
     _remove(folder, "*.ckpt", inside=("checkpoints",))
     _remove(folder, "index.html", "*.png", "*.csv", "*.npz", inside=("report",))
     if not (folder / "report").is_symlink():
-        with contextlib.suppress(OSError):  # it is not there, or holds files that are not ours
+        with contextlib.suppress(OSError):  # it does not exist, or holds other files
             (folder / "report").rmdir()
 
 
 def _remove(folder: Path, *patterns: str, inside: Sequence[str] = ("",)) -> None:
-    """Remove the files of a run that match a pattern, directly inside it or inside named folders of it.
+    """Remove the files that match a pattern, directly in a folder or in the named folders inside it.
 
-    A link is never followed: what it points to may not belong to the run.
+    Links are not followed, because their targets may not belong to the run.
     """
     for place in (folder / name for name in inside):
         if place.is_symlink():
@@ -156,12 +156,12 @@ def _remove(folder: Path, *patterns: str, inside: Sequence[str] = ("",)) -> None
 
 
 def tidy(folder: Path) -> None:
-    """Remove what only a run that is not finished needs."""
+    """Remove the files that only an unfinished run needs."""
     kept_file(folder / "checkpoints").unlink(missing_ok=True)
 
 
 def _best_of(held: Mapping[str, Any], folder: Path) -> Path | None:
-    """Return where the best checkpoint should lie that a last one knows of, if it knows one."""
+    """Return the expected path of the best checkpoint that a last checkpoint names, None if it names none."""
     for state in held["callbacks"].values():
         if state.get("best_model_path"):
             moved = dict(state)
@@ -171,9 +171,9 @@ def _best_of(held: Mapping[str, Any], folder: Path) -> Path | None:
 
 
 def _right_best(best: Path, step: int) -> Path | None:
-    """Return the file with the best weights of the steps up to the last checkpoint's.
+    """Return the checkpoint with the best weights up to a step, None if there is no such file.
 
-    A best checkpoint from a later step is of an epoch that is lost and will be trained again, perhaps with other bits.
+    A best checkpoint of a later step is from an epoch that will be trained again, possibly with different rounding.
     """
     for path in (best, kept_file(best.parent)):
         try:
@@ -186,12 +186,12 @@ def _right_best(best: Path, step: int) -> Path | None:
 
 
 def _differing(other: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Return what another config has that this one has not, as `key=value`."""
-    there, here = flatten(other), flatten(config)
-    differ = [f"{key}={value}" for key, value in there.items() if has_effect(key) and here.get(key) != value]
-    return ", ".join(differ[:3]) or "of fewer keys"
+    """Return the first values of another config that differ from this one, as `key=value`."""
+    theirs, ours = flatten(other), flatten(config)
+    differ = [f"{key}={value}" for key, value in theirs.items() if has_effect(key) and ours.get(key) != value]
+    return ", ".join(differ[:3]) or "with fewer keys"
 
 
-def _say(message: str, *arguments: Any) -> None:
+def _warn(message: str, *arguments: Any) -> None:
     if is_first_process():
         log.warning(message, *arguments)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.split import PARTS
-from agebench.leakage.seen_in_training import tell_leak
+from agebench.leakage.seen_in_training import leak_sentence
 from agebench.metrics.predictions import Predictions
 from agebench.models.classifier import classifier_layers
 from agebench.module import ImageModule
@@ -75,7 +75,7 @@ def write_run_report(
         label_names=data.plan.target.label_names,
         ordered=data.plan.target.ordered,
         unit=data.plan.target.unit,
-        note=tell_leak(leak) if leak else "",
+        note=leak_sentence(leak) if leak else "",
         lookup_mae=leak["lookup_mae"] if leak else None,
     )
     write_report(

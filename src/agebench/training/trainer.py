@@ -32,13 +32,13 @@ def make_trainer(
     Args:
         cfg: The composed config.
         run_dir: The run directory.
-        callbacks: Of the config.
-        speed: Measures the training.
-        table: Keeps the metrics of every epoch.
+        callbacks: The callbacks of the config.
+        speed: Callback that measures the speed.
+        table: Callback that stores the metrics of each epoch.
         progress: Connection to the sweep that this training is a point of, or None.
 
     Raises:
-        UserError: If Lightning refuses the keys under `trainer`.
+        UserError: If Lightning rejects the keys under `trainer`.
     """
     loggers = build_loggers(cfg, run_dir)
     bar = cfg.callbacks.get("progress")
@@ -59,7 +59,7 @@ def make_trainer(
             default_root_dir=str(run_dir),
             enable_progress_bar=bool(bar),
             enable_model_summary=False,
-            use_distributed_sampler=False,  # our batches are shared out already, each image once
+            use_distributed_sampler=False,  # the loader distributes each image to one device
         )
     except Exception as error:
         cause = error.__cause__ or error
@@ -68,8 +68,8 @@ def make_trainer(
 
 
 def build_callbacks(cfg: DictConfig, run_dir: Path, *, monitor: str, mode: str) -> list[Any]:
-    """Return the callbacks of conf/callbacks that are on; `monitor: auto` is the monitored metric."""
-    made: list[Any] = []
+    """Return the enabled callbacks of conf/callbacks. `monitor: auto` becomes the monitored metric."""
+    callbacks: list[Any] = []
     for name, node in cfg.callbacks.items():
         if node is None or "_target_" not in node:
             continue
@@ -78,13 +78,13 @@ def build_callbacks(cfg: DictConfig, run_dir: Path, *, monitor: str, mode: str) 
         changes = watched(node, monitor=monitor, mode=mode)
         if name == "checkpoint":
             changes |= {"dirpath": str(run_dir / "checkpoints"), "save_last": False}
-            if node.get("save_last"):  # ours, between two epochs; it must be the first callback
-                made.insert(0, LastCheckpoint(run_dir / "checkpoints" / "last.ckpt"))
-        made.append(instantiate(node, _convert_="all", **changes))
-    return made
+            if node.get("save_last"):  # agebench's callback saves between two epochs, and must be the first
+                callbacks.insert(0, LastCheckpoint(run_dir / "checkpoints" / "last.ckpt"))
+        callbacks.append(instantiate(node, _convert_="all", **changes))
+    return callbacks
 
 
 def build_loggers(cfg: DictConfig, run_dir: Path) -> list[Any]:
-    """Return the loggers of conf/logger; `save_dir: auto` is the run directory."""
+    """Return the loggers of conf/logger. `save_dir: auto` becomes the run directory."""
     nodes = [n for n in (cfg.logger or {}).values() if n is not None and "_target_" in n]
     return [instantiate(n, **({"save_dir": str(run_dir)} if n.get("save_dir") == "auto" else {})) for n in nodes]

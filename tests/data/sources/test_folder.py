@@ -1,4 +1,4 @@
-"""Images sorted into one folder a class."""
+"""Images sorted into one folder per class."""
 
 import logging
 import os
@@ -166,7 +166,7 @@ def test_rows_have_the_same_order_in_both_unicode_forms(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pack", [False, True])
-def test_an_image_beside_the_class_folders_is_not_a_class(tmp_path: Path, pack: bool) -> None:
+def test_an_image_next_to_the_class_folders_is_not_a_class(tmp_path: Path, pack: bool) -> None:
     fill(tmp_path / "outer", "pets/logo.png", "pets/cat/1.png", "pets/dog/2.png")
     root = tmp_path / "outer"
     if pack:

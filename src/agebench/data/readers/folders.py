@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from agebench.data.records import Array, Records
-from agebench.errors import BrokenImageError, UserError, told
+from agebench.errors import BrokenImageError, UserError, one_line_message
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")  # not EPS, which would start Ghostscript
@@ -153,7 +153,8 @@ def decode(data: bytes) -> Image.Image:
     except MemoryError as error:
         raise BrokenImageError("it needs more memory than is available", lasting=False) from error
     except Exception as error:  # a damaged file can make Pillow raise any exception
-        reason = "the file is cut short" if CUT_SHORT.search(str(error)) else f"the file is damaged ({told(error)})"
+        why = one_line_message(error)
+        reason = "the file is cut short" if CUT_SHORT.search(str(error)) else f"the file is damaged ({why})"
         raise BrokenImageError(reason) from error
     return image
 

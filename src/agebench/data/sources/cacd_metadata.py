@@ -9,7 +9,7 @@ import numpy as np
 
 from agebench.data.readers.folders import nfc
 from agebench.data.records import Array
-from agebench.errors import UserError, told
+from agebench.errors import UserError, one_line_message
 
 METADATA = ("celebrity2000_meta.mat", "celebrity2000.mat")
 FIELDS = ("age", "identity", "year", "rank", "lfw", "birth")
@@ -50,7 +50,7 @@ def read_metadata(path: Path) -> dict[str, Array]:
     except PermissionError as error:
         raise UserError(f"cannot read {path} ({error.strerror}): check its permissions") from error
     except Exception as error:  # a damaged file can make both parsers raise any exception
-        reason = told(error)
+        reason = one_line_message(error)
         raise UserError(
             f"cannot read {path} as the metadata of CACD ({reason}): download it again, see docs/data.md"
         ) from error
