@@ -2,6 +2,9 @@
 
 import contextlib
 import re
+import sys
+from concurrent.futures import Executor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ def _audit(cfg: Any, folder: Path) -> dict[str, Any]:
 
     from agebench.cli.rules import RULES, check_config
 
+    drawing = _start_drawing()
     check_config(cfg, [*RULES, ("listed", lambda value: isinstance(value, bool), "true or false")])
     from agebench.build.data import build_planner
     from agebench.data.split import test_sha
@@ -50,31 +54,53 @@ def _audit(cfg: Any, folder: Path) -> dict[str, Any]:
     for line in table(found):
         log.info(line)
     log.info("%s", found["verdict"])
-    _write(cfg, folder, data, found)
+    _write(cfg, folder, data, found, drawing=drawing)
     log.info("written to %s", folder)
     return found
 
 
-def _write(cfg: Any, folder: Path, data: Any, found: dict[str, Any]) -> None:
+def _start_drawing() -> Executor | None:
+    """Start a process that imports matplotlib while this one audits; None where processes cannot be forked."""
+    if sys.platform != "linux":
+        return None
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    drawing = ProcessPoolExecutor(1, get_context("fork"))
+    drawing.submit(import_module, "agebench.report.leak")
+    return drawing
+
+
+def _write(cfg: Any, folder: Path, data: Any, found: dict[str, Any], *, drawing: Executor | None) -> None:
     """Write the folder of an audit."""
     import numpy as np
 
     from agebench.data.split import PARTS
     from agebench.files import write_json
-    from agebench.report.leak import draw_leak
-    from agebench.report.style import plot_style
     from agebench.runs.folder import write_config
     from agebench.runs.tables import write_split
 
     folder.mkdir(parents=True, exist_ok=True)
+    target = data.target
+    counts = {part: np.bincount(target.labels[data.split.part(part)], minlength=target.num_labels) for part in PARTS}
+    picture = (folder / "audit.png", found, counts, target.label_names, target.values)
+    drawn = drawing.submit(_draw, *picture) if drawing else None
     write_config(folder, cfg)
     write_json(folder / "audit.json", found)
     write_split(folder, data)
-    target = data.target
-    counts = {part: np.bincount(target.labels[data.split.part(part)], minlength=target.num_labels) for part in PARTS}
+    if drawn:
+        drawn.result()  # raises the exception of the other process
+    else:
+        _draw(*picture)
+
+
+def _draw(file: Path, found: dict[str, Any], counts: Any, label_names: tuple[str, ...], values: Any) -> None:
+    from agebench.report.leak import draw_leak
+    from agebench.report.style import plot_style
+
     with plot_style():
-        figure = draw_leak(found, counts, label_names=target.label_names, values=target.values, title=data.protocol)
-        figure.savefig(folder / "audit.png")
+        figure = draw_leak(found, counts, label_names=label_names, values=values, title=found["protocol"])
+        figure.savefig(file)
 
 
 def _unavailable_images(planner: Any, log: Any) -> str:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from agebench.cli.main import announce_loading
 from agebench.cli.main import main as run_verb
 from agebench.errors import UserError
 
@@ -20,6 +21,7 @@ def evaluate(cfg: Any) -> None:
     from agebench.cli.rules import RUN_RULES, check_rules
 
     check_rules(cfg, RUN_RULES)
+    announce_loading()
     from agebench.inference.evaluate import evaluate_run
 
     keys = {_key(override) for override in HydraConfig.get().overrides.task}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from agebench.cli.main import announce_loading
 from agebench.cli.main import main as run_verb
 
 
@@ -15,6 +16,7 @@ def export(cfg: Any) -> None:
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError("export needs a trained run: run=outputs/...")
     check_rules(cfg, RUN_RULES)
+    announce_loading()
     from agebench.inference.export import export_run
 
     export_run(cfg)

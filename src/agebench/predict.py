@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from agebench.cli.main import announce_loading
 from agebench.cli.main import main as run_verb
 
 
@@ -16,6 +17,7 @@ def predict(cfg: Any) -> None:
         if OmegaConf.is_missing(cfg, key):
             raise UserError(f"predict needs {needed}")
     check_rules(cfg, RUN_RULES)
+    announce_loading()
     from agebench.inference.predict import predict_images
 
     predict_images(cfg)

@@ -3,6 +3,7 @@
 import sys
 from typing import Any
 
+from agebench.cli.main import announce_loading
 from agebench.cli.main import main as run_verb
 from agebench.cli.resume import expand_resume
 from agebench.errors import UserError
@@ -36,6 +37,7 @@ def train(cfg: Any) -> float | None:
             f"trainer.devices={cfg.trainer.devices} in a sweep needs agebench's launcher, or one SLURM task per "
             f"device: leave out hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
         )
+    announce_loading()
     from agebench.training.fit import fit
 
     job = current_job()

@@ -98,6 +98,12 @@ def main(verb: str, task: Task, *, config_name: str) -> None:
         raise
 
 
+def announce_loading() -> None:
+    """Print what is imported before seconds of silence, unless it is imported already."""
+    if "torch" not in sys.modules and os.environ.get("LOCAL_RANK", "0") == "0":
+        print("loading PyTorch and Lightning ...", file=sys.stderr, flush=True)  # no log file exists yet
+
+
 def _run(task: Task, config_name: str) -> None:
     """Run a task, or every point of a sweep; raise the error of the task, or SweepError if a point did not complete."""
     from agebench.sweep.environment import set_variable
