@@ -1,4 +1,4 @@
-"""Notes beneath a table: what else differs between runs that are ranked together, and why tables are separate."""
+"""Notes of a table: other differences between its runs, and why there are several tables."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,11 +10,11 @@ from agebench.runs.read import Run, mapping
 
 
 def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
-    """Return a sentence for each fact that makes the groups of a table less comparable, or leaves one without a mean.
+    """Return a sentence for each fact that limits the comparison of the groups of a table.
 
     Args:
-        groups: All of the table.
-        metric: That ranks them.
+        groups: All groups of the table.
+        metric: The metric of the ranks.
     """
     runs = [run for group in groups for run in group.runs]
     notes = []
@@ -33,7 +33,7 @@ def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
 
 
 def why_apart(tested: Sequence[tuple[str, str]]) -> str:
-    """Return a sentence about why there are several tables; empty if there is one.
+    """Return the reason why there are several tables, or an empty string if there is only one.
 
     Args:
         tested: The protocol and the split_sha of each table.

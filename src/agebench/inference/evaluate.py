@@ -17,8 +17,7 @@ from agebench.data.plan import Plan, Planner
 from agebench.errors import UserError
 from agebench.inference.load import make_trainer, read_checkpoint
 from agebench.leakage.seen_in_training import check_people, is_own_test, own_leak, read_split, tell_leak, tells_people
-from agebench.metrics.answers import Array
-from agebench.metrics.predictions import Predictions
+from agebench.metrics.predictions import Array, Predictions
 from agebench.metrics.table import headline
 from agebench.process import set_up_process
 from agebench.runs.description import DataDescription, describe_test
