@@ -65,9 +65,7 @@ def test_the_bound_of_a_p_value_is_rounded_up_by_less_than_one_unit_of_its_last_
     resamples,
 ) -> None:
     least = 2 / (resamples + 1)
-    bounds = [
-        times * least for times in range(1, resamples // 2 + 1)
-    ]  # the smallest p, corrected for 1, 2, ... pairs
+    bounds = [times * least for times in range(1, resamples // 2 + 1)]  # the smallest p, corrected for 1, 2, ... pairs
     rows = tuple(
         Row(
             Group((Run(Path("r"), "completed", {"metrics": {"test/mae": float(i)}}),), {}),
