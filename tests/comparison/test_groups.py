@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from agebench.comparison.groups import Group, alike
+from agebench.comparison.groups import Group, group_runs
 from agebench.runs.read import read_run
 
 
@@ -40,7 +40,7 @@ def test_only_the_newest_run_of_a_config_and_seed_counts(make_run) -> None:
         run_with(make_run, "other", 3.0, seed=1),
     ]
 
-    groups, notes = alike(runs)
+    groups, notes = group_runs(runs)
 
     assert [[run.folder.name for run in group] for group in groups] == [["new", "other"]]
     assert notes == ["1 run left out: only the newest run of a config and seed counts"]
@@ -53,7 +53,7 @@ def test_an_evaluation_that_repeats_the_test_of_its_run_is_left_out(make_run) ->
     results = {"status": "completed", "run": str(trained), "checkpoint": "best.ckpt", "metrics": {"test/mae": 2.0}}
     (again / "results.json").write_text(json.dumps(results))
 
-    groups, notes = alike([read_run(again), read_run(trained)])
+    groups, notes = group_runs([read_run(again), read_run(trained)])
 
     assert [[run.folder for run in group] for group in groups] == [[trained]]
     assert notes == ["1 evaluation left out: it repeats the test of a run in the table"]
@@ -65,7 +65,7 @@ def test_seeds_may_be_null_or_text(make_run) -> None:
         text = (folder / "results.json").read_text()
         (folder / "results.json").write_text(text.replace('"seed": 0', f'"seed": {seed}', 1))
 
-    groups, notes = alike([read_run(folder) for folder in folders])
+    groups, notes = group_runs([read_run(folder) for folder in folders])
 
     assert {run.seed for run in groups[0]} == {None, "x", 3}
     assert notes == []

@@ -82,7 +82,7 @@ def test_runs_of_different_protocols_have_separate_tables(make_run, tmp_path) ->
 
     assert [table.protocol for table in found.tables] == ["demo/official/age", "demo/random/age"]
     assert [len(table.rows) for table in found.tables] == [1, 1]
-    assert found.apart == (
+    assert found.not_comparable == (
         "these runs are not comparable: they were tested under different protocols "
         "(demo/official/age, demo/random/age); each has its own table"
     )
@@ -95,7 +95,7 @@ def test_runs_with_different_test_images_have_separate_tables(make_run, tmp_path
     found = compared(tmp_path)
 
     assert len(found.tables) == 2
-    assert "on different test images (demo/official/age: split_sha aaaabbbb, eeeeffff)" in found.apart
+    assert "on different test images (demo/official/age: split_sha aaaabbbb, eeeeffff)" in found.not_comparable
 
 
 def test_runs_with_different_training_images_are_in_one_table_with_a_note(make_run, tmp_path) -> None:

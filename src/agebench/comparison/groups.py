@@ -55,7 +55,7 @@ class Group:
         return sum(None in run.metrics.values() for run in self.runs)
 
 
-def alike(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:
+def group_runs(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:
     """Group completed runs that differ only in the seed.
 
     Of several runs with the same config and seed, only the newest is kept. A run takes precedence over its evaluations,

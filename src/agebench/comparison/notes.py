@@ -32,7 +32,7 @@ def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
     return [*notes, *_environments(runs)]
 
 
-def why_apart(tested: Sequence[tuple[str, str]]) -> str:
+def why_not_comparable(tested: Sequence[tuple[str, str]]) -> str:
     """Return the reason why there are several tables, or an empty string if there is only one.
 
     Args:

@@ -74,8 +74,8 @@ def to_html(comparison: Comparison, pictures: Mapping[str, Path] | None = None) 
         runs = comparison.unranked
         parts.append(_tag("h2", f"Not ranked: {count(len(runs), 'run')} that did not complete"))
         parts += _list([_unranked(run) for run in runs])
-    if comparison.apart:
-        parts.insert(0, _tag("p", comparison.apart))
+    if comparison.not_comparable:
+        parts.insert(0, _tag("p", comparison.not_comparable))
     for name, path in (pictures or {}).items():
         data = base64.b64encode(path.read_bytes()).decode()
         parts.append(f'<p><img alt="{html.escape(name)}" src="data:image/png;base64,{data}"></p>')
@@ -135,7 +135,7 @@ def to_json(comparison: Comparison) -> str:
         {"folder": str(run.folder), "status": run.status, "seed": run.seed, "error": run.error or None}
         for run in comparison.unranked
     ]
-    results = {"tables": tables, "unranked": unranked, "not_comparable": comparison.apart or None}
+    results = {"tables": tables, "unranked": unranked, "not_comparable": comparison.not_comparable or None}
     return json.dumps(_without_nan(results), indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 

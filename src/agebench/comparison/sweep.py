@@ -50,13 +50,13 @@ def _csv(points: Sequence[Run], params: Sequence[Parameters]) -> str:
         ]
         for run, each in zip(points, params, strict=True)
     ]
-    return csv_text(header, [[_whole(value) for value in row] for row in rows])
+    return csv_text(header, [[_integer(value) for value in row] for row in rows])
 
 
 def _markdown(name: str, compared: Comparison, points: Sequence[Run], params: Sequence[Parameters]) -> str:
     done = sum(run.status == "completed" for run in points)
     parts = [f"# {name}: {done} of {count(len(points), 'point')} completed"]
-    parts += [compared.apart[0].upper() + compared.apart[1:] + "."] if compared.apart else []
+    parts += [compared.not_comparable[0].upper() + compared.not_comparable[1:] + "."] if compared.not_comparable else []
     parts += [to_markdown(compared, with_unranked=False).strip()] if compared.tables else []
     if points:
         parts += ["## Points", _point_table(points, params)]
@@ -105,5 +105,6 @@ def _shown(value: Any, form: str, *, add: int = 0) -> str:
     return "-" if known is None else form.format(known + add)
 
 
-def _whole(value: Any) -> Any:
+def _integer(value: Any) -> Any:
+    """Return an integral float as an int, and any other value unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value

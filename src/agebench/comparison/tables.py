@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agebench.comparison.baselines import Baseline, find_baselines
-from agebench.comparison.groups import Group, alike
-from agebench.comparison.notes import notes_on, why_apart
+from agebench.comparison.groups import Group, group_runs
+from agebench.comparison.notes import notes_on, why_not_comparable
 from agebench.comparison.pairs import Difference, Paired, compare_with_best
 from agebench.comparison.parameters import Parameters, differing
 from agebench.errors import UserError, did_you_mean
@@ -76,12 +76,12 @@ class Comparison:
     Args:
         tables: One table for each protocol and list of test images.
         unranked: Runs that are not completed.
-        apart: The reason why there are several tables, or an empty string.
+        not_comparable: The reason why there are several tables, or an empty string.
     """
 
     tables: tuple[Table, ...]
     unranked: tuple[Run, ...]
-    apart: str
+    not_comparable: str
 
 
 def compare(runs: Sequence[Run], metric: str | None = None) -> Comparison:
@@ -101,7 +101,7 @@ def compare(runs: Sequence[Run], metric: str | None = None) -> Comparison:
         tested.setdefault((str(run.told("protocol")), str(run.told("split_sha"))), []).append(run)
     tables = tuple(_table(members, protocol, sha, requested) for (protocol, sha), members in tested.items())
     unranked = tuple(run for run in runs if run.status != "completed")
-    return Comparison(tables, unranked, why_apart(list(tested)))
+    return Comparison(tables, unranked, why_not_comparable(list(tested)))
 
 
 def unit_of(protocol: str) -> str:
@@ -131,7 +131,7 @@ def _find_metric(metric: str | None, completed: Sequence[Run]) -> str | None:
 
 
 def _table(runs: Sequence[Run], protocol: str, split_sha: str, requested: str | None) -> Table:
-    sorted_runs, notes = alike(runs)
+    sorted_runs, notes = group_runs(runs)
     params = differing([group[0] for group in sorted_runs], images=True)
     groups = [Group(tuple(group), each) for group, each in zip(sorted_runs, params, strict=True)]
     unit = unit_of(protocol)

@@ -30,8 +30,8 @@ def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str
         written = []
         for name in formats:
             text = render.to_html(comparison, pictures) if name == "html" else render.RENDERERS[name](comparison)
-            if name == "md" and comparison.apart:
-                text = f"{comparison.apart}.\n\n{text}"
+            if name == "md" and comparison.not_comparable:
+                text = f"{comparison.not_comparable}.\n\n{text}"
             written.append(write_text(folder / f"compare.{name}", text))
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --output") from error
