@@ -72,8 +72,8 @@ def _compare(folders: Sequence[Path], metric: str | None, formats: Sequence[str]
     from agebench.runs.read import find_runs
 
     compared = compare(find_runs(folders), metric)
-    if compared.apart:
-        print(compared.apart, file=sys.stderr)
+    if compared.not_comparable:
+        print(compared.not_comparable, file=sys.stderr)
     if output is not None:
         from agebench.comparison.write import write_comparison
 

@@ -14,9 +14,8 @@ from torchmetrics import Metric
 
 from agebench.errors import FailedError
 from agebench.heads.base import Head
-from agebench.metrics.answers import Answers
 from agebench.metrics.compute import summarise
-from agebench.metrics.predictions import Predictions
+from agebench.metrics.predictions import LabelledPredictions, Predictions
 from agebench.metrics.table import absolute_values, headline
 from agebench.models.freeze import keep_frozen_in_eval
 from agebench.models.weights import hash_tensors
@@ -229,7 +228,7 @@ class ImageModule(L.LightningModule):
             images = self.augment(images.float() / 255)
         self.collected.update(self._outputs(images), batch.target, batch.rows)
 
-    def _evaluate(self, part: str) -> tuple[Answers, dict[str, float], tuple[Tensor, Tensor, Tensor]]:
+    def _evaluate(self, part: str) -> tuple[LabelledPredictions, dict[str, float], tuple[Tensor, Tensor, Tensor]]:
         """Log the main metrics of a part; return its answers, all metrics, and its outputs, target and rows."""
         outputs, target, rows = self.collected.compute()
         self.collected.reset()
@@ -239,7 +238,7 @@ class ImageModule(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             posterior, point = self.head.posterior(outputs), self.head.point(outputs)
             loss = float(self.head.loss(outputs, target))
-        answers = Answers(
+        answers = LabelledPredictions(
             posterior=posterior.cpu().numpy(),
             point=point.cpu().numpy(),
             target=target.cpu().numpy(),

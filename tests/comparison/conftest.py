@@ -1,4 +1,4 @@
-"""Run folders written by hand."""
+"""Fixtures that write run folders."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(composed, sort_keys=False))
         (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": chosen}}}))
         (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([f"head={head}", f"seed={seed}", *typed]))
-        told: dict[str, Any] = {
+        found: dict[str, Any] = {
             "status": "completed",
             "seed": seed,
             "protocol": "demo/official/age",
@@ -91,7 +91,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         if len(points):
             error = np.abs(np.asarray(points, dtype=np.float64) - np.asarray(targets))
             right = np.clip(np.rint(points), 20, 29) == np.asarray(targets)
-            told["metrics"] = {
+            found["metrics"] = {
                 "test/loss": 1.5,
                 "test/accuracy": float(right.mean()),
                 "test/mae": float(error.mean()),
@@ -99,8 +99,8 @@ def make_run(tmp_path: Path) -> MakeRun:
                 "test/bias": float((np.asarray(points) - np.asarray(targets)).mean()),
                 "test/cs5": float((error <= 5).mean()),
             }
-            told["intervals"] = {"test/mae": [0.5, 4.5]}
-            told["bootstrap"] = {"over": "identity", "groups": 4, "resamples": 10_000, "seed": 0}
+            found["intervals"] = {"test/mae": [0.5, 4.5]}
+            found["bootstrap"] = {"over": "identity", "groups": 4, "resamples": 10_000, "seed": 0}
             lines = ["name,identity,target,point," + ",".join(f"p({label})" for label in LABELS) + ",protocol"]
             for i, (point, target, who) in enumerate(zip(points, targets, people, strict=True)):
                 likely = int(np.clip(np.rint(point), 20, 29))
@@ -110,8 +110,8 @@ def make_run(tmp_path: Path) -> MakeRun:
         for epoch in range(3):
             with (folder / "metrics.csv").open("a") as file:
                 file.write("epoch,val/mae,train/loss\n" * (epoch == 0) + f"{epoch},{5 - epoch},{2 - epoch / 2}\n")
-        told |= results
-        (folder / "results.json").write_text(json.dumps(told))
+        found |= results
+        (folder / "results.json").write_text(json.dumps(found))
         os.utime(folder / "results.json", (1e9 + age, 1e9 + age))
         return folder
 

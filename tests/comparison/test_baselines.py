@@ -1,4 +1,4 @@
-"""What scores without a look at an image stands in the table, worked out by hand."""
+"""Baselines without an image are in the table and equal values computed manually."""
 
 import csv
 
@@ -20,18 +20,18 @@ def write_split(folder, train) -> None:
         writer.writerow(("v.jpg", "val", "y", 29))
 
 
-def test_the_median_and_the_commonest_label_of_train_are_tried_on_the_test_images(make_run) -> None:
+def test_the_blind_baselines_are_the_median_and_the_most_common_label_of_train(make_run) -> None:
     folder = make_run("one", points=POINTS)
     write_split(folder, [20, 20, 20, 22, 24, 29])
 
     found = score_blind(read_run(folder), "years")
 
-    # Targets 20 to 29, 20 and 21; the median of train is 21, its commonest label 20.
+    # Targets 20 to 29, 20 and 21; the median of train is 21, its most common label 20.
     assert found["test/mae"] == pytest.approx((1 + 0 + 1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 + 1 + 0) / 12)
     assert found["test/accuracy"] == pytest.approx(2 / 12)
 
 
-def test_it_stands_in_the_table_without_a_rank(make_run) -> None:
+def test_a_baseline_is_in_the_table_without_a_rank(make_run) -> None:
     folder = make_run("one", points=POINTS)
     write_split(folder, [21])
 
@@ -43,7 +43,7 @@ def test_it_stands_in_the_table_without_a_rank(make_run) -> None:
 
 
 @pytest.mark.parametrize("train", [None, [], [99]])
-def test_a_run_without_a_split_that_can_be_read_has_none(make_run, train) -> None:
+def test_a_run_without_a_readable_split_has_no_baseline(make_run, train) -> None:
     folder = make_run("one", points=POINTS)
     if train is not None:
         write_split(folder, train)

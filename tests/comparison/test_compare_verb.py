@@ -1,4 +1,4 @@
-"""`python -m agebench.compare` from its arguments to its exit code."""
+"""Output and exit code of `python -m agebench.compare`."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
 
 @pytest.fixture
 def verb(monkeypatch, capsys):
-    """Return a function that runs the verb in this process: its exit code, stdout and stderr."""
+    """Return a function that runs the verb in this process and returns exit code, stdout and stderr."""
 
     def run(*arguments) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["compare", *map(str, arguments)])
@@ -23,22 +23,22 @@ def verb(monkeypatch, capsys):
             main()
         except SystemExit as end:
             code = int(end.code or 0)
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return run
 
 
 @pytest.fixture
 def runs(make_run, tmp_path):
-    """Return a folder of two heads under one protocol, and one of them under another."""
+    """Return a folder with two runs of one protocol and one run of another protocol."""
     make_run("runs/a", points=TARGETS + 2)
     make_run("runs/b", points=TARGETS + 1, head="coral")
     make_run("runs/c", points=TARGETS + 1, protocol="demo/random/age", split_sha="eeee")
     return tmp_path / "runs"
 
 
-def test_tables_are_printed_and_what_is_not_comparable_is_told_apart(verb, runs) -> None:
+def test_tables_go_to_stdout_and_the_reason_for_several_tables_to_stderr(verb, runs) -> None:
     code, out, err = verb(runs)
 
     assert code == 0
@@ -47,7 +47,7 @@ def test_tables_are_printed_and_what_is_not_comparable_is_told_apart(verb, runs)
     assert err.count("\n") == 1
 
 
-def test_formats_for_machines_are_alone_on_stdout(verb, runs, make_run) -> None:
+def test_machine_readable_formats_have_notes_only_on_stderr(verb, runs, make_run) -> None:
     make_run("runs/d", seed=1, status="failed")
 
     code, out, err = verb(runs / "a", runs / "b", runs / "d", "--format", "json", "--metric", "cs5")
@@ -57,7 +57,7 @@ def test_formats_for_machines_are_alone_on_stdout(verb, runs, make_run) -> None:
     assert err == f"not ranked: failed: {runs}/d\n"
 
 
-def test_several_formats_and_pictures_go_to_a_folder(verb, runs, tmp_path) -> None:
+def test_several_formats_and_pictures_are_written_to_a_folder(verb, runs, tmp_path) -> None:
     code, out, err = verb(runs, "--format", "md,csv,html,json", "--output", tmp_path / "new" / "out")
 
     written = {path.name for path in (tmp_path / "new" / "out").iterdir()}
@@ -69,7 +69,7 @@ def test_several_formats_and_pictures_go_to_a_folder(verb, runs, tmp_path) -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["nowhere"], "there is no folder nowhere"),
         (["."], "there is no run in or below ."),
@@ -79,23 +79,23 @@ def test_several_formats_and_pictures_go_to_a_folder(verb, runs, tmp_path) -> No
         ([], "arguments are required: FOLDER"),
     ],
 )
-def test_mistakes_are_one_sentence_and_code_2(verb, tmp_path, monkeypatch, arguments, says) -> None:
+def test_user_errors_have_one_sentence_and_exit_code_2(verb, tmp_path, monkeypatch, arguments, message) -> None:
     monkeypatch.chdir(tmp_path)
 
     code, out, err = verb(*arguments)
 
     assert (code, out) == (2, "")
-    assert says in err
+    assert message in err
 
 
-def test_an_unknown_metric_and_an_unwritable_folder_are_mistakes_too(verb, runs, tmp_path) -> None:
+def test_an_unknown_metric_and_an_unwritable_folder_are_user_errors(verb, runs, tmp_path) -> None:
     (tmp_path / "file").write_text("")
 
     assert "did you mean 'mae'" in verb(runs, "--metric", "maes")[2]
     assert "choose another --output" in verb(runs, "--output", tmp_path / "file")[2]
 
 
-def test_what_is_piped_is_utf8_whatever_the_machine_speaks(runs) -> None:
+def test_piped_output_is_utf8_in_any_locale(runs) -> None:
     line = [sys.executable, "-X", "utf8=0", "-m", "agebench.compare", str(runs / "a")]
 
     out = subprocess.run(line, capture_output=True, check=True, env={"PYTHONIOENCODING": "ascii"}).stdout
@@ -103,7 +103,7 @@ def test_what_is_piped_is_utf8_whatever_the_machine_speaks(runs) -> None:
     assert "mae (years) ↓" in out.decode("utf-8")
 
 
-def test_comparing_loads_neither_torch_nor_what_draws() -> None:
+def test_comparing_imports_neither_torch_nor_matplotlib() -> None:
     code = "import sys, agebench.compare, agebench.comparison.render, agebench.comparison.sweep; print(*sys.modules)"
 
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -1,10 +1,10 @@
-"""Seeds make a group; the same run twice does not."""
+"""Groups of runs over seeds."""
 
 import json
 
 import pytest
 
-from agebench.comparison.groups import Group, alike
+from agebench.comparison.groups import Group, group_runs
 from agebench.runs.read import read_run
 
 
@@ -20,52 +20,52 @@ def test_mean_and_standard_deviation_over_seeds(make_run) -> None:
     assert group.interval("test/mae") is None
 
 
-def test_one_seed_has_its_interval_and_no_deviation(make_run) -> None:
+def test_a_single_seed_has_an_interval_and_no_standard_deviation(make_run) -> None:
     group = Group((run_with(make_run, "s", 4.0, intervals={"test/mae": [3.0, 5.5]}),), {})
 
     assert (group.std("test/mae"), group.interval("test/mae")) == (None, (3.0, 5.5))
 
 
-def test_a_diverged_seed_leaves_no_mean(make_run) -> None:
+def test_a_group_with_a_diverged_seed_has_no_mean(make_run) -> None:
     group = Group(tuple(run_with(make_run, f"s{i}", mae, seed=i) for i, mae in enumerate((4.0, None))), {})
 
     assert group.mean("test/mae") != group.mean("test/mae")
     assert group.diverged == 1
 
 
-def test_of_the_same_config_and_seed_the_newest_counts_and_it_is_told(make_run) -> None:
+def test_only_the_newest_run_of_a_config_and_seed_counts(make_run) -> None:
     runs = [
         run_with(make_run, "new", 2.0, age=50),
         run_with(make_run, "old", 1.0, age=10),
         run_with(make_run, "other", 3.0, seed=1),
     ]
 
-    groups, notes = alike(runs)
+    groups, notes = group_runs(runs)
 
     assert [[run.folder.name for run in group] for group in groups] == [["new", "other"]]
     assert notes == ["1 run left out: only the newest run of a config and seed counts"]
 
 
-def test_an_evaluation_that_repeats_a_test_is_left_out_before_its_run(make_run) -> None:
+def test_an_evaluation_that_repeats_the_test_of_its_run_is_left_out(make_run) -> None:
     trained = make_run("trained", metrics={"test/mae": 2.0})
     again = trained / "evaluate" / "later"
     again.mkdir(parents=True)
-    told = {"status": "completed", "run": str(trained), "checkpoint": "best.ckpt", "metrics": {"test/mae": 2.0}}
-    (again / "results.json").write_text(json.dumps(told))
+    results = {"status": "completed", "run": str(trained), "checkpoint": "best.ckpt", "metrics": {"test/mae": 2.0}}
+    (again / "results.json").write_text(json.dumps(results))
 
-    groups, notes = alike([read_run(again), read_run(trained)])
+    groups, notes = group_runs([read_run(again), read_run(trained)])
 
     assert [[run.folder for run in group] for group in groups] == [[trained]]
     assert notes == ["1 evaluation left out: it repeats the test of a run in the table"]
 
 
-def test_odd_seeds_are_no_trouble(make_run) -> None:
+def test_seeds_may_be_null_or_text(make_run) -> None:
     folders = [make_run(name) for name in "abc"]
     for folder, seed in zip(folders, ("null", '"x"', "3"), strict=True):
         text = (folder / "results.json").read_text()
         (folder / "results.json").write_text(text.replace('"seed": 0', f'"seed": {seed}', 1))
 
-    groups, notes = alike([read_run(folder) for folder in folders])
+    groups, notes = group_runs([read_run(folder) for folder in folders])
 
     assert {run.seed for run in groups[0]} == {None, "x", 3}
     assert notes == []

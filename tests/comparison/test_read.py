@@ -1,4 +1,4 @@
-"""Runs are found and read, whatever a folder holds."""
+"""Runs are found and read, also from incomplete or invalid folders."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from agebench.errors import UserError
 from agebench.runs.read import find_runs, points_of, read_run
 
 
-def test_runs_are_found_at_any_depth_once_each(make_run, tmp_path) -> None:
+def test_each_run_is_found_once_at_any_depth(make_run, tmp_path) -> None:
     make_run("sweeps/one/seed-0")
     make_run("sweeps/one/seed-1", seed=1)
     make_run("single")
@@ -22,14 +22,14 @@ def test_runs_are_found_at_any_depth_once_each(make_run, tmp_path) -> None:
     assert {run.status for run in found} == {"completed"}
 
 
-def test_a_folder_that_is_not_there_or_without_runs_is_one_sentence(tmp_path) -> None:
+def test_a_missing_folder_or_one_without_runs_raises_an_error(tmp_path) -> None:
     with pytest.raises(UserError, match=r"there is no folder .*nowhere: "):
         find_runs([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="there is no run in or below "):
         find_runs([tmp_path])
 
 
-def test_runs_of_one_config_share_what_they_are_whatever_has_no_effect(make_run) -> None:
+def test_keys_without_effect_do_not_change_the_identity_of_a_run(make_run) -> None:
     first = read_run(make_run("a"))
     second = read_run(make_run("b", seed=7, config={"data.num_workers": 4, "data.root": "/elsewhere", "report": True}))
     third = read_run(make_run("c", config={"callbacks.checkpoint.save_last": False}))
@@ -41,14 +41,14 @@ def test_runs_of_one_config_share_what_they_are_whatever_has_no_effect(make_run)
 
 
 @pytest.mark.parametrize("key", ["data.cachet", "reporter.depth", "seeds", "callbacks.checkpoint.verbosity"])
-def test_runs_differ_by_a_key_that_only_begins_as_one_without_effect(make_run, key) -> None:
+def test_a_key_whose_prefix_is_a_key_without_effect_changes_the_identity(make_run, key) -> None:
     first, second = (read_run(make_run(f"run{value}", config={key: value})) for value in (1, 2))
 
     assert first.same != second.same
     assert (first.config[key], second.config[key]) == (1, 2)
 
 
-def test_a_folder_of_ones_own_is_what_its_path_says(make_run) -> None:
+def test_the_root_of_a_folder_data_set_changes_the_identity(make_run) -> None:
     own = {"data.source._target_": "agebench.data.sources.Folder"}
     here, there = (read_run(make_run(path, config={**own, "data.root": f"/{path}"})) for path in ("here", "there"))
 
@@ -56,20 +56,20 @@ def test_a_folder_of_ones_own_is_what_its_path_says(make_run) -> None:
     assert here.config["data.root"] == "/here"
 
 
-def test_an_evaluation_takes_from_its_run_what_only_that_knows(make_run, tmp_path) -> None:
+def test_an_evaluation_inherits_the_config_of_its_run(make_run, tmp_path) -> None:
     trained = make_run("trained", head="coral", seed=3, typed=["optim.lr=0.001"])
     folder = trained / "evaluate" / "now"
     folder.mkdir(parents=True)
-    told = {"status": "completed", "run": "nowhere/else", "checkpoint": "best.ckpt", "protocol": "demo/random/age"}
-    (folder / "results.json").write_text(json.dumps({**told, "metrics": {"test/mae": 2.0}}))
+    results = {"status": "completed", "run": "nowhere/else", "checkpoint": "best.ckpt", "protocol": "demo/random/age"}
+    (folder / "results.json").write_text(json.dumps({**results, "metrics": {"test/mae": 2.0}}))
 
     found = read_run(folder)
 
     assert found.evaluated == trained
-    assert (found.seed, found.choices["head"], found.told("epochs")) == (3, "coral", 20)
-    assert (found.told("protocol"), found.metrics) == ("demo/random/age", {"test/mae": 2.0})
+    assert (found.seed, found.choices["head"], found.result("epochs")) == (3, "coral", 20)
+    assert (found.result("protocol"), found.metrics) == ("demo/random/age", {"test/mae": 2.0})
     assert found.same == read_run(trained).same
-    (folder / "results.json").write_text(json.dumps({**told, "checkpoint": "last.ckpt"}))
+    (folder / "results.json").write_text(json.dumps({**results, "checkpoint": "last.ckpt"}))
     assert read_run(folder).same != read_run(trained).same
     assert read_run(folder).config["checkpoint"] == "last.ckpt"
 
@@ -83,13 +83,13 @@ def test_an_evaluation_takes_from_its_run_what_only_that_knows(make_run, tmp_pat
         ('{"status": "running"}', "running"),
     ],
 )
-def test_odd_results_are_told_as_such(tmp_path, text, status) -> None:
+def test_invalid_results_have_the_status_unreadable(tmp_path, text, status) -> None:
     (tmp_path / "results.json").write_text(text)
 
     assert read_run(tmp_path).status == status
 
 
-def test_odd_files_and_values_are_passed_over(tmp_path) -> None:
+def test_invalid_files_and_values_are_ignored(tmp_path) -> None:
     (tmp_path / ".hydra").mkdir()
     for name, text in {"config": "a: [", "hydra": "- 1", "overrides": "5"}.items():
         (tmp_path / ".hydra" / f"{name}.yaml").write_text(text)
@@ -99,11 +99,11 @@ def test_odd_files_and_values_are_passed_over(tmp_path) -> None:
     found = read_run(tmp_path)
 
     assert found.metrics == {"test/mae": None, "test/loss": None, "test/accuracy": 1.0}
-    assert found.told("best", "value") is None
+    assert found.result("best", "value") is None
     assert (found.config, found.choices, found.typed) == ({}, {}, frozenset())
 
 
-def test_points_are_the_folders_right_inside_a_sweep_even_if_nothing_was_written(make_run, tmp_path) -> None:
+def test_points_are_the_direct_subfolders_of_a_sweep_also_without_results(make_run, tmp_path) -> None:
     make_run("sweep/done")
     make_run("sweep/done/evaluate/later")
     (tmp_path / "sweep" / "pending" / ".hydra").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A comparison in each format: as one would write it by hand, and whole for a machine."""
+"""A comparison as Markdown, CSV, HTML and JSON."""
 
 import csv
 import io
@@ -13,10 +13,9 @@ import pytest
 from agebench.comparison.caption import caption, heading
 from agebench.comparison.cells import lay_out
 from agebench.comparison.groups import Group
-from agebench.comparison.pairs import Paired
+from agebench.comparison.pairs import Difference, Paired
 from agebench.comparison.render import notes_of, to_csv, to_html, to_json, to_markdown
 from agebench.comparison.tables import Row, Table, compare
-from agebench.metrics.bootstrap import Difference
 from agebench.runs.read import Run, find_runs
 
 TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
@@ -24,7 +23,7 @@ TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
 
 @pytest.fixture
 def study(make_run, tmp_path):
-    """Return two heads, one of them twice, and one run that failed."""
+    """Return a comparison of two heads, one with two seeds, and one failed run."""
     leak = {"test_identity_in_train": 1.0, "lookup_mae": 2.0, "median_mae": 4.0, "unit": "years"}
     make_run("coral-0", points=TARGETS + 1, head="coral", leak=leak)
     make_run("coral-1", points=TARGETS + 2, head="coral", seed=1, leak=leak)
@@ -33,7 +32,7 @@ def study(make_run, tmp_path):
     return compare(find_runs([tmp_path]))
 
 
-def test_markdown_is_as_one_would_write_it(study, tmp_path) -> None:
+def test_the_markdown_of_a_comparison(study, tmp_path) -> None:
     assert (
         to_markdown(study)
         == f"""\
@@ -57,16 +56,16 @@ same test images, so its result is optimistic. All runs: 1,190,000 parameters, 2
 ## Not ranked: 1 run that did not complete
 
 - failed: {tmp_path}/softmax-1: UserError: a | b
-"""  # noqa: E501 (a table is as wide as it is)
+"""  # noqa: E501 (tables are not wrapped)
     )
 
 
 @pytest.mark.parametrize("resamples", [10_000, 2_000])
-def test_the_printed_bound_of_a_p_value_is_never_below_it_and_at_most_one_unit_of_its_last_digit_above(
+def test_the_bound_of_a_p_value_is_rounded_up_by_less_than_one_unit_of_its_last_digit(
     resamples,
 ) -> None:
     least = 2 / (resamples + 1)
-    bounds = [times * least for times in range(1, resamples // 2 + 1)]  # the least p, corrected for up to so many pairs
+    bounds = [times * least for times in range(1, resamples // 2 + 1)]  # the smallest p, corrected for 1, 2, ... pairs
     rows = tuple(
         Row(
             Group((Run(Path("r"), "completed", {"metrics": {"test/mae": float(i)}}),), {}),
@@ -89,7 +88,7 @@ def test_the_printed_bound_of_a_p_value_is_never_below_it_and_at_most_one_unit_o
         assert Decimal(bound) <= shown < Decimal(bound) + last_digit, text
 
 
-def test_csv_has_a_row_a_group_and_numbers_in_full(study, tmp_path) -> None:
+def test_csv_has_one_row_per_group_with_unrounded_numbers(study, tmp_path) -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(study))))
 
     assert [(row["rank"], row["head"], row["n"], row["seeds"]) for row in rows] == [
@@ -103,21 +102,21 @@ def test_csv_has_a_row_a_group_and_numbers_in_full(study, tmp_path) -> None:
     assert rows[0]["folders"] == f"{tmp_path}/coral-0; {tmp_path}/coral-1"
 
 
-def test_json_has_everything_under_stable_keys(study) -> None:
-    told = json.loads(to_json(study))
+def test_json_has_all_results_under_stable_keys(study) -> None:
+    found = json.loads(to_json(study))
 
-    assert set(told) == {"tables", "unranked", "not_comparable"}
-    (table,) = told["tables"]
+    assert set(found) == {"tables", "unranked", "not_comparable"}
+    (table,) = found["tables"]
     assert {"protocol", "split_sha", "metric", "parameters", "groups", "baselines", "caption", "notes"} <= set(table)
     first, second = table["groups"]
     assert (first["rank"], first["params"], first["seeds"], first["difference"]) == (1, {"head": "coral"}, [0, 1], None)
     assert first["metrics"]["test/mae"]["mean"] == 1.5
     assert set(second["difference"]) == {"value", "low", "high", "p", "p_holm"}
     assert table["baselines"][0] == {"name": "identity looked up", "metrics": {"test/mae": 2.0}}
-    assert told["unranked"][0]["error"] == "UserError: a | b"
+    assert found["unranked"][0]["error"] == "UserError: a | b"
 
 
-def test_html_needs_no_other_file_and_takes_nothing_for_markup(make_run, tmp_path) -> None:
+def test_html_is_self_contained_and_escapes_text(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 1, config={"optim.note": "<b>&"})
     make_run("b", points=TARGETS + 2, config={"optim.note": "plain"})
     picture = tmp_path / "p.png"
@@ -132,7 +131,7 @@ def test_html_needs_no_other_file_and_takes_nothing_for_markup(make_run, tmp_pat
     assert found.count("<tr") == 3
 
 
-def test_what_is_no_number_is_no_trouble_to_json_and_csv(make_run, tmp_path) -> None:
+def test_infinite_and_missing_numbers_are_null_in_json_and_empty_in_csv(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 1, config={"optim.lr": float("inf")})
     make_run("b", config={"optim.lr": 1.0}, metrics={"test/mae": None})
 
@@ -143,7 +142,7 @@ def test_what_is_no_number_is_no_trouble_to_json_and_csv(make_run, tmp_path) -> 
     assert "n/a" in to_markdown(found)
 
 
-def test_bars_in_a_cell_do_not_break_the_table(make_run, tmp_path) -> None:
+def test_vertical_bars_in_a_cell_are_escaped(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 1, config={"optim.note": "a|b"})
     make_run("b", points=TARGETS + 2, config={"optim.note": "c"})
 
@@ -154,7 +153,7 @@ def test_bars_in_a_cell_do_not_break_the_table(make_run, tmp_path) -> None:
     assert len({len(line) for line in lines}) == 1
 
 
-def test_one_group_is_called_by_its_model_and_head(make_run, tmp_path) -> None:
+def test_a_single_group_is_named_after_its_model_and_head(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 1)
 
     (table,) = compare(find_runs([tmp_path])).tables
@@ -164,14 +163,14 @@ def test_one_group_is_called_by_its_model_and_head(make_run, tmp_path) -> None:
     assert heading(table) == "demo/official/age: 12 test images of 4 people (split aaaabbbb)"
 
 
-def test_notes_say_beside_a_csv_what_it_has_no_place_for(study) -> None:
+def test_notes_for_a_csv_include_leaks_and_unranked_runs(study) -> None:
     notes = notes_of(study)
 
     assert notes[0].startswith("the split leaks")
     assert notes[-1].startswith("not ranked: failed: ")
 
 
-def test_nothing_completed_is_still_told(make_run, tmp_path) -> None:
+def test_a_comparison_without_completed_runs_lists_the_runs(make_run, tmp_path) -> None:
     make_run("a", status="running")
 
     found = compare(find_runs([tmp_path]))

@@ -1,4 +1,4 @@
-"""A sweep's folder gets its tables, whatever became of its points."""
+"""The summary files of a sweep."""
 
 import csv
 
@@ -9,7 +9,7 @@ from agebench.comparison.sweep import write_sweep
 TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
 
 
-def test_every_point_has_a_row_finished_or_not(make_run, tmp_path) -> None:
+def test_every_point_has_a_row_also_if_it_is_not_finished(make_run, tmp_path) -> None:
     sweep = tmp_path / "sweep"
     make_run("sweep/lr-0.1_seed-0", points=TARGETS + 1, config={"optim.lr": 0.1})
     make_run("sweep/lr-0.2_seed-0", points=TARGETS + 2, config={"optim.lr": 0.2})
@@ -40,7 +40,7 @@ def test_every_point_has_a_row_finished_or_not(make_run, tmp_path) -> None:
     assert not list(sweep.glob("*.part"))
 
 
-def test_pictures_are_drawn_of_what_there_is(make_run, tmp_path) -> None:
+def test_the_pictures_of_a_sweep_are_drawn(make_run, tmp_path) -> None:
     for i, (lr, decay) in enumerate(((0.1, 0), (0.2, 0), (0.1, 0.5))):
         make_run(f"sweep/{i}", points=TARGETS + i, config={"optim.lr": lr, "optim.weight_decay": decay})
 
@@ -49,7 +49,7 @@ def test_pictures_are_drawn_of_what_there_is(make_run, tmp_path) -> None:
     assert {path.name for path in (tmp_path / "sweep").glob("*.png")} == {"ranking.png", "curves.png", "parallel.png"}
 
 
-def test_odd_folders_are_told_and_raise_nothing(make_run, tmp_path, caplog) -> None:
+def test_unreadable_points_are_listed_without_an_error(make_run, tmp_path, caplog) -> None:
     sweep = tmp_path / "sweep"
     make_run("sweep/good", points=TARGETS + 1)
     for name, text in {
@@ -65,12 +65,18 @@ def test_odd_folders_are_told_and_raise_nothing(make_run, tmp_path, caplog) -> N
     write_sweep(sweep)
 
     with (sweep / "sweep.csv").open(newline="") as lines:
-        told = {row["point"]: row["status"] for row in csv.DictReader(lines)}
-    assert told == {"bad": "x", "bare": "completed", "empty": "unreadable", "good": "completed", "list": "unreadable"}
+        status = {row["point"]: row["status"] for row in csv.DictReader(lines)}
+    assert status == {
+        "bad": "x",
+        "bare": "completed",
+        "empty": "unreadable",
+        "good": "completed",
+        "list": "unreadable",
+    }
     assert "could not" not in caplog.text
 
 
-def test_a_sweep_without_points_or_folder_is_no_error(tmp_path, caplog) -> None:
+def test_a_sweep_without_points_or_without_a_folder_raises_no_error(tmp_path, caplog) -> None:
     write_sweep(tmp_path)
     write_sweep(tmp_path / "nowhere")
 

@@ -1,4 +1,4 @@
-"""What may be ranked together, and what a reader must be told."""
+"""Which runs are ranked in one table, and the notes of the tables."""
 
 import numpy as np
 import pytest
@@ -63,18 +63,18 @@ def test_the_best_value_of_each_metric_has_rank_1(make_run, tmp_path, metric, be
     assert [(row.rank, row.group.mean(f"test/{metric}")) for row in table.rows] == list(enumerate(best_first, start=1))
 
 
-def test_p_values_are_corrected_for_all_rows_of_the_table(make_run, tmp_path) -> None:
+def test_p_values_are_corrected_for_the_number_of_rows(make_run, tmp_path) -> None:
     for i, head in enumerate(("a", "b", "c", "d")):
         make_run(head, points=TARGETS + i, head=head)
 
     (table,) = compared(tmp_path).tables
 
-    # Every image differs alike, so no resample lies beyond zero: 2 / 10,001 each, times three.
+    # Every image differs by the same value, so no resample is on the other side of zero: 2 / 10,001 each, times three.
     assert [row.difference.p for row in table.rows[1:]] == pytest.approx([2 / 10_001] * 3)
     assert [row.adjusted for row in table.rows[1:]] == pytest.approx([6 / 10_001] * 3)
 
 
-def test_protocols_are_never_ranked_together(make_run, tmp_path) -> None:
+def test_runs_of_different_protocols_have_separate_tables(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 2)
     make_run("b", points=TARGETS + 1, protocol="demo/random/age", split_sha="eeee")
 
@@ -82,23 +82,23 @@ def test_protocols_are_never_ranked_together(make_run, tmp_path) -> None:
 
     assert [table.protocol for table in found.tables] == ["demo/official/age", "demo/random/age"]
     assert [len(table.rows) for table in found.tables] == [1, 1]
-    assert found.apart == (
+    assert found.not_comparable == (
         "these runs are not comparable: they were tested under different protocols "
         "(demo/official/age, demo/random/age); each has its own table"
     )
 
 
-def test_neither_are_runs_on_other_test_images(make_run, tmp_path) -> None:
+def test_runs_with_different_test_images_have_separate_tables(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 2)
     make_run("b", points=TARGETS + 1, split_sha="eeeeffffgggg")
 
     found = compared(tmp_path)
 
     assert len(found.tables) == 2
-    assert "on different test images (demo/official/age: split_sha aaaabbbb, eeeeffff)" in found.apart
+    assert "on different test images (demo/official/age: split_sha aaaabbbb, eeeeffff)" in found.not_comparable
 
 
-def test_other_training_images_are_one_table_and_a_note(make_run, tmp_path) -> None:
+def test_runs_with_different_training_images_are_in_one_table_with_a_note(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 2)
     make_run("b", points=TARGETS + 1, data_sha="feed")
 
@@ -110,7 +110,7 @@ def test_other_training_images_are_one_table_and_a_note(make_run, tmp_path) -> N
     ]
 
 
-def test_a_leaking_split_has_the_lookup_beside_it(make_run, tmp_path) -> None:
+def test_the_table_of_a_leaking_split_has_the_identity_lookup_as_a_baseline(make_run, tmp_path) -> None:
     leak = {"test_identity_in_train": 1.0, "lookup_mae": 2.5, "median_mae": 12.0, "lookup_accuracy": 0.1}
     leak |= {"majority_accuracy": 0.02, "unit": "years"}
     make_run("a", points=TARGETS + 2, leak=leak)
@@ -118,7 +118,7 @@ def test_a_leaking_split_has_the_lookup_beside_it(make_run, tmp_path) -> None:
 
     (table,) = compared(tmp_path).tables
 
-    assert [(each.name, each.figures) for each in table.baselines] == [
+    assert [(each.name, each.metrics) for each in table.baselines] == [
         ("identity looked up", {"test/mae": 2.5}),
         ("always the median", {"test/mae": 12.0}),
     ]
@@ -127,7 +127,7 @@ def test_a_leaking_split_has_the_lookup_beside_it(make_run, tmp_path) -> None:
     )
 
 
-def test_a_leak_of_some_groups_is_told_of_them_alone(make_run, tmp_path) -> None:
+def test_the_leak_of_some_groups_names_them(make_run, tmp_path) -> None:
     leak = {"test_identity_in_train": 0.5, "lookup_accuracy": 0.7, "majority_accuracy": 0.2, "unit": ""}
     shared = {"protocol": "demo/official/class"}
     make_run("a", points=TARGETS + 2, leak=leak, **shared)
@@ -136,7 +136,7 @@ def test_a_leak_of_some_groups_is_told_of_them_alone(make_run, tmp_path) -> None
 
     (table,) = compared(tmp_path).tables
 
-    assert [(each.name, each.figures) for each in table.baselines] == [
+    assert [(each.name, each.metrics) for each in table.baselines] == [
         ("identity looked up (softmax)", {"test/accuracy": 0.7}),
         ("most common label (softmax)", {"test/accuracy": 0.2}),
     ]
@@ -161,7 +161,7 @@ def test_unfinished_runs_are_listed_and_never_ranked(make_run, tmp_path) -> None
     ]
 
 
-def test_a_diverged_group_stands_at_the_end_and_is_marked(make_run, tmp_path) -> None:
+def test_a_diverged_group_is_last_and_has_a_note(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 2)
     make_run("b0", points=TARGETS + 1, head="coral", metrics={"test/mae": None, "test/accuracy": None})
     make_run("b1", points=TARGETS + 1, head="coral", seed=1)
@@ -172,7 +172,7 @@ def test_a_diverged_group_stands_at_the_end_and_is_marked(make_run, tmp_path) ->
     assert "coral: 1 of 2 runs diverged (null metrics), so there is no mean" in table.notes
 
 
-def test_machines_versions_and_code_that_differ_are_told(make_run, tmp_path) -> None:
+def test_different_devices_versions_and_code_have_a_note(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 2)
     make_run("b", points=TARGETS + 1, seed=1, versions={"torch": "2.6.0"}, device="NVIDIA H200", threads=8, git="def")
 
@@ -184,7 +184,7 @@ def test_machines_versions_and_code_that_differ_are_told(make_run, tmp_path) -> 
     )
 
 
-def test_an_epoch_chosen_on_the_test_images_is_told(make_run, tmp_path) -> None:
+def test_an_epoch_selected_on_the_test_images_has_a_note(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 2, data={"test": 12, "val_is_test": True})
 
     (table,) = compared(tmp_path).tables
@@ -192,7 +192,7 @@ def test_an_epoch_chosen_on_the_test_images_is_told(make_run, tmp_path) -> None:
     assert table.notes[0].startswith("val is the test part: the best epoch was selected on the test images")
 
 
-def test_missing_predictions_cost_the_pairs_and_nothing_else(make_run, tmp_path) -> None:
+def test_a_group_without_predictions_has_a_rank_but_no_difference(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 1)
     make_run("b", points=TARGETS + 2, head="coral")
     (make_run("c", points=TARGETS + 3, head="corn") / "predictions.csv").unlink()
@@ -204,7 +204,7 @@ def test_missing_predictions_cost_the_pairs_and_nothing_else(make_run, tmp_path)
     assert "no paired difference: c has no predictions.csv" in table.notes
 
 
-def test_the_metric_can_be_chosen_with_or_without_its_part(make_run, tmp_path) -> None:
+def test_the_metric_can_be_given_with_or_without_its_part(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 1)
     make_run("b", points=TARGETS - 0.2, head="coral")
 
@@ -214,7 +214,7 @@ def test_the_metric_can_be_chosen_with_or_without_its_part(make_run, tmp_path) -
         compared(tmp_path, "maee")
 
 
-def test_what_is_no_mean_over_images_is_ranked_without_pairs(make_run, tmp_path) -> None:
+def test_a_metric_that_is_not_a_mean_over_images_has_ranks_but_no_differences(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 1)
     make_run("b", points=TARGETS + 2, head="coral")
 
@@ -228,7 +228,7 @@ def test_what_is_no_mean_over_images_is_ranked_without_pairs(make_run, tmp_path)
         assert any(why in note for note in table.notes)
 
 
-def test_a_table_without_the_metric_says_so_and_takes_its_own(make_run, tmp_path) -> None:
+def test_a_table_without_the_metric_uses_its_main_metric_and_has_a_note(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 1)
     make_run("b", protocol="digits/random/class", metrics={"test/accuracy": 0.9})
 
@@ -238,7 +238,7 @@ def test_a_table_without_the_metric_says_so_and_takes_its_own(make_run, tmp_path
     assert "no run of this table has mae: it is ranked by accuracy" in found.tables[1].notes
 
 
-def test_an_old_run_without_what_newer_ones_have_is_shown(make_run, tmp_path) -> None:
+def test_a_run_with_few_results_is_ranked(make_run, tmp_path) -> None:
     folder = make_run("a")
     (folder / "results.json").write_text('{"status": "completed", "metrics": {"test/accuracy": 0.5}}')
 

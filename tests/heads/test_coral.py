@@ -1,4 +1,4 @@
-"""The CORAL head against float64 NumPy, coral-pytorch and figures worked by hand."""
+"""The CORAL head against float64 NumPy, coral-pytorch and values computed manually."""
 
 import math
 
@@ -26,26 +26,26 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return scores (64, 1), biases out of order (5,), and labels (64,)."""
+    """Return scores (64, 1), unsorted biases (5,), and labels (64,)."""
     rng = np.random.default_rng(0)
     return rng.normal(size=(64, 1)) * 3, rng.normal(size=5) * 2, rng.integers(0, 6, size=64)
 
 
-def test_three_labels_worked_by_hand() -> None:
+def test_three_labels_computed_manually() -> None:
     # P(y > 0) = 3/4 and P(y > 1) = 1/4
     head = head_of(3, biases=[math.log(3) - 1, -math.log(3) - 1])
     outputs = torch.tensor([[1.0]])
 
     assert head.num_outputs == 1
     assert head.posterior(outputs).tolist()[0] == pytest.approx([0.25, 0.5, 0.25])
-    assert head.loss(outputs, torch.tensor([1])).item() == pytest.approx(2 * math.log(4 / 3))  # yes, no
-    assert head.loss(outputs, torch.tensor([0])).item() == pytest.approx(math.log(4) + math.log(4 / 3))  # no, no
+    assert head.loss(outputs, torch.tensor([1])).item() == pytest.approx(2 * math.log(4 / 3))  # y > 0, not y > 1
+    assert head.loss(outputs, torch.tensor([0])).item() == pytest.approx(math.log(4) + math.log(4 / 3))  # not y > 0
 
 
-def test_the_loss_is_numpys(drawn) -> None:
+def test_the_loss_equals_a_numpy_computation(drawn) -> None:
     outputs, biases, target = drawn
-    yes, answers = sigmoid(outputs + biases), target[:, None] > np.arange(5)
-    expected = -np.where(answers, np.log(yes), np.log(1 - yes)).sum(1).mean()
+    above, labels = sigmoid(outputs + biases), target[:, None] > np.arange(5)
+    expected = -np.where(labels, np.log(above), np.log(1 - above)).sum(1).mean()
 
     loss = head_of(6, biases=biases).loss(torch.from_numpy(outputs), torch.from_numpy(target))
 
@@ -54,7 +54,7 @@ def test_the_loss_is_numpys(drawn) -> None:
 
 
 @pytest.mark.parametrize("num_labels", [2, 6, 49])
-def test_start_loss_and_rank_are_those_of_coral_pytorch(num_labels) -> None:
+def test_initial_biases_loss_and_rank_equal_those_of_coral_pytorch(num_labels) -> None:
     rng = torch.Generator().manual_seed(0)
     features, target = torch.randn(64, 8, generator=rng) * 3, torch.randint(num_labels, (64,), generator=rng)
     layer, head = CoralLayer(8, num_labels), head_of(num_labels)
@@ -67,7 +67,7 @@ def test_start_loss_and_rank_are_those_of_coral_pytorch(num_labels) -> None:
     assert head.point(outputs).tolist() == proba_to_label(logits.sigmoid()).tolist()
 
 
-def test_biases_out_of_order_have_coral_pytorchs_rank_too(drawn) -> None:
+def test_the_rank_for_unsorted_biases_equals_that_of_coral_pytorch(drawn) -> None:
     outputs, biases, _ = (torch.from_numpy(x) for x in drawn)
 
     point = head_of(6, biases=biases).point(outputs)
@@ -75,7 +75,7 @@ def test_biases_out_of_order_have_coral_pytorchs_rank_too(drawn) -> None:
     assert point.tolist() == proba_to_label((outputs + biases).sigmoid()).tolist()
 
 
-def test_the_gradients_are_those_of_the_loss(drawn) -> None:
+def test_the_gradients_of_the_loss_are_correct(drawn) -> None:
     outputs, biases, target = (torch.from_numpy(x) for x in drawn)
     head = head_of(6, biases=biases)
 
@@ -87,7 +87,7 @@ def test_the_gradients_are_those_of_the_loss(drawn) -> None:
 
 
 class Loss(torch.nn.Module):
-    """Calls a head's loss, for functional_call."""
+    """Calls the loss of a head, for functional_call."""
 
     def __init__(self, head: CORAL) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Loss(torch.nn.Module):
         return self.head.loss(outputs, target)
 
 
-def test_the_biases_train_and_save_with_the_head() -> None:
+def test_the_biases_are_trained_and_saved() -> None:
     head = head_of(4)
     head.loss(torch.tensor([[0.5], [-0.5]]), torch.tensor([0, 3])).backward()
     other = head_of(4, biases=[0.0, 0.0, 0.0])
@@ -111,7 +111,7 @@ def test_the_biases_train_and_save_with_the_head() -> None:
 
 def test_a_perfect_prediction_has_the_lowest_loss() -> None:
     head = head_of(4, biases=[100.0, 0.0, -100.0])
-    scores = [-150.0, -50.0, 50.0, 150.0]  # in the middle of every label
+    scores = [-150.0, -50.0, 50.0, 150.0]  # in the middle of the interval of each label
 
     for target in range(4):
         losses = [head.loss(torch.tensor([[score]]), torch.tensor([target])).item() for score in scores]
@@ -121,8 +121,8 @@ def test_a_perfect_prediction_has_the_lowest_loss() -> None:
         assert min(loss for k, loss in enumerate(losses) if k != target) > 40
 
 
-def test_biases_trained_to_the_minimum_descend_whatever_their_start() -> None:
-    # With a score of nothing the minimum is known: the logit of each question is that of its share of yes.
+def test_trained_biases_reach_the_minimum_from_unsorted_initial_biases() -> None:
+    # For scores of zero the minimum is known: each bias is the logit of the share of images with y > k.
     target = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4])
     head = head_of(5, biases=[-2.0, 1.0, -1.0, 3.0])
     optimizer = torch.optim.LBFGS(head.parameters(), max_iter=200, line_search_fn="strong_wolfe")
@@ -142,7 +142,7 @@ def test_biases_trained_to_the_minimum_descend_whatever_their_start() -> None:
     )
 
 
-def test_where_the_biases_descend_the_posterior_is_the_differences_of_the_answers(drawn) -> None:
+def test_the_posterior_for_descending_biases_is_the_differences_of_the_task_probabilities(drawn) -> None:
     outputs, biases = drawn[0], np.sort(drawn[1])[::-1].copy()
     ends = np.ones((64, 1))
     expected = -np.diff(np.concatenate([ends, sigmoid(outputs + biases), 0 * ends], axis=1), axis=1)
@@ -154,7 +154,7 @@ def test_where_the_biases_descend_the_posterior_is_the_differences_of_the_answer
     assert (np.diff(above, axis=1) <= 0).all()
 
 
-def test_biases_out_of_order_still_give_a_distribution(drawn) -> None:
+def test_unsorted_biases_give_a_valid_distribution(drawn) -> None:
     outputs, biases, _ = (torch.from_numpy(x).float() for x in drawn)
 
     posterior = head_of(6, biases=biases).posterior(outputs).detach()
@@ -168,13 +168,13 @@ def test_biases_out_of_order_still_give_a_distribution(drawn) -> None:
 @pytest.mark.parametrize(
     ("decode", "point"),
     [
-        ("auto", 16.0),  # two of the three answers are yes
-        ("median", 16.0),  # 0.25, 0.15, 0.15, 0.45: the sums are 0.25, 0.4, 0.55
+        ("auto", 16.0),  # two of three P(y > k) exceed 0.5
+        ("median", 16.0),  # 0.25, 0.15, 0.15, 0.45: cumulative sums 0.25, 0.4, 0.55
         ("mode", 17.0),
         ("mean", 15.8),  # 14 + 0.75 + 0.6 + 0.45
     ],
 )
-def test_a_point_is_decoded_as_asked(decode, point) -> None:
+def test_the_point_is_the_chosen_statistic_of_the_posterior(decode, point) -> None:
     head = head_of(4, first=14, biases=torch.tensor([0.75, 0.6, 0.45]).logit(), decode=decode)
 
     assert head.point(torch.zeros(1, 1)).tolist() == pytest.approx([point])
@@ -186,7 +186,7 @@ def test_values_need_not_be_evenly_spaced() -> None:
     assert head.point(torch.tensor([[-2.0], [-0.75], [0.0]])).tolist() == [0, 18, 65]
 
 
-def test_two_labels_are_one_question() -> None:
+def test_two_labels_are_one_task() -> None:
     head = head_of(2, first=1)
 
     assert head.biases.tolist() == [1]
@@ -194,14 +194,14 @@ def test_two_labels_are_one_question() -> None:
     assert head.point(torch.tensor([[-1.5], [1.0]])).tolist() == [1, 2]
 
 
-def test_a_label_that_no_image_has_leaves_loss_and_gradient_finite() -> None:
+def test_loss_and_gradient_are_finite_if_a_label_has_no_images() -> None:
     head = head_of(4, biases=[0.0, 0.0, 0.0])
 
     loss = head.loss(torch.zeros(3, 1), torch.tensor([0, 1, 3]))
     loss.backward()
 
     assert loss.item() == pytest.approx(3 * math.log(2))
-    # a half less the share of yes: 2/3 above 0, 1/3 above 1 and above 2
+    # 1/2 minus the share of y > k: 2/3 for k = 0, 1/3 for k = 1 and 2
     assert head.biases.grad.tolist() == pytest.approx([-1 / 6, 1 / 6, 1 / 6])
 
 
@@ -219,7 +219,7 @@ def test_extreme_outputs_stay_finite(size) -> None:
     assert head.posterior(outputs).tolist() == [[0, 0, 1], [1, 0, 0]]
 
 
-def test_classes_and_a_single_label_are_refused() -> None:
+def test_classes_and_a_single_label_raise_an_error() -> None:
     with pytest.raises(UserError, match="CORAL needs labels with an order"):
         CORAL(3, [0, 1, 2], ordered=False)
     with pytest.raises(UserError, match="only one"):

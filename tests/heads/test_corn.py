@@ -1,4 +1,4 @@
-"""The CORN head against float64 NumPy, coral-pytorch and figures worked by hand."""
+"""The CORN head against float64 NumPy, coral-pytorch and values computed manually."""
 
 import math
 
@@ -26,19 +26,19 @@ def drawn() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(64, 5)) * 3, rng.integers(0, 6, size=64)
 
 
-def test_three_labels_worked_by_hand() -> None:
+def test_three_labels_computed_manually() -> None:
     # P(y > 0) = 3/4 and P(y > 1 | y > 0) = 1/3
     outputs = torch.tensor([[math.log(3), -math.log(2)]])
     head = head_of(3)
 
     assert head.num_outputs == 2
     assert head.posterior(outputs).tolist()[0] == pytest.approx([0.25, 0.5, 0.25])
-    assert head.loss(outputs, torch.tensor([0])).item() == pytest.approx(math.log(4))  # asked one question
+    assert head.loss(outputs, torch.tensor([0])).item() == pytest.approx(math.log(4))  # one task
     assert head.loss(outputs, torch.tensor([1])).item() == pytest.approx((math.log(4 / 3) + math.log(3 / 2)) / 2)
     assert head.loss(outputs, torch.tensor([2])).item() == pytest.approx((math.log(4 / 3) + math.log(3)) / 2)
 
 
-def test_a_batch_is_averaged_over_the_questions_asked_and_not_over_images() -> None:
+def test_the_loss_is_averaged_over_pairs_of_task_and_image() -> None:
     outputs = torch.tensor([[math.log(3), 0.0], [math.log(3), -math.log(2)]])
 
     loss = head_of(3).loss(outputs, torch.tensor([0, 2]))
@@ -46,13 +46,13 @@ def test_a_batch_is_averaged_over_the_questions_asked_and_not_over_images() -> N
     assert loss.item() == pytest.approx((math.log(4) + math.log(4 / 3) + math.log(3)) / 3)
 
 
-def test_the_loss_is_numpys_over_the_conditional_subsets(drawn) -> None:
+def test_the_loss_equals_a_numpy_computation_over_the_conditional_subsets(drawn) -> None:
     outputs, target = drawn
     terms = []
-    for question in range(5):
-        subset = target >= question
-        yes = sigmoid(outputs[subset, question])
-        terms.append(-np.where(target[subset] > question, np.log(yes), np.log(1 - yes)))
+    for task in range(5):
+        subset = target >= task
+        above = sigmoid(outputs[subset, task])
+        terms.append(-np.where(target[subset] > task, np.log(above), np.log(1 - above)))
 
     loss = head_of(6).loss(torch.from_numpy(outputs), torch.from_numpy(target))
 
@@ -62,14 +62,14 @@ def test_the_loss_is_numpys_over_the_conditional_subsets(drawn) -> None:
 
 @pytest.mark.parametrize("num_labels", [2, 6, 49])
 @pytest.mark.parametrize("kept", ["all", "odd", "lowest", "highest"])
-def test_loss_and_rank_are_those_of_coral_pytorch_gaps_included(num_labels, kept) -> None:
+def test_loss_and_rank_equal_those_of_coral_pytorch_also_if_labels_have_no_images(num_labels, kept) -> None:
     rng = torch.Generator().manual_seed(0)
     outputs = torch.randn(64, num_labels - 1, generator=rng) * 2 + 2
     target = torch.randint(num_labels, (64,), generator=rng)
     target = {
         "all": target,
         "odd": target.clamp(max=num_labels - 2) // 2 * 2 + 1,
-        "lowest": torch.zeros_like(target),  # every subset but the first is empty
+        "lowest": torch.zeros_like(target),  # only the first task has images
         "highest": torch.full_like(target, num_labels - 1),
     }[kept]
     head = head_of(num_labels)
@@ -80,7 +80,7 @@ def test_loss_and_rank_are_those_of_coral_pytorch_gaps_included(num_labels, kept
     assert point.tolist() == corn_label_from_logits(outputs).tolist()
 
 
-def test_questions_that_no_image_is_asked_add_nothing() -> None:
+def test_tasks_without_images_do_not_contribute_to_the_loss() -> None:
     outputs = torch.tensor([[0.0, 7.0, -9.0], [0.0, 3.0, 5.0]], requires_grad=True)
 
     loss = head_of(4).loss(outputs, torch.tensor([0, 0]))
@@ -90,7 +90,7 @@ def test_questions_that_no_image_is_asked_add_nothing() -> None:
     assert outputs.grad.tolist() == [[0.25, 0, 0], [0.25, 0, 0]]
 
 
-def test_the_gradient_is_that_of_the_loss(drawn) -> None:
+def test_the_gradient_of_the_loss_is_correct(drawn) -> None:
     outputs = torch.from_numpy(drawn[0][:4]).requires_grad_()
     target = torch.from_numpy(drawn[1][:4])
 
@@ -99,7 +99,7 @@ def test_the_gradient_is_that_of_the_loss(drawn) -> None:
 
 def test_a_perfect_prediction_has_the_lowest_loss() -> None:
     head = head_of(4)
-    perfect = {k: torch.tensor([[50.0 if k > question else -50.0 for question in range(3)]]) for k in range(4)}
+    perfect = {k: torch.tensor([[50.0 if k > task else -50.0 for task in range(3)]]) for k in range(4)}
 
     for target in range(4):
         losses = {k: head.loss(outputs, torch.tensor([target])).item() for k, outputs in perfect.items()}
@@ -108,7 +108,7 @@ def test_a_perfect_prediction_has_the_lowest_loss() -> None:
         assert min(losses.values()) > 10
 
 
-def test_the_posterior_is_numpys_chain_rule(drawn) -> None:
+def test_the_posterior_equals_a_numpy_computation_by_the_chain_rule(drawn) -> None:
     above = sigmoid(drawn[0]).cumprod(1)
     ends = np.ones((64, 1))
     expected = -np.diff(np.concatenate([ends, above, 0 * ends], axis=1), axis=1)
@@ -119,7 +119,7 @@ def test_the_posterior_is_numpys_chain_rule(drawn) -> None:
 
 
 @pytest.mark.parametrize("num_labels", [2, 6, 49])
-def test_any_outputs_give_ranks_that_never_rise_and_a_distribution(num_labels) -> None:
+def test_any_outputs_give_non_increasing_task_probabilities_and_a_valid_distribution(num_labels) -> None:
     outputs = torch.randn(200, num_labels - 1, generator=torch.Generator().manual_seed(0)) * 10
     head = head_of(num_labels)
 
@@ -133,13 +133,13 @@ def test_any_outputs_give_ranks_that_never_rise_and_a_distribution(num_labels) -
 @pytest.mark.parametrize(
     ("decode", "point"),
     [
-        ("auto", 16.0),  # P(y > k) = 0.75, 0.6, 0.45: two are over one half
+        ("auto", 16.0),  # P(y > k) = 0.75, 0.6, 0.45: two exceed 0.5
         ("median", 16.0),
         ("mode", 17.0),  # of 0.25, 0.15, 0.15, 0.45
         ("mean", 15.8),  # 14 + 0.75 + 0.6 + 0.45
     ],
 )
-def test_a_point_is_decoded_as_asked(decode, point) -> None:
+def test_the_point_is_the_chosen_statistic_of_the_posterior(decode, point) -> None:
     outputs = torch.tensor([[0.75, 0.8, 0.75]]).logit()
 
     assert head_of(4, first=14, decode=decode).point(outputs).tolist() == pytest.approx([point])
@@ -160,7 +160,7 @@ def test_values_need_not_be_evenly_spaced() -> None:
     assert head.point(torch.tensor([[-1.0, 9.0], [1.0, -1.0], [9.0, 1.0]])).tolist() == [0, 18, 65]
 
 
-def test_two_labels_are_one_question() -> None:
+def test_two_labels_are_one_task() -> None:
     head = head_of(2, first=1)
 
     assert head.num_outputs == 1
@@ -181,7 +181,7 @@ def test_extreme_outputs_stay_finite(size) -> None:
     assert head.posterior(outputs).tolist() == [[0, 1, 0], [1, 0, 0], [0.5, 0, 0.5]]
 
 
-def test_classes_and_a_single_label_are_refused() -> None:
+def test_classes_and_a_single_label_raise_an_error() -> None:
     with pytest.raises(UserError, match="CORN needs labels with an order"):
         CORN(3, [0, 1, 2], ordered=False)
     with pytest.raises(UserError, match="only one"):

@@ -1,4 +1,4 @@
-"""DLDL against float64 NumPy and figures worked by hand."""
+"""DLDL against float64 NumPy and values computed manually."""
 
 import math
 
@@ -29,8 +29,8 @@ def drawn() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(32, 5)) * 3, rng.integers(0, 5, size=32)
 
 
-def test_two_labels_worked_by_hand() -> None:
-    # One unit apart at sigma = 1 / sqrt(2 ln 3) the neighbour's density is a third: the soft label is (3/4, 1/4).
+def test_two_labels_computed_manually() -> None:
+    # With sigma = 1 / sqrt(2 ln 3) the density of a neighbour one unit away is 1/3: the soft label is (3/4, 1/4).
     head = DLDL(2, [5, 6], ordered=True, sigma=1 / math.sqrt(2 * math.log(3)))
 
     loss = head.loss(torch.zeros(1, 2), torch.tensor([0]))
@@ -39,10 +39,10 @@ def test_two_labels_worked_by_hand() -> None:
     assert loss.item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
 
 
-def test_the_loss_is_the_divergence_that_numpy_finds(drawn) -> None:
+def test_the_loss_equals_the_divergence_computed_with_numpy(drawn) -> None:
     outputs, target = drawn
-    wanted = gaussian(UNEVEN, target, 3.0)
-    expected = (wanted * np.log(wanted / softmax(outputs))).sum(1).mean()
+    soft = gaussian(UNEVEN, target, 3.0)
+    expected = (soft * np.log(soft / softmax(outputs))).sum(1).mean()
     head = DLDL(5, UNEVEN, ordered=True, sigma=3.0)
 
     loss = head.loss(torch.from_numpy(outputs), torch.from_numpy(target))
@@ -51,7 +51,7 @@ def test_the_loss_is_the_divergence_that_numpy_finds(drawn) -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_gradient_is_that_of_the_loss(drawn) -> None:
+def test_the_gradient_of_the_loss_is_correct(drawn) -> None:
     outputs, target = torch.from_numpy(drawn[0][:4]).requires_grad_(), torch.from_numpy(drawn[1][:4])
     head = DLDL(5, UNEVEN, ordered=True)
 
@@ -59,7 +59,7 @@ def test_the_gradient_is_that_of_the_loss(drawn) -> None:
 
 
 @pytest.mark.parametrize("target", [0, 2, 4])
-def test_no_outputs_have_a_lower_loss_than_the_soft_label(drawn, target) -> None:
+def test_the_soft_label_has_the_lowest_loss(drawn, target) -> None:
     head = DLDL(5, UNEVEN, ordered=True, sigma=3.0)
     perfect = torch.from_numpy(np.log(gaussian(UNEVEN, np.array([target]), 3.0)))
 
@@ -70,14 +70,14 @@ def test_no_outputs_have_a_lower_loss_than_the_soft_label(drawn, target) -> None
     assert head.loss(perfect, torch.tensor([(target + 1) % 5])) > 1e-3
 
 
-def test_a_soft_label_falls_with_the_distance_from_the_true_value() -> None:
+def test_a_soft_label_decreases_with_the_distance_from_the_true_value() -> None:
     values = torch.tensor(UNEVEN)
 
     soft = DLDL(5, UNEVEN, ordered=True).soft_labels
 
     for row, value in zip(soft, values, strict=True):
         ordered = row[(values - value).abs().argsort()]
-        assert (ordered.diff() <= 0).all()  # 14 and 30 are as far from 22
+        assert (ordered.diff() <= 0).all()  # not strict: 14 and 30 have the same distance from 22
         assert ordered[0] > ordered[1]
 
 
@@ -90,17 +90,17 @@ def test_the_posterior_is_the_softmax(drawn) -> None:
 @pytest.mark.parametrize(
     ("values", "sigma"), [(range(14, 63), 2.0), (range(1, 7), 0.5), (range(5), 0.4), (range(2), 0.1)]
 )
-def test_sigma_is_two_years_or_a_tenth_of_a_shorter_range(values, sigma) -> None:
+def test_the_default_sigma_is_the_smaller_of_2_and_a_tenth_of_the_range(values, sigma) -> None:
     assert DLDL(len(values), list(values), ordered=True).sigma == pytest.approx(sigma)
 
 
-def test_auto_is_the_median() -> None:
+def test_decode_auto_is_the_median() -> None:
     outputs = torch.tensor([[0.4, 0.15, 0.05, 0.1, 0.3]]).log()
 
     assert DLDL(5, UNEVEN, ordered=True).point(outputs).tolist() == [15.0]
 
 
 @pytest.mark.parametrize("sigma", [0, -1.0, math.nan, math.inf])
-def test_a_sigma_that_is_no_width_is_refused(sigma) -> None:
+def test_a_sigma_that_is_not_positive_and_finite_raises_an_error(sigma) -> None:
     with pytest.raises(UserError, match=r"head\.sigma must be a positive number"):
         DLDL(5, UNEVEN, ordered=True, sigma=sigma)

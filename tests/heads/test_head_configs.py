@@ -1,4 +1,4 @@
-"""A contract for every file in conf/head: a head is tested the moment its YAML is there."""
+"""Tests that run for every file in conf/head, also for new ones."""
 
 import inspect
 import io
@@ -28,15 +28,15 @@ every_case = pytest.mark.parametrize(("name", "labels"), CASES, ids=["-".join(ca
 
 
 def make(name: str, values, *, ordered: bool = True, **changes) -> Head:
-    """A head as a run makes it."""
+    """Instantiate a head as in a run."""
     config = OmegaConf.load(FOLDER / f"{name}.yaml")
     return instantiate(config, len(values), list(values), ordered=ordered, _convert_="all", **changes)
 
 
 def target_of(values, count: int) -> torch.Tensor:
-    """Labels in no order, every third of which (if there are more than two) no image has."""
-    there = [label for label in range(len(values)) if len(values) == 2 or label % 3 != 1]
-    return torch.from_numpy(np.random.default_rng(1).choice(there, size=count))
+    """Return random labels. With more than two labels, every third one does not occur."""
+    occurring = [label for label in range(len(values)) if len(values) == 2 or label % 3 != 1]
+    return torch.from_numpy(np.random.default_rng(1).choice(occurring, size=count))
 
 
 def outputs_of(head: Head, count: int, *, seed: int = 0) -> torch.Tensor:
@@ -45,7 +45,7 @@ def outputs_of(head: Head, count: int, *, seed: int = 0) -> torch.Tensor:
 
 
 @every_head
-def test_the_file_says_what_it_is_and_offers_every_option(name) -> None:
+def test_the_yaml_starts_with_a_comment_and_lists_every_option(name) -> None:
     text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     config = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     labels, values, *options = inspect.signature(get_object(config["_target_"])).parameters.values()
@@ -61,7 +61,7 @@ def test_the_file_says_what_it_is_and_offers_every_option(name) -> None:
 
 
 @every_case
-def test_the_shapes_and_sums_are_those_of_the_contract(name, labels) -> None:
+def test_loss_posterior_and_point_have_the_right_shapes_types_and_sums(name, labels) -> None:
     values = LABELS[labels]
     head = make(name, values).eval()
     outputs, target = outputs_of(head, 16), target_of(values, 16)
@@ -76,7 +76,7 @@ def test_the_shapes_and_sums_are_those_of_the_contract(name, labels) -> None:
 
 
 @every_case
-def test_one_image_is_a_batch(name, labels) -> None:
+def test_a_batch_may_have_one_image(name, labels) -> None:
     head = make(name, LABELS[labels])
     outputs = outputs_of(head, 1)
 
@@ -85,7 +85,7 @@ def test_one_image_is_a_batch(name, labels) -> None:
 
 
 @every_case
-def test_the_loss_of_a_batch_is_the_mean_of_its_images_under_their_weights(name, labels) -> None:
+def test_the_loss_of_a_batch_is_the_weighted_mean_of_the_losses_of_its_images(name, labels) -> None:
     values = LABELS[labels]
     head = make(name, values).eval()
     outputs, target = outputs_of(head, 24), target_of(values, 24)
@@ -123,7 +123,7 @@ def test_losses_and_gradients_of_extreme_outputs_are_finite(name, labels, size) 
 
 @every_case
 @pytest.mark.parametrize("decode", ["auto", "mean", "median", "mode"])
-def test_a_point_is_decoded_as_asked_and_lies_within_the_values(name, labels, decode) -> None:
+def test_the_point_is_the_chosen_statistic_and_lies_within_the_values(name, labels, decode) -> None:
     values = np.array(LABELS[labels])
     head = make(name, values.tolist(), decode=decode).eval()
     outputs = outputs_of(head, 64)
@@ -147,7 +147,7 @@ def test_a_point_is_decoded_as_asked_and_lies_within_the_values(name, labels, de
 
 
 @every_case
-def test_a_step_downhill_of_a_linear_model_lowers_the_loss(name, labels) -> None:
+def test_a_gradient_step_of_a_linear_model_lowers_the_loss(name, labels) -> None:
     values = LABELS[labels]
     head = make(name, values).double()
     target = target_of(values, 32)
@@ -169,7 +169,7 @@ def test_a_step_downhill_of_a_linear_model_lowers_the_loss(name, labels) -> None
 
 
 @every_head
-def test_a_linear_model_learns_what_is_linear(name) -> None:
+def test_a_linear_model_learns_a_linear_target(name) -> None:
     values = LABELS["two" if name == "binary" else "decades"]
     head = make(name, values)
     target = torch.arange(len(values)).repeat(8)
@@ -190,7 +190,7 @@ def test_a_linear_model_learns_what_is_linear(name) -> None:
 
 
 @every_case
-def test_what_a_head_has_learnt_saves_and_loads(name, labels) -> None:
+def test_the_state_of_a_head_can_be_saved_and_loaded(name, labels) -> None:
     head = make(name, LABELS[labels])
     outputs = outputs_of(head, 16)
     with torch.no_grad():
@@ -208,7 +208,7 @@ def test_what_a_head_has_learnt_saves_and_loads(name, labels) -> None:
 
 
 @every_case
-def test_the_gradient_is_that_of_the_loss(name, labels) -> None:
+def test_the_gradient_of_the_loss_is_correct(name, labels) -> None:
     values = LABELS[labels] if labels != "ages" else LABELS["ages"][:8]
     head = make(name, values).double()
     target = target_of(values, 4)
@@ -218,7 +218,7 @@ def test_the_gradient_is_that_of_the_loss(name, labels) -> None:
 
 
 @every_head
-def test_labels_without_an_order_are_taken_or_refused_as_the_class_says(name) -> None:
+def test_labels_without_an_order_raise_an_error_if_the_class_needs_an_order(name) -> None:
     if get_object(OmegaConf.load(FOLDER / f"{name}.yaml")._target_).needs_order:
         with pytest.raises(Exception, match="needs labels with an order") as caught:
             make(name, LABELS["two"], ordered=False)
@@ -228,7 +228,7 @@ def test_labels_without_an_order_are_taken_or_refused_as_the_class_says(name) ->
 
 
 @every_head
-def test_a_single_label_is_refused_by_heads_that_rank(name) -> None:
+def test_a_single_label_raises_an_error_except_for_softmax(name) -> None:
     if name == "softmax":
         assert make(name, [20.0]).point(torch.zeros(1, 1)).tolist() == [20.0]
     else:
@@ -239,7 +239,7 @@ def test_a_single_label_is_refused_by_heads_that_rank(name) -> None:
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 @every_case
-def test_a_step_under_autocast_is_finite_and_near_that_in_full_precision(name, labels, half) -> None:
+def test_a_training_step_under_autocast_is_close_to_one_in_full_precision(name, labels, half) -> None:
     values = LABELS[labels]
     head = make(name, values)
     torch.manual_seed(0)
@@ -251,14 +251,14 @@ def test_a_step_under_autocast_is_finite_and_near_that_in_full_precision(name, l
         with torch.autocast("cpu", dtype=half, enabled=enabled):
             outputs = network(images)
             assert outputs.dtype == (half if enabled else torch.float32)
-            with torch.autocast("cpu", enabled=False):  # as the module calls every head
+            with torch.autocast("cpu", enabled=False):  # as in the LightningModule
                 loss = head.loss(outputs.float(), target)
         loss.backward()
         return loss.detach(), network[1].weight.grad.clone()
 
-    (loss, slope), (expected, exact) = step(True), step(False)
+    (loss, gradient_half), (expected, exact) = step(True), step(False)
 
-    assert torch.isfinite(slope).all()
+    assert torch.isfinite(gradient_half).all()
     torch.testing.assert_close(loss, expected, rtol=2e-2, atol=2e-2)
-    # Rounding moves a few pairs over the kink of a hinge, so directions are compared and not numbers.
-    assert torch.nn.functional.cosine_similarity(slope.flatten(), exact.flatten(), dim=0) > 0.98
+    # Rounding can change the side of a hinge, so only the directions of the gradients are compared.
+    assert torch.nn.functional.cosine_similarity(gradient_half.flatten(), exact.flatten(), dim=0) > 0.98

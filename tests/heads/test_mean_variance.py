@@ -1,4 +1,4 @@
-"""The mean-variance head against float64 NumPy and figures worked by hand."""
+"""The mean-variance head against float64 NumPy and values computed manually."""
 
 import math
 
@@ -18,8 +18,8 @@ def drawn() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(32, 5)) * 3, rng.integers(0, 5, size=32)
 
 
-def test_two_labels_worked_by_hand() -> None:
-    # Even odds of 10 and 14: mean 12, off by 2, so half its square is 2; variance 4.
+def test_two_labels_computed_manually() -> None:
+    # Uniform over 10 and 14: the mean 12 has an error of 2, half of its square is 2, and the variance is 4.
     head = MeanVariance(2, [10, 14], ordered=True)
 
     loss = head.loss(torch.zeros(1, 2), torch.tensor([1]))
@@ -27,7 +27,7 @@ def test_two_labels_worked_by_hand() -> None:
     assert loss.item() == pytest.approx(math.log(2) + 0.2 * 2 + 0.05 * 4)
 
 
-def test_the_loss_is_numpys(drawn) -> None:
+def test_the_loss_equals_a_numpy_computation(drawn) -> None:
     outputs, target = drawn
     values = np.array(UNEVEN)
     p = np.exp(outputs) / np.exp(outputs).sum(1, keepdims=True)
@@ -45,7 +45,7 @@ def test_the_loss_is_numpys(drawn) -> None:
     assert loss.item() == pytest.approx(np.mean(sum(terms)), rel=1e-9)
 
 
-def test_the_gradient_is_that_of_the_loss(drawn) -> None:
+def test_the_gradient_of_the_loss_is_correct(drawn) -> None:
     outputs, target = torch.from_numpy(drawn[0][:4]).requires_grad_(), torch.from_numpy(drawn[1][:4])
     head = MeanVariance(5, UNEVEN, ordered=True)
 
@@ -62,18 +62,18 @@ def test_a_perfect_prediction_has_the_lowest_loss(drawn) -> None:
         assert all(head.loss(perfect, torch.tensor([other])) > 1 for other in range(5) if other != target)
 
 
-def test_of_two_posteriors_with_the_same_odds_of_the_truth_the_nearer_and_the_narrower_lose_less() -> None:
+def test_a_nearer_and_a_narrower_posterior_have_a_lower_loss() -> None:
     head, target = MeanVariance(5, [1, 2, 3, 4, 5], ordered=True), torch.tensor([2])
     narrow, wide, off = torch.tensor([[1e-9, 0.2, 0.6, 0.2, 1e-9], [0.2, 1e-9, 0.6, 1e-9, 0.2], [0.4, 0, 0.6, 0, 0]])
 
     losses = [head.loss(p.clamp(min=1e-9).log()[None], target).item() for p in (narrow, wide, off)]
 
-    # Variances 0.4, 1.6 and 0.96; the last one's mean is 0.8 off.
+    # The variances are 0.4, 1.6 and 0.96. The last mean has an error of 0.8.
     assert losses[1] - losses[0] == pytest.approx(0.05 * 1.2, abs=1e-5)
     assert losses[2] - losses[0] == pytest.approx(0.2 * 0.32 + 0.05 * 0.56, abs=1e-5)
 
 
-def test_auto_is_the_mean_and_the_others_are_what_they_say() -> None:
+def test_decode_auto_is_the_mean() -> None:
     outputs = torch.tensor([[0.4, 0.15, 0.05, 0.1, 0.3]]).log()
     points = {
         decode: MeanVariance(5, UNEVEN, ordered=True, decode=decode).point(outputs).item()
@@ -85,6 +85,6 @@ def test_auto_is_the_mean_and_the_others_are_what_they_say() -> None:
 
 @pytest.mark.parametrize("name", ["lambda_mean", "lambda_variance"])
 @pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
-def test_a_lambda_that_is_no_weight_is_refused(name, weight) -> None:
+def test_a_lambda_that_is_negative_or_not_finite_raises_an_error(name, weight) -> None:
     with pytest.raises(UserError, match=rf"head\.{name} must be zero or a positive number"):
         MeanVariance(5, UNEVEN, ordered=True, **{name: weight})

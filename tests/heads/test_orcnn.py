@@ -1,4 +1,4 @@
-"""The OR-CNN head against float64 NumPy, coral-pytorch and figures worked by hand."""
+"""The OR-CNN head against float64 NumPy, coral-pytorch and values computed manually."""
 
 import math
 
@@ -26,21 +26,21 @@ def drawn() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(64, 5)) * 3, rng.integers(0, 6, size=64)
 
 
-def test_three_labels_worked_by_hand() -> None:
+def test_three_labels_computed_manually() -> None:
     # P(y > 0) = 3/4 and P(y > 1) = 1/4
     outputs = torch.tensor([[math.log(3), -math.log(3)]])
     head = head_of(3)
 
     assert head.num_outputs == 2
     assert head.posterior(outputs).tolist()[0] == pytest.approx([0.25, 0.5, 0.25])
-    assert head.loss(outputs, torch.tensor([1])).item() == pytest.approx(2 * math.log(4 / 3))  # yes, no
-    assert head.loss(outputs, torch.tensor([2])).item() == pytest.approx(math.log(4 / 3) + math.log(4))  # yes, yes
+    assert head.loss(outputs, torch.tensor([1])).item() == pytest.approx(2 * math.log(4 / 3))  # y > 0, not y > 1
+    assert head.loss(outputs, torch.tensor([2])).item() == pytest.approx(math.log(4 / 3) + math.log(4))  # y > 1
 
 
-def test_the_loss_is_numpys(drawn) -> None:
+def test_the_loss_equals_a_numpy_computation(drawn) -> None:
     outputs, target = drawn
-    yes, answers = sigmoid(outputs), target[:, None] > np.arange(5)
-    expected = -np.where(answers, np.log(yes), np.log(1 - yes)).sum(1).mean()
+    above, labels = sigmoid(outputs), target[:, None] > np.arange(5)
+    expected = -np.where(labels, np.log(above), np.log(1 - above)).sum(1).mean()
 
     loss = head_of(6).loss(torch.from_numpy(outputs), torch.from_numpy(target))
 
@@ -48,7 +48,7 @@ def test_the_loss_is_numpys(drawn) -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_loss_and_rank_are_those_of_coral_pytorch_where_every_logit_is_free(drawn) -> None:
+def test_loss_and_rank_equal_those_of_coral_pytorch_with_independent_logits(drawn) -> None:
     outputs, target = (torch.from_numpy(x) for x in drawn)
     outputs = outputs.float()
 
@@ -58,7 +58,7 @@ def test_loss_and_rank_are_those_of_coral_pytorch_where_every_logit_is_free(draw
     assert point.tolist() == proba_to_label(outputs.sigmoid()).tolist()
 
 
-def test_the_gradient_is_that_of_the_loss(drawn) -> None:
+def test_the_gradient_of_the_loss_is_correct(drawn) -> None:
     outputs = torch.from_numpy(drawn[0][:4]).requires_grad_()
     target = torch.from_numpy(drawn[1][:4])
 
@@ -67,7 +67,7 @@ def test_the_gradient_is_that_of_the_loss(drawn) -> None:
 
 def test_a_perfect_prediction_has_the_lowest_loss() -> None:
     head = head_of(4)
-    perfect = {k: torch.tensor([[50.0 if k > question else -50.0 for question in range(3)]]) for k in range(4)}
+    perfect = {k: torch.tensor([[50.0 if k > task else -50.0 for task in range(3)]]) for k in range(4)}
 
     for target in range(4):
         losses = {k: head.loss(outputs, torch.tensor([target])).item() for k, outputs in perfect.items()}
@@ -76,7 +76,7 @@ def test_a_perfect_prediction_has_the_lowest_loss() -> None:
         assert losses == {k: pytest.approx(50.0 * abs(k - target), abs=1e-5) for k in perfect}
 
 
-def test_where_nothing_crosses_the_posterior_is_the_differences_of_the_answers(drawn) -> None:
+def test_the_posterior_for_sorted_outputs_is_the_differences_of_the_task_probabilities(drawn) -> None:
     logits = -np.sort(-drawn[0], axis=1)
     ends = np.ones((64, 1))
     expected = -np.diff(np.concatenate([ends, sigmoid(logits), 0 * ends], axis=1), axis=1)
@@ -86,17 +86,17 @@ def test_where_nothing_crosses_the_posterior_is_the_differences_of_the_answers(d
     np.testing.assert_allclose(posterior, expected, rtol=1e-9, atol=1e-15)
 
 
-def test_answers_that_cross_still_give_a_distribution(drawn) -> None:
+def test_unsorted_outputs_give_a_valid_distribution(drawn) -> None:
     outputs = torch.from_numpy(drawn[0]).float()
 
     posterior = head_of(6).posterior(outputs)
 
-    assert (outputs.diff(dim=1) > 0).any(dim=1).float().mean() > 0.9  # nearly every row crosses
+    assert (outputs.diff(dim=1) > 0).any(dim=1).float().mean() > 0.9  # almost all rows are unsorted
     assert (posterior >= 0).all()
     np.testing.assert_allclose(posterior.sum(1).numpy(), 1, rtol=1e-6)
 
 
-def test_sorting_keeps_the_number_of_yes_as_the_median_and_the_sum_of_answers_as_the_mean(drawn) -> None:
+def test_sorting_keeps_the_median_and_the_mean(drawn) -> None:
     outputs = drawn[0]
     posterior = head_of(6).posterior(torch.from_numpy(outputs)).numpy()
 
@@ -106,8 +106,8 @@ def test_sorting_keeps_the_number_of_yes_as_the_median_and_the_sum_of_answers_as
     np.testing.assert_allclose(posterior @ np.arange(6), sigmoid(outputs).sum(1), rtol=1e-9)
 
 
-def test_a_small_probability_between_sure_answers_is_not_rounded_away() -> None:
-    # exp(-20) - exp(-21), to first order; float32 cannot tell the two sigmoids from one
+def test_a_small_probability_between_large_logits_is_not_rounded_to_zero() -> None:
+    # Approximately exp(-20) - exp(-21). In float32 both sigmoids round to 1.
     posterior = head_of(3).posterior(torch.tensor([[21.0, 20.0]]))
 
     assert posterior[0, 1].item() == pytest.approx(math.exp(-20) - math.exp(-21), rel=1e-5)
@@ -116,13 +116,13 @@ def test_a_small_probability_between_sure_answers_is_not_rounded_away() -> None:
 @pytest.mark.parametrize(
     ("decode", "point"),
     [
-        ("auto", 16.0),  # two of the three answers are yes
-        ("median", 16.0),  # sorted 0.75, 0.6, 0.45 and so 0.25, 0.15, 0.15, 0.45: the sums are 0.25, 0.4, 0.55
+        ("auto", 16.0),  # two of three P(y > k) exceed 0.5
+        ("median", 16.0),  # sorted 0.75, 0.6, 0.45; posterior 0.25, 0.15, 0.15, 0.45: cumulative sums 0.25, 0.4, 0.55
         ("mode", 17.0),
         ("mean", 15.8),  # 14 + 0.75 + 0.6 + 0.45
     ],
 )
-def test_a_point_is_decoded_as_asked(decode, point) -> None:
+def test_the_point_is_the_chosen_statistic_of_the_posterior(decode, point) -> None:
     outputs = torch.tensor([[0.45, 0.75, 0.6]]).logit()
 
     assert head_of(4, first=14, decode=decode).point(outputs).tolist() == pytest.approx([point])
@@ -134,7 +134,7 @@ def test_values_need_not_be_evenly_spaced() -> None:
     assert head.point(torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0]])).tolist() == [0, 18, 65]
 
 
-def test_two_labels_are_one_question() -> None:
+def test_two_labels_are_one_task() -> None:
     head = head_of(2, first=1)
 
     assert head.num_outputs == 1
@@ -142,8 +142,8 @@ def test_two_labels_are_one_question() -> None:
     assert head.point(torch.tensor([[-1.0], [1.0]])).tolist() == [1, 2]
 
 
-def test_a_label_that_no_image_has_takes_part_in_every_question() -> None:
-    # Of 0, 1 and 3 in four labels: the questions above 1 and above 2 have the same answers.
+def test_a_label_without_images_is_part_of_every_task() -> None:
+    # Without images of label 2, the tasks y > 1 and y > 2 have the same labels.
     outputs = torch.zeros(3, 3, requires_grad=True)
 
     loss = head_of(4).loss(outputs, torch.tensor([0, 1, 3]))
@@ -166,7 +166,7 @@ def test_extreme_outputs_stay_finite(size) -> None:
     assert head.posterior(outputs).tolist() == [[0, 1, 0], [0, 1, 0], [0, 0.5, 0.5]]
 
 
-def test_classes_and_a_single_label_are_refused() -> None:
+def test_classes_and_a_single_label_raise_an_error() -> None:
     with pytest.raises(UserError, match="ORCNN needs labels with an order"):
         ORCNN(3, [0, 1, 2], ordered=False)
     with pytest.raises(UserError, match="only one"):

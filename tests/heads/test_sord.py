@@ -1,4 +1,4 @@
-"""SORD against float64 NumPy and figures worked by hand."""
+"""SORD against float64 NumPy and values computed manually."""
 
 import math
 
@@ -28,8 +28,8 @@ def drawn() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(32, 5)) * 3, rng.integers(0, 5, size=32)
 
 
-def test_two_labels_worked_by_hand() -> None:
-    # At a scale of ln 3 a neighbour one unit off gets a third of the true label's mass: (3/4, 1/4).
+def test_two_labels_computed_manually() -> None:
+    # With a scale of ln 3, a neighbour one unit away has a third of the mass of the true label: (3/4, 1/4).
     head = SORD(2, [5, 6], ordered=True, scale=math.log(3))
 
     loss = head.loss(torch.zeros(1, 2), torch.tensor([0]))
@@ -39,11 +39,11 @@ def test_two_labels_worked_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("distance", "scale"), [("absolute", 0.3), ("squared", 0.05), ("log", 8.0)])
-def test_the_loss_is_the_divergence_that_numpy_finds(drawn, distance, scale) -> None:
+def test_the_loss_equals_the_divergence_computed_with_numpy(drawn, distance, scale) -> None:
     outputs, target = drawn
     values = np.array(UNEVEN)
-    wanted = softmax(-scale * DISTANCES[distance](values[target][:, None], values))
-    expected = (wanted * np.log(wanted / softmax(outputs))).sum(1).mean()
+    soft = softmax(-scale * DISTANCES[distance](values[target][:, None], values))
+    expected = (soft * np.log(soft / softmax(outputs))).sum(1).mean()
     head = SORD(5, UNEVEN, ordered=True, distance=distance, scale=scale)
 
     loss = head.loss(torch.from_numpy(outputs), torch.from_numpy(target))
@@ -53,7 +53,7 @@ def test_the_loss_is_the_divergence_that_numpy_finds(drawn, distance, scale) -> 
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_the_gradient_is_that_of_the_loss(drawn, distance) -> None:
+def test_the_gradient_of_the_loss_is_correct(drawn, distance) -> None:
     outputs, target = torch.from_numpy(drawn[0][:4]).requires_grad_(), torch.from_numpy(drawn[1][:4])
     head = SORD(5, UNEVEN, ordered=True, distance=distance)
 
@@ -62,7 +62,7 @@ def test_the_gradient_is_that_of_the_loss(drawn, distance) -> None:
 
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("target", [0, 2, 4])
-def test_no_outputs_have_a_lower_loss_than_the_soft_label(drawn, distance, target) -> None:
+def test_the_soft_label_has_the_lowest_loss(drawn, distance, target) -> None:
     values = np.array(UNEVEN)
     head = SORD(5, UNEVEN, ordered=True, distance=distance, scale=0.2)
     perfect = torch.from_numpy(-0.2 * DISTANCES[distance](values[target], values))[None]
@@ -74,7 +74,7 @@ def test_no_outputs_have_a_lower_loss_than_the_soft_label(drawn, distance, targe
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_a_soft_label_falls_with_the_distance_from_the_true_label(distance) -> None:
+def test_a_soft_label_decreases_with_the_distance_from_the_true_label(distance) -> None:
     soft = SORD(49, list(range(14, 63)), ordered=True, distance=distance).soft_labels.double()
 
     for true, row in enumerate(soft):
@@ -85,11 +85,11 @@ def test_a_soft_label_falls_with_the_distance_from_the_true_label(distance) -> N
 
 @pytest.mark.parametrize("values", [range(14, 63), range(1, 7), range(5), range(2)])
 @pytest.mark.parametrize("distance", ["absolute", "squared"])
-def test_the_scale_of_labels_one_unit_apart_is_one(values, distance) -> None:
+def test_the_default_scale_of_labels_one_unit_apart_is_one(values, distance) -> None:
     assert SORD(len(values), list(values), ordered=True, distance=distance).scale == pytest.approx(1)
 
 
-def test_the_scale_undoes_a_change_of_unit() -> None:
+def test_the_default_scale_compensates_for_a_change_of_unit() -> None:
     years, months = [14.0, 15.0, 18.0], [168.0, 180.0, 216.0]
 
     for distance in DISTANCES:
@@ -97,23 +97,23 @@ def test_the_scale_undoes_a_change_of_unit() -> None:
         torch.testing.assert_close(*soft)
 
 
-def test_auto_is_the_median() -> None:
+def test_decode_auto_is_the_median() -> None:
     outputs = torch.tensor([[0.4, 0.15, 0.05, 0.1, 0.3]]).log()
 
     assert SORD(5, UNEVEN, ordered=True).point(outputs).tolist() == [15.0]
 
 
-def test_logarithms_of_what_has_none_are_refused() -> None:
-    with pytest.raises(UserError, match=r"head\.distance=log needs positive values, and the first label's is 0"):
+def test_the_log_distance_of_non_positive_values_raises_an_error() -> None:
+    with pytest.raises(UserError, match=r"head\.distance=log needs positive values, but .* first label is 0"):
         SORD(5, list(range(5)), ordered=True, distance="log")
 
 
-def test_an_unknown_distance_names_those_there_are() -> None:
+def test_an_unknown_distance_raises_an_error_with_all_choices() -> None:
     with pytest.raises(UserError, match=r"head\.distance=cosine .*absolute, squared, log"):
         SORD(5, UNEVEN, ordered=True, distance="cosine")
 
 
 @pytest.mark.parametrize("scale", [0, -1.0, math.nan, math.inf])
-def test_a_scale_that_is_not_positive_is_refused(scale) -> None:
+def test_a_scale_that_is_not_positive_raises_an_error(scale) -> None:
     with pytest.raises(UserError, match=r"head\.scale must be a positive number"):
         SORD(5, UNEVEN, ordered=True, scale=scale)

@@ -1,4 +1,4 @@
-"""The unimodal-concentrated head against float64 NumPy and figures worked by hand."""
+"""The unimodal-concentrated head against float64 NumPy and values computed manually."""
 
 import math
 
@@ -18,8 +18,8 @@ def drawn() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(32, 5)) * 3, rng.integers(0, 5, size=32)
 
 
-def test_the_concentrated_loss_worked_by_hand() -> None:
-    # Even odds of 10 and 14: mean 12, 2 off, variance 4, and a floor of 1; level odds violate no order.
+def test_the_concentrated_loss_computed_manually() -> None:
+    # Uniform over 10 and 14: the mean 12 has an error of 2, the variance is 4, the floor 1, and the unimodal term 0.
     head = Unimodal(2, [10, 14], ordered=True, floor=1.0)
 
     loss = head.loss(torch.zeros(1, 2), torch.tensor([1]))
@@ -28,24 +28,24 @@ def test_the_concentrated_loss_worked_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "hinge"),
+    ("target", "expected"),
     [
-        (0, 0.1 + 0.3),  # every rise is wrong: 0.2 to 0.3, 0.1 to 0.4
+        (0, 0.1 + 0.3),  # all increases: 0.2 to 0.3, 0.1 to 0.4
         (1, 0.3),
-        (2, 0.2 + 0.3),  # the fall from 0.3 to 0.1 is wrong as well
+        (2, 0.2 + 0.3),  # also the decrease from 0.3 to 0.1
         (3, 0.2),
     ],
 )
-def test_the_hinge_worked_by_hand(target, hinge) -> None:
+def test_the_unimodal_term_computed_manually(target, expected) -> None:
     outputs = torch.tensor([[0.2, 0.3, 0.1, 0.4]], dtype=torch.float64).log()
-    with_hinge, without = (Unimodal(4, [0, 1, 2, 3], ordered=True, lambda_unimodal=x) for x in (10.0, 0.0))
+    with_term, without = (Unimodal(4, [0, 1, 2, 3], ordered=True, lambda_unimodal=x) for x in (10.0, 0.0))
 
-    difference = with_hinge.loss(outputs, torch.tensor([target])) - without.loss(outputs, torch.tensor([target]))
+    difference = with_term.loss(outputs, torch.tensor([target])) - without.loss(outputs, torch.tensor([target]))
 
-    assert difference.item() == pytest.approx(10 * hinge)
+    assert difference.item() == pytest.approx(10 * expected)
 
 
-def test_the_loss_is_numpys(drawn) -> None:
+def test_the_loss_equals_a_numpy_computation(drawn) -> None:
     outputs, target = drawn
     values = np.array(UNEVEN)
     expected = []
@@ -53,8 +53,8 @@ def test_the_loss_is_numpys(drawn) -> None:
         p = np.exp(row) / np.exp(row).sum()
         mean = (p * values).sum()
         variance = (p * values**2).sum() - mean**2 + 0.25
-        hinge = sum(max(0, p[k] - p[k + 1]) if k < y else max(0, p[k + 1] - p[k]) for k in range(4))
-        expected.append(math.log(variance) / 2 + (mean - values[y]) ** 2 / (2 * variance) + 30 * hinge)
+        unimodal = sum(max(0, p[k] - p[k + 1]) if k < y else max(0, p[k + 1] - p[k]) for k in range(4))
+        expected.append(math.log(variance) / 2 + (mean - values[y]) ** 2 / (2 * variance) + 30 * unimodal)
     head = Unimodal(5, UNEVEN, ordered=True, lambda_unimodal=30.0, floor=0.25)
 
     loss = head.loss(torch.from_numpy(outputs), torch.from_numpy(target))
@@ -63,7 +63,7 @@ def test_the_loss_is_numpys(drawn) -> None:
     assert loss.item() == pytest.approx(np.mean(expected), rel=1e-9)
 
 
-def test_the_gradient_is_that_of_the_loss(drawn) -> None:
+def test_the_gradient_of_the_loss_is_correct(drawn) -> None:
     outputs, target = torch.from_numpy(drawn[0][:4]).requires_grad_(), torch.from_numpy(drawn[1][:4])
     head = Unimodal(5, UNEVEN, ordered=True)
 
@@ -82,14 +82,14 @@ def test_a_perfect_prediction_has_the_lowest_loss(drawn) -> None:
 
 
 def test_the_best_variance_is_the_squared_error() -> None:
-    # Posteriors of the same mean 5 over 0, 5 and 10, whose variances are 25 times the mass at the two ends.
+    # Posteriors over 0, 5 and 10 with the mean 5. Their variance is 25 times the mass at both ends.
     head = Unimodal(3, [0, 5, 10], ordered=True, lambda_unimodal=0.0, floor=1e-6)
     ends = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
     posteriors = torch.stack([ends / 2, 1 - ends, ends / 2], dim=1)
 
-    # Each label is tried with images whose true values, 0 and 10, are 5 off: the best variance is 25, the widest.
+    # All errors are 5: the optimal variance is 25, the maximum.
     far = [head.loss(p.log()[None], torch.tensor([0])).item() for p in posteriors]
-    # One image in four is 5 off and the others are right: the mean squared error is 6.25, a quarter of 25.
+    # One of four errors is 5 and the others are 0: the mean squared error is 6.25, a quarter of 25.
     mixed = [head.loss(p.log().expand(4, 3), torch.tensor([0, 1, 1, 1])).item() for p in posteriors]
 
     assert ends[int(np.argmin(far))] == pytest.approx(0.99)
@@ -120,7 +120,7 @@ def test_training_makes_the_posterior_unimodal_around_the_truth() -> None:
         assert (row[true:].diff() < 1e-3).all()
 
 
-def test_auto_is_the_mean_and_the_others_are_what_they_say() -> None:
+def test_decode_auto_is_the_mean() -> None:
     outputs = torch.tensor([[0.4, 0.15, 0.05, 0.1, 0.3]]).log()
     points = {
         decode: Unimodal(5, UNEVEN, ordered=True, decode=decode).point(outputs).item()
@@ -139,6 +139,6 @@ def test_auto_is_the_mean_and_the_others_are_what_they_say() -> None:
         ({"floor": math.nan}, "floor must be a positive number in squared units"),
     ],
 )
-def test_weights_outside_their_range_are_refused(settings, message) -> None:
+def test_settings_out_of_range_raise_an_error(settings, message) -> None:
     with pytest.raises(UserError, match=message):
         Unimodal(5, UNEVEN, ordered=True, **settings)

@@ -1,22 +1,22 @@
-"""Tables of figures, by hand and against scikit-learn."""
+"""Tables of metrics by label, decade and tolerance."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from agebench.metrics import breakdown
-from agebench.metrics.answers import Answers
 from agebench.metrics.bootstrap import intervals
 from agebench.metrics.compute import summarise
+from agebench.metrics.predictions import LabelledPredictions
 
-# Six images of ages 19, 20, 21, 35 and nobody of 36; errors 0, 2 | 1, -1, 0 | -10.
+# Six images of ages 19, 20, 21, 35 and none of 36. Errors by decade: 0, 2 | 1, -1, 0 | -10.
 TARGET, POINT = np.array([0, 0, 1, 2, 2, 3]), np.array([19.0, 21.0, 21.0, 20.0, 21.0, 25.0])
 PREDICTED = np.array([0, 2, 2, 1, 2, 2])
 VALUES = np.array([19.0, 20.0, 21.0, 35.0, 36.0])
-FACES = Answers(np.eye(5)[PREDICTED], POINT, TARGET, VALUES, ordered=True, unit="years")
+FACES = LabelledPredictions(np.eye(5)[PREDICTED], POINT, TARGET, VALUES, ordered=True, unit="years")
 
 
-def test_each_label_has_its_row_and_what_no_image_bears_on_is_empty() -> None:
+def test_each_label_has_a_row_and_undefined_metrics_are_empty() -> None:
     bounds = intervals(FACES, resamples=200)
 
     header, rows = breakdown.per_class(FACES, ["19", "20", "21", "35", "36"], bounds)
@@ -25,13 +25,13 @@ def test_each_label_has_its_row_and_what_no_image_bears_on_is_empty() -> None:
     assert header[3:6] == ["precision", "precision_low", "precision_high"]
     assert [row[:3] for row in rows] == [["19", 2, 1], ["20", 1, 1], ["21", 2, 4], ["35", 1, 0], ["36", 0, 0]]
     expected = precision_recall_fscore_support(TARGET, PREDICTED, labels=range(5), zero_division=np.nan)[:3]
-    told = np.array([[float(row[at] or "nan") for row in rows] for at in (3, 6, 9)])
-    np.testing.assert_allclose(told, expected, rtol=1e-5)
+    shown = np.array([[float(row[at] or "nan") for row in rows] for at in (3, 6, 9)])
+    np.testing.assert_allclose(shown, expected, rtol=1e-5)
     assert rows[4][3:] == [""] * 9
     assert [rows[2][4], rows[2][5]] == [f"{x:.6g}" for x in bounds["precision"][:, 2]]
 
 
-def test_each_decade_that_has_images_has_its_error() -> None:
+def test_each_decade_with_images_has_a_row() -> None:
     bounds = intervals(FACES, resamples=200)
 
     header, rows = breakdown.error_by_decade(FACES, bounds)
@@ -42,11 +42,11 @@ def test_each_decade_that_has_images_has_its_error() -> None:
         ("20s", 3, pytest.approx(2 / 3, rel=1e-5), 0),
         ("30s", 1, 10, -10),
     ]
-    assert rows[2][mae + 1] == rows[2][bias + 2] == ""  # one image says nothing of others
+    assert rows[2][mae + 1] == rows[2][bias + 2] == ""  # no interval for a single image
     assert float(rows[0][mae + 1]) == bounds["cell_mae"][0, 0] == 0
 
 
-def test_error_and_bias_of_a_decade_have_an_interval_each() -> None:
+def test_mae_and_bias_of_a_decade_have_separate_intervals() -> None:
     bounds = {
         "cell_mae": np.array([[0.5, 0.25, 9.0], [1.5, 0.75, 11.0]]),
         "cell_bias": np.array([[-0.5, -0.625, -12.0], [2.5, 0.625, -8.0]]),
@@ -62,16 +62,18 @@ def test_error_and_bias_of_a_decade_have_an_interval_each() -> None:
     ]
 
 
-def test_decades_as_labels_have_the_same_table() -> None:
+def test_a_target_of_decades_has_the_same_table() -> None:
     target = np.array([0, 0, 2])
-    answers = Answers(np.eye(3)[target], np.array([2.0, 3.0, 3.0]), target, np.array([2.0, 3.0, 4.0]), True, "decades")
+    predictions = LabelledPredictions(
+        np.eye(3)[target], np.array([2.0, 3.0, 3.0]), target, np.array([2.0, 3.0, 4.0]), True, "decades"
+    )
 
-    _, rows = breakdown.error_by_decade(answers, intervals(answers, resamples=10))
+    _, rows = breakdown.error_by_decade(predictions, intervals(predictions, resamples=10))
 
     assert [(row[0], row[1], row[2]) for row in rows] == [("20s", 2, "0.5"), ("40s", 1, "1")]
 
 
-def test_the_curve_rises_through_the_cumulative_scores() -> None:
+def test_the_curve_consists_of_the_cumulative_scores() -> None:
     bounds = intervals(FACES, resamples=200)
 
     header, rows = breakdown.cs_curve(FACES, bounds)

@@ -1,15 +1,15 @@
-"""The table of metrics: that it is complete, which values are better, and what can be monitored or compared."""
+"""The table of metrics: its rows, which values are better, monitors and paired comparisons."""
 
 import numpy as np
 import pytest
 
 from agebench.errors import UserError
-from agebench.metrics.answers import Answers, Images
 from agebench.metrics.bootstrap import intervals
 from agebench.metrics.compute import summarise
+from agebench.metrics.predictions import Images, LabelledPredictions
 from agebench.metrics.table import METRICS, find, headline, live_keys, main_metric, monitor_keys, monitor_mode
 
-# Written down by name, apart from the table.
+# Independent of the table.
 LOWER = ("loss", "nll", "ece", "mae", "rmse", "median_error", "balanced_mae")
 SHARES = (
     "accuracy",
@@ -23,13 +23,13 @@ SHARES = (
 TARGETS = {"years": (True, "years"), "decades": (True, "decades"), "bins": (True, "bins"), "classes": (False, "")}
 
 
-def drawn(kind: str, labels: int = 7) -> Answers:
-    """Answers about 40 images."""
+def drawn(kind: str, labels: int = 7) -> LabelledPredictions:
+    """Return random predictions for 40 images."""
     ordered, unit = TARGETS[kind]
     rng = np.random.default_rng(0)
     posterior = rng.dirichlet(np.ones(labels), size=40)
     values = np.arange(18.0, 18 + labels)
-    return Answers(posterior, posterior @ values, rng.integers(0, labels, size=40), values, ordered, unit)
+    return LabelledPredictions(posterior, posterior @ values, rng.integers(0, labels, size=40), values, ordered, unit)
 
 
 def test_the_table_has_each_metric_once() -> None:
@@ -49,10 +49,10 @@ def test_the_table_has_each_metric_once() -> None:
         ),
     ],
 )
-def test_every_row_is_computed_with_an_interval_for_the_targets_that_have_it(kind, labels, absent) -> None:
-    answers = drawn(kind, labels)
+def test_every_metric_of_a_target_is_computed_with_an_interval(kind, labels, absent) -> None:
+    predictions = drawn(kind, labels)
 
-    found, bounds = summarise(answers), intervals(answers, resamples=50)
+    found, bounds = summarise(predictions), intervals(predictions, resamples=50)
 
     # The head computes the loss.
     assert set(found) == {metric.name for metric in METRICS} - absent - {"loss"}
@@ -61,23 +61,25 @@ def test_every_row_is_computed_with_an_interval_for_the_targets_that_have_it(kin
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_a_row_has_at_most_one_function_and_only_the_loss_has_none(metric) -> None:
+def test_every_row_except_the_loss_has_exactly_one_function(metric) -> None:
     functions = [metric.per_image, metric.of_sums, metric.of_images]
 
     assert sum(function is not None for function in functions) == (metric.name != "loss")
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_only_metrics_of_ordered_labels_are_in_the_unit_balanced_or_computed_from_the_estimate(metric) -> None:
+def test_only_metrics_of_ordered_labels_are_in_the_unit_balanced_or_from_the_point(metric) -> None:
     special = metric.in_unit or metric.balanced or metric.from_point
 
     assert not special or metric.targets != "all"
 
 
-def test_a_function_that_needs_the_estimate_alone_does_not_read_the_posterior() -> None:
+def test_metrics_from_the_point_do_not_read_the_posterior() -> None:
     for kind in ("years", "decades"):
         known = drawn(kind)
-        unread = Answers(np.full((40, 7), np.nan), known.point, known.target, known.values, known.ordered, known.unit)
+        unread = LabelledPredictions(
+            np.full((40, 7), np.nan), known.point, known.target, known.values, known.ordered, known.unit
+        )
         for metric in METRICS:
             if metric.from_point and metric.exists(num_labels=7, ordered=known.ordered, unit=known.unit):
                 np.testing.assert_array_equal(metric.per_image(Images(unread)), metric.per_image(Images(known)))
@@ -85,20 +87,20 @@ def test_a_function_that_needs_the_estimate_alone_does_not_read_the_posterior() 
 
 @pytest.mark.parametrize("name", LOWER)
 @pytest.mark.parametrize("prefix", ["", "test/"])
-def test_less_of_a_loss_or_an_error_is_better(prefix, name) -> None:
+def test_lower_values_of_a_loss_or_an_error_are_better(prefix, name) -> None:
     assert find(f"{prefix}{name}").cost(0.25) < find(f"{prefix}{name}").cost(0.5)
     assert monitor_mode(f"val/{name}") == (f"val/{name}", "min")
 
 
 @pytest.mark.parametrize("name", SHARES)
 @pytest.mark.parametrize("prefix", ["", "test/"])
-def test_more_of_a_share_or_an_agreement_is_better(prefix, name) -> None:
+def test_higher_values_of_a_share_or_an_agreement_are_better(prefix, name) -> None:
     assert find(f"{prefix}{name}").cost(0.5) < find(f"{prefix}{name}").cost(0.25)
     assert monitor_mode(f"val/{name}") == (f"val/{name}", "max")
 
 
 @pytest.mark.parametrize(("better", "worse"), [(-0.1, 0.2), (0.1, -0.2), (0, -1), (0, 1)])
-def test_the_bias_nearest_to_zero_is_best_whatever_its_sign(better, worse) -> None:
+def test_the_bias_nearest_to_zero_is_best(better, worse) -> None:
     assert find("test/bias").cost(better) < find("test/bias").cost(worse)
 
 
@@ -107,23 +109,23 @@ def test_biases_of_opposite_sign_are_equally_good() -> None:
 
 
 @pytest.mark.parametrize("key", ["val/bias", "val/abs_bias"])
-def test_a_bias_is_monitored_by_its_absolute_value(key) -> None:
+def test_the_monitor_of_a_bias_is_its_absolute_value(key) -> None:
     assert monitor_mode(key) == ("val/abs_bias", "min")
 
 
-def test_an_unknown_monitor_is_refused_with_the_nearest_name() -> None:
+def test_an_unknown_monitor_raises_an_error_with_the_nearest_name() -> None:
     with pytest.raises(UserError, match=r"monitor=val/acuracy is not a metric \(did you mean 'accuracy'\?\)"):
         monitor_mode("val/acuracy")
 
 
-def test_a_metric_of_somebody_elses_is_better_the_higher_it_is() -> None:
+def test_higher_values_of_an_unknown_metric_are_better() -> None:
     found = find("test/their_score")
 
     assert (found.name, found.known, found.can_pair) == ("their_score", False, False)
     assert found.cost(0.5) < found.cost(0.25)
 
 
-def test_means_over_images_can_be_paired_but_for_the_bias_which_is_ranked_by_its_absolute_value() -> None:
+def test_metrics_that_are_means_over_images_can_be_paired_except_for_the_bias() -> None:
     paired = {"accuracy", "top5", "nll", "mae", "within_1", *(f"cs{years}" for years in range(11))}
 
     assert {metric.name for metric in METRICS if metric.can_pair} == paired
@@ -143,7 +145,7 @@ def test_means_over_images_can_be_paired_but_for_the_bias_which_is_ranked_by_its
         ("ece", "", 9_000, 4),
     ],
 )
-def test_shares_of_a_large_test_have_a_fourth_decimal_and_errors_in_years_two(name, unit, images, digits) -> None:
+def test_the_number_of_decimals_depends_on_the_metric_the_unit_and_the_test_size(name, unit, images, digits) -> None:
     assert find(name).decimals(unit=unit, images=images) == digits
 
 
@@ -155,16 +157,16 @@ def test_shares_of_a_large_test_have_a_fourth_decimal_and_errors_in_years_two(na
         (True, "bins", ["loss", "accuracy", "macro_f1", "nll", "mae", "bias", "within_1", "qwk"]),
     ],
 )
-def test_few_metrics_are_logged_at_every_epoch(ordered, unit, few) -> None:
+def test_only_headline_metrics_are_logged_at_every_epoch(ordered, unit, few) -> None:
     assert headline(ordered=ordered, unit=unit) == few
     absolute = ["val/abs_bias"] if ordered else []
     logged = ["train/loss", "train/accuracy", *(f"val/{name}" for name in few)]
     assert monitor_keys(ordered=ordered, unit=unit) == logged + absolute
 
 
-def test_loss_accuracy_and_mae_are_shown_while_a_run_trains() -> None:
+def test_loss_accuracy_and_mae_are_shown_during_training() -> None:
     assert live_keys() == ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/mae"]
 
 
-def test_ages_in_years_are_ranked_by_mae_and_all_else_by_accuracy() -> None:
+def test_the_main_metric_is_mae_for_ages_in_years_and_else_accuracy() -> None:
     assert [main_metric(unit) for unit in ("years", "decades", "bins", "")] == ["mae", *["accuracy"] * 3]

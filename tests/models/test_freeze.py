@@ -1,4 +1,4 @@
-"""Training the classifier alone."""
+"""Frozen backbones."""
 
 import pytest
 import timm
@@ -24,7 +24,7 @@ from agebench.models.keras_cnn import KerasCNN
         ),
     ],
 )
-def test_a_frozen_backbone_leaves_only_the_classifier_to_train(build, trainable) -> None:
+def test_only_the_classifier_of_a_frozen_backbone_is_trainable(build, trainable) -> None:
     model = build()
 
     freeze_backbone(model)
@@ -32,7 +32,7 @@ def test_a_frozen_backbone_leaves_only_the_classifier_to_train(build, trainable)
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trainable
 
 
-def test_training_on_a_frozen_backbone_changes_nothing_but_the_classifier() -> None:
+def test_training_with_a_frozen_backbone_changes_only_the_classifier() -> None:
     torch.manual_seed(0)
     model = timm.create_model("resnet10t", in_chans=1, num_classes=3)
     freeze_backbone(model)
@@ -49,7 +49,7 @@ def test_training_on_a_frozen_backbone_changes_nothing_but_the_classifier() -> N
     assert model.training
 
 
-def test_dropout_beside_the_classifier_goes_on() -> None:
+def test_dropout_in_front_of_the_classifier_stays_active() -> None:
     model = DeepConvNet(8, 1, num_classes=3).train()
     freeze_backbone(model)
 

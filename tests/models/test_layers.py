@@ -1,4 +1,4 @@
-"""Dropout and Flatten of our own against what they promise, and against PyTorch's."""
+"""The fast Dropout and Flatten layers, and the networks that use them against their sources."""
 
 import numpy as np
 import pytest
@@ -15,23 +15,24 @@ CHANNELS_LAST = torch.channels_last
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
-def test_dropout_sets_a_share_to_zero_and_scales_the_rest(share: float, memory_format: torch.memory_format) -> None:
+def test_dropout_zeroes_the_given_share_and_scales_the_rest(share: float, memory_format: torch.memory_format) -> None:
     torch.manual_seed(0)
     inputs = torch.ones(40, 25, 10, 10).contiguous(memory_format=memory_format).requires_grad_()
 
     outputs = Dropout(share)(inputs)
     outputs.sum().backward()
 
-    # A share over n draws is off by about sqrt(p (1 - p) / n): five times that is never chance.
+    # Five standard errors sqrt(p (1 - p) / n) of a share.
     tolerance = 5 * np.sqrt(share * (1 - share) / inputs.numel())
     kept = outputs != 0
     assert (~kept).double().mean().item() == pytest.approx(share, abs=tolerance)
-    assert outputs[kept].tolist() == pytest.approx([1 / (1 - share)] * int(kept.sum()), rel=1e-4)  # shares of 65,536ths
+    # p is rounded to 1 / 65,536.
+    assert outputs[kept].tolist() == pytest.approx([1 / (1 - share)] * int(kept.sum()), rel=1e-4)
     assert torch.equal(inputs.grad, outputs.detach())  # the inputs are 1, so both are the mask
     assert outputs.is_contiguous(memory_format=memory_format)
 
 
-def test_each_of_the_four_masks_in_a_random_word_has_the_share_and_none_follows_another() -> None:
+def test_the_four_masks_of_a_random_word_have_the_given_share_and_are_independent() -> None:
     torch.manual_seed(0)
     kept = (Dropout(0.3)(torch.ones(400_000)) != 0).double().view(-1, 4)
 
@@ -52,7 +53,7 @@ def test_dropout_follows_the_seed() -> None:
     assert not torch.equal(masks[0], masks[2])
 
 
-def test_dropout_leaves_inputs_alone_in_evaluation_and_takes_the_ends_of_its_range() -> None:
+def test_dropout_does_nothing_in_evaluation_mode_and_accepts_probabilities_0_and_1() -> None:
     inputs = torch.randn(5, 7)
 
     assert torch.equal(Dropout(0.5).eval()(inputs), inputs)
@@ -60,7 +61,7 @@ def test_dropout_leaves_inputs_alone_in_evaluation_and_takes_the_ends_of_its_ran
     assert not Dropout(1.0)(inputs).any()
 
 
-def test_dropout_scales_inputs_of_any_strides_where_they_stand() -> None:
+def test_dropout_works_for_inputs_with_any_strides() -> None:
     torch.manual_seed(0)
     inputs = torch.arange(1.0, 241.0).view(4, 5, 12).transpose(0, 2)[::3, :, 1:]
 
@@ -72,7 +73,7 @@ def test_dropout_scales_inputs_of_any_strides_where_they_stand() -> None:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
-def test_flatten_has_kerass_order(memory_format: torch.memory_format) -> None:
+def test_flatten_uses_the_order_of_keras(memory_format: torch.memory_format) -> None:
     images = torch.randn(2, 3, 4, 5).contiguous(memory_format=memory_format)
 
     flat = Flatten()(images)
@@ -82,12 +83,12 @@ def test_flatten_has_kerass_order(memory_format: torch.memory_format) -> None:
 
 
 def channels_first(weight: torch.Tensor, channels: int) -> torch.Tensor:
-    """The columns of a linear layer's weight over (row, column, channel) in PyTorch's (channel, row, column)."""
+    """Reorder the columns of a linear layer's weight from (row, column, channel) to (channel, row, column)."""
     return weight.view(len(weight), -1, channels).transpose(1, 2).flatten(1)
 
 
 def keras_slides(model: KerasCNN, images: torch.Tensor) -> torch.Tensor:
-    """The slides' order: an activation belongs to its convolution and comes before pooling."""
+    """Apply the activation before pooling, as in the slides."""
     features = functional.max_pool2d(functional.relu(model.conv1(images)), 2)
     features = functional.max_pool2d(functional.relu(model.conv2(features)), 2).flatten(1)
     hidden = functional.linear(features, channels_first(model.dense1.weight, 128), model.dense1.bias)
@@ -95,14 +96,14 @@ def keras_slides(model: KerasCNN, images: torch.Tensor) -> torch.Tensor:
 
 
 def hiragana_notebook(model: SmallCNN, images: torch.Tensor) -> torch.Tensor:
-    """The notebook's order: the first block pools before its activation, the second after it."""
+    """Pool before the activation in the first block and after it in the second, as in the notebook."""
     features = functional.relu(functional.max_pool2d(model.norm1(model.conv1(images)), 2))
     features = functional.max_pool2d(functional.relu(model.norm2(model.conv2(features))), 2).flatten(1)
     return functional.linear(features, channels_first(model.classifier.weight, 32), model.classifier.bias)
 
 
 @pytest.mark.parametrize(("network", "source"), [(KerasCNN, keras_slides), (SmallCNN, hiragana_notebook)])
-def test_a_network_gives_its_sources_outputs_and_gradients(network, source) -> None:
+def test_a_network_has_the_outputs_and_gradients_of_its_source(network, source) -> None:
     torch.manual_seed(0)
     model = network(16, 2, num_classes=5).double()
     for layer in model:

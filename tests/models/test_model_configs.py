@@ -1,4 +1,4 @@
-"""A contract for every file in conf/model: a new one is tested the moment it exists."""
+"""Tests that run for every file in conf/model, also for new ones."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import nn
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
 
-# Parameters in color at 1,000 classes: torchvision's documentation; Keras's (trainable ones) for Xception.
+# Parameters for RGB images and 1,000 classes, from the documentation of torchvision (Xception: of Keras, trainable).
 PUBLISHED = {
     "alexnet": 61_100_840,
     "vgg16": 138_357_544,
@@ -40,9 +40,9 @@ def config(path: Path) -> DictConfig:
 
 
 def build(path: Path, *, image_size: int, in_chans: int, num_classes: int) -> nn.Module:
-    whole = config(path)
-    whole.data.image_size = image_size
-    model = instantiate(whole.model, in_chans=in_chans, num_classes=num_classes)
+    composed = config(path)
+    composed.data.image_size = image_size
+    model = instantiate(composed.model, in_chans=in_chans, num_classes=num_classes)
     assert isinstance(model, nn.Module)
     return model
 
@@ -51,7 +51,7 @@ def every(paths: list[Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", paths, ids=[path.stem for path in paths])
 
 
-def test_the_promised_models_are_there() -> None:
+def test_all_documented_models_have_a_config() -> None:
     promised = "mlp small_cnn keras_cnn deep_convnet lenet alexnet vgg16 vgg19 googlenet resnet18 resnet50 resnet152 "
     promised += "densenet121 xception mobilenetv3 vit swin convnext timm"
 
@@ -59,7 +59,7 @@ def test_the_promised_models_are_there() -> None:
 
 
 @every(CONFIGS)
-def test_the_first_line_says_what_the_choice_is(path) -> None:
+def test_the_first_line_is_a_short_comment(path) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
 
     assert first.startswith("# ")
@@ -67,14 +67,14 @@ def test_the_first_line_says_what_the_choice_is(path) -> None:
 
 
 @every([path for path in CONFIGS if path.stem != "timm" and "timm.create_model" in path.read_text(encoding="utf-8")])
-def test_a_model_of_timms_pins_weights_that_timm_has(path) -> None:
+def test_a_timm_model_names_pretrained_weights_that_exist(path) -> None:
     model = OmegaConf.load(path)
 
     assert "." in model.model_name
     assert timm.models.is_model_pretrained(model.model_name)
 
 
-def test_only_the_lectures_convnext_starts_pretrained() -> None:
+def test_only_the_convnext_of_the_lectures_is_pretrained_by_default() -> None:
     pretrained = [path.stem for path in CONFIGS if OmegaConf.load(path).get("pretrained")]
 
     assert pretrained == ["convnext"]
@@ -85,8 +85,8 @@ def test_only_the_lectures_convnext_starts_pretrained() -> None:
 
 @every(CONFIGS)
 @pytest.mark.parametrize("in_chans", [1, 3], ids=["grey", "color"])
-def test_a_training_forward_has_the_outputs_that_were_asked_for(path, in_chans) -> None:
-    with torch.device("meta"):  # shapes only: nothing is computed
+def test_a_forward_pass_in_training_has_num_classes_outputs(path, in_chans) -> None:
+    with torch.device("meta"):  # shapes only
         model = build(path, image_size=64, in_chans=in_chans, num_classes=7).train()
         outputs = model(torch.empty(2, in_chans, 64, 64))
 
@@ -95,7 +95,7 @@ def test_a_training_forward_has_the_outputs_that_were_asked_for(path, in_chans) 
 
 
 @every([path for path in CONFIGS if path.stem in PUBLISHED])
-def test_the_number_of_parameters_is_the_published_one(path) -> None:
+def test_the_number_of_parameters_equals_the_published_number(path) -> None:
     with torch.device("meta"):
         model = build(path, image_size=224, in_chans=3, num_classes=1000)
 
@@ -107,7 +107,7 @@ def test_the_number_of_parameters_is_the_published_one(path) -> None:
 @pytest.mark.slow
 @every(CONFIGS)
 @pytest.mark.parametrize("in_chans", [1, 3], ids=["grey", "color"])
-def test_a_training_step_is_finite_throughout(path, in_chans) -> None:
+def test_outputs_and_gradients_of_a_training_step_are_finite(path, in_chans) -> None:
     torch.manual_seed(0)
     model = build(path, image_size=64, in_chans=in_chans, num_classes=7).train()
 
@@ -117,5 +117,5 @@ def test_a_training_step_is_finite_throughout(path, in_chans) -> None:
     assert outputs.shape == (2, 7)
     assert outputs.isfinite().all()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    assert len(gradients) > 0.9 * len(list(model.parameters()))  # a dropped path or two has none
+    assert len(gradients) > 0.9 * len(list(model.parameters()))  # stochastic depth skips a few layers
     assert all(gradient.isfinite().all() for gradient in gradients)

@@ -1,4 +1,4 @@
-"""The five networks of our own: layers and counts from their sources, initial weights, activations, sizes."""
+"""The networks of this package: layers and parameter counts of their sources, initialization, activations, sizes."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def kinds(model: nn.Module) -> list[str]:
 
 
 def counts(model: nn.Module) -> list[int]:
-    """The parameters of each layer that has any, in the order of use."""
+    """Return the number of parameters of each layer with parameters."""
     sizes = [sum(parameter.numel() for parameter in layer.parameters()) for layer in model.children()]
     return [size for size in sizes if size]
 
@@ -40,7 +40,7 @@ def test_keras_cnn_has_the_layer_table_of_the_slides() -> None:
 
     assert counts(model) == [640, 73_856, 589_952, 1_290]
     assert sum(counts(model)) == 665_738
-    # The slides fold an activation into its layer and put channels last.
+    # The slides list no activations and have channels last.
     without_activations = [
         shape for shape, kind in zip(produced, kinds(model), strict=True) if not kind.startswith("ReLU")
     ]
@@ -58,7 +58,7 @@ def test_keras_cnn_has_the_layer_table_of_the_slides() -> None:
     assert [layer.p for layer in model if isinstance(layer, nn.Dropout)] == [0.5, 0.25]
 
 
-def test_keras_cnn_starts_from_glorots_uniform_distribution_and_zero_biases() -> None:
+def test_keras_cnn_has_glorot_uniform_initialization_and_zero_biases() -> None:
     torch.manual_seed(0)
     model = KerasCNN(28, 1, num_classes=10)
     limits = {  # sqrt(6 / (fan-in + fan-out))
@@ -92,7 +92,7 @@ def test_deep_convnet_has_the_layers_of_the_chapter() -> None:
     assert [layer.p for layer in model if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
 
 
-def test_deep_convnet_starts_from_hes_normal_distribution_and_zero_biases() -> None:
+def test_deep_convnet_has_he_normal_initialization_and_zero_biases() -> None:
     torch.manual_seed(0)
     model = DeepConvNet(28, 1, num_classes=10)
     layers = [layer for layer in model if isinstance(layer, nn.Conv2d | nn.Linear)]
@@ -101,20 +101,20 @@ def test_deep_convnet_starts_from_hes_normal_distribution_and_zero_biases() -> N
     measured = [layer.weight.detach().double().numpy().std() for layer in layers]
 
     deviations = [np.sqrt(2 / n) for n in fan_in]
-    # A standard deviation over n draws is off by about 1 / sqrt(2 n): six times that is never chance.
+    # Six standard errors 1 / sqrt(2 n) of a standard deviation, relative to it.
     for layer, found, expected in zip(layers, measured, deviations, strict=True):
         assert found == pytest.approx(expected, rel=6 / np.sqrt(2 * layer.weight.numel()))
         assert not layer.bias.detach().any()
 
 
-def test_the_mlp_is_the_hiragana_notebooks() -> None:
+def test_the_mlp_has_the_layers_of_the_hiragana_notebook() -> None:
     model = MLP(48, 1, num_classes=73)
 
     assert kinds(model) == ["Flatten", *["Linear", "BatchNorm1d", "ReLU"] * 2, "Linear"]
     assert counts(model) == [2304 * 64 + 64, 2 * 64, 64 * 32 + 32, 2 * 32, 32 * 73 + 73]
 
 
-def test_an_mlp_takes_other_widths_and_no_batch_norm() -> None:
+def test_an_mlp_accepts_other_widths_and_no_batch_norm() -> None:
     model = MLP(8, 3, num_classes=5, hidden=[10, 20, 30], batch_norm=False)
     linear = MLP(8, 3, num_classes=5, hidden=[])
 
@@ -122,25 +122,25 @@ def test_an_mlp_takes_other_widths_and_no_batch_norm() -> None:
     assert counts(linear) == [192 * 5 + 5]
 
 
-def test_the_small_cnn_is_the_hiragana_notebooks() -> None:
+def test_the_small_cnn_has_the_layers_of_the_hiragana_notebook() -> None:
     model = SmallCNN(48, 1, num_classes=73)
 
     assert kinds(model) == [*["Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU"] * 2, "Flatten", "Linear"]
     assert counts(model) == [640, 128, 64 * 32 * 9 + 32, 64, 12 * 12 * 32 * 73 + 73]
 
 
-def test_lenet_has_the_papers_counts_where_it_keeps_the_papers_layers() -> None:
+def test_the_layers_that_lenet_shares_with_the_paper_have_its_parameter_counts() -> None:
     model = LeNet(28, 1, num_classes=10)
 
     assert kinds(model) == [*["Conv2d", "Tanh", "AvgPool2d"] * 2, "Flatten", *["Linear", "Tanh"] * 2, "Linear"]
-    # C1, C5 and F6 as published; C3 without the paper's table of connections (1,516 there); 10 linear outputs.
+    # C1, C5 and F6 as in the paper; C3 connects all channels (1,516 parameters in the paper); 10 linear outputs.
     assert counts(model) == [156, 16 * 6 * 25 + 16, 48_120, 10_164, 850]
     assert sum(counts(model)) == 61_706
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (33, 3), (48, 4)])
-def test_a_network_trains_a_step_at_any_size_and_number_of_channels(network, size, channels) -> None:
+def test_a_training_step_works_for_any_size_and_number_of_channels(network, size, channels) -> None:
     torch.manual_seed(0)
     model = network(size, channels, num_classes=7)
 
@@ -153,7 +153,7 @@ def test_a_network_trains_a_step_at_any_size_and_number_of_channels(network, siz
 
 
 @pytest.mark.parametrize(("network", "minimum"), [(SmallCNN, 4), (KerasCNN, 8), (DeepConvNet, 4), (LeNet, 12)])
-def test_too_small_an_image_is_refused_with_the_minimum_which_works(network, minimum) -> None:
+def test_a_too_small_image_raises_an_error_with_the_minimum_size(network, minimum) -> None:
     with pytest.raises(UserError, match=rf"at least {minimum}x{minimum} pixels, not {minimum - 1}x{minimum - 1}"):
         network(minimum - 1, 1, num_classes=3)
 
@@ -163,7 +163,7 @@ def test_too_small_an_image_is_refused_with_the_minimum_which_works(network, min
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_the_activation_changes_the_network_and_not_its_weights(network) -> None:
+def test_the_activation_changes_the_layers_but_not_the_weights(network) -> None:
     images = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(1))
     outputs = {}
 
@@ -176,6 +176,6 @@ def test_the_activation_changes_the_network_and_not_its_weights(network) -> None
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_an_unknown_activation_is_refused_with_the_nearest_and_all_choices(network) -> None:
+def test_an_unknown_activation_raises_an_error_with_the_nearest_name_and_all_names(network) -> None:
     with pytest.raises(UserError, match=r"is unknown \(did you mean 'leaky_relu'\?\); known:.*relu.*tanh"):
         network(28, 1, num_classes=3, activation="LeakyRelu")

@@ -1,4 +1,4 @@
-"""The table of layers: the slides' own for the Keras CNN, and short for big networks."""
+"""The layer table: it equals the table of the slides for the Keras CNN, and is short for large networks."""
 
 import re
 
@@ -12,7 +12,7 @@ from agebench.models.summary import MAX_ROWS, count_parameters, summarise_model
 
 
 def rows(table: str) -> list[tuple[str, str, str]]:
-    """(layer, output shape, parameters) of each row."""
+    """Return (layer, output shape, parameters) of each row."""
     body = table.splitlines()[2:-2]
     return [tuple(re.split(r"\s{2,}", line.strip())) for line in body]  # type: ignore[misc]
 
@@ -21,7 +21,7 @@ def test_the_keras_cnn_has_the_table_of_the_slides() -> None:
     table = summarise_model(KerasCNN(28, 1, num_classes=10), (1, 28, 28))
 
     found = [(shape, count) for name, shape, count in rows(table) if "activation" not in name]
-    # Keras has channels last, and folds the activation into its layer.
+    # Keras has channels last, and lists no activations.
     assert found == [
         ("(B, 64, 28, 28)", "640"),
         ("(B, 64, 14, 14)", "0"),
@@ -33,7 +33,7 @@ def test_the_keras_cnn_has_the_table_of_the_slides() -> None:
         ("(B, 128)", "0"),
         ("(B, 10)", "1,290"),
     ]
-    assert table.splitlines()[-1] == "parameters: 665,738 in all, 665,738 trainable, 0 frozen"
+    assert table.splitlines()[-1] == "parameters: 665,738 total, 665,738 trainable, 0 frozen"
 
 
 def test_each_row_names_the_layer_and_its_type() -> None:
@@ -41,7 +41,7 @@ def test_each_row_names_the_layer_and_its_type() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet152", "densenet121", "vit_base_patch16_224", "convnext_tiny", "vgg19"])
-def test_a_big_network_is_shortened(name) -> None:
+def test_a_large_network_is_listed_by_block(name) -> None:
     with torch.device("meta"):
         model = timm.create_model(name, pretrained=False)
 
@@ -51,16 +51,16 @@ def test_a_big_network_is_shortened(name) -> None:
     assert all(shape.startswith("(B, ") for _, shape, _ in listed)
 
 
-def test_blocks_of_a_big_network_hold_every_parameter_once() -> None:
+def test_the_blocks_of_a_large_network_contain_each_parameter_once() -> None:
     with torch.device("meta"):
         model = timm.create_model("resnet152", pretrained=False)
 
     listed = rows(summarise_model(model, (3, 224, 224)))
 
-    assert sum(int(count.replace(",", "")) for _, _, count in listed) == 60_192_808  # torchvision's figure
+    assert sum(int(count.replace(",", "")) for _, _, count in listed) == 60_192_808  # torchvision documentation
 
 
-def test_a_long_chain_of_layers_is_shortened_too() -> None:
+def test_a_long_sequence_of_layers_is_listed_by_block() -> None:
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(60)])
 
     listed = rows(summarise_model(nn.Sequential(nn.Flatten(), model), (1, 2, 2)))
@@ -69,15 +69,15 @@ def test_a_long_chain_of_layers_is_shortened_too() -> None:
     assert sum(int(count.replace(",", "")) for _, _, count in listed) == 60 * 20
 
 
-def test_frozen_parameters_are_counted_apart() -> None:
+def test_frozen_parameters_are_counted_separately() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 2))
     model[1].requires_grad_(False)
 
     assert count_parameters(model) == (23, 8)
-    assert summarise_model(model, (1, 2, 2)).endswith("23 in all, 8 trainable, 15 frozen")
+    assert summarise_model(model, (1, 2, 2)).endswith("23 total, 8 trainable, 15 frozen")
 
 
-def test_it_leaves_the_network_as_it_was() -> None:
+def test_the_network_is_unchanged() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Sequential(nn.Flatten(), nn.Linear(8, 2)))
     model.train()
     model[1].eval()  # as a frozen backbone has it

@@ -1,4 +1,4 @@
-"""torchvision's AlexNet and GoogLeNet under timm's arguments; their downloads are replaced by local weights."""
+"""AlexNet and GoogLeNet of torchvision with the arguments of timm. Random weights replace the downloads."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from agebench.models import torchvision_nets
 
 @pytest.fixture
 def published(monkeypatch):
-    """Serve random weights in place of the published ones, and return them."""
+    """Replace the published weights with random ones, and return those."""
     served = {}
 
     def serve(enum, *args, **kwargs):
@@ -27,7 +27,7 @@ def published(monkeypatch):
 
 @pytest.mark.parametrize(("name", "size"), [("alexnet", 63), ("googlenet", 32)])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_a_training_forward_gives_one_tensor_in_any_number_of_channels(name, size, channels) -> None:
+def test_a_forward_pass_in_training_returns_one_tensor_for_any_number_of_channels(name, size, channels) -> None:
     with torch.device("meta"):
         model = torchvision_nets.create_torchvision(name, in_chans=channels, num_classes=7).train()
         outputs = model(torch.empty(2, channels, size, size))
@@ -39,7 +39,7 @@ def test_a_training_forward_gives_one_tensor_in_any_number_of_channels(name, siz
 @pytest.mark.parametrize(
     ("name", "first", "last"), [("alexnet", "features.0", "classifier.6"), ("googlenet", "conv1.conv", "fc")]
 )
-def test_pretrained_weights_are_kept_but_for_the_adapted_first_and_the_new_last_layer(
+def test_pretrained_weights_are_kept_except_for_the_adapted_first_and_the_new_last_layer(
     name, first, last, published
 ) -> None:
     model = torchvision_nets.create_torchvision(name, in_chans=1, num_classes=7, pretrained=True)
@@ -54,14 +54,14 @@ def test_pretrained_weights_are_kept_but_for_the_adapted_first_and_the_new_last_
     assert model.eval()(torch.rand(2, 1, 64, 64)).isfinite().all()
 
 
-def test_a_pretrained_network_for_the_same_thousand_classes_keeps_its_classifier(published) -> None:
+def test_a_pretrained_network_with_1000_classes_keeps_its_classifier(published) -> None:
     model = torchvision_nets.create_torchvision("googlenet", in_chans=3, num_classes=1000, pretrained=True)
 
     assert torch.equal(model.fc.weight, published["googlenet"]["fc.weight"])
     assert torch.equal(model.conv1.conv.weight, published["googlenet"]["conv1.conv.weight"])
 
 
-def test_googlenet_on_its_own_statistics_equals_torchvisions_on_imagenets(published) -> None:
+def test_googlenet_with_its_statistics_equals_torchvision_with_those_of_imagenet(published) -> None:
     torch.manual_seed(0)
     pixels = torch.rand(2, 3, 64, 64)
     theirs = torchvision.models.googlenet(weights="IMAGENET1K_V1").eval()
@@ -76,13 +76,13 @@ def test_googlenet_on_its_own_statistics_equals_torchvisions_on_imagenets(publis
     assert theirs.transform_input
 
 
-def test_alexnet_keeps_its_dropout_option() -> None:
+def test_the_dropout_option_of_alexnet_is_passed_to_torchvision() -> None:
     with torch.device("meta"):
         model = torchvision_nets.create_torchvision("alexnet", in_chans=3, num_classes=2, dropout=0.1)
 
     assert [layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)] == [0.1, 0.1]
 
 
-def test_any_other_name_is_sent_to_timm() -> None:
-    with pytest.raises(UserError, match=r"not resnet18: try model=timm model.model_name=resnet18"):
+def test_another_model_name_raises_an_error_that_suggests_timm() -> None:
+    with pytest.raises(UserError, match=r"got resnet18: try model=timm model.model_name=resnet18"):
         torchvision_nets.create_torchvision("resnet18", in_chans=3, num_classes=2)

@@ -1,4 +1,4 @@
-"""Baselines of a table: the score without an image (median or most common label), or of an identity lookup."""
+"""Baselines of a table, which use no pixels: the median, the most common label, and an identity lookup."""
 
 import csv
 import json
@@ -18,29 +18,29 @@ NAMES = {"mae": "always the median", "accuracy": "most common label"}
 
 @dataclass(frozen=True)
 class Baseline:
-    """What scores without a model, or by a leak alone.
+    """A baseline that uses no pixels.
 
     Args:
-        name: In words.
-        figures: Test metrics by name.
+        name: The name in the table.
+        metrics: Test metrics by name.
     """
 
     name: str
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
 
 def find_baselines(groups: Sequence[Group], unit: str) -> tuple[list[Baseline], list[str]]:
-    """Return the baselines of groups, and a sentence about each leak.
+    """Return the baselines of a table, and a sentence about each leak.
 
     Args:
-        groups: All of a table.
-        unit: Of the target, empty for classes.
+        groups: All groups of the table.
+        unit: The unit of the target, empty for classes.
     """
     baselines, notes = [], []
     for leak, leaking in _leaks(groups):
         of = "" if len(leaking) == len(groups) else f" ({', '.join(name_of(group) for group in leaking)})"
-        baselines += [Baseline(name + of, figures) for name, figures in _of_leak(leak, unit).items() if figures]
-        notes += [note] if (note := _about(leak, of)) else []
+        baselines += [Baseline(name + of, metrics) for name, metrics in _leak_baselines(leak, unit).items() if metrics]
+        notes += [note] if (note := _leak_note(leak, of)) else []
     if not baselines and (blind := score_blind(groups[0].runs[0], unit)):
         metric = main_metric(unit)
         baselines = [Baseline(NAMES[metric], {f"test/{metric}": blind[f"test/{metric}"]})]
@@ -48,14 +48,14 @@ def find_baselines(groups: Sequence[Group], unit: str) -> tuple[list[Baseline], 
 
 
 def score_blind(run: Run, unit: str) -> dict[str, float]:
-    """Return the MAE of the median and the accuracy of the most common label of a run's train part on its test images.
+    """Return the test MAE of the train median and the test accuracy of the most common train label.
 
     Args:
-        run: With split.csv and predictions.csv.
-        unit: Of the target, empty for classes.
+        run: A run with split.csv and predictions.csv.
+        unit: The unit of the target, empty for classes.
 
     Returns:
-        `test/mae` (not for classes) and `test/accuracy`; nothing if the files cannot be read.
+        `test/mae` (not for classes) and `test/accuracy`, or nothing if the files cannot be read.
     """
     try:
         labels, leading, _ = read_predictions(run.folder / "predictions.csv", posterior=False)
@@ -76,7 +76,7 @@ def score_blind(run: Run, unit: str) -> dict[str, float]:
 
 
 def _leaks(groups: Sequence[Group]) -> list[tuple[dict[str, Any], list[Group]]]:
-    """Return each leak that runs report, with the groups that report it."""
+    """Return each distinct leak in results.json, with the groups that have it."""
     found: dict[str, list[Group]] = {}
     for group in groups:
         for run in group.runs:
@@ -87,9 +87,9 @@ def _leaks(groups: Sequence[Group]) -> list[tuple[dict[str, Any], list[Group]]]:
     return [(json.loads(text), leaking) for text, leaking in found.items()]
 
 
-def _of_leak(leak: Mapping[str, Any], unit: str) -> dict[str, dict[str, float]]:
-    """Return the test metrics of each baseline that an audit reports."""
-    # A lookup rarely has the exact year.
+def _leak_baselines(leak: Mapping[str, Any], unit: str) -> dict[str, dict[str, float]]:
+    """Return the test metrics of each baseline of an audit."""
+    # An identity lookup rarely predicts the exact year.
     accuracy = None if unit == "years" else leak.get("lookup_accuracy")
     majority = None if accuracy is None else leak.get("majority_accuracy")
     found = {
@@ -98,12 +98,12 @@ def _of_leak(leak: Mapping[str, Any], unit: str) -> dict[str, dict[str, float]]:
         NAMES["accuracy"]: {"test/accuracy": majority},
     }
     return {
-        name: {key: float(value) for key, value in figures.items() if isinstance(value, int | float)}
-        for name, figures in found.items()
+        name: {key: float(value) for key, value in metrics.items() if isinstance(value, int | float)}
+        for name, metrics in found.items()
     }
 
 
-def _about(leak: Mapping[str, Any], of: str) -> str:
+def _leak_note(leak: Mapping[str, Any], of: str) -> str:
     share, images = leak.get("test_identity_in_train"), leak.get("images")
     if isinstance(share, int | float):
         return (

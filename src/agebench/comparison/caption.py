@@ -1,4 +1,4 @@
-"""The heading above a table and the caption beneath it."""
+"""The heading and the caption of a table."""
 
 from agebench.comparison.groups import count
 from agebench.comparison.numbers import NONE, amount
@@ -14,30 +14,30 @@ BETTER = {
 
 
 def heading(table: Table) -> str:
-    """Return the protocol and the test images of a table."""
+    """Return the protocol and the number of test images of a table."""
     images = "" if table.images is None else f": {count(table.images, 'test image')}"
-    people = table.rows[0].group.runs[0].told("bootstrap", "groups")
-    over = table.rows[0].group.runs[0].told("bootstrap", "over")
+    people = table.rows[0].group.runs[0].result("bootstrap", "groups")
+    over = table.rows[0].group.runs[0].result("bootstrap", "over")
     whose = f" of {people:,} people" if over == "identity" and isinstance(people, int) else ""
     return f"{table.protocol}{images}{whose} (split {table.split_sha[:8]})"
 
 
 def caption(table: Table) -> str:
-    """Return how to read a table."""
+    """Return the explanation of the numbers in a table."""
     metric = find(table.metric)
     sentences = [f"Ranked by {metric.name}, {BETTER[metric.better]}.", *_spread(table), *_pairs(table), *_shared(table)]
     return " ".join(sentences)
 
 
 def _spread(table: Table) -> list[str]:
-    """Say what stands behind ± and in brackets."""
+    """Return sentences about the numbers after ± and in brackets."""
     sentences = []
     several = any(len(row.group.runs) > 1 for row in table.rows)
     if several:
         sentences.append("Several seeds (n > 1): mean ± standard deviation over seeds.")
     alone = [row.group for row in table.rows if len(row.group.runs) == 1 and row.group.interval(table.metric)]
     if alone:
-        about = alone[0].runs[0].told("bootstrap")
+        about = alone[0].runs[0].result("bootstrap")
         over = ""
         if isinstance(about, dict) and isinstance(about.get("groups"), int):
             units = "people" if about.get("over") == "identity" else "images"
@@ -48,7 +48,7 @@ def _spread(table: Table) -> list[str]:
 
 
 def _pairs(table: Table) -> list[str]:
-    """Say how the difference to the best was computed, and what it does not show."""
+    """Return sentences about the difference to the best and its limits."""
     paired = table.paired
     if paired is None or not paired.differences:
         return []
@@ -63,7 +63,7 @@ def _pairs(table: Table) -> list[str]:
 
 
 def _shared(table: Table) -> list[str]:
-    """Say what all runs share and therefore has no column."""
+    """Return a sentence about the properties that all runs share and that therefore have no column."""
     size = {amount(row.group.average("params", "total")) for row in table.rows}
     epochs = {amount(row.group.average("epochs")) for row in table.rows}
     shared = []

@@ -1,4 +1,4 @@
-"""A table of groups as cells of text, which Markdown and HTML share."""
+"""The text cells of a table of groups, for Markdown and HTML."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from agebench.comparison import numbers
 from agebench.comparison.baselines import Baseline
 from agebench.comparison.groups import name_of
 from agebench.comparison.numbers import NONE
-from agebench.comparison.parameters import short_names, tell
+from agebench.comparison.parameters import format_value, short_names
 from agebench.comparison.tables import Row, Table, shown_metrics
 from agebench.metrics.table import find
 
@@ -16,13 +16,13 @@ ARROWS = {"lower": " ↓", "higher": " ↑", "nearest to zero": ""}
 
 @dataclass(frozen=True)
 class Cells:
-    """Text in rows and columns.
+    """The cells of a table.
 
     Args:
-        header: One per column.
-        rows: As long as the header each.
-        numbers: Whether each column holds numbers.
-        quiet: Whether each row has no rank.
+        header: The name of each column.
+        rows: The cells of each row.
+        numbers: For each column, whether it holds numbers.
+        quiet: For each row, whether it has no rank.
     """
 
     header: list[str]
@@ -36,9 +36,9 @@ class Column:
     """A column of a table, without the baselines.
 
     Args:
-        header: Its name.
-        cells: One per row.
-        number: Whether they are numbers.
+        header: The name of the column.
+        cells: One cell per row.
+        number: Whether the cells are numbers.
     """
 
     header: str
@@ -47,27 +47,28 @@ class Column:
 
 
 def lay_out(table: Table) -> Cells:
-    """Return a table's cells: rank, parameters, seeds, the metric, the difference to the best, and other columns.
+    """Return the cells of a table: rank, parameters, seeds, the metric, the difference to the best, other columns.
 
-    A column that has the same text in every row is left to the caption.
+    The caption has the number of epochs and parameters if they are the same in every row.
     """
     columns = [Column("rank", [NONE if row.rank is None else str(row.rank) for row in table.rows])]
-    columns += [*_what(table), *_metrics(table), *_cost(table)]
+    columns += [*_config_columns(table), *_metric_columns(table), *_cost_columns(table)]
     header = [column.header for column in columns]
     body = [list(cells) for cells in zip(*(column.cells for column in columns), strict=True)]
     lines = [
-        (_place(row.group.mean(table.metric), row, table), cells) for row, cells in zip(table.rows, body, strict=True)
+        (_sort_key(row.group.mean(table.metric), row, table), cells)
+        for row, cells in zip(table.rows, body, strict=True)
     ]
     for baseline in table.baselines:
-        figure = baseline.figures.get(table.metric, float("nan"))
-        lines.append((_place(figure, baseline, table), _baseline_row(baseline, table, header)))
+        value = baseline.metrics.get(table.metric, float("nan"))
+        lines.append((_sort_key(value, baseline, table), _baseline_row(baseline, table, header)))
     lines.sort(key=lambda line: line[0])
     numeric = [column.number and not (i == 1 and table.baselines) for i, column in enumerate(columns)]
     return Cells(header, [cells for _, cells in lines], numeric, [cells[0] == NONE for _, cells in lines])
 
 
-def _what(table: Table) -> list[Column]:
-    """Return the columns of what was trained: the parameters that differ, and the number of seeds."""
+def _config_columns(table: Table) -> list[Column]:
+    """Return the columns of the parameters that differ, and of the number of seeds."""
     seeds = Column("n", [str(len(row.group.runs)) for row in table.rows])
     if not table.parameters:
         return [Column("run", [name_of(row.group) for row in table.rows], number=False), seeds]
@@ -75,12 +76,12 @@ def _what(table: Table) -> list[Column]:
     for key in table.parameters:
         values = [row.group.params[key] for row in table.rows]
         number = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values if v is not None)
-        columns.append(Column(names[key], [tell(value) for value in values], number))
+        columns.append(Column(names[key], [format_value(value) for value in values], number))
     return [*columns, seeds]
 
 
-def _metrics(table: Table) -> list[Column]:
-    """Return the columns of the metric that ranks, of the difference to the best, and of further metrics."""
+def _metric_columns(table: Table) -> list[Column]:
+    """Return the columns of the ranking metric, of the difference to the best, and of further metrics."""
     groups = [row.group for row in table.rows]
     form = numbers.form_of(table.metric, unit=table.unit, images=table.images)
     columns = [Column(_metric_header(table), [numbers.result(group, table.metric, form) for group in groups])]
@@ -99,8 +100,8 @@ def _metrics(table: Table) -> list[Column]:
     return columns
 
 
-def _cost(table: Table) -> list[Column]:
-    """Return the columns of epochs, training time and network size; the first and the last only if they differ."""
+def _cost_columns(table: Table) -> list[Column]:
+    """Return the columns of training time and, if they differ, of epochs and parameters."""
     groups = [row.group for row in table.rows]
     epochs = [numbers.amount(group.average("epochs")) for group in groups]
     seconds = [numbers.amount(group.average("timing", "fit_s")) for group in groups]
@@ -116,17 +117,17 @@ def _metric_header(table: Table) -> str:
     return f"{metric.name}{unit}{ARROWS[metric.better]}"
 
 
-def _place(figure: float, line: Row | Baseline, table: Table) -> tuple[int, float, int]:
-    """Return the sort key of a line: a baseline stands where it would if it had a rank, behind its equals."""
-    if not math.isfinite(figure):
+def _sort_key(value: float, line: Row | Baseline, table: Table) -> tuple[int, float, int]:
+    """Return the sort key of a line. Baselines are sorted by their metric, after groups with the same value."""
+    if not math.isfinite(value):
         return (1 if isinstance(line, Baseline) else 2, 0.0, 0)
-    return 0, find(table.metric).cost(figure), int(isinstance(line, Baseline))
+    return 0, find(table.metric).cost(value), int(isinstance(line, Baseline))
 
 
 def _baseline_row(baseline: Baseline, table: Table, header: list[str]) -> list[str]:
     known = {
-        find(metric).name: numbers.form_of(metric, unit=table.unit, images=table.images)(figure)
-        for metric, figure in baseline.figures.items()
+        find(metric).name: numbers.form_of(metric, unit=table.unit, images=table.images)(value)
+        for metric, value in baseline.metrics.items()
     }
     known[_metric_header(table)] = known.pop(find(table.metric).name, NONE)
     return [NONE, baseline.name, *(known.get(name, NONE) for name in header[2:])]

@@ -1,4 +1,4 @@
-"""Notes beneath a table: what else differs between runs that are ranked together, and why tables are separate."""
+"""Notes of a table: other differences between its runs, and why there are several tables."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,15 +10,15 @@ from agebench.runs.read import Run, mapping
 
 
 def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
-    """Return a sentence for each fact that makes the groups of a table less comparable, or leaves one without a mean.
+    """Return a sentence for each fact that limits the comparison of the groups of a table.
 
     Args:
-        groups: All of the table.
-        metric: That ranks them.
+        groups: All groups of the table.
+        metric: The metric of the ranks.
     """
     runs = [run for group in groups for run in group.runs]
     notes = []
-    if any(run.told("data", "val_is_test") for run in runs):
+    if any(run.result("data", "val_is_test") for run in runs):
         notes.append("val is the test part: the best epoch was selected on the test images, so results are optimistic")
     trained = {str(run.results["data_sha"]) for run in runs if run.results.get("data_sha")}
     if len(trained) > 1:
@@ -32,8 +32,8 @@ def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
     return [*notes, *_environments(runs)]
 
 
-def why_apart(tested: Sequence[tuple[str, str]]) -> str:
-    """Return a sentence about why there are several tables; empty if there is one.
+def why_not_comparable(tested: Sequence[tuple[str, str]]) -> str:
+    """Return the reason why there are several tables, or an empty string if there is only one.
 
     Args:
         tested: The protocol and the split_sha of each table.
@@ -54,8 +54,8 @@ def why_apart(tested: Sequence[tuple[str, str]]) -> str:
 def _environments(runs: Sequence[Run]) -> list[str]:
     """Return a sentence if the runs differ in versions, device, threads or code."""
     versions = dict.fromkeys(name for run in runs for name in mapping(run.results.get("versions")))
-    facts: dict[str, list[Any]] = {name: [run.told("versions", name) for run in runs] for name in versions}
-    facts |= {name: [run.told(name) for run in runs] for name in ("device", "threads", "git")}
+    facts: dict[str, list[Any]] = {name: [run.result("versions", name) for run in runs] for name in versions}
+    facts |= {name: [run.result(name) for run in runs] for name in ("device", "threads", "git")}
     differing = []
     for name, values in facts.items():
         found = {str(value) for value in values if value is not None}

@@ -1,10 +1,10 @@
-"""Numbers as the text of a cell: metrics with the digits of their row, p-values, counts."""
+"""Format metrics, p-values and counts as the text of a cell."""
 
 import math
 from collections.abc import Callable, Sequence
 
 from agebench.comparison.groups import Group
-from agebench.metrics.bootstrap import Difference
+from agebench.comparison.pairs import Difference
 from agebench.metrics.table import find
 
 NONE = "-"
@@ -12,20 +12,20 @@ Form = Callable[[float], str]
 
 
 def form_of(metric: str, *, unit: str, images: int | None, sign: bool = False) -> Form:
-    """Return the function that writes a value of a metric.
+    """Return the function that formats values of a metric.
 
     Args:
-        metric: With or without its part.
-        unit: Of the target, empty for classes.
-        images: How many were tested, None if unknown.
-        sign: Whether to write `+` before positive values.
+        metric: With or without the part.
+        unit: The unit of the target, empty for classes.
+        images: Number of test images, None if unknown.
+        sign: Whether positive values have a `+`.
     """
     digits = find(metric).decimals(unit=unit, images=images or 0)
     return lambda value: f"{value:{'+' if sign else ''}.{digits}f}" if math.isfinite(value) else "n/a"
 
 
 def result(group: Group, metric: str, form: Form) -> str:
-    """Return a group's mean with its standard deviation over seeds or, of one seed, with its interval."""
+    """Return the mean of a group with its standard deviation over seeds, or with the interval of a single seed."""
     mean = group.mean(metric)
     if not math.isfinite(mean):
         return "n/a"
@@ -44,7 +44,7 @@ def difference(found: Difference | None, form: Form) -> str:
 
 
 def p_value(p: float, adjusted: float | None, *, least: float) -> str:
-    """Return a corrected p-value, with `<` if p is the least that the resamples can show: it may be smaller still."""
+    """Return a corrected p-value, with `<` if p is the smallest value that is possible with these resamples."""
     if adjusted is None or not math.isfinite(adjusted):
         return NONE
     if p <= least * (1 + 1e-9):
@@ -72,6 +72,6 @@ def _brackets(bounds: Sequence[float], form: Form) -> str:
 
 
 def _up(p: float) -> str:
-    """Return a bound with one digit, or two, rounded up."""
+    """Return a bound with one or two digits, rounded up."""
     digits = max(0, -math.floor(math.log10(p))) + (1 if p >= 0.001 else 0)
     return f"{math.ceil(p * 10**digits - 1e-3) / 10**digits:g}"

@@ -1,4 +1,4 @@
-"""Whether one group of runs is better than another on the same images: paired differences with Holm's correction."""
+"""Paired differences between groups of runs on the same test images, with Holm's correction."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,22 +8,39 @@ import numpy as np
 from agebench.comparison.groups import Group
 from agebench.comparison.predictions import NoPairsError, Numbers, read_numbers
 from agebench.groups import group_codes
-from agebench.metrics.answers import Array
-from agebench.metrics.bootstrap import CENTRAL, Difference, draw, resamples_for
+from agebench.metrics.bootstrap import CENTRAL, draw, resamples_for
+from agebench.metrics.predictions import Array
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The paired difference of a mean over images between two models tested on the same images.
+
+    Args:
+        value: The mean of the first model minus the mean of the second.
+        low: Lower bound of the 95% interval.
+        high: Upper bound of the 95% interval.
+        p: Two-sided p-value of a difference of zero.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
 
 
 @dataclass(frozen=True)
 class Paired:
-    """What came of comparing groups with the best one.
+    """The comparison of groups with the best group.
 
     Args:
-        differences: By the index of the group, those that could be compared.
-        adjusted: Their p-values after Holm.
-        least: The smallest p-value that the resamples can show.
+        differences: The difference of each group to the best, by the index of the group.
+        adjusted: The p-values after Holm's correction, by the index of the group.
+        least: The smallest p-value that is possible with this number of resamples.
         over: `people` or `images`: what was resampled.
-        drawn: How many of them there are.
-        resamples: How often.
-        notes: Why others could not be compared.
+        drawn: The number of people or images.
+        resamples: The number of resamples.
+        notes: Why groups without a difference could not be compared.
     """
 
     differences: Mapping[int, Difference]
@@ -38,16 +55,17 @@ class Paired:
 def compare_with_best(groups: Sequence[Group], best: int, *, metric: str, unit: str) -> Paired | None:
     """Compare each group with the best one on the same test images.
 
-    A group's number of an image is the mean over its seeds. Whole people are resampled where the data knows them.
+    The value of a group on an image is the mean over its seeds. People are resampled if their identities are known,
+    else images.
 
     Args:
-        groups: Those that are ranked.
-        best: Which of them is the best.
-        metric: One whose row in the table of metrics has can_pair.
-        unit: Of the target, empty for classes.
+        groups: The ranked groups.
+        best: The index of the best group.
+        metric: A metric with can_pair in the table of metrics.
+        unit: The unit of the target, empty for classes.
 
     Returns:
-        None if there is nothing to compare; without differences, but with notes, if none could be.
+        None if there are fewer than two groups. The differences are empty, with notes, if no group can be compared.
     """
     if len(groups) < 2:
         return None
@@ -72,47 +90,57 @@ def compare_with_best(groups: Sequence[Group], best: int, *, metric: str, unit: 
     return Paired(found, adjusted, 2 / (resamples + 1), over, drawn, resamples, tuple(notes))
 
 
-def paired_differences(apart: Sequence[Array], people: Array | None) -> list[Difference]:
-    """Return what agebench.metrics.bootstrap.paired_difference does of each of P pairs, from the same resamples.
+def paired_differences(differences: Sequence[Array], people: Array | None) -> list[Difference]:
+    """Return the percentile bootstrap of the mean difference of each of P pairs of models.
 
-    Drawing them takes most of the time: 10,000 images one by one take 1 s, however many pairs share them.
+    The p-value is twice the share of resamples whose mean is zero or has the other sign. The sample itself counts as
+    one such resample, so the p-value is at least 2 / (resamples + 1). All pairs share their resamples, because drawing
+    them takes most of the time (1 s for 10,000 images).
 
     Args:
-        apart: Differences on each image, shape (N,) each.
-        people: Whose each image is, shape (N,); None resamples images.
+        differences: The difference on each image, shape (N,) for each pair.
+        people: The identity of each image, shape (N,). None resamples images.
+
+    Returns:
+        The difference of each pair. The interval and the p-value are NaN if a difference is not finite, or if there are
+        fewer than two groups.
     """
-    if not apart:
+    if not differences:
         return []
-    codes, count = group_codes(people, len(apart[0]))
-    values = [float(each.mean()) for each in apart]
+    codes, count = group_codes(people, len(differences[0]))
+    values = [float(each.mean()) for each in differences]
     if count < 2:
         return [Difference(value, float("nan"), float("nan"), float("nan")) for value in values]
-    weights = [np.bincount(codes, weights=each) for each in apart]
-    columns = np.stack([*weights, np.bincount(codes).astype(np.float64)], axis=1)  # (G, P + 1)
+    totals = [np.bincount(codes, weights=each) for each in differences]
+    columns = np.stack([*totals, np.bincount(codes).astype(np.float64)], axis=1)  # (G, P + 1)
     resamples = resamples_for(count)
     drawn = draw(count, resamples=resamples, seed=0, width=columns.shape[1])
-    added = np.concatenate([times.astype(np.float64) @ columns for times in drawn])  # (resamples, P + 1)
-    means = added[:, :-1] / added[:, -1:]
-    found = []
-    for value, resampled in zip(values, means.T, strict=True):
-        low, high = np.quantile(resampled, CENTRAL)
-        beyond = min(int((resampled <= 0).sum()), int((resampled >= 0).sum())) + 1
-        found.append(Difference(value, float(low), float(high), min(1.0, 2 * beyond / (resamples + 1))))
-    return found
+    sums = np.concatenate([times.astype(np.float64) @ columns for times in drawn])  # (resamples, P + 1)
+    means = sums[:, :-1] / sums[:, -1:]
+    return [_difference(value, resampled) for value, resampled in zip(values, means.T, strict=True)]
+
+
+def _difference(value: float, resampled: Array) -> Difference:
+    """Return the difference from its resampled means, shape (resamples,)."""
+    if not np.isfinite(value):
+        return Difference(value, float("nan"), float("nan"), float("nan"))
+    low, high = np.quantile(resampled, CENTRAL)
+    beyond = min(int((resampled <= 0).sum()), int((resampled >= 0).sum())) + 1
+    return Difference(value, float(low), float(high), min(1.0, 2 * beyond / (len(resampled) + 1)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number after Holm (1979), Scand. J. Statist. 6, 65-70; NaN stays NaN."""
+    """Return p-values with the correction of Holm (1979), Scand. J. Statist. 6, 65-70. NaN stays NaN."""
     order = [i for i in np.argsort(p_values, kind="stable").tolist() if not np.isnan(p_values[i])]
     adjusted, highest = list(p_values), 0.0
-    for place, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - place) * p_values[i]))
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p_values[i]))
         adjusted[i] = highest
     return adjusted
 
 
 def _read_group(group: Group, metric: str, unit: str) -> Numbers:
-    """Return the mean over a group's runs of each image's number."""
+    """Return the mean over the runs of a group of the value of each image."""
     first: Numbers | None = None
     rows = []
     for run in group.runs:
@@ -124,10 +152,11 @@ def _read_group(group: Group, metric: str, unit: str) -> Numbers:
     return Numbers(first.names, first.people, np.mean(rows, axis=0))
 
 
-def _in_order(numbers: Numbers, wanted: Numbers) -> Array:
-    if numbers.names == wanted.names:
+def _in_order(numbers: Numbers, reference: Numbers) -> Array:
+    """Return the values in the order of the images of the reference."""
+    if numbers.names == reference.names:
         return numbers.numbers
-    at = {name: row for row, name in enumerate(numbers.names)}
-    if at.keys() != set(wanted.names) or len(numbers.names) != len(wanted.names):
+    row_of = {name: row for row, name in enumerate(numbers.names)}
+    if row_of.keys() != set(reference.names) or len(numbers.names) != len(reference.names):
         raise NoPairsError("the predictions.csv files of two runs list different images although split_sha is the same")
-    return numbers.numbers[[at[name] for name in wanted.names]]
+    return numbers.numbers[[row_of[name] for name in reference.names]]

@@ -1,12 +1,12 @@
-"""In what runs differ: the choices and keys that are worth a column."""
+"""The config choices and keys in which runs differ, which are the columns of a table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agebench.runs.read import Run
 
-FIRST = ("data", "data/split", "model", "head", "optim", "scheduler", "augment")  # then the others by name
-# Groups that only set keys of others, or have no effect.
+FIRST = ("data", "data/split", "model", "head", "optim", "scheduler", "augment")  # before the other groups
+# Config groups that only set keys of other groups, or have no effect.
 NEVER = ("experiment", "debug", "paths", "logger")
 HIDDEN = ("_target_", "_partial_")
 
@@ -14,14 +14,15 @@ Parameters = dict[str, Any]
 
 
 def differing(runs: Sequence[Run], *, images: bool = False) -> list[Parameters]:
-    """Return the parameters in which runs differ, for each run under the same keys in the same order.
+    """Return the parameters in which runs differ. All runs have the same keys in the same order.
 
-    A config group is told by its choice, and a key inside a group only if it differs between runs of the same choice,
-    or if somebody typed it. What a run does not have is None, as is everything of a run whose config is not known.
+    A config group is represented by its choice. A key inside a group is a parameter only if it differs between runs of
+    the same choice, or if it is an override on the command line. Missing values are None, as are all values of a run
+    without a config.
 
     Args:
-        runs: One of each group of runs that are alike, or all of a sweep.
-        images: Whether to add which images they were trained on if nothing else tells two runs apart.
+        runs: One run of each group, or all runs of a sweep.
+        images: Whether to add the hash of the training images if all other parameters of two runs are equal.
     """
     known = [run for run in runs if run.config]
     columns = _columns(known)
@@ -36,7 +37,7 @@ def differing(runs: Sequence[Run], *, images: bool = False) -> list[Parameters]:
 
 def _columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
     labels = [_labels(run) for run in runs]
-    _tell_targets_apart(runs, labels)
+    _use_class_names(runs, labels)
     groups = [name for name in FIRST if any(name in each for each in labels)]
     groups += sorted({name for each in labels for name in each} - set(groups))
     columns: dict[str, list[Any]] = {}
@@ -55,24 +56,24 @@ def _columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def short_names(columns: Sequence[str]) -> dict[str, str]:
-    """Return what to head columns with: `lr` for `optim.lr`, unless another column ends alike."""
+    """Return the column headers: the last component of each key, or the full key if the component is ambiguous."""
     ends = [name.replace("/", ".").rpartition(".")[2] for name in columns]
     return {name: end if ends.count(end) == 1 else name for name, end in zip(columns, ends, strict=True)}
 
 
-def tell(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as short text."""
     if value is None:
         return "-"
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list):
-        return "[" + ",".join(tell(each) for each in value) + "]"
+        return "[" + ",".join(format_value(each) for each in value) + "]"
     return " ".join(str(value).split())
 
 
 def _labels(run: Run) -> dict[str, str]:
-    """Return what each config group of a run is called: its choice, or the class that was typed in its place."""
+    """Return the label of each config group of a run: its choice, or the class if `_target_` is an override."""
     names = {n: choice for n, choice in run.choices.items() if n not in NEVER and not n.startswith("hydra/")}
     for name in names:
         key = f"{name.replace('/', '.')}._target_"
@@ -81,8 +82,8 @@ def _labels(run: Run) -> dict[str, str]:
     return names
 
 
-def _tell_targets_apart(runs: Sequence[Run], labels: Sequence[dict[str, str]]) -> None:
-    """Have runs of the same choice but another class called by their class (an experiment's file may set it)."""
+def _use_class_names(runs: Sequence[Run], labels: Sequence[dict[str, str]]) -> None:
+    """Replace the label by the class if runs with the same choice have different classes, as an experiment can set."""
     for name in {name for each in labels for name in each}:
         key = f"{name.replace('/', '.')}._target_"
         targets: dict[str, set[str]] = {}
@@ -94,7 +95,7 @@ def _tell_targets_apart(runs: Sequence[Run], labels: Sequence[dict[str, str]]) -
 
 
 def _differs_within(key: str, values: list[Any], labels: Sequence[Mapping[str, str]], groups: Sequence[str]) -> bool:
-    """Return whether a key differs between runs that have the same choice of every group that it lies in."""
+    """Return whether a key differs between runs that have the same choice for every group that contains it."""
     owners = [name for name in groups if key.startswith(f"{name.replace('/', '.')}.")]
     seen: dict[tuple[str | None, ...], list[Any]] = {}
     for value, each in zip(values, labels, strict=True):

@@ -1,4 +1,4 @@
-"""A comparison drawn: the ranking, the learning curves, and the parameters of each group beside its result."""
+"""The pictures of a comparison: ranking, learning curves and parallel coordinates."""
 
 import csv
 import logging
@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 
 
 def draw_pictures(comparison: Comparison, folder: Path) -> dict[str, Path]:
-    """Write ranking.png, curves.png and parallel.png of each table, as far as there is something to draw.
+    """Write ranking.png, curves.png and parallel.png of each table that has enough data for them.
 
-    Those of a second table are called ranking-2.png and so on. A picture that cannot be drawn is left out with a
-    warning, for the tables are complete without it.
+    The pictures of a second table are ranking-2.png and so on. A picture that cannot be drawn is left out with a
+    warning.
 
     Returns:
-        What the pictures show, and where they are.
+        The path of each picture by its title.
     """
     from agebench.report.style import plot_style
 
@@ -34,13 +34,13 @@ def draw_pictures(comparison: Comparison, folder: Path) -> dict[str, Path]:
         for i, table in enumerate(comparison.tables, start=1):
             for name, draw in ways.items():
                 path = folder / (f"{name}.png" if i == 1 else f"{name}-{i}.png")
-                path.unlink(missing_ok=True)  # an older one would be taken for this one
+                path.unlink(missing_ok=True)  # so that no old picture remains
                 try:
                     figure = draw(table)
                     if figure is not None:
                         figure.savefig(path)
                         drawn[f"{name}: {heading(table)}"] = path
-                except Exception as error:  # whatever a figure trips over
+                except Exception as error:  # the tables are complete without pictures
                     log.warning("%s is left out: %s: %s", path.name, type(error).__name__, error)
     return drawn
 
@@ -52,10 +52,10 @@ def _ranking(table: Table) -> Any:
         return None
     values = [_oriented(row.group.values(table.metric), table) for row in table.rows]
     names = _names([row.group for row in table.rows])
-    # The interval of a bias is not that of its absolute value, which is drawn.
+    # The picture shows the absolute value of a bias, which has no interval.
     signed = find(table.metric).better == "nearest to zero"
     intervals = [None if signed else row.group.interval(table.metric) for row in table.rows]
-    known = [(each.name, each.figures[table.metric]) for each in table.baselines if table.metric in each.figures]
+    known = [(each.name, each.metrics[table.metric]) for each in table.baselines if table.metric in each.metrics]
     return draw_ranking(
         [Ranked(*each) for each in zip(names, values, intervals, strict=True)],
         axis_name(table.metric, table.unit),
@@ -72,10 +72,10 @@ def _curves(table: Table) -> Any:
     runs = [row.group.runs for row in table.rows]
     histories = [[history for run in group if (history := _history(run))] for group in runs]
     groups = dict(zip(_names([row.group for row in table.rows]), histories, strict=True))
-    monitors = [(str(run.told("best", "monitor")), run.told("best", "mode")) for group in runs for run in group]
+    monitors = [(str(run.result("best", "monitor")), run.result("best", "mode")) for group in runs for run in group]
     monitor, mode = max(set(monitors), key=monitors.count)
     panels = {monitor: axis_name(monitor, table.unit)}
-    if "head" not in table.parameters:  # which have losses that cannot be compared
+    if "head" not in table.parameters:  # losses of different heads are not comparable
         panels["train/loss"] = "training loss"
     drawn = {name: each for name, each in groups.items() if each}
     if not drawn:
@@ -86,7 +86,7 @@ def _curves(table: Table) -> Any:
 def _parallel(table: Table) -> Any:
     from agebench.report.parallel_coordinates import draw_parallel
 
-    if len(table.rows) < 3 or len(table.parameters) < 2:  # the ranking says as much
+    if len(table.rows) < 3 or len(table.parameters) < 2:  # the ranking shows the same
         return None
     names = short_names(table.parameters)
     points = [{names[key]: _plain(row.group.params[key]) for key in table.parameters} for row in table.rows]
@@ -97,13 +97,13 @@ def _parallel(table: Table) -> Any:
 
 
 def _names(groups: Sequence[Group]) -> list[str]:
-    """Return what to call groups, no two alike."""
+    """Return unique names of the groups."""
     names = [name_of(group) for group in groups]
     return [f"{name} ({i + 1})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _history(run: Run) -> list[dict[str, float]]:
-    """Return the rows of the metrics.csv of a run, or of the run that an evaluation tested; none if it has none."""
+    """Return the rows of metrics.csv of a run, or of the evaluated run; no rows if it cannot be read."""
     try:
         with ((run.evaluated or run.folder) / "metrics.csv").open(newline="", encoding="utf-8-sig") as lines:
             rows = list(csv.DictReader(lines))

@@ -1,4 +1,4 @@
-"""predictions.csv: the number of each test image whose mean a metric is."""
+"""Read predictions.csv, and compute the value of a metric for each test image."""
 
 import csv
 import warnings
@@ -8,26 +8,26 @@ from pathlib import Path
 
 import numpy as np
 
-from agebench.metrics.answers import Answers, Array, Images
 from agebench.metrics.compute import rows_of
+from agebench.metrics.predictions import Array, Images, LabelledPredictions
 from agebench.metrics.table import Metric, find
 from agebench.runs.read import Run
 
-COLUMNS = ["name", "identity", "target", "point"]  # of predictions.csv, before the posterior
+COLUMNS = ["name", "identity", "target", "point"]  # the columns of predictions.csv before the posterior
 
 
 class NoPairsError(Exception):
-    """Two runs cannot be compared image by image; the message says why."""
+    """Two runs cannot be compared image by image. The message is the reason."""
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """One number an image.
+    """One value per image.
 
     Args:
-        names: Of the images, length N.
-        people: Who is in each, length N; all empty if nobody knows.
-        numbers: Float64, shape (N,).
+        names: The names of the images, length N.
+        people: The identity of each image, length N. Unknown identities are empty.
+        numbers: The values, float64, shape (N,).
     """
 
     names: list[str]
@@ -36,32 +36,32 @@ class Numbers:
 
 
 def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
-    """Return the number of each test image whose mean a metric is, from predictions.csv.
+    """Return the value of a metric for each test image, from predictions.csv.
 
     Args:
         run: A completed run.
-        metric: One whose row in the table of metrics has can_pair.
-        unit: Of the target, empty for classes.
+        metric: A metric with can_pair in the table of metrics.
+        unit: The unit of the target, empty for classes.
 
     Raises:
-        NoPairsError: If the file is missing, unreadable, or not that of the figure in results.json.
+        NoPairsError: If the file is missing or unreadable, or if it does not match the metric in results.json.
     """
     path, row = run.folder / "predictions.csv", find(metric)
-    # Of classes the point estimate is the likeliest label, all that the accuracy needs.
-    right = row.name == "accuracy" and not unit
+    # For classes the point estimate is the most probable label, so the accuracy needs no posterior.
+    labels_suffice = row.name == "accuracy" and not unit
     try:
-        labels, leading, posterior = read_predictions(path, posterior=not (right or row.from_point))
+        labels, leading, posterior = read_predictions(path, posterior=not (labels_suffice or row.from_point))
         names, people, targets, points = (list(column) for column in zip(*leading, strict=True))
-        if right:
+        if labels_suffice:
             numbers = np.array([t == p for t, p in zip(targets, points, strict=True)], dtype=np.float64)
         else:
-            numbers = _per_image(row, _answers(labels, targets, points, posterior=posterior, unit=unit))
+            numbers = _per_image(row, _labelled_predictions(labels, targets, points, posterior=posterior, unit=unit))
     except FileNotFoundError:
         raise NoPairsError(f"{run.folder.name} has no predictions.csv") from None
     except (OSError, ValueError, KeyError, IndexError, csv.Error, DeprecationWarning) as error:
         raise NoPairsError(f"{run.folder.name} has a predictions.csv that cannot be read") from error
     reported, mean = run.metrics.get(metric), float(numbers.mean())
-    # The file has six digits of a posterior: two labels may be equally likely in it, on an image or two.
+    # The posterior in the file has six digits, so that one or two images may have two equally probable labels.
     share = bool(np.isin(numbers, (0, 1)).all())
     tolerance = 1e-3 * abs(mean) + (2.0 / len(numbers) if share else 1e-6)
     if reported is None or not abs(mean - reported) <= tolerance:
@@ -69,11 +69,11 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
     return Numbers(names, people, numbers)
 
 
-def _answers(
+def _labelled_predictions(
     labels: Sequence[str], targets: Sequence[str], points: Sequence[str], *, posterior: Array, unit: str
-) -> Answers:
+) -> LabelledPredictions:
     index = {label: i for i, label in enumerate(labels)}
-    return Answers(
+    return LabelledPredictions(
         posterior=posterior,
         point=np.array(points if unit else [index[p] for p in points], dtype=np.float64),
         target=np.array([index[t] for t in targets], dtype=np.int64),
@@ -83,19 +83,19 @@ def _answers(
     )
 
 
-def _per_image(row: Metric, answers: Answers) -> Array:
-    """Return a metric's number of each image, float64, shape (N,).
+def _per_image(row: Metric, predictions: LabelledPredictions) -> Array:
+    """Return the value of a metric for each image, float64, shape (N,).
 
     Raises:
         ValueError: If the target does not have the metric.
     """
-    if row.per_image is None or row not in rows_of(answers):
+    if row.per_image is None or row not in rows_of(predictions):
         raise ValueError(f"{row.name} is not a metric of this target")
-    return row.per_image(Images(answers)).astype(np.float64)
+    return row.per_image(Images(predictions)).astype(np.float64)
 
 
 def read_predictions(path: Path, *, posterior: bool) -> tuple[list[str], list[list[str]], Array]:
-    """Return the labels, the COLUMNS of each row, and the posterior, shape (N, R), all zero unless it is asked for."""
+    """Return the labels, the COLUMNS of each row, and the posterior, shape (N, R), or zeros if it is not requested."""
     text = path.read_text(encoding="utf-8-sig")
     if '"' in text:  # a name with a comma in it
         rows = list(csv.reader(text.splitlines()))
@@ -113,14 +113,14 @@ def read_predictions(path: Path, *, posterior: bool) -> tuple[list[str], list[li
     if not posterior:
         return labels, leading, np.broadcast_to(np.zeros(1), shape)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # how NumPy says that there is more than numbers
+        warnings.simplefilter("error", DeprecationWarning)  # NumPy warns about text that is not a number
         behind = len(header) - 4 - len(labels)  # the protocol
         numbers = ",".join(row.rsplit(",", behind)[0] for row in rest) if behind else ",".join(rest)
         return labels, leading, np.fromstring(numbers, sep=",").reshape(shape)
 
 
 def label_values(labels: Sequence[str], unit: str) -> list[float]:
-    """Return what the labels are worth in the unit, as agebench.data.target has it."""
+    """Return the values of the labels in the unit, as in agebench.data.target."""
     if unit == "years":
         return [float(label) for label in labels]
     if unit == "decades":

@@ -15,11 +15,12 @@ from typing import Any
 from agebench.comparison.caption import caption, heading
 from agebench.comparison.cells import lay_out
 from agebench.comparison.groups import count
-from agebench.comparison.parameters import tell
+from agebench.comparison.parameters import format_value
 from agebench.comparison.tables import Comparison, Row, Table
 from agebench.runs.read import Run
+from agebench.text import align_columns
 
-WIDTH = 120  # of the text beneath a table; tables are as wide as they are
+WIDTH = 120  # maximum width of captions and notes; tables may be wider
 STYLE = """body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; }
 body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
@@ -33,7 +34,7 @@ img { max-width: 100%; }"""
 
 
 def to_markdown(comparison: Comparison, *, with_unranked: bool = True) -> str:
-    """Return the tables, what is said beneath each, and the runs that are not completed; readable as it is, too."""
+    """Return the tables with captions and notes, and the runs that are not completed. It is also readable as text."""
     parts = []
     for table in comparison.tables:
         cells = lay_out(table)
@@ -47,19 +48,15 @@ def to_markdown(comparison: Comparison, *, with_unranked: bool = True) -> str:
 
 
 def align(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> str:
-    """Return a Markdown table whose columns stand under one another."""
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, *rows)]
-    widths = [max(3, *(len(cell) for cell in column)) for column in zip(*lines, strict=True)]
-    told = [
-        " | ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(line, widths, numbers, strict=True))
-        for line in lines
-    ]
-    rule = " | ".join("-" * (w - 1) + (":" if n else "-") for w, n in zip(widths, numbers, strict=True))
-    return "\n".join(f"| {line} |" for line in (told[0], rule, *told[1:]))
+    """Return a Markdown table with aligned columns."""
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in (header, *rows)]
+    aligned = align_columns(escaped[0], escaped[1:], numbers, min_width=3)
+    rule = ["-" * (len(cell) - 1) + (":" if n else "-") for cell, n in zip(aligned[0], numbers, strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (aligned[0], rule, *aligned[1:]))
 
 
 def to_html(comparison: Comparison, pictures: Mapping[str, Path] | None = None) -> str:
-    """Return one file that needs no other: tables, notes, and pictures inside it by what they are called."""
+    """Return a self-contained HTML file with the tables, the notes and the embedded pictures."""
     parts = []
     for table in comparison.tables:
         cells = lay_out(table)
@@ -77,8 +74,8 @@ def to_html(comparison: Comparison, pictures: Mapping[str, Path] | None = None) 
         runs = comparison.unranked
         parts.append(_tag("h2", f"Not ranked: {count(len(runs), 'run')} that did not complete"))
         parts += _list([_unranked(run) for run in runs])
-    if comparison.apart:
-        parts.insert(0, _tag("p", comparison.apart))
+    if comparison.not_comparable:
+        parts.insert(0, _tag("p", comparison.not_comparable))
     for name, path in (pictures or {}).items():
         data = base64.b64encode(path.read_bytes()).decode()
         parts.append(f'<p><img alt="{html.escape(name)}" src="data:image/png;base64,{data}"></p>')
@@ -89,7 +86,7 @@ def to_html(comparison: Comparison, pictures: Mapping[str, Path] | None = None) 
 
 
 def to_csv(comparison: Comparison) -> str:
-    """Return one row a group, the numbers in full; what a group has not is empty."""
+    """Return one row per group, with unrounded numbers. Missing values are empty."""
     parameters = list(dict.fromkeys(key for table in comparison.tables for key in table.parameters))
     metrics = list(dict.fromkeys(name for table in comparison.tables for run in table.runs for name in run.metrics))
     fixed = ("metric", "mean", "std", "low", "high", "difference", "difference_low", "difference_high", "p", "p_holm")
@@ -98,24 +95,25 @@ def to_csv(comparison: Comparison) -> str:
     rows = []
     for table in comparison.tables:
         for row in table.rows:
-            told = _row(row, table)
-            apart, interval = told["difference"] or {}, told["interval"] or [None, None]
-            numbers = [told["metrics"].get(table.metric, {}).get(name) for name in ("mean", "std")]
-            pair = [apart.get(name) for name in ("value", "low", "high", "p", "p_holm")]
+            found = _row(row, table)
+            difference, interval = found["difference"] or {}, found["interval"] or [None, None]
+            numbers = [found["metrics"].get(table.metric, {}).get(name) for name in ("mean", "std")]
+            pair = [difference.get(name) for name in ("value", "low", "high", "p", "p_holm")]
             values = [
-                *(table.protocol, table.split_sha, told["rank"]),
-                *(None if told["params"].get(key) is None else tell_exactly(told["params"][key]) for key in parameters),
-                *(told["n"], " ".join(str(seed) for seed in told["seeds"]), table.metric, *numbers, *interval, *pair),
-                *(told["metrics"].get(name, {}).get("mean") for name in metrics),
-                *(told[name] for name in size),
-                "; ".join(told["folders"]),
+                *(table.protocol, table.split_sha, found["rank"]),
+                *(None if found["params"].get(key) is None else csv_value(found["params"][key]) for key in parameters),
+                *(found["n"], " ".join(str(seed) for seed in found["seeds"]), table.metric),
+                *(*numbers, *interval, *pair),
+                *(found["metrics"].get(name, {}).get("mean") for name in metrics),
+                *(found[name] for name in size),
+                "; ".join(found["folders"]),
             ]
             rows.append(values)
     return csv_text(header, rows)
 
 
 def to_json(comparison: Comparison) -> str:
-    """Return everything, under keys that stay."""
+    """Return all results under stable keys."""
     tables = [
         {
             "protocol": table.protocol,
@@ -124,7 +122,7 @@ def to_json(comparison: Comparison) -> str:
             "unit": table.unit,
             "parameters": list(table.parameters),
             "groups": [_row(row, table) for row in table.rows],
-            "baselines": [{"name": each.name, "metrics": each.figures} for each in table.baselines],
+            "baselines": [{"name": each.name, "metrics": each.metrics} for each in table.baselines],
             "resampled": None
             if table.paired is None
             else {"over": table.paired.over, "groups": table.paired.drawn, "resamples": table.paired.resamples},
@@ -137,28 +135,28 @@ def to_json(comparison: Comparison) -> str:
         {"folder": str(run.folder), "status": run.status, "seed": run.seed, "error": run.error or None}
         for run in comparison.unranked
     ]
-    told = {"tables": tables, "unranked": unranked, "not_comparable": comparison.apart or None}
-    return json.dumps(_without_nan(told), indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+    results = {"tables": tables, "unranked": unranked, "not_comparable": comparison.not_comparable or None}
+    return json.dumps(_without_nan(results), indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 
 def notes_of(comparison: Comparison) -> list[str]:
-    """Return what must be told beside a format that has no place for it."""
+    """Return the notes for stderr, for formats that cannot contain notes."""
     notes = [note for table in comparison.tables for note in table.notes]
     if comparison.unranked:
         notes.append(f"not ranked: {'; '.join(_unranked(run) for run in comparison.unranked)}")
     return list(dict.fromkeys(notes))
 
 
-def tell_exactly(value: Any) -> Any:
-    """Return a parameter for a machine: numbers as they are, lists as text."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else tell(value)
+def csv_value(value: Any) -> Any:
+    """Return a parameter for a CSV cell: numbers unchanged, other values as text."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else format_value(value)
 
 
 def _row(row: Row, table: Table) -> dict[str, Any]:
     group, metric = row.group, table.metric
     names = list(dict.fromkeys(name for run in group.runs for name in run.metrics))
     interval = group.interval(metric)
-    apart = None if row.difference is None else {**asdict(row.difference), "p_holm": row.adjusted}
+    difference = None if row.difference is None else {**asdict(row.difference), "p_holm": row.adjusted}
     return {
         "rank": row.rank,
         "params": group.params,
@@ -166,7 +164,7 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
         "seeds": [run.seed for run in group.runs],
         "metrics": {n: {"mean": _finite(group.mean(n)), "std": _finite(group.std(n))} for n in names},
         "interval": None if interval is None else [_finite(bound) for bound in interval],
-        "difference": None if apart is None else {key: _finite(value) for key, value in apart.items()},
+        "difference": None if difference is None else {key: _finite(value) for key, value in difference.items()},
         "diverged": group.diverged,
         "epochs": group.average("epochs"),
         "fit_s": group.average("timing", "fit_s"),
@@ -177,7 +175,7 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
 
 
 def _without_nan(value: Any) -> Any:
-    """Return the same with None for what JSON has no number for."""
+    """Return the value with None instead of NaN and infinity, which JSON does not have."""
     if isinstance(value, Mapping):
         return {str(key): _without_nan(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -215,7 +213,7 @@ def _list(texts: Sequence[str]) -> list[str]:
 
 
 def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table as CSV; None is empty."""
+    """Return a table as CSV. None is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

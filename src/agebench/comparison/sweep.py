@@ -1,4 +1,4 @@
-"""What a sweep leaves beside its points: sweep.csv with a row a point, sweep.md to be read, and the pictures."""
+"""The summary of a sweep: sweep.csv with one row per point, sweep.md, and pictures."""
 
 import logging
 import textwrap
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from agebench.comparison.groups import count
-from agebench.comparison.parameters import Parameters, differing, short_names, tell
+from agebench.comparison.parameters import Parameters, differing, format_value, short_names
 from agebench.comparison.pictures import draw_pictures
-from agebench.comparison.render import align, csv_text, tell_exactly, to_markdown
+from agebench.comparison.render import align, csv_text, csv_value, to_markdown
 from agebench.comparison.tables import Comparison, compare
 from agebench.files import write_text
 from agebench.runs.read import Run, number, points_of
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def write_sweep(folder: Path) -> None:
-    """Write sweep.csv, sweep.md and pictures of the points that lie directly in a sweep's folder, finished or not.
+    """Write sweep.csv, sweep.md and pictures for all points in the folder of a sweep, finished or not.
 
-    Whatever a point's folder holds, nothing is raised: what cannot be read is told as such, and a file that cannot be
-    written is left out with a warning.
+    This function never raises: an unreadable point is listed as such, and a file that cannot be written is left out
+    with a warning.
     """
     try:
         points = points_of(folder)
@@ -30,7 +30,7 @@ def write_sweep(folder: Path) -> None:
         compared = compare(points)
         write_text(folder / "sweep.md", _markdown(folder.name, compared, points, params))
         draw_pictures(compared, folder)
-    except Exception as error:  # the points are complete without; a sweep must not fail over its summary
+    except Exception as error:  # a sweep must not fail because of its summary
         log.warning("the tables of %s could not all be written: %s: %s", folder, type(error).__name__, error)
 
 
@@ -42,21 +42,21 @@ def _csv(points: Sequence[Run], params: Sequence[Parameters]) -> str:
     rows = [
         [
             *(run.folder.name, run.status, run.seed),
-            *(None if each[key] is None else tell_exactly(each[key]) for key in columns),
-            *(number(run.told("best", key)) for key in ("epoch", "value")),
+            *(None if each[key] is None else csv_value(each[key]) for key in columns),
+            *(number(run.result("best", key)) for key in ("epoch", "value")),
             *(run.metrics.get(name) for name in metrics),
-            *(number(run.told("timing", key)) for key in ("fit_s", "train_images_per_s")),
+            *(number(run.result("timing", key)) for key in ("fit_s", "train_images_per_s")),
             run.error,
         ]
         for run, each in zip(points, params, strict=True)
     ]
-    return csv_text(header, [[_whole(value) for value in row] for row in rows])
+    return csv_text(header, [[_integer(value) for value in row] for row in rows])
 
 
 def _markdown(name: str, compared: Comparison, points: Sequence[Run], params: Sequence[Parameters]) -> str:
     done = sum(run.status == "completed" for run in points)
     parts = [f"# {name}: {done} of {count(len(points), 'point')} completed"]
-    parts += [compared.apart[0].upper() + compared.apart[1:] + "."] if compared.apart else []
+    parts += [compared.not_comparable[0].upper() + compared.not_comparable[1:] + "."] if compared.not_comparable else []
     parts += [to_markdown(compared, with_unranked=False).strip()] if compared.tables else []
     if points:
         parts += ["## Points", _point_table(points, params)]
@@ -65,7 +65,7 @@ def _markdown(name: str, compared: Comparison, points: Sequence[Run], params: Se
 
 def _point_table(points: Sequence[Run], params: Sequence[Parameters]) -> str:
     names = short_names(list(params[0]))
-    monitors = sorted({str(run.told("best", "monitor")) for run in points if run.told("best", "monitor")})
+    monitors = sorted({str(run.result("best", "monitor")) for run in points if run.result("best", "monitor")})
     header = [
         "point",
         "status",
@@ -79,11 +79,11 @@ def _point_table(points: Sequence[Run], params: Sequence[Parameters]) -> str:
         [
             run.folder.name,
             run.status,
-            *(tell(each[key]) for key in names),
-            tell(run.seed),
-            _shown(run.told("best", "value"), "{:.4g}"),
-            _shown(run.told("best", "epoch"), "{:.0f}", add=1),  # counted from 1, as on the console
-            _shown(run.told("timing", "fit_s"), "{:,.1f}"),
+            *(format_value(each[key]) for key in names),
+            format_value(run.seed),
+            _shown(run.result("best", "value"), "{:.4g}"),
+            _shown(run.result("best", "epoch"), "{:.0f}", add=1),  # counted from 1, as on the console
+            _shown(run.result("timing", "fit_s"), "{:,.1f}"),
         ]
         for run, each in zip(points, params, strict=True)
     ]
@@ -105,5 +105,6 @@ def _shown(value: Any, form: str, *, add: int = 0) -> str:
     return "-" if known is None else form.format(known + add)
 
 
-def _whole(value: Any) -> Any:
+def _integer(value: Any) -> Any:
+    """Return an integral float as an int, and any other value unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value

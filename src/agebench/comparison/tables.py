@@ -1,29 +1,28 @@
-"""A table of groups for each protocol and each list of test images: what may be ranked together, and what not."""
+"""Tables of ranked groups: one for each protocol and list of test images."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agebench.comparison.baselines import Baseline, find_baselines
-from agebench.comparison.groups import Group, alike
-from agebench.comparison.notes import notes_on, why_apart
-from agebench.comparison.pairs import Paired, compare_with_best
+from agebench.comparison.groups import Group, group_runs
+from agebench.comparison.notes import notes_on, why_not_comparable
+from agebench.comparison.pairs import Difference, Paired, compare_with_best
 from agebench.comparison.parameters import Parameters, differing
 from agebench.errors import UserError, did_you_mean
-from agebench.metrics.bootstrap import Difference
 from agebench.metrics.table import METRICS, UNITS, find, main_metric
 from agebench.runs.read import Run
 
 
 @dataclass(frozen=True)
 class Row:
-    """A group in its table.
+    """A row of a table.
 
     Args:
-        group: Its runs.
-        rank: From 1, equal means sharing one; None if it cannot be ranked.
-        difference: Its mean less that of the best, on the same images; None where there is none.
-        adjusted: The p-value of that after Holm.
+        group: The group of runs.
+        rank: The rank, from 1. Equal means have the same rank. None if the group cannot be ranked.
+        difference: The paired difference to the best group, or None if there is none.
+        adjusted: The p-value of the difference after Holm's correction.
     """
 
     group: Group
@@ -38,14 +37,14 @@ class Table:
 
     Args:
         protocol: `dataset/split/target`.
-        split_sha: Of the list of test images.
-        metric: That ranks, such as `test/mae`.
-        unit: Of the target's errors, empty for classes.
-        parameters: In what the groups differ.
-        rows: Best first, those without a rank at the end.
-        baselines: Without rank.
-        paired: What came of the comparison with the best, None if there was none.
-        notes: What else a reader must know, a sentence each.
+        split_sha: The hash of the list of test images.
+        metric: The metric of the ranks, such as `test/mae`.
+        unit: The unit of the errors, empty for classes.
+        parameters: The parameters in which the groups differ.
+        rows: The best group first; groups without a rank last.
+        baselines: The baselines, which have no rank.
+        paired: The comparison with the best group, or None if there is none.
+        notes: Sentences about the limits of the comparison.
     """
 
     protocol: str
@@ -60,85 +59,86 @@ class Table:
 
     @property
     def runs(self) -> list[Run]:
-        """Of all groups."""
+        """The runs of all groups."""
         return [run for row in self.rows for run in row.group.runs]
 
     @property
     def images(self) -> int | None:
-        """How many test images there are."""
+        """The number of test images."""
         found = self.rows[0].group.average("data", "test")
         return None if found is None else int(found)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Tables, and what stands in none.
+    """The tables of a comparison, and the runs that are in no table.
 
     Args:
-        tables: One each protocol and list of test images.
+        tables: One table for each protocol and list of test images.
         unranked: Runs that are not completed.
-        apart: Why there are several tables, in a sentence; empty if there are not.
+        not_comparable: The reason why there are several tables, or an empty string.
     """
 
     tables: tuple[Table, ...]
     unranked: tuple[Run, ...]
-    apart: str
+    not_comparable: str
 
 
 def compare(runs: Sequence[Run], metric: str | None = None) -> Comparison:
-    """Group runs over their seeds and rank the groups, those of different protocols or test images apart.
+    """Group runs by config and rank the groups. Different protocols or test images have separate tables.
 
     Args:
-        runs: Finished or not.
-        metric: That ranks, with or without `test/`; None is main_metric of the unit.
+        runs: The runs, finished or not.
+        metric: The metric of the ranks, with or without `test/`. None is main_metric of the unit.
 
     Raises:
-        UserError: If no run has such a metric.
+        UserError: If no run has the metric.
     """
     completed = [run for run in runs if run.status == "completed"]
-    wanted = _wanted(metric, completed)
-    apart: dict[tuple[str, str], list[Run]] = {}
+    requested = _find_metric(metric, completed)
+    tested: dict[tuple[str, str], list[Run]] = {}
     for run in completed:
-        apart.setdefault((str(run.told("protocol")), str(run.told("split_sha"))), []).append(run)
-    tables = tuple(_table(of_one, protocol, sha, wanted) for (protocol, sha), of_one in apart.items())
+        tested.setdefault((str(run.result("protocol")), str(run.result("split_sha"))), []).append(run)
+    tables = tuple(_table(members, protocol, sha, requested) for (protocol, sha), members in tested.items())
     unranked = tuple(run for run in runs if run.status != "completed")
-    return Comparison(tables, unranked, why_apart(list(apart)))
+    return Comparison(tables, unranked, why_not_comparable(list(tested)))
 
 
 def unit_of(protocol: str) -> str:
-    """Return the unit of the errors under a protocol, empty for classes."""
+    """Return the unit of the errors of a protocol, empty for classes."""
     return UNITS.get(protocol.rpartition("/")[2].partition("-")[0], "")
 
 
 def shown_metrics(table: Table) -> list[str]:
-    """Return the further metrics that have a column, such as `test/nll`."""
+    """Return the further metrics with a column, such as `test/nll`."""
     known = {name for run in table.runs for name in run.metrics}
     columns = ("always",) if table.unit else ("always", "classes")
     names = [f"test/{metric.name}" for metric in METRICS if metric.headline and metric.column in columns]
     return [name for name in names if name in known and name != table.metric]
 
 
-def _wanted(metric: str | None, completed: Sequence[Run]) -> str | None:
+def _find_metric(metric: str | None, completed: Sequence[Run]) -> str | None:
+    """Return the metric with `test/`, also if it was given without it or in capital letters."""
     if metric is None or not completed:
         return None
-    wanted = f"test/{metric.removeprefix('test/')}"
-    known = sorted({name.removeprefix("test/") for run in completed for name in run.metrics})
-    wanted = wanted if wanted.removeprefix("test/") in known else wanted.lower()
-    if wanted.removeprefix("test/") not in known:
-        hint = did_you_mean(wanted.removeprefix("test/"), known)
+    name = metric.removeprefix("test/")
+    known = sorted({key.removeprefix("test/") for run in completed for key in run.metrics})
+    name = name if name in known else name.lower()
+    if name not in known:
+        hint = did_you_mean(name, known)
         raise UserError(f"no run here has the metric {metric!r}{hint}; known: {', '.join(known)}")
-    return wanted
+    return f"test/{name}"
 
 
-def _table(runs: Sequence[Run], protocol: str, split_sha: str, wanted: str | None) -> Table:
-    sorted_runs, notes = alike(runs)
+def _table(runs: Sequence[Run], protocol: str, split_sha: str, requested: str | None) -> Table:
+    sorted_runs, notes = group_runs(runs)
     params = differing([group[0] for group in sorted_runs], images=True)
     groups = [Group(tuple(group), each) for group, each in zip(sorted_runs, params, strict=True)]
     unit = unit_of(protocol)
     known = {name for run in runs for name in run.metrics}
-    metric = f"test/{main_metric(unit)}" if wanted is None or wanted not in known else wanted
-    if wanted is not None and metric != wanted:
-        notes.append(f"no run of this table has {find(wanted).name}: it is ranked by {find(metric).name}")
+    metric = f"test/{main_metric(unit)}" if requested is None or requested not in known else requested
+    if requested is not None and metric != requested:
+        notes.append(f"no run of this table has {find(requested).name}: it is ranked by {find(metric).name}")
 
     rankable = not _has_own_losses(metric, params)
     if not rankable:
@@ -165,7 +165,7 @@ def _table(runs: Sequence[Run], protocol: str, split_sha: str, wanted: str | Non
 
 
 def _rows(ranked: Sequence[Group], metric: str, paired: Paired | None) -> list[Row]:
-    """Return the rows of groups in the order of their means; equal means share a rank."""
+    """Return the rows of sorted groups. Equal means have the same rank."""
     rows: list[Row] = []
     costs = [find(metric).cost(group.mean(metric)) for group in ranked]
     for i, group in enumerate(ranked):
@@ -176,7 +176,7 @@ def _rows(ranked: Sequence[Group], metric: str, paired: Paired | None) -> list[R
 
 
 def _has_own_losses(metric: str, params: Sequence[Parameters]) -> bool:
-    """Return whether the metric is computed by the heads and the heads, or their settings, differ."""
+    """Return whether the heads compute the metric and the heads or their settings differ."""
     return find(metric).by_head and any(key.partition(".")[0] == "head" for each in params for key in each)
 
 

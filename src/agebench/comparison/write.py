@@ -1,4 +1,4 @@
-"""Files of a comparison, each written whole or not at all."""
+"""Write the files of a comparison, each with an atomic write."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +11,18 @@ from agebench.files import write_text
 
 
 def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Write compare.md, compare.csv, ... and the pictures into a folder, made if need be.
+    """Write compare.md, compare.csv, ... and the pictures to a folder, which is created if necessary.
 
     Args:
-        comparison: What to write.
-        folder: Where to.
+        comparison: The comparison.
+        folder: The output folder.
         formats: Keys of render.RENDERERS.
 
     Returns:
-        The files.
+        The paths of the written files.
 
     Raises:
-        UserError: If they cannot be written.
+        UserError: If a file cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -30,8 +30,8 @@ def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str
         written = []
         for name in formats:
             text = render.to_html(comparison, pictures) if name == "html" else render.RENDERERS[name](comparison)
-            if name == "md" and comparison.apart:
-                text = f"{comparison.apart}.\n\n{text}"
+            if name == "md" and comparison.not_comparable:
+                text = f"{comparison.not_comparable}.\n\n{text}"
             written.append(write_text(folder / f"compare.{name}", text))
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --output") from error

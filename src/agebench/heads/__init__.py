@@ -1,4 +1,4 @@
-"""Heads: labels to network outputs and back, with a loss, a posterior and a point estimate."""
+"""Heads: the loss on network outputs, and the posterior and the point estimate from them."""
 
 from typing import Any
 

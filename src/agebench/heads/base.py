@@ -1,4 +1,4 @@
-"""The contract of a head: from labels to outputs, and from outputs to a loss, a posterior and a point estimate."""
+"""The base class of heads."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,23 +13,24 @@ DECODES = ("auto", "mean", "median", "mode")
 
 
 class Head(nn.Module, ABC):
-    """Turns R labels into `num_outputs` network outputs and back.
+    """Computes a loss, a posterior and a point estimate from `num_outputs` network outputs.
 
-    Outputs reach a head as float32 and outside of autocast, whatever the precision of training. Its parameters train,
-    freeze and save with the network's.
+    A head always gets float32 outputs, outside of autocast, for any training precision. Its parameters are trained,
+    frozen and saved together with those of the network.
 
     Args:
-        num_labels: R, the number of labels; some of them may be in no training image.
-        values: What each label is worth in the target's unit (years, decades), ascending if ordered, length R.
-        ordered: Whether the labels have an order; without one the point estimate is the likeliest label.
-        decode: How a point is taken from the posterior: `mean`, `median`, `mode`, or `auto` for the median of ordered
-            labels, which no other label beats in expected absolute error, and the mode of nominal ones.
+        num_labels: R, the number of labels. Labels without training images are allowed.
+        values: The value of each label in the target's unit (years, decades), length R, ascending if ordered.
+        ordered: Whether the labels have an order. Without an order the point estimate is the most probable label.
+        decode: The statistic of the posterior that is the point estimate: `mean`, `median`, `mode`, or `auto`. `auto`
+            is the median for ordered labels, which minimizes the expected absolute error, and the mode otherwise.
 
     Raises:
-        UserError: If the labels have no order and the head or the decoding needs one, or it ranks a single label.
+        UserError: If the labels have no order but the head or `decode` needs one, or if the head needs an order and
+            there is only one label.
     """
 
-    needs_order: ClassVar[bool] = False  # whether the head is for ordered labels alone
+    needs_order: ClassVar[bool] = False  # whether the head supports only ordered labels
     num_outputs: int
     values: Tensor
 
@@ -40,42 +41,45 @@ class Head(nn.Module, ABC):
         if not ordered and (self.needs_order or decode in ("mean", "median")):
             what = type(self).__name__ if self.needs_order else f"head.decode={decode}"
             raise UserError(
-                f"{what} needs labels with an order, and classes have none: use head=softmax with head.decode=mode, or "
-                "data.target=age, decade or bins where the data have ages"
+                f"{what} needs labels with an order, but classes have none: use head=softmax with head.decode=mode, or "
+                "data.target=age, decade or bins if the data set has ages"
             )
         if self.needs_order and num_labels < 2:
-            raise UserError(f"{type(self).__name__} ranks labels, and this target has only one: give data with more")
+            raise UserError(
+                f"{type(self).__name__} needs at least two labels, but this target has only one: use data with more "
+                "labels"
+            )
         self.num_labels, self.ordered = num_labels, ordered
         self.decode = decode if decode != "auto" else "median" if ordered else "mode"
-        # Known from the data, so not part of the weights.
+        # The data determine the values, so they are not saved with the weights.
         self.register_buffer("values", torch.tensor(values, dtype=torch.float32), persistent=False)
 
-    def set_label_counts(self, counts: Tensor) -> None:  # not abstract: most heads have no use for it
-        """Take in how many train images each label has, int64, shape (R,); called once, before weights are loaded."""
+    def set_label_counts(self, counts: Tensor) -> None:  # not abstract: most heads ignore the counts
+        """Set the number of train images of each label, int64, shape (R,). Called once, before weights are loaded."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss of a batch, shape (), from outputs (B, num_outputs) and label indices (B,), int64."""
 
     def sample_weights(self, target: Tensor) -> Tensor:
-        """Return what each image weighs in the loss of a batch, shape (B,), from label indices (B,), int64.
+        """Return the weight of each image in the loss of a batch, shape (B,), from label indices (B,), int64.
 
-        The loss of a batch is the mean of its images' own losses under these weights: so it can be resampled. A head
-        whose loss is no such mean gets no interval for it.
+        The loss of a batch is the mean of the losses of single images with these weights, so that it can be
+        bootstrapped. The loss of a head that violates this gets no interval.
         """
         return torch.ones_like(target, dtype=torch.float32)
 
     @abstractmethod
     def posterior(self, outputs: Tensor) -> Tensor:
-        """Return the probability of each label, shape (B, R); every row sums to one."""
+        """Return the probability of each label, shape (B, R). Each row sums to one."""
 
     def point(self, outputs: Tensor) -> Tensor:
-        """Return one number an image in the target's unit, shape (B,), decoded from the posterior."""
+        """Return the point estimate of each image in the target's unit, shape (B,)."""
         posterior = self.posterior(outputs)
         if self.decode == "mean":
             return (posterior * self.values).sum(dim=1)  # (B, R) -> (B,)
         if self.decode == "mode":
             return self.values[posterior.argmax(dim=1)]
-        # The first label at which half of the mass is reached; rounding may leave the last sum a hair below one half.
+        # The first label whose cumulative probability is at least 0.5. Rounding can leave all of them below 0.5.
         below = (posterior.cumsum(dim=1) < 0.5).sum(dim=1)  # (B, R) -> (B,)
         return self.values[below.clamp(max=self.num_labels - 1)]

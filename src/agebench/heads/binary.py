@@ -1,4 +1,4 @@
-"""One output for a question with two answers."""
+"""Binary classification with one output."""
 
 from collections.abc import Sequence
 
@@ -11,23 +11,23 @@ from agebench.heads.base import Head
 
 
 class Binary(Head):
-    """Gives the second of two labels the probability sigmoid(output).
+    """Binary classification: the second label has the probability sigmoid(output).
 
     Args:
         num_labels: Must be 2.
-        values: What each label is worth, length 2.
+        values: The value of each label, length 2.
         ordered: Whether the labels have an order.
-        decode: How a point is taken from the posterior, see Head.
+        decode: The statistic of the posterior that is the point estimate, see Head.
 
     Raises:
-        UserError: If there are more or fewer than two labels.
+        UserError: If num_labels is not 2.
     """
 
     def __init__(self, num_labels: int, values: Sequence[float], *, ordered: bool, decode: str = "auto") -> None:
         super().__init__(num_labels, values, ordered=ordered, decode=decode)
         if num_labels != 2:
             raise UserError(
-                f"head=binary answers a question with two labels, and this target has {num_labels}: head=softmax"
+                f"head=binary needs a target with two labels, but this target has {num_labels}: use head=softmax"
             )
         self.num_outputs = 1
 

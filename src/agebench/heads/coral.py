@@ -1,4 +1,4 @@
-"""CORAL: one score, cut by R - 1 learned biases."""
+"""CORAL: one score per image and R - 1 learned biases."""
 
 from collections.abc import Sequence
 
@@ -6,46 +6,45 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agebench.heads.ranks import RankHead, answers, rearranged_posterior
+from agebench.heads.ranks import RankHead, binary_labels, rearranged_posterior
 
 
 class CORAL(RankHead):
-    """Scores an image once and answers R - 1 questions, `is its label above k?`, by adding a learned bias a question.
+    """Ordinal regression with R - 1 binary tasks `y > k`, which share one score and have one learned bias each.
 
-    P(y > k) = sigmoid(score + bias of k). The biases start in descending order, evenly spaced over (0, 1]. At the
-    minimum of the loss they descend, so that the answers agree; on the way they need not, and are then sorted.
+    P(y > k) = sigmoid(score + bias of k). Initial biases descend, evenly spaced over (0, 1]. They also descend at the
+    minimum of the loss, so that P(y > k) decreases with k. During training they may cross; the posterior sorts them.
 
     Args:
         num_labels: R.
-        values: What each label is worth in the target's unit, ascending, length R.
-        ordered: Whether the labels have an order; it needs one.
-        decode: How a point is taken from the posterior, see Head. `auto` and `median` are the paper's rule: the label
-            at the number of questions answered yes.
+        values: The value of each label in the target's unit, ascending, length R.
+        ordered: Must be true.
+        decode: The statistic of the posterior that is the point estimate, see Head. `auto` and `median` are the rule of
+            the paper: the label index is the number of tasks with P(y > k) > 0.5.
 
     Raises:
-        UserError: If the labels have no order, or there is one alone.
+        UserError: If the labels have no order, or if there is only one.
 
     Source:
         Cao, Mirjalili, Raschka (2020), Rank consistent ordinal regression for neural networks with application to age
-        estimation, Pattern Recognition Letters, doi:10.1016/j.patrec.2020.11.008. Departs in three ways. Every question
-        weighs one, the paper's uniform case. The network's last layer may add a bias of its own to the score, which
-        moves all questions together and widens nothing. The paper gives a rank and no posterior. The start of the
-        biases is that of the authors' coral-pytorch.
+        estimation, Pattern Recognition Letters, doi:10.1016/j.patrec.2020.11.008. Departs in three ways. All tasks have
+        the weight 1, the uniform case of the paper. The last layer of the network may add a shared bias to the score.
+        The paper predicts a rank and no posterior. The initial biases are those of coral-pytorch, the authors' code.
     """
 
     def __init__(self, num_labels: int, values: Sequence[float], *, ordered: bool, decode: str = "auto") -> None:
         super().__init__(num_labels, values, ordered=ordered, decode=decode)
         self.num_outputs = 1
-        questions = num_labels - 1
-        self.biases = nn.Parameter(1 - torch.arange(questions, dtype=torch.float32) / questions)
+        tasks = num_labels - 1
+        self.biases = nn.Parameter(1 - torch.arange(tasks, dtype=torch.float32) / tasks)
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return the cross-entropy of the questions in nats, summed over them, averaged over the batch, shape ()."""
+        """Return the binary cross-entropy in nats, summed over tasks and averaged over the batch, shape ()."""
         logits = outputs + self.biases  # (B, 1) + (R - 1,) -> (B, R - 1)
-        return F.binary_cross_entropy_with_logits(logits, answers(target, logits), reduction="sum") / len(target)
+        return F.binary_cross_entropy_with_logits(logits, binary_labels(target, logits), reduction="sum") / len(target)
 
     def above(self, outputs: Tensor) -> Tensor:
-        """Return P(y > k), shape (B, R - 1); it falls with k once the biases do."""
+        """Return P(y > k), shape (B, R - 1). It decreases with k if the biases do."""
         return (outputs + self.biases).sigmoid()
 
     def posterior(self, outputs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""CORN: R - 1 questions, each asked only of the images that are above the label before."""
+"""CORN: R - 1 conditional binary tasks, each trained on the images above the previous label."""
 
 from collections.abc import Sequence
 
@@ -6,27 +6,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from agebench.heads.ranks import RankHead, answers
+from agebench.heads.ranks import RankHead, binary_labels
 
 
 class CORN(RankHead):
-    """Answers R - 1 questions, `above label k, given above k - 1?`, and multiplies the answers up.
+    """Ordinal regression with R - 1 conditional binary tasks `y > k, given y > k - 1`.
 
-    P(y > k) is the product of the answers up to k: it never rises with k, whatever the outputs.
+    P(y > k) is the product of the conditional probabilities up to k. It never increases with k.
 
     Args:
         num_labels: R.
-        values: What each label is worth in the target's unit, ascending, length R.
-        ordered: Whether the labels have an order; it needs one.
-        decode: How a point is taken from the posterior, see Head. `auto` and `median` are the paper's rule: the label
-            at the number of k whose P(y > k) is over one half.
+        values: The value of each label in the target's unit, ascending, length R.
+        ordered: Must be true.
+        decode: The statistic of the posterior that is the point estimate, see Head. `auto` and `median` are the rule of
+            the paper: the label index is the number of k with P(y > k) > 0.5.
 
     Raises:
-        UserError: If the labels have no order, or there is one alone.
+        UserError: If the labels have no order, or if there is only one.
 
     Source:
         Shi, Cao, Raschka (2021), Deep Neural Networks for Rank-Consistent Ordinal Regression Based On Conditional
-        Probabilities, arXiv:2111.08851. Departs in nothing; the paper gives a rank and no posterior.
+        Probabilities, arXiv:2111.08851. The paper predicts a rank and no posterior.
     """
 
     def __init__(self, num_labels: int, values: Sequence[float], *, ordered: bool, decode: str = "auto") -> None:
@@ -34,27 +34,26 @@ class CORN(RankHead):
         self.num_outputs = num_labels - 1
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return the cross-entropy of the questions that were asked, in nats, shape ().
+        """Return the binary cross-entropy of the conditional tasks in nats, shape ().
 
-        Question k is asked of the images whose label is k or more. The mean is over all pairs of an image and a
-        question asked of it (the paper's equation 5), not over images: a batch of high labels has more of them. A
-        question that no image is asked adds nothing; the first is asked of all, so there is always one.
+        Task k includes the images with y >= k. The mean is over all pairs of a task and an image that it includes, as
+        in equation 5 of the paper, and not over images. Every image belongs to the first task.
         """
-        questions = torch.arange(outputs.shape[1], device=target.device)
-        asked = (target[:, None] >= questions).to(outputs.dtype)  # (B, 1) >= (R - 1,) -> (B, R - 1)
-        wanted = answers(target, outputs)
-        return F.binary_cross_entropy_with_logits(outputs, wanted, weight=asked, reduction="sum") / asked.sum()
+        tasks = torch.arange(outputs.shape[1], device=target.device)
+        included = (target[:, None] >= tasks).to(outputs.dtype)  # (B, 1) >= (R - 1,) -> (B, R - 1)
+        labels = binary_labels(target, outputs)
+        return F.binary_cross_entropy_with_logits(outputs, labels, weight=included, reduction="sum") / included.sum()
 
     def sample_weights(self, target: Tensor) -> Tensor:
-        """Return how many questions are asked of each image, shape (B,)."""
+        """Return the number of tasks that include each image, shape (B,)."""
         return (target + 1).clamp(max=self.num_outputs).to(torch.float32)
 
     def above(self, outputs: Tensor) -> Tensor:
-        """Return P(y > k), shape (B, R - 1); it never rises with k."""
+        """Return P(y > k), shape (B, R - 1). It never increases with k."""
         return F.logsigmoid(outputs).cumsum(dim=1).exp()  # ONNX has no cumulative product
 
     def posterior(self, outputs: Tensor) -> Tensor:
-        """Return P(y > k - 1) times the answer `no` to question k, shape (B, R); nothing is subtracted."""
+        """Return P(y > k - 1) * P(y <= k, given y > k - 1), shape (B, R)."""
         one = torch.ones_like(outputs[:, :1])
         reached = torch.cat([one, self.above(outputs)], dim=1)  # (B, R - 1) -> (B, R)
         return reached * torch.cat([(-outputs).sigmoid(), one], dim=1)

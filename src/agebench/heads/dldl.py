@@ -1,4 +1,4 @@
-"""One output a label, learnt from a Gaussian around the true one."""
+"""DLDL: one output per label, trained on a Gaussian around the true value."""
 
 import math
 from collections.abc import Sequence
@@ -12,27 +12,26 @@ from agebench.heads.base import Head
 
 
 class DLDL(Head):
-    """Learns a label distribution: a Gaussian around the true value, taken at the R values and normalised over them.
+    """Label distribution learning: the soft label is a Gaussian around the true value, normalised over the R values.
 
-    The loss is the Kullback-Leibler divergence of softmax(outputs) from it.
+    The loss is the Kullback-Leibler divergence of softmax(outputs) from the soft label.
 
     Args:
         num_labels: R, at least 2.
-        values: What each label is worth, length R, evenly spaced or not.
+        values: The value of each label, length R. The spacing may be uneven.
         ordered: Must be true.
-        sigma: Standard deviation of the Gaussian in the target's unit. None for the paper's 2 years, or a tenth of the
-            values' range if that is less: 0.5 for the decades 1 to 6, which leaves a neighbour 0.1 of the mass.
-        decode: How a point is taken from the posterior, see Head.
+        sigma: Standard deviation of the Gaussian in the target's unit. None is the smaller of the paper's 2 years and a
+            tenth of the range of the values. For the decades 1 to 6 this is 0.5, so a neighbour has a mass of 0.1.
+        decode: The statistic of the posterior that is the point estimate, see Head.
 
     Raises:
-        UserError: If the labels have no order, there is only one, or sigma is not positive.
+        UserError: If the labels have no order, if there is only one, or if sigma is not positive.
 
     Source:
         Gao, Xing, Xie, Wu, Geng (2017), IEEE TIP, "Deep Label Distribution Learning with Label Ambiguity",
-        doi:10.1109/TIP.2017.2689998. Departs in these: the labels are those of the data and not a wider range, so
-        the Gaussian of a label near an end is cut there and renormalised; one sigma for all images, where the paper
-        takes each image's own if annotators gave one; and `auto` decodes the median, where the paper takes the
-        expectation or the likeliest.
+        doi:10.1109/TIP.2017.2689998. Departs in three ways. The labels are those of the data and not a wider range, so
+        the Gaussian of a label near an end is truncated and renormalised. All images share one sigma; the paper uses a
+        sigma per image if annotators provide it. `auto` decodes the median; the paper uses the mean or the mode.
     """
 
     needs_order = True
@@ -52,14 +51,14 @@ class DLDL(Head):
             raise UserError(f"head.sigma must be a positive number in the target's unit, or null, got {sigma}")
         self.num_outputs = num_labels
         self.sigma = sigma if sigma is not None else min(2.0, (values[-1] - values[0]) / 10)
-        worth = torch.tensor(values, dtype=torch.float64)
-        squared = ((worth[:, None] - worth) / self.sigma).square()  # (R,) -> (R, R), row: the true label
+        exact = torch.tensor(values, dtype=torch.float64)
+        squared = ((exact[:, None] - exact) / self.sigma).square()  # (R,) -> (R, R), row: the true label
         self.register_buffer("soft_labels", (-squared / 2).softmax(dim=1).float(), persistent=False)
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the divergence in nats, averaged over the batch, shape ()."""
-        wanted = self.soft_labels[target].to(outputs.dtype)  # (B,) -> (B, R)
-        return F.kl_div(outputs.log_softmax(dim=1), wanted, reduction="batchmean")
+        soft = self.soft_labels[target].to(outputs.dtype)  # (B,) -> (B, R)
+        return F.kl_div(outputs.log_softmax(dim=1), soft, reduction="batchmean")
 
     def posterior(self, outputs: Tensor) -> Tensor:
         """Return softmax(outputs), shape (B, R)."""

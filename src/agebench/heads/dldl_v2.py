@@ -1,4 +1,4 @@
-"""DLDL with the error of the posterior's mean in the loss."""
+"""DLDL-v2: DLDL plus the absolute error of the posterior mean."""
 
 import math
 from collections.abc import Sequence
@@ -10,24 +10,24 @@ from agebench.heads.dldl import DLDL
 
 
 class DLDLv2(DLDL):
-    """Learns a label distribution and its mean together: DLDL's divergence + lambda_l1 * |mean - true value|.
+    """Label distribution learning with a loss on the mean: DLDL's divergence + lambda_l1 * |mean - true value|.
 
     Args:
         num_labels: R, at least 2.
-        values: What each label is worth, length R.
+        values: The value of each label, length R.
         ordered: Must be true.
         sigma: Standard deviation of the Gaussian in the target's unit; None as in DLDL.
-        lambda_l1: Nats a unit of the mean's absolute error. The default 1 is one label's step both for years and for
-            decades, so in either unit a miss by one label costs about what the divergence charges for it.
-        decode: `auto` for the mean, which is what the loss brings near the truth; else see Head.
+        lambda_l1: Weight of the absolute error of the mean, in nats per unit. Neighbouring labels differ by one unit in
+            years and in decades. With the default 1, an error of one label costs about as much in both loss terms.
+        decode: `auto` is the mean, which the loss optimizes; for other choices see Head.
 
     Raises:
-        UserError: If the labels have no order, there is only one, or sigma or lambda_l1 is out of range.
+        UserError: If the labels have no order, if there is only one, or if sigma or lambda_l1 is out of range.
 
     Source:
         Gao, Zhou, Wu, Geng (2018), IJCAI, "Age Estimation Using Expectation of Label Distribution Learning",
-        doi:10.24963/ijcai.2018/99. Departs as DLDL does in labels and sigma; the paper's thin networks, its
-        hybrid pooling and its averaging of an image with its mirror image are no part of a head.
+        doi:10.24963/ijcai.2018/99. Departs as DLDL in the labels and sigma. The paper's networks, its hybrid pooling
+        and its test-time averaging with the mirror image are not part of a head.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One output a label: cross-entropy, the posterior's mean and its variance."""
+"""Mean-variance loss: one output per label, trained with cross-entropy, posterior mean and posterior variance."""
 
 import math
 from collections.abc import Sequence
@@ -11,27 +11,27 @@ from agebench.heads.base import Head
 
 
 class MeanVariance(Head):
-    """Brings the posterior's mean near the true value and narrows the posterior.
+    """Classification with penalties on the error of the posterior mean and on the posterior variance.
 
     The loss is the cross-entropy + lambda_mean * (mean - true value)^2 / 2 + lambda_variance * variance.
 
     Args:
         num_labels: R, at least 2.
-        values: What each label is worth, length R.
+        values: The value of each label, length R.
         ordered: Must be true.
-        lambda_mean: Nats a squared unit of the mean's error; lambda_1 in the paper.
-        lambda_variance: Nats a squared unit of the variance; lambda_2 in the paper. Both were tuned for years, where
-            one label's step is one unit; so it is for decades, and a miss by one label costs 0.1 nats in either,
-            while a miss by ten years costs 10 in years and 0.1 in decades: there the cross-entropy leads.
-        decode: `auto` for the mean, which is what the loss brings near the truth; else see Head.
+        lambda_mean: Weight of the squared error of the mean, in nats per squared unit; lambda_1 in the paper.
+        lambda_variance: Weight of the variance, in nats per squared unit; lambda_2 in the paper. Both defaults were
+            tuned for years. An error of one label costs 0.1 nats in years and in decades. An error of ten years costs
+            10 nats in years but 0.1 nats in decades, where the cross-entropy therefore dominates.
+        decode: `auto` is the mean, which the loss optimizes; for other choices see Head.
 
     Raises:
-        UserError: If the labels have no order, there is only one, or a lambda is negative.
+        UserError: If the labels have no order, if there is only one, or if a lambda is negative.
 
     Source:
         Pan, Han, Shan, Chen (2018), CVPR, "Mean-Variance Loss for Deep Age Estimation from a Face",
-        doi:10.1109/CVPR.2018.00554. Departs in one way: the mean and the variance are of the labels' values, in the
-        target's unit, which for ages from zero up is the paper's own.
+        doi:10.1109/CVPR.2018.00554. Departs in one way: the mean and the variance are those of the label values in the
+        target's unit. For ages that start at zero, this is the paper's definition.
     """
 
     needs_order = True

@@ -1,4 +1,4 @@
-"""What the heads share that ask, of every label but the last, whether an image is above it."""
+"""Shared code of the heads that reduce ordinal regression to R - 1 binary tasks `y > k`."""
 
 from abc import abstractmethod
 
@@ -9,10 +9,10 @@ from agebench.heads.base import Head
 
 
 class RankHead(Head):
-    """Ranks an image by R - 1 yes/no questions, `is its label above k?`, for k in 0..R-2.
+    """Ordinal regression with R - 1 binary tasks `y > k`, for k in 0..R-2.
 
-    The median of the posterior is the label at the number of questions answered yes: the rule of Li and Lin (2006),
-    NIPS, that OR-CNN, CORAL and CORN use. So `decode=auto` is the papers' own prediction.
+    The median of the posterior is the label whose index is the number of tasks with P(y > k) > 0.5. This is the rule of
+    Li and Lin (2006), NIPS, which OR-CNN, CORAL and CORN use, so `decode=auto` predicts as in these papers.
     """
 
     needs_order = True
@@ -22,37 +22,37 @@ class RankHead(Head):
         """Return P(y > k), shape (B, R - 1)."""
 
     def point(self, outputs: Tensor) -> Tensor:
-        """Return one number an image in the target's unit, shape (B,)."""
+        """Return the point estimate of each image in the target's unit, shape (B,)."""
         if self.decode != "median":
             return super().point(outputs)
-        # The same label as the posterior's median, without a sum whose rounding could move it.
+        # Equal to the median of the posterior, but without the rounding of its cumulative sum.
         return self.values[(self.above(outputs) > 0.5).sum(dim=1)]  # (B, R - 1) -> (B,)
 
 
-def answers(target: Tensor, outputs: Tensor) -> Tensor:
-    """Return the true answers, 1 where y > k, in the type and on the device of the outputs, shape (B, R - 1).
+def binary_labels(target: Tensor, outputs: Tensor) -> Tensor:
+    """Return the label of each binary task, 1 if y > k, else 0, with the type of the outputs, shape (B, R - 1).
 
     Args:
         target: Label indices in [0, R), int64, shape (B,).
         outputs: Any tensor of shape (B, R - 1).
     """
-    questions = torch.arange(outputs.shape[1], device=target.device)
-    return (target[:, None] > questions).to(outputs.dtype)  # (B, 1) > (R - 1,) -> (B, R - 1)
+    tasks = torch.arange(outputs.shape[1], device=target.device)
+    return (target[:, None] > tasks).to(outputs.dtype)  # (B, 1) > (R - 1,) -> (B, R - 1)
 
 
 def rearranged_posterior(logits: Tensor) -> Tensor:
-    """Return the probability of each label from R - 1 questions that need not agree, shape (B, R).
+    """Return the probability of each label from P(y > k), which may increase with k, shape (B, R).
 
-    P(y > k) must fall with k, and answers learnt apart may cross. They are brought into descending order, and their
-    differences taken: the rearrangement of Chernozhukov, Fernández-Val, Galichon (2009), Biometrika, arXiv:0806.4730,
-    which never takes a curve further from a monotone truth. It leaves alone how many answers are yes and, for evenly
-    spaced labels, the mean. Where nothing crosses it changes nothing.
+    P(y > k) is sorted in descending order, and the posterior is the differences. This is the rearrangement of
+    Chernozhukov, Fernández-Val, Galichon (2009), Biometrika, arXiv:0806.4730. Sorting a curve never increases its
+    distance to a monotone curve. It keeps the number of tasks with P(y > k) > 0.5 and, for evenly spaced labels, the
+    mean.
 
     Args:
-        logits: Of P(y > k), finite, shape (B, R - 1).
+        logits: Logits of P(y > k), finite, shape (B, R - 1).
     """
     ends = torch.full_like(logits[:, :1], torch.inf)
     cuts = logits.sort(dim=1, descending=True).values
     upper, lower = torch.cat([ends, cuts], dim=1), torch.cat([cuts, -ends], dim=1)  # (B, R - 1) -> (B, R)
-    # sigmoid(upper) - sigmoid(lower), without the cancellation that would round a small probability to zero.
+    # Equal to sigmoid(upper) - sigmoid(lower), but without cancellation, which rounds small probabilities to zero.
     return upper.sigmoid() * (-lower).sigmoid() * -torch.expm1(lower - upper)

@@ -1,4 +1,4 @@
-"""One output a label and a softmax over them."""
+"""Classification with one output per label and a softmax."""
 
 import math
 from collections.abc import Sequence
@@ -14,25 +14,25 @@ LOSSES = ("cross_entropy", "squared_error")
 
 
 class Softmax(Head):
-    """Classifies: label k has the probability softmax(outputs)[k].
+    """Classification: label k has the probability softmax(outputs)[k].
 
     Args:
         num_labels: R.
-        values: What each label is worth, length R.
+        values: The value of each label, length R.
         ordered: Whether the labels have an order.
         loss: `cross_entropy`, or `squared_error`: half the squared distance between the posterior and the one-hot
-            label, summed over labels, which introductions compare it with.
-        label_smoothing: Share of the label's mass that is spread evenly over all labels, in [0, 1).
-        class_weight: What an image of each label weighs in the loss: null for all the same, R positive numbers, or
-            `balanced` for N / (R' n), where n of the N train images have its label and R' labels have any: then every
-            label weighs the same in all, and an image one on average. A label without a train image weighs one.
-        decode: How a point is taken from the posterior, see Head.
+            label, summed over labels.
+        label_smoothing: Share of the probability mass that is spread evenly over all labels, in [0, 1).
+        class_weight: Weight of each label in the loss: null (no weights), R positive numbers, or `balanced`. As in
+            scikit-learn, `balanced` is N / (R' n), where n of the N train images have the label, and R' labels have
+            train images. The weight of a label without train images is 1.
+        decode: The statistic of the posterior that is the point estimate, see Head.
 
     Raises:
-        UserError: If the loss is unknown, the smoothing outside its range, or the weights are not R positive numbers.
+        UserError: If the loss is unknown, label_smoothing is out of range, or the weights are not R positive numbers.
     """
 
-    weights: Tensor | None  # of the labels, shape (R,); saved with the network's
+    weights: Tensor | None  # class weights, shape (R,); saved with the weights of the network
 
     def __init__(
         self,
@@ -52,11 +52,11 @@ class Softmax(Head):
             raise UserError(f"head.label_smoothing must be in [0, 1), got {label_smoothing}")
         self.num_outputs, self.kind, self.label_smoothing = num_labels, loss, label_smoothing
         self.balanced = class_weight == "balanced"
-        given = None if self.balanced or class_weight is None else _checked(class_weight, num_labels)
+        given = None if self.balanced or class_weight is None else _check_weights(class_weight, num_labels)
         self.register_buffer("weights", given)
 
     def set_label_counts(self, counts: Tensor) -> None:
-        """Work out balanced weights from how many train images each label has, int64, shape (R,)."""
+        """Set balanced class weights from the number of train images of each label, int64, shape (R,)."""
         if self.balanced:
             present = counts > 0
             balanced = counts.sum() / (present.sum() * counts.clamp(min=1))
@@ -65,18 +65,18 @@ class Softmax(Head):
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy in nats, or half the squared error, shape ().
 
-        It is the mean over the batch; under class weights the weighted mean, divided by the weights of the batch's
-        labels. With label smoothing, cross-entropy weighs the mass on each label by that label's weight, as torch does.
+        With class weights it is the weighted mean over the batch. With label smoothing the cross-entropy multiplies the
+        mass on each label by the weight of that label, as in PyTorch.
         """
         if self.balanced and self.weights is None:
             raise RuntimeError("call set_label_counts() with the counts of train images before the loss")
-        # A network trained in half or double precision takes its head's buffers along, and the outputs are float32.
+        # The buffer has the precision of the network, but outputs are float32.
         weights = None if self.weights is None else self.weights.to(outputs.dtype)
         if self.kind == "cross_entropy":
             return F.cross_entropy(outputs, target, weight=weights, label_smoothing=self.label_smoothing)
-        hot = F.one_hot(target, self.num_labels).to(outputs.dtype)  # (B,) -> (B, R)
-        hot = hot * (1 - self.label_smoothing) + self.label_smoothing / self.num_labels
-        errors = 0.5 * (outputs.softmax(dim=1) - hot).square().sum(dim=1)  # (B, R) -> (B,)
+        one_hot = F.one_hot(target, self.num_labels).to(outputs.dtype)  # (B,) -> (B, R)
+        one_hot = one_hot * (1 - self.label_smoothing) + self.label_smoothing / self.num_labels
+        errors = 0.5 * (outputs.softmax(dim=1) - one_hot).square().sum(dim=1)  # (B, R) -> (B,)
         if weights is None:
             return errors.mean()
         return (weights[target] * errors).sum() / weights[target].sum()
@@ -90,13 +90,13 @@ class Softmax(Head):
         return outputs.softmax(dim=1)
 
 
-def _checked(weights: str | Sequence[float], num_labels: int) -> Tensor:
+def _check_weights(weights: str | Sequence[float], num_labels: int) -> Tensor:
     """Return the weights as float32, shape (R,)."""
     numbers = () if isinstance(weights, str) else tuple(weights)
     if len(numbers) != num_labels or not all(
         isinstance(w, int | float) and w > 0 and math.isfinite(w) for w in numbers
     ):
         raise UserError(
-            f"head.class_weight must be null, balanced or {num_labels} positive numbers, one a label, got {weights}"
+            f"head.class_weight must be null, balanced or {num_labels} positive numbers, one per label, got {weights}"
         )
     return torch.tensor(numbers, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""One output a label, learnt from soft labels that fall off with a distance."""
+"""SORD: one output per label, trained on soft labels that decrease with the distance from the true label."""
 
 import math
 from collections.abc import Sequence
@@ -14,28 +14,28 @@ DISTANCES = ("absolute", "squared", "log")
 
 
 class SORD(Head):
-    """Learns softmax(-scale * distance) over the labels in place of a one-hot label.
+    """Soft-label ordinal regression: the soft label is softmax(-scale * distance) over the labels.
 
-    The loss is the Kullback-Leibler divergence of softmax(outputs) from it.
+    The loss is the Kullback-Leibler divergence of softmax(outputs) from the soft label.
 
     Args:
         num_labels: R, at least 2.
-        values: What each label is worth, length R; all positive for the distance `log`.
+        values: The value of each label, length R. All must be positive for the distance `log`.
         ordered: Must be true.
-        distance: Between the true value t and another v: `absolute` |t - v|, `squared` (t - v)^2, or `log`
-            (log t - log v)^2, which tells the young more finely apart than the old.
-        scale: Nats a unit of the distance (1/unit, 1/unit^2, or of squared logarithms). None for one over the mean
-            distance between neighbouring labels: exactly 1 for years and for decades with the first two distances.
-        decode: How a point is taken from the posterior, see Head.
+        distance: Distance between the true value t and another value v: `absolute` |t - v|, `squared` (t - v)^2, or
+            `log` (log t - log v)^2, whose soft labels are narrower at young ages than at old ages.
+        scale: Nats per unit of the distance. None is the inverse of the mean distance between neighbouring labels,
+            which is 1 for years and for decades with the distances `absolute` and `squared`.
+        decode: The statistic of the posterior that is the point estimate, see Head.
 
     Raises:
-        UserError: If the labels have no order, there is only one, the distance is unknown, the scale is not positive,
-            or a value that is not positive would need a logarithm.
+        UserError: If the labels have no order, if there is only one, if the distance is unknown, if the scale is not
+            positive, or if the distance is `log` and a value is not positive.
 
     Source:
-        Diaz, Marathe (2019), CVPR, "Soft Labels for Ordinal Regression", doi:10.1109/CVPR.2019.00487. Departs in
-        these: the divergence is the paper's cross-entropy less the entropy of the soft label, which no weight
-        changes; the scale's default is ours; and `auto` decodes the median, where the paper takes the likeliest.
+        Diaz, Marathe (2019), CVPR, "Soft Labels for Ordinal Regression", doi:10.1109/CVPR.2019.00487. Departs in three
+        ways. The divergence is the paper's cross-entropy minus the entropy of the soft label, a constant. The default
+        scale is not from the paper. `auto` decodes the median; the paper uses the mode.
     """
 
     needs_order = True
@@ -60,21 +60,21 @@ class SORD(Head):
             raise UserError(f"head.scale must be a positive number, or null, got {scale}")
         if distance == "log" and values[0] <= 0:
             raise UserError(
-                f"head.distance=log needs positive values, and the first label's is {values[0]:g}: use "
+                f"head.distance=log needs positive values, but the value of the first label is {values[0]:g}: use "
                 "head.distance=absolute or squared"
             )
         self.num_outputs = num_labels
-        worth = torch.tensor(values, dtype=torch.float64)
-        worth = worth.log() if distance == "log" else worth
-        apart = (worth[:, None] - worth).abs()  # (R,) -> (R, R), row: the true label
-        apart = apart if distance == "absolute" else apart.square()
-        self.scale = scale if scale is not None else 1 / apart.diagonal(1).mean().item()
-        self.register_buffer("soft_labels", (-self.scale * apart).softmax(dim=1).float(), persistent=False)
+        exact = torch.tensor(values, dtype=torch.float64)
+        exact = exact.log() if distance == "log" else exact
+        distances = (exact[:, None] - exact).abs()  # (R,) -> (R, R), row: the true label
+        distances = distances if distance == "absolute" else distances.square()
+        self.scale = scale if scale is not None else 1 / distances.diagonal(1).mean().item()
+        self.register_buffer("soft_labels", (-self.scale * distances).softmax(dim=1).float(), persistent=False)
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the divergence in nats, averaged over the batch, shape ()."""
-        wanted = self.soft_labels[target].to(outputs.dtype)  # (B,) -> (B, R)
-        return F.kl_div(outputs.log_softmax(dim=1), wanted, reduction="batchmean")
+        soft = self.soft_labels[target].to(outputs.dtype)  # (B,) -> (B, R)
+        return F.kl_div(outputs.log_softmax(dim=1), soft, reduction="batchmean")
 
     def posterior(self, outputs: Tensor) -> Tensor:
         """Return softmax(outputs), shape (B, R)."""

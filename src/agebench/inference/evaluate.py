@@ -24,8 +24,7 @@ from agebench.leakage.seen_in_training import (
     own_leak,
     read_split,
 )
-from agebench.metrics.answers import Array
-from agebench.metrics.predictions import Predictions
+from agebench.metrics.predictions import Array, Predictions
 from agebench.metrics.table import headline
 from agebench.process import set_up_process
 from agebench.runs.description import DataDescription, describe_test

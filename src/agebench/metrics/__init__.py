@@ -1,1 +1,1 @@
-"""What is measured on a test set, and how certain it is."""
+"""Metrics and their bootstrap intervals."""

@@ -1,86 +1,87 @@
-"""How sure a figure is: percentile bootstrap over people where the images show people, else over images."""
+"""Percentile bootstrap intervals of metrics, resampled over people if their identities are known, else over images."""
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from agebench.groups import group_codes
-from agebench.metrics.answers import Answers, Array, Images, cells, is_finite
 from agebench.metrics.compute import from_images, from_sums, rows_of, sums
+from agebench.metrics.predictions import Array, Images, LabelledPredictions, cells, is_finite
 
 CENTRAL = (0.025, 0.975)
-ROOM = 4_000_000  # numbers in one array of resamples: 32 MB
-AT_ONCE = 1 << 16  # draws that a processor's cache holds
+MAX_ELEMENTS = 4_000_000  # elements of one array of resamples: 32 MB
+CACHED_DRAWS = 1 << 16  # draws that fit into a processor's cache
 
 
 def resamples_for(count: int) -> int:
-    """Return how often G groups are resampled: 10,000 times, and 2,000 times beyond 20,000 groups, to save time."""
+    """Return the number of resamples for G groups: 10,000, or 2,000 above 20,000 groups, to save time."""
     return 10_000 if count <= 20_000 else 2_000
 
 
 def draw(count: int, *, resamples: int, seed: int, width: int = 1) -> Iterator[Array]:
-    """Yield how often each of G groups is drawn, with replacement, G times: int32, shape (b, G), b resamples at a time.
+    """Yield resamples of G groups in batches of b: how often each group was drawn, int32, shape (b, G).
+
+    Each resample draws G groups with replacement.
 
     Args:
         count: G.
-        resamples: How many in all.
-        seed: Decides them; b has no influence.
-        width: Columns of the widest array that the caller makes of a resample, which b leaves room for.
+        resamples: Total number of resamples.
+        seed: Seed of the random generator. The resamples do not depend on b.
+        width: Columns of the widest array that the caller computes per resample. It limits b.
     """
     rng = np.random.default_rng(seed)
-    most = max(1, ROOM // max(count, width))
-    few = max(1, AT_ONCE // count)
-    shift = np.arange(0, few * count, count, dtype=np.int32)[:, None]  # so that one bincount serves several resamples
-    for first in range(0, resamples, most):
-        times = np.empty((min(most, resamples - first), count), dtype=np.int32)
-        for start in range(0, len(times), few):
-            part = times[start : start + few]
+    batch = max(1, MAX_ELEMENTS // max(count, width))
+    chunk = max(1, CACHED_DRAWS // count)
+    shift = np.arange(0, chunk * count, count, dtype=np.int32)[:, None]  # so that one bincount counts a chunk
+    for first in range(0, resamples, batch):
+        times = np.empty((min(batch, resamples - first), count), dtype=np.int32)
+        for start in range(0, len(times), chunk):
+            part = times[start : start + chunk]
             drawn = rng.integers(0, count, size=part.shape, dtype=np.int32) + shift[: len(part)]
             part[:] = np.bincount(drawn.reshape(-1), minlength=part.size).reshape(part.shape)
         yield times
 
 
 def intervals(
-    answers: Answers,
+    predictions: LabelledPredictions,
     groups: Array | None = None,
     *,
     means: Mapping[str, tuple[Array, Array]] | None = None,
     resamples: int | None = None,
     seed: int = 0,
 ) -> dict[str, Array]:
-    """Return the central 95% of every metric under resampling, low and high.
+    """Return the 95% percentile bootstrap interval of every metric: lower and upper bound.
 
-    It is the percentile bootstrap: as many groups as there are, drawn with replacement, each with all of its images;
-    the metric is worked out from the images drawn. So people count by their images, in a resample as in the metric
-    itself: whoever has twice the images weighs twice, and the number of images differs from resample to resample. All
-    metrics share their resamples. Intervals are too narrow with few groups (below some 20) and for shares that hang on
-    few images; that of a share of exactly 0 or 1 has no width. The calibration error of a resample is on average larger
-    than that of the sample, for chance adds to absolute values: its interval lies too high and, for a well calibrated
-    model, may miss the figure.
+    A resample draws as many groups as there are, with replacement, each with all of its images. A metric is computed
+    from the images drawn, so a person with twice the images has twice the weight, and the number of images varies
+    between resamples. All metrics share their resamples.
+
+    Intervals are too narrow with fewer than about 20 groups, and for shares that depend on few images. The interval of
+    a share of exactly 0 or 1 has no width. The calibration error is biased upwards in resamples, so its interval is too
+    high; for a well calibrated model it may not contain the metric.
 
     Args:
-        answers: N images.
-        groups: Whose each image is, shape (N,); None resamples images one by one.
-        means: Further metrics that are weighted means over images: a number and its weight for each image, shape (N,)
-            both.
-        resamples: How many; resamples_for decides if None.
-        seed: Decides them.
+        predictions: N images.
+        groups: The group of each image, usually a person, shape (N,). None resamples single images.
+        means: Further metrics that are weighted means over images: the value and the weight of each image, both of
+            shape (N,).
+        resamples: Number of resamples; None is resamples_for.
+        seed: Seed of the resamples.
 
     Returns:
-        For every name of summarise and of `means` an array of shape (2,); for `precision`, `recall` and `f1` (2, R),
-        for `cell_mae` and `cell_bias` (2, C), over the resamples in which the label or cell occurs. NaN where a number
-        is not finite, and where fewer than two groups bear on the figure, for one group says nothing of others.
+        An array of shape (2,) for every metric of summarise and of `means`; of shape (2, R) for `precision`, `recall`
+        and `f1`; of shape (2, C) for `cell_mae` and `cell_bias`, over the resamples in which the label or cell occurs.
+        NaN if a prediction is not finite, and for metrics that depend on fewer than two groups.
     """
-    codes, count = group_codes(groups, len(answers.target))
+    codes, count = group_codes(groups, len(predictions.target))
     extra = dict(means or {})
-    if count < 2 or not is_finite(answers):
-        return _unknown(answers, list(extra))
-    images, rows = Images(answers), rows_of(answers)
+    if count < 2 or not is_finite(predictions):
+        return _unknown(predictions, list(extra))
+    images, rows = Images(predictions), rows_of(predictions)
     added = sums(images, codes, count)
-    few = _borne_by_few(added)
+    undefined = _has_few_groups(added)
     for name, (numbers, weights) in extra.items():
         both = [np.bincount(codes, weights=each, minlength=count) for each in (numbers * weights, weights)]
         added[name] = np.stack(both, axis=1)  # (G, 2)
@@ -88,7 +89,7 @@ def intervals(
     columns = np.concatenate([added.pop(key) for key in keys], axis=1)  # (G, all columns)
 
     drawn: dict[str, list[Array]] = {}
-    width = max(len(answers.target) if any(metric.of_images for metric in rows) else 0, columns.shape[1])
+    width = max(len(predictions.target) if any(metric.of_images for metric in rows) else 0, columns.shape[1])
     for times in draw(count, resamples=resamples or resamples_for(count), seed=seed, width=width):
         parts = np.split(times.astype(np.float64) @ columns, edges[:-1], axis=1)
         resampled = dict(zip(keys, parts, strict=True))
@@ -99,94 +100,38 @@ def intervals(
         for name, each in found.items():
             drawn.setdefault(name, []).append(each)
     bounds = {name: _central(np.concatenate(each)) for name, each in drawn.items()}
-    return {name: np.where(few[name], np.nan, each) if name in few else each for name, each in bounds.items()}
+    return {n: np.where(undefined[n], np.nan, each) if n in undefined else each for n, each in bounds.items()}
 
 
-def _borne_by_few(added: Mapping[str, Array]) -> dict[str, Array]:
-    """Return for each table of figures which of them fewer than two groups bear on, bool, shape (R,) or (C,)."""
-    bearing = {"precision": added["predicted"], "recall": added["actual"], "f1": added["predicted"] + added["actual"]}
+def _has_few_groups(added: Mapping[str, Array]) -> dict[str, Array]:
+    """Return whether each metric of a label or cell depends on fewer than two groups, bool, shape (R,) or (C,)."""
+    counts = {"precision": added["predicted"], "recall": added["actual"], "f1": added["predicted"] + added["actual"]}
     if "cell_images" in added:
-        bearing |= {"cell_mae": added["cell_images"], "cell_bias": added["cell_images"]}
-    return {name: (images > 0).sum(0) < 2 for name, images in bearing.items()}
+        counts |= {"cell_mae": added["cell_images"], "cell_bias": added["cell_images"]}
+    return {name: (images > 0).sum(0) < 2 for name, images in counts.items()}
 
 
 def _times_of_images(times: Array, codes: Array, images: Array) -> Array:
-    """Return how often each resample contains each of M images, int32, shape (b, M), from its groups, shape (b, G)."""
+    """Return how often each resample contains each of M images, int32, shape (b, M), from groups (b, G)."""
     return times[:, codes[images]]
 
 
-def _unknown(answers: Answers, extra: list[str]) -> dict[str, Array]:
-    labels, widths = len(answers.values), dict[str, int]()
+def _unknown(predictions: LabelledPredictions, extra: list[str]) -> dict[str, Array]:
+    """Return NaN for every interval."""
+    labels, widths = len(predictions.values), dict[str, int]()
     widths |= dict.fromkeys(("precision", "recall", "f1"), labels)
-    if answers.ordered:
-        widths |= dict.fromkeys(("cell_mae", "cell_bias"), len(cells(answers)[1]))
-    scalars = [*(metric.name for metric in rows_of(answers)), *extra]
+    if predictions.ordered:
+        widths |= dict.fromkeys(("cell_mae", "cell_bias"), len(cells(predictions)[1]))
+    scalars = [*(metric.name for metric in rows_of(predictions)), *extra]
     tables = {name: np.full((2, width), np.nan) for name, width in widths.items()}
     return {name: np.full(2, np.nan) for name in scalars} | tables
 
 
 def _central(resampled: Array) -> Array:
-    """Return the bounds of the central 95% of (B, ...), shape (2, ...), NaN left out."""
+    """Return the 2.5% and 97.5% quantiles of (B, ...), ignoring NaN, shape (2, ...)."""
     if not np.isnan(resampled).any():
         return np.quantile(resampled, CENTRAL, axis=0)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # a label that no image has
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # a label without images
         found: Array = np.nanquantile(resampled, CENTRAL, axis=0)
     return found
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much a mean over images differs between two models tested on the same images.
-
-    Args:
-        value: Mean of the first less mean of the second.
-        low: Lower bound of its 95% interval.
-        high: Upper bound.
-        p: Two-sided p-value of there being none.
-    """
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-
-def paired_difference(
-    numbers_a: Array, numbers_b: Array, groups: Array | None = None, *, resamples: int | None = None, seed: int = 0
-) -> Difference:
-    """Compare two models by the percentile bootstrap of the difference on each image, resampled as in `intervals`.
-
-    The p-value is twice the share of resamples whose difference lies on the other side of zero, or on it: the level at
-    which the interval would just reach zero. The sample itself counts as one such resample, so it is never below
-    2 / (resamples + 1).
-
-    Args:
-        numbers_a: One number an image of the first model, such as its absolute error, shape (N,).
-        numbers_b: The same of the second, for the same images in the same order.
-        groups: Whose each image is, shape (N,); None resamples images one by one.
-        resamples: How many; resamples_for decides if None.
-        seed: Decides them.
-
-    Returns:
-        The difference; interval and p-value are NaN if a number is not finite or there are fewer than two groups.
-
-    Raises:
-        ValueError: If the shapes disagree.
-    """
-    apart = np.asarray(numbers_a, dtype=np.float64) - np.asarray(numbers_b, dtype=np.float64)
-    if not np.shape(numbers_a) == np.shape(numbers_b) == apart.shape[:1]:
-        raise ValueError(f"needed two arrays of the same shape (N,), got {np.shape(numbers_a)}, {np.shape(numbers_b)}")
-    codes, count = group_codes(groups, len(apart))
-    value = float(apart.mean())
-    if count < 2 or not np.isfinite(value):
-        return Difference(value, float("nan"), float("nan"), float("nan"))
-    columns = np.stack([np.bincount(codes, weights=apart), np.bincount(codes).astype(np.float64)], axis=1)  # (G, 2)
-    resamples = resamples or resamples_for(count)
-    added = np.concatenate(
-        [times.astype(np.float64) @ columns for times in draw(count, resamples=resamples, seed=seed)]
-    )
-    resampled = added[:, 0] / added[:, 1]
-    low, high = np.quantile(resampled, CENTRAL)
-    beyond = min(int((resampled <= 0).sum()), int((resampled >= 0).sum())) + 1
-    return Difference(value, float(low), float(high), min(1.0, 2 * beyond / (resamples + 1)))

@@ -1,18 +1,44 @@
-"""What a model predicts for the images of a part, with its loss and its metrics."""
+"""The predictions of a model with the true labels, and the quantities that metrics share, computed once."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
-from agebench.metrics.answers import Answers, Array
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Predictions(Answers):
-    """Predictions for the images of a part, in the part's order.
+class LabelledPredictions:
+    """The predictions of a model for N images, and the true labels.
 
     Args:
-        rows: Rows of the part, int64, shape (N,); all of them unless a trainer limit cut the test short.
-        losses: The head's loss of each image alone, float64, shape (N,).
-        weights: Weight of each image in the loss of all, float64, shape (N,).
+        posterior: Probability of each label, float, shape (N, R).
+        point: Point estimates in the target's unit, shape (N,).
+        target: True label indices in [0, R), any integer type, shape (N,).
+        values: The value of each label in the unit, shape (R,).
+        ordered: Whether the labels have an order.
+        unit: `years`, `decades`, `bins`, or empty for classes.
+    """
+
+    posterior: Array
+    point: Array
+    target: Array
+    values: Array
+    ordered: bool
+    unit: str
+
+
+@dataclass(frozen=True)
+class Predictions(LabelledPredictions):
+    """The labelled predictions for a part, in the order of the part, with its losses and metrics.
+
+    Args:
+        rows: Rows of the part, int64, shape (N,). These are all rows unless a trainer limit stopped the test early.
+        losses: The head's loss of each image, float64, shape (N,).
+        weights: Weight of each image in the mean loss, float64, shape (N,).
         metrics: Every metric by name, such as `test/mae`.
     """
 
@@ -20,3 +46,74 @@ class Predictions(Answers):
     losses: Array
     weights: Array
     metrics: dict[str, float]
+
+
+def is_finite(predictions: LabelledPredictions) -> bool:
+    """Return whether all probabilities and point estimates are finite."""
+    return bool(np.isfinite(predictions.posterior).all() and np.isfinite(predictions.point).all())
+
+
+def errors(predictions: LabelledPredictions) -> Array:
+    """Return the point estimate minus the true value in the unit, float64, shape (N,)."""
+    # Convert first: unsigned integers overflow, |3 - 5| = 254.
+    true = np.asarray(predictions.values, dtype=np.float64)[predictions.target]
+    return np.asarray(predictions.point, dtype=np.float64) - true
+
+
+def cells(predictions: LabelledPredictions) -> tuple[Array, Array]:
+    """Return the cell of each label, int64, shape (R,), and the names of the C cells, shape (C,).
+
+    A balanced metric is a mean over cells. For ages in years a cell is a decade, named 1 for the ages 10 to 19. For
+    other units each label is a cell.
+    """
+    values = np.asarray(predictions.values, dtype=np.float64)
+    names, cell = np.unique(values // 10 if predictions.unit == "years" else values, return_inverse=True)
+    return cell, names
+
+
+class Images:
+    """The predictions per image. Each property is computed when it is first read, and then cached.
+
+    Args:
+        predictions: N images of R labels.
+    """
+
+    def __init__(self, predictions: LabelledPredictions) -> None:
+        self.predictions = predictions
+        self.target = predictions.target.astype(np.int64)
+
+    @cached_property
+    def predicted(self) -> Array:
+        """Index of the most probable label, int64, shape (N,). The first of equally probable labels counts."""
+        return np.asarray(self.predictions.posterior.argmax(1))
+
+    @cached_property
+    def correct(self) -> Array:
+        """Whether the most probable label is the true label, bool, shape (N,)."""
+        return np.asarray(self.predicted == self.target)
+
+    @cached_property
+    def likelihood(self) -> Array:
+        """Probability of the true label, shape (N,)."""
+        found: Array = self.predictions.posterior[np.arange(len(self.target)), self.target]  # (N, R) -> (N,)
+        return found
+
+    @cached_property
+    def confidence(self) -> Array:
+        """Probability of the most probable label, float64, shape (N,)."""
+        return np.asarray(self.predictions.posterior.max(1).astype(np.float64))
+
+    @cached_property
+    def error(self) -> Array:
+        """Point estimate minus true value in the unit, float64, shape (N,)."""
+        return errors(self.predictions)
+
+    @cached_property
+    def absolute_error(self) -> Array:
+        """Absolute error in the unit, float64, shape (N,)."""
+        return np.asarray(np.abs(self.error))
+
+    @cached_property
+    def by_error(self) -> Array:
+        """Indices of the images in ascending order of their absolute errors, int64, shape (N,)."""
+        return np.argsort(self.absolute_error, kind="stable")

@@ -1,4 +1,4 @@
-"""The table of metrics: one row per metric, and all that the rest of agebench asks about them.
+"""The table of metrics: one row per metric with its properties.
 
 A new metric is a row of METRICS and a function in agebench.metrics.formulas. Its bootstrap interval, ranking, column
 and monitor follow from the row.
@@ -15,33 +15,33 @@ from agebench.metrics.formulas import OfImages, OfSums, PerImage
 Better = Literal["lower", "higher", "nearest to zero"]
 Mode = Literal["min", "max"]
 
-REACHES = range(11)  # years k of the cumulative score CS@k
-UNITS = {"age": "years", "decade": "decades", "bins": "bins"}  # of the errors by target; classes have none
-TRAINED = ("loss", "accuracy")  # what a run also logs of the train part
-ABSOLUTE = "abs_"  # before the absolute value of a metric that is better the nearer it is to zero
-MANY_IMAGES = 2_000  # test images from which on a fourth decimal is shown
+TOLERANCES = range(11)  # years k of the cumulative score CS@k
+UNITS = {"age": "years", "decade": "decades", "bins": "bins"}  # unit of the errors by target; classes have none
+TRAINED = ("loss", "accuracy")  # metrics that are also logged for the train part
+ABSOLUTE = "abs_"  # prefix of the absolute value of a metric for which values nearest to zero are better
+MANY_IMAGES = 2_000  # number of test images from which a fourth decimal is shown
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of the table. At most one of the three functions is given; none means that the head computes the metric.
+    """A row of the table. At most one of the three functions is given. If there is none, the head computes the metric.
 
     Args:
-        name: As in results.json, less `test/`.
+        name: As in results.json, without `test/`.
         better: Which values are better.
-        per_image: Its mean over images is the metric.
-        of_sums: The metric from the sums over a set of images.
-        of_images: The metric from the images themselves.
+        per_image: Returns the value of each image. The metric is their mean.
+        of_sums: Computes the metric from sums over a set of images.
+        of_images: Computes the metric from the images of a set.
         balanced: Whether per_image is averaged within each cell (decade of the true age, or label) and then over the
-            cells that occur. Only for ordered labels.
-        targets: Which targets have the metric; `steps` is every ordered target but ages in years.
-        min_labels: How many labels it needs.
-        in_unit: Whether it is in the target's unit.
-        from_point: Whether per_image needs the point estimates alone, so that the posterior need not be read.
-        headline: Whether it is logged at every epoch and shown after a test.
-        live: Whether it is shown while a run trains.
-        column: Whether `compare` shows it beside another metric: `classes` is only where labels have no order.
-        digits: Decimals shown of a large test; a small test shows three, and an error in years two.
+            cells with images. Only for ordered labels.
+        targets: The targets that have the metric. `steps` is every ordered target except ages in years.
+        min_labels: Minimum number of labels.
+        in_unit: Whether the metric is in the target's unit.
+        from_point: Whether per_image needs only the point estimates and not the posterior.
+        headline: Whether the metric is logged at every epoch and shown after a test.
+        live: Whether the metric is shown during training.
+        column: Whether `compare` shows the metric as a further column. `classes`: only if labels have no order.
+        digits: Decimals for a large test set. A small test set has at most three, and an error in years has two.
     """
 
     name: str
@@ -61,22 +61,22 @@ class Metric:
 
     @property
     def computed(self) -> bool:
-        """Whether the metric is computed from the answers, and not by the head."""
+        """Whether the metric is computed from the predictions, and not by the head."""
         return any((self.per_image, self.of_sums, self.of_images))
 
     @property
     def known(self) -> bool:
-        """Whether the table has the metric; runs may have metrics of their own."""
+        """Whether the metric is in the table. Runs may have other metrics."""
         return self.name in BY_NAME
 
     @property
     def by_head(self) -> bool:
-        """Whether the head computes it: heads, and settings of one head, do not share it."""
+        """Whether the head computes the metric, so that it is not comparable between heads or their settings."""
         return self.known and not self.computed
 
     @property
     def can_pair(self) -> bool:
-        """Whether two models can be compared on each image: the metric, as it is ranked, is a mean over images."""
+        """Whether paired differences are possible: the metric, as it is ranked, is a mean over images."""
         return self.per_image is not None and not self.balanced and self.better != "nearest to zero"
 
     @property
@@ -85,25 +85,25 @@ class Metric:
         return "max" if self.better == "higher" else "min"
 
     def exists(self, *, num_labels: int, ordered: bool, unit: str) -> bool:
-        """Return whether a target with so many labels has the metric."""
-        held = {"all": True, "ordered": ordered, "years": ordered and unit == "years"}
-        held["steps"] = ordered and unit != "years"
-        return held[self.targets] and num_labels >= self.min_labels
+        """Return whether a target has the metric."""
+        applies = {"all": True, "ordered": ordered, "years": ordered and unit == "years"}
+        applies["steps"] = ordered and unit != "years"
+        return applies[self.targets] and num_labels >= self.min_labels
 
     def oriented(self, value: float) -> float:
-        """Return the value that is ranked and drawn: its absolute value if values nearest to zero are better."""
+        """Return the value for ranks and plots: the absolute value if values nearest to zero are better."""
         return abs(value) if self.better == "nearest to zero" else value
 
     def cost(self, value: float) -> float:
-        """Return a number that is lower the better a value is."""
+        """Return a number that is lower for better values."""
         return -value if self.better == "higher" else self.oriented(value)
 
     def decimals(self, *, unit: str, images: int) -> int:
-        """Return how many decimals to show.
+        """Return the number of decimals to show.
 
         Args:
-            unit: Of the target.
-            images: How many were tested.
+            unit: The unit of the target.
+            images: Number of test images.
         """
         if self.in_unit and unit == "years":
             return 2
@@ -112,11 +112,11 @@ class Metric:
 
 METRICS: tuple[Metric, ...] = (
     Metric("loss", "lower", headline=True, live=True, column="never", digits=3),
-    Metric("accuracy", "higher", formulas.right, headline=True, live=True),
-    Metric("top5", "higher", formulas.among_five, min_labels=6),
+    Metric("accuracy", "higher", formulas.correct, headline=True, live=True),
+    Metric("top5", "higher", formulas.in_top5, min_labels=6),
     Metric("balanced_accuracy", "higher", of_sums=formulas.mean_recall),
     Metric("macro_f1", "higher", of_sums=formulas.mean_f1, headline=True, column="classes"),
-    Metric("nll", "lower", formulas.surprise, headline=True, digits=3),
+    Metric("nll", "lower", formulas.negative_log_likelihood, headline=True, digits=3),
     Metric("ece", "lower", of_sums=formulas.calibration_error),
     Metric(
         "mae",
@@ -143,7 +143,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     *(
         Metric(f"cs{years}", "higher", formulas.within(years), targets="years", from_point=True, headline=years == 5)
-        for years in REACHES
+        for years in TOLERANCES
     ),
     Metric("within_1", "higher", formulas.within(1), targets="steps", from_point=True, headline=True),
     Metric("qwk", "higher", of_sums=formulas.quadratic_kappa, targets="ordered", headline=True),
@@ -153,17 +153,17 @@ BY_NAME = {metric.name: metric for metric in METRICS}
 
 
 def find(name: str) -> Metric:
-    """Return the row of a metric, such as `mae` or `test/mae`; of an unknown one a row whose higher values are better.
+    """Return the row of a metric, such as `mae` or `test/mae`. For an unknown metric higher values are better.
 
     Args:
-        name: With or without its part. `val/abs_bias` finds the row of `bias`.
+        name: With or without the part. `val/abs_bias` returns the row of `bias`.
     """
     short = name.rpartition("/")[2]
     return BY_NAME.get(short.removeprefix(ABSOLUTE)) or BY_NAME.get(short) or Metric(short, "higher")
 
 
 def metrics_of(*, num_labels: int, ordered: bool, unit: str) -> list[Metric]:
-    """Return the rows that a target has, in the order of the table."""
+    """Return the rows of the metrics that a target has, in the order of the table."""
     return [metric for metric in METRICS if metric.exists(num_labels=num_labels, ordered=ordered, unit=unit)]
 
 
@@ -173,30 +173,30 @@ def headline(*, ordered: bool, unit: str) -> list[str]:
 
 
 def main_metric(unit: str) -> str:
-    """Return the metric that ranks and chooses the best epoch unless another is asked for: MAE for ages in years."""
+    """Return the default metric for ranks and for the best epoch: MAE for ages in years, else accuracy."""
     return "mae" if unit == "years" else "accuracy"
 
 
 def live_keys(parts: Sequence[str] = ("train", "val")) -> list[str]:
-    """Return the keys, such as `val/mae`, of what is shown while a run trains."""
+    """Return the keys, such as `val/mae`, of the metrics that are shown during training."""
     live = [metric.name for metric in METRICS if metric.live]
     return [f"{part}/{name}" for part in parts for name in live if part != "train" or name in TRAINED]
 
 
 def monitor_keys(*, ordered: bool, unit: str) -> list[str]:
-    """Return the keys that `monitor` may name, such as `val/mae`."""
+    """Return the allowed values of `monitor`, such as `val/mae`."""
     names = headline(ordered=ordered, unit=unit)
     absolute = [f"{ABSOLUTE}{name}" for name in names if find(name).better == "nearest to zero"]
     return [*(f"train/{name}" for name in TRAINED), *(f"val/{name}" for name in (*names, *absolute))]
 
 
 def monitor_mode(key: str) -> tuple[str, Mode]:
-    """Return the logged value to watch for a monitor such as `val/mae`, and whether its best value is `min` or `max`.
+    """Return the logged key and the mode, `min` or `max`, for a monitor such as `val/mae`.
 
-    Where nearest to zero is better the value to watch is the absolute one: `val/abs_bias` for `val/bias`.
+    If values nearest to zero are better, the key is that of the absolute value: `val/abs_bias` for `val/bias`.
 
     Raises:
-        UserError: If the table has no such metric.
+        UserError: If the metric is not in the table.
     """
     part, _, name = key.rpartition("/")
     if name.removeprefix(ABSOLUTE) not in BY_NAME:
@@ -210,12 +210,12 @@ def monitor_mode(key: str) -> tuple[str, Mode]:
 
 
 def absolute_values(scores: dict[str, float]) -> dict[str, float]:
-    """Return what is logged besides a part's metrics so that it can be monitored: `abs_bias` for `bias`."""
+    """Return the absolute values that are logged as monitors in addition to the metrics: `abs_bias` for `bias`."""
     return {f"{ABSOLUTE}{n}": abs(x) for n, x in scores.items() if find(n).better == "nearest to zero"}
 
 
 def axis_name(key: str, unit: str) -> str:
-    """Return the name of an axis, such as `mae on test (years)`; of a bias the axis is that of its absolute value."""
+    """Return the label of an axis, such as `mae on test (years)`. The axis of a bias shows its absolute value."""
     part, _, _ = key.rpartition("/")
     metric = find(key)
     absolute = "absolute " if metric.better == "nearest to zero" else ""

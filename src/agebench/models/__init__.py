@@ -1,4 +1,4 @@
-"""Networks, and what every network needs: weights, normalisation, freezing, a summary."""
+"""Networks, and their weights, frozen backbones, minimum image sizes and summaries."""
 
 from typing import Any
 

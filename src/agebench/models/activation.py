@@ -1,4 +1,4 @@
-"""The activation functions that our own networks take by name."""
+"""Activation functions by name, for the networks of this package."""
 
 from torch import nn
 
@@ -20,10 +20,10 @@ _LAYERS: dict[str, type[nn.Module]] = {
 
 
 def activation_layer(name: str) -> nn.Module:
-    """Return a new layer for an activation's name, as `relu` or `leaky_relu`.
+    """Return a new layer for the name of an activation, such as `relu` or `leaky_relu`.
 
     Raises:
-        UserError: If there is none of that name; the message names the nearest and all there are.
+        UserError: If the name is unknown. The message lists the nearest name and all names.
     """
     if name not in _LAYERS:
         guess = did_you_mean(str(name).lower(), _LAYERS)

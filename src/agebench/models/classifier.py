@@ -1,4 +1,4 @@
-"""Which layers of a network are its classifier: all before them are the backbone."""
+"""Find the classifier layers of a network. All other layers are the backbone."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ from torch import nn
 
 
 def classifier_layers(model: nn.Module) -> tuple[nn.Module, ...]:
-    """Return the layers that turn features into outputs: what timm calls the classifier, else the last linear layer.
+    """Return the layers that map features to outputs: timm's classifier, or the last linear layer of other networks.
 
-    A distilled transformer has two. Hooking the input of the first gives the features of an image.
+    A distilled transformer has two classifier layers. The input of the first layer is the feature vector of an image.
 
     Raises:
-        ValueError: If the network has neither.
+        ValueError: If the network has no classifier and no linear layer.
     """
     getter: Any = getattr(model, "get_classifier", None)
     named = getter() if getter is not None else None

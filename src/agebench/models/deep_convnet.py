@@ -1,4 +1,4 @@
-"""The deep convolutional network of the "deep learning" chapter: six 3x3 convolutions, started as He proposes."""
+"""The deep convolutional network of the "deep learning" chapter: six 3x3 convolutions with He initialization."""
 
 from collections import OrderedDict
 
@@ -11,22 +11,22 @@ from agebench.models.minimum_size import require_size
 class DeepConvNet(nn.Sequential):
     """Images (B, C, S, S) -> outputs (B, num_classes), through 16-16, 32-32 and 64-64 channels and 50 hidden units.
 
-    Weights start from a normal distribution of variance 2 / fan-in, biases from zero. The book's dropout scales at
-    evaluation and PyTorch's in training: the same network, its dropped layers counted in other units.
+    Initial weights are drawn from a normal distribution of variance 2 / fan-in. Initial biases are zero. Dropout is
+    scaled in training, as in PyTorch; the book scales it at evaluation, which is equivalent up to a constant factor.
 
     Args:
         image_size: S, in px.
         in_chans: C.
         num_classes: Number of outputs.
         activation: Name of the activation, as in `agebench.models.activation`.
-        dropout: Share of the hidden units that training drops.
-        output_dropout: Share of the outputs that training drops; the book does so, heads other than softmax want 0.
+        dropout: Dropout probability of the hidden units.
+        output_dropout: Dropout probability of the outputs, as in the book. Use 0 with heads other than softmax.
 
     Raises:
         UserError: If the images are below 4x4 px, or the activation is unknown.
 
     Source:
-        Saitoh, Deep Learning from Scratch (2016), chapter 8, which the chapter on going deeper retells.
+        Saitoh, Deep Learning from Scratch (2016), chapter 8, which the lectures follow.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class DeepConvNet(nn.Sequential):
         require_size("deep_convnet", image_size, minimum=4)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         channels, side = in_chans, image_size
-        # The fourth convolution pads by 2, so that MNIST's 14 px become 16 and halve evenly from there on.
+        # The fourth convolution has a padding of 2, so that the 14 px of MNIST become 16, which can be halved evenly.
         for number, (width, padding) in enumerate([(16, 1), (16, 1), (32, 1), (32, 2), (64, 1), (64, 1)], start=1):
             layers[f"conv{number}"] = nn.Conv2d(channels, width, 3, padding=padding)
             layers[f"activation{number}"] = activation_layer(activation)
@@ -60,4 +60,4 @@ class DeepConvNet(nn.Sequential):
         for layer in self:
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # both kinds have a bias here
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # both types have a bias here

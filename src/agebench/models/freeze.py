@@ -1,4 +1,4 @@
-"""Training the classifier alone, on a backbone that stays as it is."""
+"""Frozen backbones: only the classifier is trained."""
 
 from torch import nn
 
@@ -6,9 +6,9 @@ from agebench.models.classifier import classifier_layers
 
 
 def freeze_backbone(model: nn.Module) -> None:
-    """Switch off the gradients of every parameter outside the classifier.
+    """Disable the gradients of all parameters outside the classifier.
 
-    Batch norm would still follow the new images through its running statistics: `keep_frozen_in_eval` stops it.
+    This does not stop batch norm from updating its running statistics; use `keep_frozen_in_eval` for that.
     """
     model.requires_grad_(False)
     for layer in classifier_layers(model):
@@ -16,11 +16,11 @@ def freeze_backbone(model: nn.Module) -> None:
 
 
 def keep_frozen_in_eval(model: nn.Module) -> None:
-    """Put every part whose parameters are all frozen into evaluation mode, with all that is inside it.
+    """Put every module whose parameters are all frozen into evaluation mode, including its submodules.
 
-    Call it after each `train()`, which would undo it: a LightningModule overrides `train(mode)`, calls the parent's,
-    and then this. Batch norm keeps its statistics and a frozen stage drops no paths; a dropout that stands beside the
-    classifier, outside any frozen part, goes on regularising it. Without a frozen parameter nothing changes.
+    Call this after each `train()`, because `train()` undoes it. Frozen batch norm layers then keep their running
+    statistics, and frozen stages apply no stochastic depth. Dropout outside the frozen modules, such as in front of the
+    classifier, stays active. A model without frozen parameters does not change.
     """
     for module in model.modules():
         parameters = list(module.parameters())

@@ -1,4 +1,4 @@
-"""LeNet-5, the first convolutional network of the lectures' history."""
+"""LeNet-5, the first convolutional network in the lectures' history of deep learning."""
 
 from collections import OrderedDict
 
@@ -21,9 +21,9 @@ class LeNet(nn.Sequential):
         UserError: If the images are below 12x12 px, or the activation is unknown.
 
     Source:
-        LeCun, Bottou, Bengio, Haffner (1998), doi:10.1109/5.726791. Departs in what nobody builds any more: the first
-        convolution pads 28 px to the paper's 32, every map of the second sees all maps of the first, pooling has no
-        weights, tanh is unscaled, PyTorch's initial weights stand, and linear outputs replace the radial basis units.
+        LeCun, Bottou, Bengio, Haffner (1998), doi:10.1109/5.726791. Departs as common implementations do: the first
+        convolution pads 28 px to the paper's 32 px, the second convolution connects all channels, pooling has no
+        weights, tanh is unscaled, the initialization is PyTorch's, and a linear layer replaces the radial basis units.
     """
 
     def __init__(self, image_size: int, in_chans: int, *, num_classes: int, activation: str = "tanh") -> None:

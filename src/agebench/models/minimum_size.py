@@ -1,4 +1,4 @@
-"""Which image sizes a network takes."""
+"""The minimum image size of a network."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,12 +9,12 @@ from agebench.errors import UserError
 
 _CANDIDATES = (8, 16, 24, 28, 32, 48, 56, 63, 64, 75, 96, 112, 128, 160, 192, 224, 256, 299, 384)
 
-# What networks raise when an image is too small for their pooling, patches or linear layers.
-_REFUSALS = (UserError, RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError)
+# Exceptions that networks raise for images that are too small for their pooling, patches or linear layers.
+_SIZE_ERRORS = (UserError, RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError)
 
 
 def require_size(name: str, image_size: int, *, minimum: int) -> None:
-    """Raise UserError if images of side image_size (px) are below the minimum of the network called name."""
+    """Raise UserError if image_size (side in px) is below the minimum of the network with this name."""
     if image_size < minimum:
         raise UserError(
             f"{name} needs images of at least {minimum}x{minimum} pixels, not {image_size}x{image_size}: "
@@ -23,24 +23,24 @@ def require_size(name: str, image_size: int, *, minimum: int) -> None:
 
 
 def smallest_size(build: Callable[[int], nn.Module], in_chans: int) -> int | None:
-    """Return the smallest of the usual image sides, in px, that a network takes a training step on.
+    """Return the smallest of the common image sides, in px, for which the forward pass in training mode works.
 
-    Nothing is computed: the network is built and run on the meta device, two images of every size in turn.
+    The network is built and run on the meta device, so this takes neither memory nor arithmetic.
 
     Args:
-        build: Makes the network for a side in px; it must not load weights, for which the meta device has no room.
-        in_chans: Channels of the images.
+        build: Builds the network for a side in px. It must not load weights, because the meta device holds no data.
+        in_chans: Number of channels of the images.
 
     Returns:
-        The side in px, or None if the network takes none of them.
+        The side in px, or None if no common side works.
     """
     for size in _CANDIDATES:
         try:
             with torch.device("meta"):
                 build(size).train()(torch.empty(2, in_chans, size, size))
         except Exception as error:
-            # Hydra's instantiate wraps what a constructor raises.
-            if not isinstance(error, _REFUSALS) and not isinstance(error.__cause__, _REFUSALS):
+            # Hydra's instantiate wraps the exceptions of a constructor.
+            if not isinstance(error, _SIZE_ERRORS) and not isinstance(error.__cause__, _SIZE_ERRORS):
                 raise
             continue
         return size
@@ -48,17 +48,18 @@ def smallest_size(build: Callable[[int], nn.Module], in_chans: int) -> int | Non
 
 
 def check_patches(model: nn.Module, image_size: int, name: str) -> None:
-    """Check that a network which cuts its images into patches gets whole ones; any other network passes.
+    """Check that the image size is a multiple of the network's patch size. Networks without patches always pass.
 
-    timm's transformers leave out what hangs over the last whole patch, without a word.
+    timm's transformers silently ignore the pixels after the last complete patch.
 
     Args:
-        model: A network; timm's transformers say what they need in `model.patch_embed`.
+        model: A network. timm's transformers have the attribute `patch_embed`.
         image_size: Side of the images, in px.
-        name: What the user calls the network.
+        name: The name of the network in the message.
 
     Raises:
-        UserError: If the side is no multiple of the patch's, or not the one side that the network was built for.
+        UserError: If the side is not a multiple of the patch size, or differs from the only side that the network
+            accepts.
     """
     embed = getattr(model, "patch_embed", None)
     patch = getattr(embed, "patch_size", None)
@@ -66,10 +67,10 @@ def check_patches(model: nn.Module, image_size: int, name: str) -> None:
         return
     side = max(patch)
     if image_size % side:
-        whole = max(1, round(image_size / side)) * side
+        nearest = max(1, round(image_size / side)) * side
         raise UserError(
-            f"{name} cuts images into patches of {side}x{side} pixels, into which {image_size}x{image_size} pixels "
-            f"do not divide: set data.image_size={whole} or another multiple of {side}"
+            f"{name} cuts images into patches of {side}x{side} pixels, but {image_size} pixels is not a multiple of "
+            f"{side}: set data.image_size={nearest} or another multiple of {side}"
         )
     built_for = getattr(embed, "img_size", None)
     if getattr(embed, "strict_img_size", False) and built_for and max(built_for) != image_size:

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron: pixels in a row, linear layers, batch norm before the activation."""
+"""A multi-layer perceptron on flattened images, with optional batch norm before each activation."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -9,21 +9,21 @@ from agebench.models.activation import activation_layer
 
 
 class MLP(nn.Sequential):
-    """Images (B, C, S, S) -> outputs (B, num_classes), through one linear layer for every hidden width.
+    """Images (B, C, S, S) -> outputs (B, num_classes), through hidden linear layers.
 
     Args:
         image_size: S, in px.
         in_chans: C.
         num_classes: Number of outputs.
-        hidden: Units of each hidden layer; none makes it a linear classifier.
-        batch_norm: Whether a batch norm stands between a hidden layer and its activation.
+        hidden: Number of units of each hidden layer. An empty sequence gives a linear classifier.
+        batch_norm: Whether there is batch norm between each hidden layer and its activation.
         activation: Name of the activation, as in `agebench.models.activation`.
 
     Raises:
         UserError: If the activation is unknown.
 
     Source:
-        The hiragana73 notebook, with its 64 and 32 units.
+        The hiragana73 notebook, which has 64 and 32 hidden units.
     """
 
     def __init__(

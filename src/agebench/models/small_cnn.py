@@ -1,4 +1,4 @@
-"""A small convolutional network: 3x3 convolutions with batch norm and max-pooling, then one linear layer."""
+"""A small convolutional network: 3x3 convolutions with batch norm and max pooling, then one linear layer."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -11,23 +11,23 @@ from agebench.models.minimum_size import require_size
 
 
 class SmallCNN(nn.Sequential):
-    """Images (B, C, S, S) -> outputs (B, num_classes), the side halved by every convolution's pooling.
+    """Images (B, C, S, S) -> outputs (B, num_classes). The pooling of each block halves the side.
 
-    Every block pools before its activation, as the notebook's first does and its second does not: with ReLU, as with
-    all that rise throughout (not gelu, silu and mish), both give the same numbers, and this way is cheaper.
+    Every block pools before its activation; the second block of the notebook pools after it. For monotonic
+    activations such as ReLU (not gelu, silu and mish) both orders give the same outputs, and this order is faster.
 
     Args:
         image_size: S, in px.
         in_chans: C.
         num_classes: Number of outputs.
-        widths: Channels of each convolution, at least one.
+        widths: Output channels of each convolution; at least one convolution.
         activation: Name of the activation, as in `agebench.models.activation`.
 
     Raises:
-        UserError: If the images are too small to be halved that often, or the activation is unknown.
+        UserError: If the images are too small for the number of poolings, or the activation is unknown.
 
     Source:
-        The hiragana73 notebook, with its 64 and 32 channels.
+        The hiragana73 notebook, which has 64 and 32 channels.
     """
 
     def __init__(

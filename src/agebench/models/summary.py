@@ -1,28 +1,30 @@
-"""The layers of a network with their output shapes and parameters, as a table of text."""
+"""The layers of a network with their output shapes and numbers of parameters, as a text table."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from agebench.text import align_columns
+
 MAX_ROWS = 40
 
 
 def summarise_model(model: nn.Module, image_shape: tuple[int, int, int]) -> str:
-    """Run one blank image through a network and describe what it met, in order.
+    """Run a blank image through a network and list the layers that it passes.
 
-    Leaf layers are listed one by one; a network with more than MAX_ROWS of them is listed block by block.
+    A network with more than MAX_ROWS leaf layers is listed by block.
 
     Args:
-        model: Float images (B, C, S, S) -> (B, K).
+        model: Maps float images (B, C, S, S) to (B, K).
         image_shape: (C, S, S).
 
     Returns:
-        Lines of `layer (Type)  output shape  parameters` and the totals. The batch dimension is written as B.
+        One line `layer (Type)  output shape  parameters` per layer, and the totals. B is the batch dimension.
     """
     shapes: dict[str, str] = {}
 
-    def remember(name: str) -> Any:
+    def shape_hook(name: str) -> Any:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
             if isinstance(output, Tensor):
                 shapes[name] = str(("B", *output.shape[1:])).replace("'", "")
@@ -30,7 +32,7 @@ def summarise_model(model: nn.Module, image_shape: tuple[int, int, int]) -> str:
         return hook
 
     named = [(name, module) for name, module in model.named_modules() if name]
-    hooks = [module.register_forward_hook(remember(name)) for name, module in named]
+    hooks = [module.register_forward_hook(shape_hook(name)) for name, module in named]
     modes = [(module, module.training) for module in model.modules()]
     parameter = next(model.parameters())
     try:
@@ -39,21 +41,19 @@ def summarise_model(model: nn.Module, image_shape: tuple[int, int, int]) -> str:
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes:  # each its own: a frozen part stays in evaluation mode
+        for module, training in modes:  # not model.train(): a frozen module stays in evaluation mode
             module.training = training
 
-    rows = _rows(model, shapes)
-    table = [("layer (type)", "output shape", "parameters"), *rows]
-    widths = [max(len(row[i]) for row in table) for i in range(3)]
-    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in table]
+    header = ("layer (type)", "output shape", "parameters")
+    lines = ["  ".join(cells) for cells in align_columns(header, _rows(model, shapes), (False, False, True))]
     total, trainable = count_parameters(model)
     rule = "-" * len(lines[0])
-    totals = f"parameters: {total:,} in all, {trainable:,} trainable, {total - trainable:,} frozen"
+    totals = f"parameters: {total:,} total, {trainable:,} trainable, {total - trainable:,} frozen"
     return "\n".join([lines[0], rule, *lines[1:], rule, totals])
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Return how many numbers a network holds as parameters, and how many of them train."""
+    """Return the total number of parameters of a network and the number of trainable ones."""
     parameters = list(model.parameters())
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
@@ -66,13 +66,13 @@ def _rows(model: nn.Module, shapes: dict[str, str]) -> list[tuple[str, str, str]
             for (name, module), count in zip(names, counts, strict=True)
         ]
 
-    met = [(name, module) for name, module in model.named_modules() if name in shapes]
-    leaves = [(name, module) for name, module in met if not list(module.children())]
+    used = [(name, module) for name, module in model.named_modules() if name in shapes]
+    leaves = [(name, module) for name, module in used if not list(module.children())]
     if len(leaves) <= MAX_ROWS:
         return describe(leaves)
     for depth in (3, 2):
         blocks = [
-            (n, m) for n, m in met if n.count(".") + 1 == depth or (n.count(".") + 1 < depth and not [*m.children()])
+            (n, m) for n, m in used if n.count(".") + 1 == depth or (n.count(".") + 1 < depth and not [*m.children()])
         ]
         if len(blocks) <= MAX_ROWS:
             return describe(blocks)

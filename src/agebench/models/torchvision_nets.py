@@ -1,4 +1,4 @@
-"""AlexNet and GoogLeNet, which timm lacks, from torchvision with timm's arguments."""
+"""AlexNet and GoogLeNet, which timm does not have, from torchvision with the arguments of timm."""
 
 from typing import Any
 
@@ -16,33 +16,32 @@ def create_torchvision(
 ) -> nn.Module:
     """Return AlexNet or GoogLeNet as a network from images (B, in_chans, S, S) to outputs (B, num_classes).
 
-    GoogLeNet comes without its two auxiliary classifiers, so that it returns one tensor in training too. With another
-    number of channels than 3 the first convolution is adapted as timm does it; a pretrained network of another number
-    of classes than 1000 gets a new last layer. As on timm's models, `pretrained_cfg` says which mean and standard
-    deviation per channel the published weights expect.
+    GoogLeNet has no auxiliary classifiers here, so that it also returns one tensor in training. If in_chans is not 3,
+    the first convolution is adapted as in timm. If num_classes is not 1000, a pretrained network gets a new last layer.
+    As in timm, `pretrained_cfg` holds the mean and standard deviation per channel of the published weights.
 
     Args:
         model_name: `alexnet` or `googlenet`.
-        in_chans: Channels of the images.
+        in_chans: Number of channels of the images.
         num_classes: Number of outputs.
-        pretrained: Whether to start from torchvision's IMAGENET1K_V1 weights, downloaded once.
-        options: Passed on to torchvision, as `dropout`.
+        pretrained: Whether to load torchvision's IMAGENET1K_V1 weights, which are downloaded once.
+        options: Further arguments of torchvision, such as `dropout`.
 
     Raises:
-        UserError: If it is any other model.
+        UserError: If model_name is another model.
     """
     if model_name not in ("alexnet", "googlenet"):
         raise UserError(
-            f"only alexnet and googlenet come from torchvision, not {model_name}: "
+            f"model_name must be alexnet or googlenet for a torchvision model, got {model_name}: "
             f"try model=timm model.model_name={model_name}"
         )
     weights = torchvision.models.get_model_weights(model_name)["IMAGENET1K_V1"]
     preset = weights.transforms()
     statistics: dict[str, Any] = {"mean": tuple(preset.mean), "std": tuple(preset.std)}
     if model_name == "googlenet":
-        # torchvision would turn ImageNet's statistics into these inside the network, for three channels only.
+        # transform_input, which is disabled below, converts ImageNet statistics to these, for three channels only.
         statistics = _INCEPTION_STATISTICS
-        # With published weights torchvision itself drops the auxiliary classifiers, and refuses to be told so.
+        # For pretrained weights torchvision removes the auxiliary classifiers and rejects these arguments.
         options = options if pretrained else {"aux_logits": False, "init_weights": True, **options}
     model: Any = torchvision.models.get_model(
         model_name, weights=weights if pretrained else None, num_classes=1000 if pretrained else num_classes, **options

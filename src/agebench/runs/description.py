@@ -12,9 +12,8 @@ from agebench.data.split import PARTS, test_sha
 from agebench.groups import group_codes
 from agebench.leakage.audit import leak
 from agebench.leakage.seen_in_training import audit_tested
-from agebench.metrics.answers import Array
 from agebench.metrics.bootstrap import intervals, resamples_for
-from agebench.metrics.predictions import Predictions
+from agebench.metrics.predictions import Array, Predictions
 
 SEED = 0  # of the bootstrap, independent of the run's seed: equal predictions have equal intervals
 

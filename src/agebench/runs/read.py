@@ -65,7 +65,7 @@ class Run:
         known = {str(name): number(value) for name, value in found if value is None or number(value) is not None}
         return {name: value if value is not None and math.isfinite(value) else None for name, value in known.items()}
 
-    def told(self, *keys: str) -> Any:
+    def result(self, *keys: str) -> Any:
         """Return the value of nested keys in results.json, None if a key is absent."""
         found: Any = self.results
         for key in keys:

@@ -11,8 +11,7 @@ from agebench.data.plan import Plan
 from agebench.data.split import PARTS
 from agebench.files import write_csv
 from agebench.metrics import breakdown
-from agebench.metrics.answers import Array, is_finite
-from agebench.metrics.predictions import Predictions
+from agebench.metrics.predictions import Array, Predictions, is_finite
 
 
 def write_split(folder: Path, plan: Plan) -> None:
