@@ -150,7 +150,7 @@ def lecture(records: Records, labels: Array, *, seed: int = 42, per_label: int =
     rng = np.random.default_rng(seed)
     train: list[Array] = []
     test: list[Array] = []
-    # The lecture draws by decade, whatever the target is.
+    # The lecture draws by decade for every target.
     groups, kind = (records.columns["age"] // 10, "decade") if "age" in records.columns else (labels, "label")
     counts = dict(zip(*(each.tolist() for each in np.unique(groups, return_counts=True)), strict=True))
     _warn_of_small_groups(counts, kind, per_label)
