@@ -170,7 +170,7 @@ def test_a_sweep_with_its_flag_in_the_middle_runs_each_point_in_its_own_folder(c
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ("head=softmax,binary", "a question with two labels, and this target has 10"),
+        ("head=softmax,binary", "head=binary needs a target with two labels, but this target has 10"),
         ("head=softmax,coral", "needs labels with an order"),
         ("data/split=random,identity", "needs the identity in each image"),
         ("head._target_=agebench.heads.Softmax,mine.Head", "head._target_=mine.Head cannot be imported"),
