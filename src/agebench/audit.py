@@ -3,7 +3,7 @@
 import contextlib
 import re
 import sys
-from concurrent.futures import Executor
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,18 @@ from agebench.cli.main import main as run_verb
 from agebench.text import align_columns
 
 
-def audit(cfg: Any) -> dict[str, Any]:
-    """Audit the split of a composed config, write audit.json, audit.png and split.csv, and return audit.json."""
+def audit(cfg: Any, drawing: "Drawing | None" = None) -> dict[str, Any]:
+    """Audit the split of a composed config, write audit.json, audit.png and split.csv, and return audit.json.
+
+    Args:
+        cfg: The composed config.
+        drawing: Draws the picture; started here if None.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        return _audit(cfg, folder)
+        return _audit(cfg, folder, drawing or Drawing())
     except Exception:
         if folder != Path.cwd():
             with contextlib.suppress(OSError):  # the folder is not empty
@@ -26,12 +31,11 @@ def audit(cfg: Any) -> dict[str, Any]:
         raise
 
 
-def _audit(cfg: Any, folder: Path) -> dict[str, Any]:
+def _audit(cfg: Any, folder: Path, drawing: "Drawing") -> dict[str, Any]:
     import logging
 
     from agebench.cli.rules import RULES, check_config
 
-    drawing = _start_drawing()
     check_config(cfg, [*RULES, ("listed", lambda value: isinstance(value, bool), "true or false")])
     from agebench.build.data import build_planner
     from agebench.data.split import test_sha
@@ -59,19 +63,48 @@ def _audit(cfg: Any, folder: Path) -> dict[str, Any]:
     return found
 
 
-def _start_drawing() -> Executor | None:
-    """Start a process that imports matplotlib while this one audits; None where processes cannot be forked."""
-    if sys.platform != "linux":
-        return None
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+class Drawing:
+    """Draws the picture of an audit in a process that imports matplotlib while this one audits.
 
-    drawing = ProcessPoolExecutor(1, get_context("fork"))
-    drawing.submit(import_module, "agebench.report.leak")
-    return drawing
+    Where processes cannot be forked safely, this process draws.
+    """
+
+    def __init__(self) -> None:
+        self.forked = sys.platform == "linux"
+        if self.forked:
+            import multiprocessing
+
+            context = multiprocessing.get_context("fork")
+            self.line, theirs = context.Pipe()
+            context.Process(target=_draw_when_asked, args=(theirs,), daemon=True).start()
+            theirs.close()
+
+    def start(self, *picture: Any) -> None:
+        """Draw, with the arguments of _draw."""
+        if self.forked:
+            self.line.send(picture)
+        else:
+            _draw(*picture)
+
+    def finish(self) -> None:
+        """Wait until the picture is drawn; raise the error if it cannot be."""
+        if self.forked and (error := self.line.recv()) is not None:
+            raise error
 
 
-def _write(cfg: Any, folder: Path, data: Any, found: dict[str, Any], *, drawing: Executor | None) -> None:
+def _draw_when_asked(line: Any) -> None:
+    import_module("agebench.report.leak")
+    with contextlib.suppress(EOFError):  # the audits have ended
+        while True:
+            picture = line.recv()
+            try:
+                _draw(*picture)
+                line.send(None)
+            except Exception as error:
+                line.send(error)
+
+
+def _write(cfg: Any, folder: Path, data: Any, found: dict[str, Any], *, drawing: Drawing) -> None:
     """Write the folder of an audit."""
     import numpy as np
 
@@ -83,15 +116,11 @@ def _write(cfg: Any, folder: Path, data: Any, found: dict[str, Any], *, drawing:
     folder.mkdir(parents=True, exist_ok=True)
     target = data.target
     counts = {part: np.bincount(target.labels[data.split.part(part)], minlength=target.num_labels) for part in PARTS}
-    picture = (folder / "audit.png", found, counts, target.label_names, target.values)
-    drawn = drawing.submit(_draw, *picture) if drawing else None
+    drawing.start(folder / "audit.png", found, counts, target.label_names, target.values)
     write_config(folder, cfg)
     write_json(folder / "audit.json", found)
     write_split(folder, data)
-    if drawn:
-        drawn.result()  # raises the exception of the other process
-    else:
-        _draw(*picture)
+    drawing.finish()
 
 
 def _draw(file: Path, found: dict[str, Any], counts: Any, label_names: tuple[str, ...], values: Any) -> None:
@@ -176,10 +205,13 @@ def folder_name(data: Any) -> str:
 
 def main() -> None:
     """Run the verb."""
-    from omegaconf import OmegaConf
+    flags = set(sys.argv[1:])
+    if not flags & {"--help", "-h"}:  # which answers without these imports
+        from omegaconf import OmegaConf
 
-    OmegaConf.register_new_resolver("agebench.protocol", lambda *, _root_: folder_name(_root_.data), replace=True)
-    run_verb("audit", audit, config_name="audit")
+        OmegaConf.register_new_resolver("agebench.protocol", lambda *, _root_: folder_name(_root_.data), replace=True)
+    only_prints = flags & {"--help", "-h", "--cfg", "-c", "--info", "-i", "--hydra-help"}
+    run_verb("audit", audit if only_prints else partial(audit, drawing=Drawing()), config_name="audit")
 
 
 if __name__ == "__main__":

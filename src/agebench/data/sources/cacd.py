@@ -15,6 +15,7 @@ from agebench.data.readers.archives import ARCHIVE_SUFFIXES, check_exists, open_
 from agebench.data.readers.folders import Files, FileSource, FolderFiles, find_images, nfc
 from agebench.data.readers.members import ARCHIVES
 from agebench.data.records import Array, Records
+from agebench.data.sources.cacd_cache import load_columns, store_columns
 from agebench.data.sources.cacd_metadata import MAX_AGE, METADATA, NAME, invalid_ages, read_metadata
 from agebench.data.sources.name_matching import match_names
 from agebench.errors import NoImagesError, UserError
@@ -31,7 +32,7 @@ class CACD(FileSource):
         root: Folder with the images at any depth, for example in `CACD2000/`, or packed in `CACD2000.tar.gz`; or the
             archive itself. `celebrity2000_meta.mat` (MATLAB 5) or `celebrity2000.mat` (MATLAB 7.3) is in the same
             folder, in a direct subfolder or in the parent folder. Without it, ages and identities come from the names.
-        cache: Folder for the listing of a large archive, so that it is listed once.
+        cache: Folder for the listing of a large archive and for parsed metadata, so that both are read once.
     """
 
     channels = 3
@@ -60,11 +61,11 @@ class CACD(FileSource):
     def _records(self) -> Records:
         if self._metadata is None:
             return self._records_from_names()
-        fields = read_metadata(self._metadata)
-        order = np.argsort(fields["name"])
-        fields = {field: values[order] for field, values in fields.items()}
-        names = fields.pop("name")
-        ages, people = _ages_and_people(names)
+        fields = load_columns(self._metadata, self.cache)
+        if fields is None:
+            fields = _read_sorted(self._metadata)
+            store_columns(self._metadata, self.cache, fields)
+        names, ages, people = (fields.pop(column) for column in ("name", "age in name", "person in name"))
         differ = int((ages != fields["age"]).sum())
         if differ:
             images = "image has" if differ == 1 else "images have"
@@ -222,6 +223,15 @@ def _names_in(folder: Path) -> list[str]:
         return sorted(os.listdir(folder))  # noqa: PTH208  # 163,446 Path objects take seconds
     except OSError:
         return []
+
+
+def _read_sorted(metadata: Path) -> dict[str, Array]:
+    """Return the columns of a metadata file, sorted by name, with the ages and people that the names contain."""
+    fields = read_metadata(metadata)
+    order = np.argsort(fields["name"])
+    fields = {field: values[order] for field, values in fields.items()}
+    ages, people = _ages_and_people(fields["name"])
+    return {**fields, "age in name": ages, "person in name": people}
 
 
 def _as_listed(path: str) -> str:
