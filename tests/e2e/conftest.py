@@ -36,7 +36,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     GlobalHydra.instance().clear()
 
     folder = tmp_path_factory.mktemp("trained")
-    line = "data=demo data.target=age data.image_size=32 data.limit=300 model=small_cnn head=corn"
+    line = "data=demo data.source.images=800 data.source.people=60"  # fewer than the default, to draw them quickly
+    line += " data.target=age data.image_size=32 data.limit=300 model=small_cnn head=corn"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("AGEBENCH_DATA", str(folder / "data"))

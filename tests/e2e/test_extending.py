@@ -20,8 +20,9 @@ def test_the_head_in_the_docs_trains_and_has_metrics_with_intervals(command, tmp
     write_blocks(tmp_path, "myheads.py", "myconf/head/earth_mover.yaml")
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    command("train", "--config-dir", "myconf", "head=earth_mover", "data=demo", "data.target=age", "data.image_size=16",
-            "data.limit=100", "model=mlp", "trainer.max_epochs=1", "report=false", "hydra.run.dir=run")  # fmt: skip
+    small = ("data.source.images=300", "data.source.people=40", "data.image_size=16", "data.limit=100", "model=mlp")
+    command("train", "--config-dir", "myconf", "head=earth_mover", "data=demo", "data.target=age", *small,
+            "trainer.max_epochs=1", "report=false", "hydra.run.dir=run")  # fmt: skip
 
     results = json.loads(Path("run/results.json").read_text())
     assert results["status"] == "completed"
