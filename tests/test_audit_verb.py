@@ -141,7 +141,7 @@ def test_without_identities_the_verdict_is_unknown(verb) -> None:
     assert found["test_identity_in_train"] is None
     assert found["lookup_accuracy"] is None
     assert 0.05 < found["majority_accuracy"] < 0.2
-    assert found["verdict"].startswith("unknown: ")
+    assert found["verdict"].startswith("leak unknown: ")
 
 
 @pytest.mark.parametrize("value", ["1", "null", "yes-please"])

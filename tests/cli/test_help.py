@@ -22,8 +22,14 @@ def test_every_group_is_listed_with_every_choice_and_its_line(screen, conf) -> N
         assert set(listed) == {path.stem for path in choices}
         for path in choices:
             first_line = next(line for line in path.read_text().splitlines() if not line.startswith("# @")).lstrip("# ")
-            assert listed[path.stem] == " ".join(first_line.split())
+            assert listed[path.stem].removesuffix(" (default)") == " ".join(first_line.split())
             assert first_line
+
+
+def test_the_defaults_are_marked(screen) -> None:
+    marked = {line.split()[0] for line in screen.splitlines() if line.endswith(" (default)")}
+
+    assert marked == {"digits", "mlp", "softmax", "adam", "constant", "none", "default", "tensorboard"}
 
 
 def test_the_screen_fits_a_terminal(screen) -> None:

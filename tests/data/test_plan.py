@@ -27,7 +27,7 @@ def test_the_protocol_names_data_split_and_target() -> None:
 
 
 def test_a_split_by_identity_needs_identities() -> None:
-    with pytest.raises(UserError, match="needs the identity in each image"):
+    with pytest.raises(UserError, match="needs the identity of each image"):
         make_planner(Memory(), partial(splits.kfold, k=3, fold=1)).plan()
 
 

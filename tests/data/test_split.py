@@ -171,7 +171,7 @@ def test_identity_needs_identities_and_at_least_one_per_fold() -> None:
 
     with pytest.raises(UserError, match="into 10 folds needs at least 10 identities, got 4"):
         splits.identity(records, labels)
-    with pytest.raises(UserError, match="needs the identity in each image"):
+    with pytest.raises(UserError, match="needs the identity of each image"):
         splits.kfold(*blocks(20, 20))
 
 
@@ -904,7 +904,7 @@ def test_images_of_unknown_identity_are_split_one_by_one() -> None:
 def test_identity_without_a_known_identity_raises() -> None:
     records = Records(np.array([f"{i}" for i in range(100)]), {"identity": np.full(100, "")})
 
-    with pytest.raises(UserError, match="needs the identity in each image, and this data has none"):
+    with pytest.raises(UserError, match="needs the identity of each image, and this data has none"):
         splits.identity(records, np.zeros(100, dtype=np.int64))
 
 

@@ -173,7 +173,7 @@ def test_a_sweep_with_its_flag_in_the_middle_runs_each_point_in_its_own_folder(c
     [
         ("head=softmax,binary", "head=binary needs a target with two labels, but this target has 10"),
         ("head=softmax,coral", "needs labels with an order"),
-        ("data/split=random,identity", "needs the identity in each image"),
+        ("data/split=random,identity", "needs the identity of each image"),
         ("head._target_=agebench.heads.Softmax,mine.Head", "head._target_=mine.Head cannot be imported"),
         ("launcher.jobs=0 seed=0,1", "launcher.jobs must be auto, or a whole number of 1 or more, got 0"),
     ],
@@ -218,7 +218,7 @@ def test_an_invalid_value_in_a_point_stops_the_sweep_before_the_first_point(comm
         (("-m", "data=digits", "sweep=x,y"), "sweep names one folder for all points"),
         (("-m", "data=cacd,digits"), "no CACD images under"),
         (("data=digits", "model=mlp", "model.pretrained=true"), "no published weights"),
-        (("data=digits", "data/split=identity"), "needs the identity in each image"),
+        (("data=digits", "data/split=identity"), "needs the identity of each image"),
     ],
 )
 def test_a_user_error_is_one_sentence_with_exit_code_2(command, capsys, arguments, sentence):

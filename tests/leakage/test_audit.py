@@ -150,7 +150,7 @@ def test_without_identities_only_the_baselines_have_results() -> None:
         expected["splits"][part]["identities"] = None
     unknown = [key for key in expected if "identity" in key or key.startswith("lookup")]
     assert found == {**expected, **dict.fromkeys(unknown)}
-    assert verdict(found).startswith("unknown: ")
+    assert verdict(found).startswith("leak unknown: ")
     assert leak(found) is None
 
 
@@ -307,5 +307,5 @@ def test_with_all_identities_unknown_the_verdict_is_unknown() -> None:
 
     found = audit(unknown, make_target(unknown, "age"), split)
 
-    assert verdict(found).startswith("unknown: ")
+    assert verdict(found).startswith("leak unknown: ")
     assert found["splits"]["test"]["identities"] is None

@@ -1,5 +1,6 @@
 """The help screen: how to call a verb, and one line per choice of each config group."""
 
+import re
 from pathlib import Path
 
 USES = {
@@ -29,10 +30,13 @@ USES = {
         "Measure what a split leaks: identities in both train and test, and the accuracy they give without any image.",
     ),
 }
-FLAGS = """  -m, --multirun      run every combination of comma-separated values
-  --cfg job           print the composed config and stop
-  --config-dir DIR    a folder with your own YAML files, in the same groups
-  --hydra-help        Hydra's other flags"""
+MULTIRUN = "  -m, --multirun      run every combination of comma-separated values"
+SWEEPING = ("train", "audit")  # the verbs that run several points
+FLAGS = [
+    "  --cfg job           print the composed config and stop",
+    "  --config-dir DIR    a folder with your own YAML files, in the same groups",
+    "  --hydra-help        Hydra's other flags",
+]
 
 
 def describe(path: Path) -> str:
@@ -50,18 +54,23 @@ def show_help(verb: str, conf: Path, config_name: str) -> str:
         config_name: The verb's primary config; its comments explain the keys that belong to no group.
     """
     usage, purpose = USES[verb]
-    lines = [f"usage: {usage}", "", purpose, "", "flags", FLAGS, ""]
+    flags = [MULTIRUN, *FLAGS] if verb in SWEEPING else FLAGS
+    lines = [f"usage: {usage}", "", purpose, "", "flags", *flags, ""]
+    text = (conf / f"{config_name}.yaml").read_text(encoding="utf-8").partition("\nhydra:")[0]
+    default = set(re.findall(r"^  - (\w+: \w+)$", text, re.MULTILINE))
     folders = sorted(p for p in conf.rglob("*") if p.is_dir() and p.relative_to(conf).parts[0] != "hydra")
     if verb != "train":  # the other verbs read the other groups from a run, or do not need them
         folders = [f for f in folders if f.relative_to(conf).parts[0] == "data" and verb not in ("predict", "export")]
     for folder in folders:
         choices = sorted(p for p in folder.glob("*.yaml") if not p.stem.startswith("_"))
         if choices:
-            lines.append(f"{folder.relative_to(conf).as_posix()}=")
-            lines += [f"  {path.stem + '  ':<20}{describe(path)}" for path in choices]
+            group = folder.relative_to(conf).as_posix()
+            lines.append(f"{group}=")
+            for path in choices:
+                is_default = " (default)" if f"{group}: {path.stem}" in default else ""
+                lines.append(f"  {path.stem + '  ':<20}{describe(path)}{is_default}")
             lines.append("")
     lines.append(f"other keys ({config_name}.yaml)")
-    text = (conf / f"{config_name}.yaml").read_text(encoding="utf-8").partition("\nhydra:")[0]
     body = [line for line in text.splitlines() if line and not line.startswith(("#", "defaults", "  - "))]
     lines += [f"  {line}" for line in body]
     return "\n".join(lines)

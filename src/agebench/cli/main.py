@@ -79,6 +79,11 @@ def main(verb: str, task: Task, *, config_name: str) -> None:
         with suppress(BrokenPipeError):  # `--help | head` closes the pipe early
             print(show_help(verb, config_folder(), config_name), flush=True)
         return
+    if verb not in ("train", "audit") and {"-m", "--multirun"} & set(flags):
+        print(
+            f"agebench {verb}: -m is for train and audit: leave it out, and call {verb} once per value", file=sys.stderr
+        )
+        sys.exit(2)
     try:
         _run(task, config_name)
     except Exception as error:

@@ -16,6 +16,10 @@ EXTRAS |= {"submitit_local": "slurm", "submitit_slurm": "slurm"}
 UNWRITABLE = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
 
 
+# How Hydra's parser begins messages that help no user.
+PARSER_TERMS = ("LexerNoViableAlt", "missing EQUAL", "mismatched input", "extraneous input", "no viable alternative")
+
+
 def explain(error: BaseException, conf: Path) -> str | None:
     """Return one sentence about an error that the user can fix, or None for any other error.
 
@@ -64,7 +68,7 @@ def _explain_parse_error(override: str, text: str) -> str:
     if override.endswith(","):
         return f"cannot read {override}: it ends in a comma; add a value after it, or remove it"
     reason = text.partition(" See http")[0].removeprefix(f"Error parsing override '{override}' ")
-    reason = "" if reason.startswith("LexerNoViableAlt") else f" ({reason})"  # the lexer gives no reason
+    reason = "" if reason.startswith(PARSER_TERMS) else f" ({reason})"
     return (
         f"cannot read {override}{reason}: give KEY=VALUE without spaces around =, "
         f"""and quote other values than plain words and numbers twice: 'KEY="VALUE"'"""

@@ -80,7 +80,7 @@ def export_run(cfg: DictConfig) -> None:
     labels = len(description["labels"])
     log.info("images uint8 (batch, %d, %d, %d) -> posterior (batch, %d), point (batch)", *shape, labels)
     log.info("probabilities differ by at most %.1e from PyTorch, on random images", difference)
-    log.info("written to %s, %.1f MiB, and %s", output, output.stat().st_size / 2**20, description_file.name)
+    log.info("written to %s, %s KiB, and %s", output, f"{output.stat().st_size / 2**10:,.0f}", description_file.name)
 
 
 def _output_files(cfg: DictConfig) -> tuple[Path, Path]:

@@ -71,7 +71,7 @@ def _log_predictions(rows: list[list[str]], *, unit: str, seconds: float) -> Non
         log.info("...")
     log.info("%s of %s images in %.1f s", f"{len(read):,}", f"{len(rows):,}", seconds)
     if unread := len(rows) - len(read):
-        log.warning("%s could not be read: see the column problem", f"{unread:,}")
+        log.warning("%s could not be read: see the column `problem` of the CSV", f"{unread:,}")
 
 
 def tabulate(

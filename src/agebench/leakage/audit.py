@@ -56,7 +56,7 @@ def verdict(audited: Mapping[str, Any]) -> str:
     """Return one sentence that says what an audit means for the test metrics."""
     share = audited["test_identity_in_train"]
     if share is None:
-        return "unknown: this data has no identities, so train and test may share some"
+        return "leak unknown: this data set has no identities, so train and test may share people"
     if share == 0:
         clean = f"clean: none of the {audited['splits']['test']['identities']:,} identities of test is in train"
         of_val = audited["val_identity_in_train"]

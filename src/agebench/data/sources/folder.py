@@ -36,6 +36,8 @@ class Folder(FileSource):
 
     def prepare(self) -> None:
         """Raise UserError if no class folder has an image."""
+        if not self.root.exists():
+            raise UserError(f"data.root={self.root} does not exist: give a folder of images, or a zip or tar of one")
         if not self._file_names:
             raise UserError(
                 f"no images under {self.root}: expected {self.root}/<class>/*.jpg or {self.root}/train/<class>/*.jpg; "
