@@ -373,7 +373,8 @@ def test_lecture_warns_of_decades_with_too_few_images(caplog: pytest.LogCaptureF
     splits.lecture(records, ages - 15, per_label=42)
 
     assert (
-        "2 of 3 decades have fewer than the 200 images that it draws (10s 42, 30s 120); 362 of 600 are used" in warning
+        "2 of 3 decades have fewer than the 200 images of the protocol (10s 42, 30s 120); 362 of 600 are used"
+        in warning
     )
     assert not caplog.text
 

@@ -1,4 +1,4 @@
-"""The verb train: the files of a run, reproducibility, and user errors."""
+"""The command train: the files of a run, reproducibility, and user errors."""
 
 import csv
 import json
@@ -214,7 +214,7 @@ def test_an_invalid_value_in_a_point_stops_the_sweep_before_the_first_point(comm
         (("callbacks.checkpoint.monitor=val/foo",), "callbacks.checkpoint.monitor must be"),
         (("model._target_=nowhere.Net",), "cannot be imported"),
         (("model._target_=agebench.models.MPL",), "agebench.models has no 'MPL' (did you mean 'MLP'?)"),
-        (("-m", "data=digits", "sweep=x,y"), "sweep names one folder for all points"),
+        (("-m", "data=digits", "sweep=x,y"), "sweep must be one name for all points"),
         (("-m", "data=cacd,digits"), "no CACD images under"),
         (("data=digits", "model=mlp", "model.pretrained=true"), "no published weights"),
         (("data=digits", "data/split=identity"), "needs the identity in each image"),

@@ -23,8 +23,8 @@ def jitter(
     Args:
         images: float32 in [0, 1], shape (B, C, S, S).
         brightness: Factors, shape (B,); None for no change.
-        contrast: Likewise, relative to the image's mean luma.
-        saturation: Likewise, relative to each pixel's luma; no effect on greyscale images.
+        contrast: Factors relative to the image's mean luma, shape (B,); None for no change.
+        saturation: Factors relative to each pixel's luma, shape (B,); None for no change. No effect on grey images.
 
     Returns:
         float32 in [0, 1], shape (B, C, S, S).

@@ -1,4 +1,4 @@
-"""Checks of a composed config before any work: each rule is a key, a test and a description of valid values."""
+"""Checks of a composed config before a run starts. A rule is a key, a test and a description of valid values."""
 
 import logging
 import math
@@ -94,7 +94,7 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
-# Rules of the verbs that take a trained run.
+# Rules of the commands that take a trained run.
 RUN_RULES: tuple[Rule, ...] = (
     ("run", _is_path, "the folder of a trained run: run=outputs/..."),
     ("images", _is_path, "a folder of images, a zip or tar of one, or an image"),

@@ -1,4 +1,4 @@
-"""Load weights: from a local file, adapted to the network, or from the hub, with a readable error if it is offline."""
+"""Load weights from a local file, adapted to the network, or from the hub, with a readable error without network."""
 
 import hashlib
 import math

@@ -24,7 +24,7 @@ def count_confusions(outcome: Outcome) -> Array:
 
 
 def normalise_columns(counts: Array) -> Array:
-    """Divide each column by its sum, which gives shares of each true label; NaN for a label without images."""
+    """Return each column divided by its sum: shares of each true label, NaN for a label without images."""
     totals = counts.sum(axis=0, dtype=np.float64)  # (R, R) -> (R,)
     return counts / np.where(totals > 0, totals, np.nan)
 
@@ -49,7 +49,7 @@ def write_most_confused(path: Path, counts: Array, label_names: tuple[str, ...],
 
 
 def draw_confusion(outcome: Outcome, counts: Array, *, title: str) -> Figure:
-    """Draw the column-normalised heat map: predicted labels on y, true labels on x, the first label at the top left."""
+    """Return a column-normalised heat map: predicted labels on y, true labels on x, the first label at the top left."""
     shares = normalise_columns(counts)  # (R, R)
     labels = len(counts)
     side = float(np.clip(2.4 + (0.46 if labels <= ANNOTATED else 0.125) * labels, 4.6, 12))  # inches

@@ -43,7 +43,7 @@ def write_curves(path: Path, history: History) -> Path:
 
 
 def draw_curves(history: History, *, title: str, unit: str) -> Figure | None:
-    """Draw one panel per measured metric (loss, accuracy, mean absolute error); None if none was measured."""
+    """Return a figure with one panel per measured metric (loss, accuracy, MAE); None if there is no metric."""
     axis_names = {
         "loss": "loss",
         "accuracy": "accuracy (share correct)",

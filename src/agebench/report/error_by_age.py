@@ -35,7 +35,7 @@ def write_errors_by_age(path: Path, outcome: Outcome) -> Path:
 
 
 def draw_errors_by_age(outcome: Outcome, *, title: str) -> Figure:
-    """Draw mean absolute error and bias in the upper panel, the number of images in the lower panel."""
+    """Return a figure with mean absolute error and bias (upper panel) and the number of images (lower panel)."""
     images, mae, bias = errors_by_label(outcome)
     error = outcome.point - outcome.values[outcome.target]  # (N,)
     figure = new_figure(6.4, 4.6, title)
