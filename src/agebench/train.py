@@ -35,7 +35,7 @@ def train(cfg: Any) -> float | None:
     if hydra.mode == RunMode.MULTIRUN and count_ranks(cfg) > 1 and "SLURM_NTASKS" not in os.environ:
         raise UserError(  # Lightning would start the other ranks with the command line of the sweep
             f"trainer.devices={cfg.trainer.devices} in a sweep needs agebench's launcher, or one SLURM task per "
-            f"device: leave out hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
+            f"device: remove hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
         )
     announce_loading()
     from agebench.training.fit import fit

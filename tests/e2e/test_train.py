@@ -174,7 +174,7 @@ def test_a_sweep_with_its_flag_in_the_middle_runs_each_point_in_its_own_folder(c
         ("head=softmax,coral", "needs labels with an order"),
         ("data/split=random,identity", "needs the identity in each image"),
         ("head._target_=agebench.heads.Softmax,mine.Head", "head._target_=mine.Head cannot be imported"),
-        ("launcher.jobs=0 seed=0,1", "launcher.jobs must be auto, or a whole number of 1 or more, got 0"),
+        ("launcher.jobs=0 seed=0,1", "launcher.jobs must be auto, or an integer of 1 or more, got 0"),
     ],
 )
 def test_an_invalid_point_stops_the_sweep_before_the_first_point(command, tmp_path, capsys, wrong, sentence):

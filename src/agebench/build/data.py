@@ -33,7 +33,7 @@ def build_planner(cfg: DictConfig) -> Planner:
     node: Any = OmegaConf.to_container(cfg.data, resolve=True)
     known = {*PLANNED, *RESIZED, *LOADED, *READ_ELSEWHERE}
     if unknown := sorted(node.keys() - known):
-        raise UserError(f"data has no key {unknown[0]}{did_you_mean(unknown[0], known)}: leave it out")
+        raise UserError(f"data has no key {unknown[0]}{did_you_mean(unknown[0], known)}: remove it")
     source = instantiate(node["source"], _convert_="all")
     split = instantiate(node["split"], _convert_="all")
     return Planner(source, split, **{key: node[key] for key in PLANNED if key in node})

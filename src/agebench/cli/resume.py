@@ -69,9 +69,9 @@ def _refuse(name: str, folder: Path, rest: Sequence[str]) -> None:
             "give a folder that train wrote, auto or false"
         )
     if any(a in ("-m", "--multirun") for a in rest):
-        raise UserError(f"resume={name} resumes one run: leave -m out")
+        raise UserError(f"resume={name} resumes one run: remove -m")
     if any(a.startswith("hydra.run.dir=") for a in rest):
-        raise UserError(f"resume={name} writes to that folder: leave hydra.run.dir out")
+        raise UserError(f"resume={name} writes to that folder: remove hydra.run.dir")
 
 
 def _read(path: Path) -> Any:

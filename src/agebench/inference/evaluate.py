@@ -114,7 +114,7 @@ def prepare(cfg: DictConfig, config: DictConfig, stamp: Mapping[str, Any], *, us
     for key in TRAINED_FOR:
         if f"data.{key}" in user_keys and other and cfg.data.get(key) != config.data.get(key):
             trained_with = f"data.{key}={config.data.get(key)}"
-            raise UserError(f"the run was trained with {trained_with} and must be tested with it: leave out data.{key}")
+            raise UserError(f"the run was trained with {trained_with} and must be tested with it: remove data.{key}")
     _keep_source(config, cfg, user_keys)
     same_data = _is_same_data(config, cfg)
     _replace_data(config, cfg)

@@ -76,8 +76,8 @@ def draw_parallel(
     most = max(len(axis.ticks) for axis in axes_drawn)
     height = min(max(4.6, 2.0 + 0.19 * most), 9.8)
     longest = max(text_width(text) for axis in axes_drawn[:-1] for _, name in axis.ticks for text in name.split("\n"))
-    apart = max(1.35, min(1.0 + 0.055 * longest, 16 / len(axes_drawn)))  # inches between axes
-    figure = new_figure(apart * len(axes_drawn) + 1.6, height, title)
+    spacing = max(1.35, min(1.0 + 0.055 * longest, 16 / len(axes_drawn)))  # inches between axes
+    figure = new_figure(spacing * len(axes_drawn) + 1.6, height, title)
     axes = figure.add_subplot()
     colours = _colours()
     _draw_lines(axes, np.stack([axis.heights for axis in axes_drawn], axis=1), results, mode, colours)
@@ -125,7 +125,7 @@ def _parameter_axis(name: str, values: Sequence[object], order: Array) -> _Axis:
             heights = (scale(own) - low) / span if high > low else np.full(len(own), 0.5)
             marks = np.asarray(numbers) if few else _round_numbers(numbers[0], numbers[-1], log=wide)
             at = (scale(marks) - low) / span if high > low else np.full(len(marks), 0.5)
-            ticks = _apart([(float(y), f"{mark:g}") for y, mark in zip(at, marks, strict=True)])
+            ticks = _thin_ticks([(float(y), f"{mark:g}") for y, mark in zip(at, marks, strict=True)])
             return _Axis(name, heights + (_spread(at, heights, order) if few else 0), ticks)
     texts = [_format_value(value) for value in values]
     kinds = list(dict.fromkeys(f"{number:g}" for number in numbers))
@@ -163,7 +163,7 @@ def _even_marks(low: float, high: float) -> Array:
     return np.asarray(marks[(marks >= low) & (marks <= high)])
 
 
-def _apart(ticks: Sequence[tuple[float, str]], least: float = 0.06) -> list[tuple[float, str]]:
+def _thin_ticks(ticks: Sequence[tuple[float, str]], least: float = 0.06) -> list[tuple[float, str]]:
     """Return the ticks without those that are less than `least` above the previous tick."""
     kept: list[tuple[float, str]] = []
     for height, text in sorted(ticks):

@@ -38,7 +38,7 @@ class DataDescription:
 
     Args:
         plan: The plan of the data.
-        tested: Rows of the test part that are tested, int64, shape (n,). A trainer limit may leave some out.
+        tested: Rows of the test part that are tested, int64, shape (n,). A trainer limit may exclude some.
     """
 
     plan: Plan

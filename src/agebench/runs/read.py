@@ -14,7 +14,7 @@ from agebench.config import flatten
 from agebench.errors import UserError
 from agebench.runs.identity import config_hash, has_effect, path_is_identity
 
-# Folders of a run that hold no other run and may hold many files.
+# Folders inside a run that may contain many files but no other run.
 SKIPPED = {".hydra", "checkpoints", "report"}
 # Keys that decide how a checkpoint is stored, not which one is tested.
 STORAGE_KEYS = ("dirpath", "filename", "save_last", "enable_version_counter", "auto_insert_metric_name", "verbose")

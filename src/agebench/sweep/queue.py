@@ -1,4 +1,4 @@
-"""Runs the points of a sweep, each in a separate process, as many at once as there are slots."""
+"""Runs the points of a sweep: each in a separate process, and one process per slot at a time."""
 
 import signal
 import threading

@@ -198,7 +198,7 @@ def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[st
         trainer.fit(training.module, datamodule=training.data, ckpt_path=start.checkpoint, weights_only=True)
     except compile_errors() as error:
         why = str(error).strip().splitlines()[0]
-        raise UserError(f"compile=true: torch.compile cannot compile this network ({why}): leave it out") from error
+        raise UserError(f"compile=true: torch.compile cannot compile this network ({why}): remove it") from error
     checkpoint = trainer.checkpoint_callback
     has_best = training.cfg.test_checkpoint == "best" and getattr(checkpoint, "best_model_path", "")
     best = {
