@@ -46,13 +46,8 @@ PLACES = (
     Place("logger.*", "logger", "lightning.pytorch.loggers.Logger", ("lightning.pytorch.loggers",)),
 )
 LIBRARIES = ("agebench", "lightning", "timm", "torch", "torchvision")
-INSTRUCTIONS = (
-    "_target_",
-    "_partial_",
-    "_args_",
-    "_recursive_",
-    "_convert_",
-)  # read by hydra.utils.instantiate
+# Keys that hydra.utils.instantiate reads.
+INSTRUCTIONS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 PARTIAL = ("optim", "scheduler", "data.split")  # called later, with arguments that are known at run time
 WEIGHT_SOURCES = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # decide where timm reads weights
 MODEL_NAME = r"[\w.\-]+"  # not `hf-hub:NAME` or `local-dir:PATH`, where timm would read a config and weights

@@ -136,9 +136,8 @@ def test(
     cfg: DictConfig, config: DictConfig, evaluation: Evaluation, stored: dict[str, Any], folder: Path
 ) -> Predictions:
     """Return the predictions of a run's weights for the test part."""
-    loading = {key: config.data[key] for key in LOADED} | {
-        "residency": "auto"
-    }  # this machine may not have the run's GPU
+    # The residency is auto, because this machine may not have the GPU of the run.
+    loading = {key: config.data[key] for key in LOADED} | {"residency": "auto"}
     data = ImageDataModule(evaluation.images, seed=config.seed, **loading)
     module = build_trained(config, stored)
     trainer = make_trainer(

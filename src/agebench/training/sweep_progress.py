@@ -48,9 +48,7 @@ class SweepProgress(Callback):
         since = done - self._first
         left = (time.monotonic() - self._begin) / since * (epochs - done) if epochs and since > 0 else None
         known = trainer.callback_metrics
-        shown = [
-            key for key in live_keys(("val",)) if find(key).computed
-        ]  # without the loss, which depends on the head
+        shown = [key for key in live_keys(("val",)) if find(key).computed]  # not the loss, which depends on the head
         message = {
             "epoch": int(done) if ended else trainer.current_epoch + 1,
             "epochs": epochs,

@@ -235,7 +235,7 @@ def _verify(
 
 
 def _content_range(header: str) -> tuple[int | None, int | None]:
-    """Return the first byte and the total length in a header such as `bytes 5-9/10`; None if one is missing."""
+    """Return the first byte and the total length in a header such as `bytes 5-9/10`; None for a missing number."""
     match = re.fullmatch(r"bytes\s+(\d+)-\d+/(\d+|\*)", header.strip())
     return (int(match[1]), _number(match[2])) if match else (None, None)
 

@@ -138,9 +138,7 @@ class _GzipReader:
                 block = self._blocks.get(number)
                 if block is None:
                     start, end = self._starts[number : number + 2]
-                    if (
-                        os.fstat(self._file.fileno()).st_size != self._length
-                    ):  # otherwise indexed_gzip would never return
+                    if os.fstat(self._file.fileno()).st_size != self._length:  # indexed_gzip would never return
                         raise EOFError("its size has changed")
                     # Raw, because its buffer would inflate up to twice as much.
                     block = self._file.raw.pread(end - start, start)
