@@ -92,7 +92,7 @@ class Augment(nn.Module):
         return images
 
     def draw_maps(self, count: int, device: torch.device) -> Tensor:
-        """Sample maps from output to input coordinates, float32, shape (count, 3, 3), see `affine`."""
+        """Return random maps from output to input coordinates, float32, shape (count, 3, 3), see `affine`."""
         degrees = uniform((-self.degrees, self.degrees), (count,), device)
         shift_x, shift_y = uniform((-self.translate, self.translate), (2, count), device)
         maps = affine(degrees, uniform(self.scale, (count,), device), shift_x, shift_y)
@@ -103,12 +103,12 @@ class Augment(nn.Module):
         return maps
 
     def draw_factors(self, count: int, device: torch.device) -> dict[str, Tensor]:
-        """Sample the factors of the enabled transforms of `jitter`, float32, shape (count,) each."""
+        """Return random factors of the enabled transforms of `jitter`, float32, shape (count,) each."""
         widths = {"brightness": self.brightness, "contrast": self.contrast, "saturation": self.saturation}
         return {name: uniform((1 - by, 1 + by), (count,), device) for name, by in widths.items() if by > 0}
 
     def draw_erased(self, count: int, device: torch.device) -> Tensor:
-        """Sample the boxes to erase as shares of the side, shape (4, count), see `paint`; width 0 erases nothing."""
+        """Return random boxes to erase as shares of the side, shape (4, count), see `paint`; width 0 erases nothing."""
         boxes = random_boxes(count, (0.02, 0.33), (0.3, 3.3), device)
         return boxes * (torch.rand(count, device=device) < self.erase)
 

@@ -164,7 +164,7 @@ def _make_job(task: Task, errors: list[Exception], *, full_error: str | None) ->
 
         with set_variable(FULL_ERROR, full_error):
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                return _run_foreign_point(task, cfg)
+                return _run_with_other_launcher(task, cfg)
             try:
                 return task(cfg)
             except Exception as error:
@@ -174,8 +174,8 @@ def _make_job(task: Task, errors: list[Exception], *, full_error: str | None) ->
     return job
 
 
-def _run_foreign_point(task: Task, cfg: Any) -> Any:
-    """Run a point of a sweep under a launcher that is not agebench's own, such as Ray's.
+def _run_with_other_launcher(task: Task, cfg: Any) -> Any:
+    """Run a point of a sweep with another launcher than that of agebench, such as Ray's, and return its result.
 
     Raises:
         SweepError: If the task raises; its own exception is logged, and may not be picklable.

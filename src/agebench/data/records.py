@@ -55,7 +55,7 @@ class Source(Protocol):
         """Return which rows have an image file, bool, shape (N,)."""
 
     def open(self, row: int) -> Image.Image:
-        """Decode the image of one row; thread-safe. Raises BrokenImageError."""
+        """Return the decoded image of one row, or raise BrokenImageError; thread-safe."""
 
     def stamps(self, rows: Array) -> Array:
         """Return the stamp of each row, a number that changes if the file changes, uint64, shape (n,)."""

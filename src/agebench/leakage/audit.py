@@ -145,7 +145,7 @@ def _metrics(audited: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _percent(share: float) -> str:
-    """Format a share. Only 0 is printed as 0%, and only 1 as 100%."""
+    """Return a share as text. Only 0 is printed as 0%, and only 1 as 100%."""
     if 0 < share < 0.0005:
         return "under 0.1%"
     if 0.9995 <= share < 1:

@@ -25,7 +25,7 @@ NUMBER = re.compile(r"[0-9]+")
 
 
 def audit_tested(data: Plan, rows: Array) -> dict[str, Any]:
-    """Audit the split of a plan with only the given rows of its test part, int64, shape (n,)."""
+    """Return the audit of a plan's split with only the given rows of its test part, int64, shape (n,)."""
     return audit(data.records, data.target, replace(data.split, test=data.split.test[rows]))
 
 
@@ -135,7 +135,7 @@ def own_leak(trained: dict[str, Array], data: Plan) -> dict[str, Any] | None:
 
 
 def _audit_with(trained: dict[str, Array], trained_people: Array, data: Plan, people: Array) -> dict[str, Any]:
-    """Audit a split of the run's train and val parts and the data's test part."""
+    """Return the audit of a split of the run's train and val parts and the data's test part."""
     label = {name: i for i, name in enumerate(data.target.label_names)}
     used, rows = np.isin(trained["part"], ("train", "val")), data.split.test
     labels = [np.array([label[name] for name in trained["label"][used]], dtype=np.int64), data.target.labels[rows]]

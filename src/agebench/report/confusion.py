@@ -30,13 +30,13 @@ def normalise_columns(counts: Array) -> Array:
 
 
 def write_confusion(path: Path, counts: Array, label_names: tuple[str, ...]) -> Path:
-    """Write the counts: one row per predicted label, one column per true label."""
+    """Write the counts, one row per predicted label, one column per true label; return the path."""
     rows = ([name, *row] for name, row in zip(label_names, counts.tolist(), strict=True))
     return write_csv(path, ["predicted \\ actual", *label_names], rows)
 
 
 def write_most_confused(path: Path, counts: Array, label_names: tuple[str, ...], *, most: int = 100) -> Path:
-    """Write the confused label pairs, most frequent first, with their share of the true label's images."""
+    """Write the confused label pairs, most frequent first, with shares of the true label's images; return the path."""
     wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     shares = normalise_columns(counts)

@@ -33,7 +33,7 @@ def epoch_numbers(history: History) -> Array:
 
 
 def write_curves(path: Path, history: History) -> Path:
-    """Write one row per epoch; a missing value is an empty cell, a diverged value is `nan`."""
+    """Write one row per epoch and return the path. A missing value is an empty cell, a diverged value is `nan`."""
     keys = [key for key in dict.fromkeys(key for row in history for key in row) if key != "epoch"]
     rows = (
         [int(epoch), *(row.get(key, "") for key in keys)]

@@ -25,7 +25,7 @@ def errors_by_label(outcome: Outcome) -> tuple[Array, Array, Array]:
 
 
 def write_errors_by_age(path: Path, outcome: Outcome) -> Path:
-    """Write one row per age that has images."""
+    """Write one row per age that has images, and return the path."""
     rows = [
         [f"{value:g}", int(images), f"{mae:.4f}", f"{bias:.4f}"]
         for value, images, mae, bias in zip(outcome.values, *errors_by_label(outcome), strict=True)

@@ -90,7 +90,7 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -
     run_dir.mkdir(parents=True, exist_ok=True)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     wanted = config_hash(config)
-    with _claimed(run_dir) if first else nullcontext():
+    with _locked(run_dir) if first else nullcontext():
         previous = resume.read_previous(run_dir)
         done = resume.finished(
             run_dir,
@@ -304,8 +304,8 @@ def _best_epoch(rows: list[dict[str, float]], monitor: str, mode: str, checkpoin
 
 
 @contextmanager
-def _claimed(run_dir: Path) -> Iterator[None]:
-    """Prevent two processes from writing to the same run directory."""
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Context manager: lock a run directory, so that only one process writes to it."""
     # The lock file is kept: a process that has it open would otherwise lock a deleted file.
     lock = FileLock(run_dir / ".lock")
     try:

@@ -116,7 +116,7 @@ class FileSource(ABC):
         return self._files.read(name)
 
     def open(self, row: int) -> Image.Image:
-        """Decode the image of one row."""
+        """Return the decoded image of one row."""
         return decode(self.read(row))
 
     def stamps(self, rows: Array) -> Array:
