@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	$(UV) pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-demo: $(READY) ## draw synthetic faces, train a small ConvNeXt, write a report (3 minutes)
+demo: $(READY) ## generate synthetic faces, train a small ConvNeXt, write a report (3 minutes)
 	$(BIN)/python -m agebench.train experiment=demo
 
 test: $(READY) ## run the tests, except the slow ones

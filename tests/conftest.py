@@ -33,7 +33,7 @@ def conf() -> Path:
 
 @pytest.fixture(scope="session")
 def compose_config(conf: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """Return a function that composes a config in this process as a verb does. All pixels are packed in one folder."""
+    """Return a function that composes a config as a command does, in this process. All pixels go to one folder."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig

@@ -1,4 +1,4 @@
-"""The verb audit writes audit.json, audit.png and split.csv, without an image."""
+"""The command audit writes audit.json, audit.png and split.csv, without an image."""
 
 import csv
 import json

@@ -31,7 +31,7 @@ def needs(extra: str) -> pytest.MarkDecorator:
 
 
 def train(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the verb train in a folder."""
+    """Run the command train in a folder."""
     return subprocess.run(
         [sys.executable, "-m", "agebench.train", *QUICK, *arguments],
         cwd=folder,
@@ -111,7 +111,7 @@ def test_the_study_is_stored_in_the_folder_of_the_sweep() -> None:
 
 
 def compose_hydra(*overrides: str):
-    """Compose a config as a verb does, and return Hydra's own config."""
+    """Compose a config as a command does, and return Hydra's own config."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 

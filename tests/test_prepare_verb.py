@@ -1,4 +1,4 @@
-"""The verb prepare: its log, its lists of missing and broken images, and its checks."""
+"""The command prepare: its log, its lists of missing and broken images, and its checks."""
 
 import csv
 import logging

@@ -1,3 +1,3 @@
-"""agebench: train, sweep and honestly compare image classifiers."""
+"""agebench: train, sweep and compare image classifiers."""
 
 __version__ = "0.1.0"

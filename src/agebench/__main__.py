@@ -1,12 +1,12 @@
-"""`agebench VERB ...` and `python -m agebench VERB ...`: the same as `python -m agebench.VERB ...`."""
+"""`agebench COMMAND ...` and `python -m agebench COMMAND ...`: the same as `python -m agebench.COMMAND ...`."""
 
 import runpy
 import sys
 
-VERBS = {
+COMMANDS = {
     "train": "train a model, test it, write a run directory; -m runs a sweep",
     "evaluate": "test a trained run again, or on another data set",
-    "predict": "predict ages or classes of new images, as CSV",
+    "predict": "predict ages or classes of new images and write them as CSV",
     "prepare": "check a data set, download it if possible, pack its pixels",
     "export": "write a trained run as one ONNX file, or as a PyTorch program",
     "audit": "measure what a split leaks, without opening an image",
@@ -15,30 +15,30 @@ VERBS = {
 
 
 def main() -> None:
-    """Run the verb that is the first argument."""
-    verb = sys.argv[1] if len(sys.argv) > 1 else ""
-    if verb in ("", "-h", "--help"):
-        print("usage: agebench VERB [GROUP=CHOICE ...] [KEY=VALUE ...]\n")
-        print("\n".join(f"  {name:<10}{purpose}" for name, purpose in VERBS.items()))
-        print("\nagebench VERB --help describes a verb")
+    """Run the command that is the first argument."""
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command in ("", "-h", "--help"):
+        print("usage: agebench COMMAND [GROUP=CHOICE ...] [KEY=VALUE ...]\n")
+        print("\n".join(f"  {name:<10}{purpose}" for name, purpose in COMMANDS.items()))
+        print("\nagebench COMMAND --help describes a command")
         return
-    if verb == "--version":
+    if command == "--version":
         from agebench import __version__
 
         print(__version__)
         return
-    if verb not in VERBS:
+    if command not in COMMANDS:
         from agebench.errors import did_you_mean
 
         print(
-            f"agebench: unknown verb {verb!r}{did_you_mean(verb, VERBS)}; known: {', '.join(VERBS)}",
+            f"agebench: unknown command {command!r}{did_you_mean(command, COMMANDS)}; known: {', '.join(COMMANDS)}",
             file=sys.stderr,
         )
         sys.exit(2)
     del sys.argv[1]
     sys.path.insert(0, "")  # as `python -m` does, so that a module in the working directory can be imported
-    # Run as a module, so that Lightning starts DDP ranks with `python -m agebench.VERB` too.
-    runpy.run_module(f"agebench.{verb}", run_name="__main__", alter_sys=True)
+    # Run as a module, so that Lightning starts DDP ranks with `python -m agebench.COMMAND` too.
+    runpy.run_module(f"agebench.{command}", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

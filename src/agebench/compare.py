@@ -13,7 +13,7 @@ FORMATS = ("md", "csv", "html", "json")
 
 
 def main() -> None:
-    """Run the verb: exit code 0, or 2 if the command or a folder is wrong."""
+    """Run the command: exit code 0, or 2 if the command or a folder is wrong."""
     given = _parser().parse_args()
     try:
         formats = _formats(given.format, several=given.output is not None)
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         "--format", metavar="NAMES", default="md", help=f"{', '.join(FORMATS)}; several need --output (default: md)"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="write compare.md, ... and pictures there instead of printing"
+        "--output", type=Path, metavar="FOLDER", help="write compare.md, ... and figures there instead of printing"
     )
     return parser
 

@@ -12,7 +12,7 @@ def config_folder() -> Path:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one mapping with dotted keys; lists stay values."""
+    """Return nested mappings as one mapping with dotted keys. Lists are not flattened."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):

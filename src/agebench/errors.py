@@ -1,19 +1,19 @@
-"""Exceptions whose message is meant for the user, and helpers for such messages."""
+"""Exceptions with messages for the user, and helpers for such messages."""
 
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """The command, the config or the data is wrong. The message says what was needed, what came, and how to fix it.
+    """The command, the config or the data is wrong. The message names the expected and the given value, and the fix.
 
-    The verbs print the message without a traceback and exit with code 2.
+    The commands print the message without a traceback and exit with code 2.
     """
 
 
 class FailedError(Exception):
     """A job failed although command, config and data are right. The message says what happened and what may help.
 
-    The verbs print the message without a traceback and exit with code 1.
+    The commands print the message without a traceback and exit with code 1.
     """
 
 
@@ -22,7 +22,7 @@ class SweepError(FailedError):
 
 
 class NoImagesError(UserError):
-    """The data set can be listed, but none of its images is available. An audit needs no more."""
+    """The data set can be listed, but none of its images is available. This is sufficient for an audit."""
 
 
 class BrokenImageError(UserError):
@@ -30,7 +30,7 @@ class BrokenImageError(UserError):
 
     Args:
         reason: Why the image cannot be read.
-        lasting: True if the file itself is damaged; False if a later attempt to read it may succeed.
+        lasting: True if the file itself is damaged; False if a later attempt to read the file may succeed.
     """
 
     def __init__(self, reason: str, *, lasting: bool = True) -> None:
@@ -39,7 +39,7 @@ class BrokenImageError(UserError):
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """Return ` (did you mean ...?)` with the known name that is closest to an unknown one; empty if none is close."""
+    """Return ` (did you mean ...?)` with the known name closest to an unknown name; empty if no name is close."""
     from difflib import get_close_matches  # slow to import, and rarely needed
 
     close = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
@@ -47,7 +47,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 
 def chain(error: BaseException) -> list[BaseException]:
-    """Return an exception and its causes, the last raised first."""
+    """Return an exception and its causes, the last raised exception first."""
     found: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in found:
@@ -57,7 +57,7 @@ def chain(error: BaseException) -> list[BaseException]:
 
 
 def reason(error: BaseException) -> str:
-    """Return the message of the first exception in the chain that is meant for the user, else type and message."""
+    """Return the message of the first exception in the chain that is for the user, else type and message."""
     for found in chain(error):
         if isinstance(found, UserError | FailedError):
             return str(found)

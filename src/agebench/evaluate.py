@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agebench.cli.main import announce_loading
-from agebench.cli.main import main as run_verb
+from agebench.cli.main import main as run_command
 from agebench.errors import UserError
 
 
@@ -25,7 +25,7 @@ def evaluate(cfg: Any) -> None:
     from agebench.inference.evaluate import evaluate_run
 
     keys = {_key(override) for override in HydraConfig.get().overrides.task}
-    evaluate_run(cfg, Path(HydraConfig.get().runtime.output_dir), typed=keys)
+    evaluate_run(cfg, Path(HydraConfig.get().runtime.output_dir), user_keys=keys)
 
 
 def with_own_data(arguments: Sequence[str]) -> list[str]:
@@ -57,7 +57,7 @@ def with_own_data(arguments: Sequence[str]) -> list[str]:
 
 
 def _own_data(run: str) -> str | None:
-    """Return the choice of `data` that a run was started with, None if it is unknown."""
+    """Return the choice of `data` with which a run was started; None if it is unknown."""
     from pathlib import Path
 
     from omegaconf import OmegaConf
@@ -65,7 +65,7 @@ def _own_data(run: str) -> str | None:
     file = Path(run).expanduser() / ".hydra" / "hydra.yaml"
     try:
         name = OmegaConf.load(file).hydra.runtime.choices.data
-    except Exception:  # not a run, or a damaged one: the verb reports it later
+    except Exception:  # not a run, or a damaged one: the command reports it later
         return None
     return name if isinstance(name, str) and re.fullmatch(r"[\w.\-]+", name) else None  # no path to a YAML file
 
@@ -75,13 +75,13 @@ def _key(override: str) -> str:
 
 
 def main() -> None:
-    """Run the verb."""
+    """Run the command."""
     try:
         sys.argv[1:] = with_own_data(sys.argv[1:])
     except UserError as error:
         print(f"agebench evaluate: {error}", file=sys.stderr)
         sys.exit(2)
-    run_verb("evaluate", evaluate, config_name="evaluate")
+    run_command("evaluate", evaluate, config_name="evaluate")
 
 
 if __name__ == "__main__":

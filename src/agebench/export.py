@@ -3,7 +3,7 @@
 from typing import Any
 
 from agebench.cli.main import announce_loading
-from agebench.cli.main import main as run_verb
+from agebench.cli.main import main as run_command
 
 
 def export(cfg: Any) -> None:
@@ -23,8 +23,8 @@ def export(cfg: Any) -> None:
 
 
 def main() -> None:
-    """Run the verb."""
-    run_verb("export", export, config_name="export")
+    """Run the command."""
+    run_command("export", export, config_name="export")
 
 
 if __name__ == "__main__":

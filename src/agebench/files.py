@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Atomic writes of text, JSON and CSV files: a file is written completely or not at all."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file to write, which then replaces `path`; nothing is left if writing fails."""
+    """Yield the path of a temporary file, which replaces `path` after the block. It is deleted if the block fails."""
     part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         yield part

@@ -1,6 +1,6 @@
 """Every private attribute of Lightning and PyTorch that agebench uses, each behind a capability check.
 
-A later version may rename or remove any of them. Each caller then falls back to documented behaviour and logs one line.
+A later version may rename or remove them. The caller then falls back to documented behaviour and logs one line.
 """
 
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 @cache
 @rank_zero_only
 def log_missing(name: str, consequence: str) -> None:
-    """Log once that the installed version lacks `name`, and what happens instead."""
+    """Log once that the installed version lacks `name`, and the consequence."""
     log.warning("lightning %s, torch %s: no usable %s: %s", L.__version__, torch.__version__, name, consequence)
 
 
@@ -42,7 +42,7 @@ class StepCounters:
         self.count_steps: Callable[[int], None] = loop.manual_optimization.optim_step_progress.increment_by
 
     def add_batches(self, count: int) -> None:
-        """Count batches that Lightning does not see."""
+        """Add batches that Lightning does not count itself."""
         self.loop._batches_that_stepped += count
         self.count_batches(count)
 
@@ -58,7 +58,7 @@ def has_step_counters() -> bool:
 
 
 def saves_within_epoch(checkpoint: ModelCheckpoint) -> bool:
-    """Return whether a checkpoint callback saves every n steps or seconds; True if Lightning does not say."""
+    """Return whether a checkpoint callback saves every n steps or seconds; True if it cannot be determined."""
     try:
         return bool(checkpoint._every_n_train_steps or checkpoint._train_time_interval)
     except AttributeError as error:
@@ -83,7 +83,7 @@ def skips_none_hooks() -> bool:
 
 
 def can_restart_between_epochs(trainer: L.Trainer) -> bool:
-    """Return whether a checkpoint can be made and loaded that lies exactly between two epochs."""
+    """Return whether a checkpoint can be saved and loaded exactly between two epochs."""
     fit_loop = trainer.fit_loop
     try:
         counters: Sequence[dict[str, int]] = list(fit_loop.state_dict()["epoch_progress"].values())
@@ -108,7 +108,7 @@ def finish_epoch_in(checkpoint: dict[str, Any]) -> None:
 
 
 def is_between_epochs(trainer: L.Trainer) -> bool:
-    """Return whether every epoch that started is complete; False if Lightning does not say."""
+    """Return whether every epoch that started is complete; False if it cannot be determined."""
     try:
         progress = trainer.fit_loop.epoch_progress.current
         return bool(progress.ready == progress.completed)
@@ -118,7 +118,7 @@ def is_between_epochs(trainer: L.Trainer) -> bool:
 
 
 def restart_at_epoch(trainer: L.Trainer) -> None:
-    """Tell the loops that they start a full epoch; with max_steps they would continue within one."""
+    """Make the loops start a full epoch; with max_steps they would otherwise continue within an epoch."""
     fit_loop: Any = trainer.fit_loop
     fit_loop._restarting = False  # the public setter ignores False with max_steps
     fit_loop.epoch_loop.restarting = False
@@ -127,9 +127,10 @@ def restart_at_epoch(trainer: L.Trainer) -> None:
 
 
 class StepProgressBar(TQDMProgressBar):
-    """A progress bar that is redrawn every `refresh_rate` batches, also where multi-stepping skips its multiples.
+    """A progress bar that is redrawn every `refresh_rate` batches, also with multi-stepping.
 
-    Without Lightning's hook the bar is redrawn only where a count of batches is a multiple of `refresh_rate`.
+    Lightning redraws the bar only if the number of batches is a multiple of `refresh_rate`. Multi-stepping can skip
+    these multiples.
     """
 
     def __init__(self, *, refresh_rate: int) -> None:
@@ -147,19 +148,21 @@ class StepProgressBar(TQDMProgressBar):
 
 
 def add_summary(writer: Any, summary: Any) -> None:
-    """Write a summary, such as a row of the HPARAMS page, for which SummaryWriter has no public method."""
+    """Write a summary that has no public method in SummaryWriter, such as a row of the HPARAMS page."""
     try:
         add = writer._get_file_writer().add_summary
     except AttributeError as error:
-        log_missing(f"file writer of TensorBoard ({error})", "the HPARAMS page stays empty; results.json has it all")
+        log_missing(
+            f"file writer of TensorBoard ({error})", "the HPARAMS page stays empty; results.json has all values"
+        )
         return
     add(summary)
 
 
 def compile_errors() -> tuple[type[BaseException], ...]:
-    """Return the exceptions of torch.compile, imported only where one was raised."""
+    """Return the exception classes of torch.compile. They are imported only after an exception was raised."""
     try:
         return (torch._dynamo.exc.TorchDynamoException,)
     except AttributeError as error:
-        log_missing(f"exceptions of torch.compile ({error})", "an error of torch.compile is shown as it is")
+        log_missing(f"exceptions of torch.compile ({error})", "an error of torch.compile is shown unchanged")
         return ()

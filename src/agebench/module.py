@@ -1,4 +1,4 @@
-"""The LightningModule that trains any network with any head and any optimizer."""
+"""The LightningModule: trains any network with any head and any optimizer."""
 
 import logging
 import math
@@ -22,7 +22,7 @@ from agebench.models.weights import hash_tensors
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
-# Steps whose correct predictions are counted together, unless the head has state that may change between them.
+# Number of steps whose correct predictions are counted together. It is 1 if the head has state that may change.
 STEPS_PER_COUNT = 32
 
 
@@ -62,7 +62,7 @@ def _set_scale_and_shift(normalise: Normalise, *_: Any) -> None:
 
 
 class CollectedOutputs(Metric):
-    """Collects the outputs for all images of a part, over all processes, each image once.
+    """Collects the outputs for all images of a part over all processes. Each image occurs once.
 
     Metrics are computed from all outputs together. Nothing is averaged over batches or devices.
     """
@@ -106,7 +106,7 @@ class ImageModule(L.LightningModule):
         unit: The unit of the target, which determines the metrics.
         channels_last: Whether convolutions use NHWC memory, which is faster on most devices.
         seed: Seeds augmentation and dropout at the start of each epoch, so that a resumed run draws the same numbers.
-        stamp: Plain data stored in each checkpoint: the config, the protocol, the label names.
+        stamp: Metadata that is stored in each checkpoint as plain data: the config, the protocol, the label names.
         compile: Whether training uses torch.compile; evaluation does not.
     """
 
@@ -131,12 +131,12 @@ class ImageModule(L.LightningModule):
         self._skip_augment = isinstance(augment, nn.Identity) or getattr(augment, "idle", False)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self.memory_format)
-        # The method, not the network: a compiled module would register the parameters a second time.
+        # Compile the method, not the network: a compiled module would register the parameters a second time.
         self._compiled = torch.compile(model.forward) if compile else None
         self.collected = CollectedOutputs()
         self.predictions: Predictions | None = None
         self.tested_sha = ""  # hash of the weights that the last test used
-        # Of the epoch so far: images and mean loss of each step, correct predictions, and outputs not counted yet.
+        # For the current epoch: images and mean loss of each step, correct predictions, and outputs not yet counted.
         self._step_losses: list[tuple[int, Tensor]] = []
         self._correct: list[Tensor] = []
         self._uncounted: list[tuple[Tensor, Tensor]] = []
@@ -148,20 +148,20 @@ class ImageModule(L.LightningModule):
         return self._outputs(images)
 
     def _outputs(self, images: Tensor) -> Tensor:
-        # After augmentation, because resampling always returns contiguous memory.
+        # Set the memory format after augmentation, because resampling always returns contiguous memory.
         images = self.normalise(images).contiguous(memory_format=self.memory_format)
         network = self._compiled if self.training and self._compiled else self.model
         outputs: Tensor = network(images)
         return outputs.float()
 
     def train(self, mode: bool = True) -> "ImageModule":
-        """Set the mode. Frozen parts stay in evaluation mode, so that their batch norm statistics stay fixed."""
+        """Set the mode and return the module. Frozen layers stay in evaluation mode: their statistics stay fixed."""
         super().train(mode)
         keep_frozen_in_eval(self.model)
         return self
 
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch, reset its sums and set training mode, which Lightning does not set."""
+        """Seed the epoch, reset its sums and enable training mode, which Lightning does not do."""
         self.train()
         torch.manual_seed((self.seed << 24) + (self.current_epoch << 8) + self.global_rank)
         self._step_losses, self._correct, self._uncounted, self.images_seen = [], [], [], 0
@@ -176,10 +176,10 @@ class ImageModule(L.LightningModule):
         if not self._skip_augment:
             images = self.augment(images.float() / 255)
         outputs = self._outputs(images)
-        # Heads need float32: sums over labels, logarithms and thresholds lose too much in half precision.
+        # Heads need float32: sums over labels, logarithms and thresholds are too inaccurate in half precision.
         with torch.autocast(self.device.type, enabled=False):
             loss = self.head.loss(outputs, batch.target)
-        # Keep tensors: reading a number here would synchronise with the GPU at each step.
+        # Keep tensors: reading a number here would synchronize with the GPU at each step.
         self._step_losses.append((len(batch.target), loss.detach()))
         self._uncounted.append((outputs.detach(), batch.target))
         if len(self._uncounted) == self._steps_per_count:
@@ -192,7 +192,7 @@ class ImageModule(L.LightningModule):
         return loss
 
     def _count_correct(self) -> None:
-        """Count correct predictions of several steps together, which takes no longer than those of one step."""
+        """Count correct predictions of several steps together, which is as fast as counting those of one step."""
         if self._uncounted:
             outputs, target = map(torch.cat, zip(*self._uncounted, strict=True))
             self._uncounted = []
@@ -209,10 +209,10 @@ class ImageModule(L.LightningModule):
             return
         self._count_correct()
         counts, losses = zip(*self._step_losses, strict=True)
-        each = torch.tensor(counts, dtype=torch.float64, device="cpu")
-        # On the CPU, because some devices have no float64.
-        mean, right = torch.stack(losses).cpu().double(), torch.stack(self._correct).cpu().sum()
-        sums = torch.stack([each.sum(), (mean * each).sum(), right]).float().to(self.device)
+        images = torch.tensor(counts, dtype=torch.float64, device="cpu")
+        # Sum on the CPU, because some devices have no float64.
+        mean, correct = torch.stack(losses).cpu().double(), torch.stack(self._correct).cpu().sum()
+        sums = torch.stack([images.sum(), (mean * images).sum(), correct]).float().to(self.device)
         count, loss, hits = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         means = {"train/loss": loss / count, "train/accuracy": hits / count}
         if not math.isfinite(loss):  # the same on every device, because the sums are reduced
@@ -229,7 +229,7 @@ class ImageModule(L.LightningModule):
         self.collected.update(self._outputs(images), batch.target, batch.rows)
 
     def _evaluate(self, part: str) -> tuple[LabelledPredictions, dict[str, float], tuple[Tensor, Tensor, Tensor]]:
-        """Log the main metrics of a part; return its answers, all metrics, and its outputs, target and rows."""
+        """Log the main metrics of a part. Return its predictions, all metrics, and (outputs, target, rows)."""
         outputs, target, rows = self.collected.compute()
         self.collected.reset()
         # torchmetrics squeezes a tensor of one element.
@@ -238,7 +238,7 @@ class ImageModule(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             posterior, point = self.head.posterior(outputs), self.head.point(outputs)
             loss = float(self.head.loss(outputs, target))
-        answers = LabelledPredictions(
+        predictions = LabelledPredictions(
             posterior=posterior.cpu().numpy(),
             point=point.cpu().numpy(),
             target=target.cpu().numpy(),
@@ -246,12 +246,12 @@ class ImageModule(L.LightningModule):
             ordered=self.head.ordered,
             unit=self.unit,
         )
-        scores = {"loss": loss, **summarise(answers)}
-        logged = {name: scores[name] for name in headline(ordered=answers.ordered, unit=answers.unit)}
+        scores = {"loss": loss, **summarise(predictions)}
+        logged = {name: scores[name] for name in headline(ordered=predictions.ordered, unit=predictions.unit)}
         if part == "val":
             logged |= absolute_values(logged)
         self.log_dict({f"{part}/{name}": value for name, value in logged.items()}, sync_dist=True)
-        return answers, {f"{part}/{name}": value for name, value in scores.items()}, (outputs, target, rows)
+        return predictions, {f"{part}/{name}": value for name, value in scores.items()}, (outputs, target, rows)
 
     def _losses(self, outputs: Tensor, target: Tensor) -> Array:
         """Return the head's loss of each image, float64, shape (N,)."""
@@ -262,7 +262,7 @@ class ImageModule(L.LightningModule):
         return array
 
     def on_validation_epoch_start(self) -> None:
-        """Seed test-time augmentation, if there is any, so that every evaluation uses the same images."""
+        """Seed test-time augmentation, if it is enabled, so that every evaluation uses the same images."""
         if getattr(self.augment, "at_test", False):
             torch.manual_seed(self.seed)
 
@@ -281,11 +281,11 @@ class ImageModule(L.LightningModule):
         self._evaluation_step(batch)
 
     def on_test_epoch_end(self) -> None:
-        """Log the main metrics of the test part; store its predictions with all metrics."""
-        answers, scores, (outputs, target, rows) = self._evaluate("test")
+        """Log the main metrics of the test part, and store its predictions with all metrics."""
+        labelled, scores, (outputs, target, rows) = self._evaluate("test")
         self.tested_sha = hash_tensors(self.state_dict())
         self.predictions = Predictions(
-            **vars(answers),
+            **vars(labelled),
             rows=rows.cpu().numpy(),
             losses=self._losses(outputs, target),
             weights=self.head.sample_weights(target).double().cpu().numpy(),
@@ -299,7 +299,7 @@ class ImageModule(L.LightningModule):
             return self.head.posterior(outputs), self.head.point(outputs)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimizer of the trainable parameters, and its scheduler."""
+        """Return the optimizer of the trainable parameters, with its scheduler if there is one."""
         optimizer = self.optim(p for p in self.parameters() if p.requires_grad)
         schedule = None if self.scheduler is None else self.scheduler(optimizer)
         if schedule is None:
@@ -308,6 +308,6 @@ class ImageModule(L.LightningModule):
         return config  # type: ignore[no-any-return]  # a plain dict with the keys that Lightning reads
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the stamp to the checkpoint: plain data only, so that weights_only=True loads it."""
+        """Add the metadata to the checkpoint: plain data only, so that weights_only=True loads it."""
         # Lightning calls this hook last, so the hash covers weights that callbacks such as weight averaging replaced.
         checkpoint["agebench"] = {**self.stamp, "weights_sha": hash_tensors(checkpoint["state_dict"])}

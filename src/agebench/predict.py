@@ -3,7 +3,7 @@
 from typing import Any
 
 from agebench.cli.main import announce_loading
-from agebench.cli.main import main as run_verb
+from agebench.cli.main import main as run_command
 
 
 def predict(cfg: Any) -> None:
@@ -24,8 +24,8 @@ def predict(cfg: Any) -> None:
 
 
 def main() -> None:
-    """Run the verb."""
-    run_verb("predict", predict, config_name="predict")
+    """Run the command."""
+    run_command("predict", predict, config_name="predict")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from agebench.cli.main import main as run_verb
+from agebench.cli.main import main as run_command
 
 
 def prepare(cfg: Any) -> None:
@@ -24,14 +24,14 @@ def prepare(cfg: Any) -> None:
     _log_plan(images.plan, log)
     side = " x ".join(map(str, images.store.shape[1:]))
     log.info("packed as uint8 %s, %s, in %s", side, f"{images.num_bytes / 2**20:,.1f} MiB", images.store.folder)
-    _list_losses(images.plan, images.store.folder, log)
+    _list_unusable(images.plan, images.store.folder, log)
     if tree is not None:
         count = export_tree(images, tree)
         log.info("exported %s images to %s, one folder per part and label", f"{count:,}", tree)
 
 
 def _log_plan(data: Any, log: Any) -> None:
-    """Log how many images a plan has, its labels, and the size of each part."""
+    """Log the number of available images, the labels, and the size of each part of a plan."""
     from agebench.data.split import PARTS
 
     listed = len(data.records) + len(data.missing)
@@ -42,27 +42,27 @@ def _log_plan(data: Any, log: Any) -> None:
     for part in PARTS:
         rows = data.split.part(part)
         labels = len(set(data.target.labels[rows].tolist()))
-        who = "" if people is None else f", {len(set(people[rows].tolist())):,} identities"
-        log.info("  %-5s %9s images, %3d labels%s", part, f"{len(rows):,}", labels, who)
+        identities = "" if people is None else f", {len(set(people[rows].tolist())):,} identities"
+        log.info("  %-5s %9s images, %3d labels%s", part, f"{len(rows):,}", labels, identities)
 
 
-def _list_losses(data: Any, folder: Any, log: Any) -> None:
+def _list_unusable(data: Any, folder: Any, log: Any) -> None:
     """Write missing.csv and broken.csv into the folder of the packed pixels."""
     from agebench.runs.tables import write_missing_and_broken
 
-    losses = {"missing": len(data.missing), "broken": len(data.broken)}
+    counts = {"missing": len(data.missing), "broken": len(data.broken)}
     try:
         write_missing_and_broken(folder, data)
     except OSError as error:  # a shared cache may be read-only
         log.warning("cannot list the missing and broken images in %s: %s", folder, error.strerror or error)
         return
-    if lost := [kind for kind, count in losses.items() if count]:
-        log.info("%s images are listed in %s there", " and ".join(lost), " and ".join(f"{kind}.csv" for kind in lost))
+    if kinds := [kind for kind, count in counts.items() if count]:
+        log.info("%s images are listed in %s there", " and ".join(kinds), " and ".join(f"{kind}.csv" for kind in kinds))
 
 
 def main() -> None:
-    """Run the verb."""
-    run_verb("prepare", prepare, config_name="prepare")
+    """Run the command."""
+    run_command("prepare", prepare, config_name="prepare")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Set-up of a process that trains or tests: seed, precision, and Lightning's messages."""
+"""Set up a process that trains or tests: seed, precision, and Lightning's messages."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Public names of a package: a class is named by its package, not by the file that defines it."""
+"""Public names of a package: a class has a dotted name with its package, without the file that defines it."""
 
 import importlib
 import re

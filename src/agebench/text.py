@@ -6,7 +6,7 @@ from collections.abc import Sequence
 def align_columns(
     header: Sequence[str], rows: Sequence[Sequence[str]], right_aligned: Sequence[bool], *, min_width: int = 0
 ) -> list[list[str]]:
-    """Pad every cell of a table to the width of its column.
+    """Return a table with every cell padded to the width of its column.
 
     Args:
         header: The name of each column.

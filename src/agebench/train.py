@@ -4,15 +4,15 @@ import sys
 from typing import Any
 
 from agebench.cli.main import announce_loading
-from agebench.cli.main import main as run_verb
+from agebench.cli.main import main as run_command
 from agebench.cli.resume import expand_resume
 from agebench.errors import UserError
 
 
 def train(cfg: Any) -> float | None:
-    """Train with a composed config; return the monitored metric's best value, which sweepers optimise.
+    """Train with a composed config, and return the best value of the monitored metric, which sweepers optimize.
 
-    None stands for NaN: Optuna's sweeper counts None as a failed trial, but stops at a NaN.
+    The value is None instead of NaN: Optuna's sweeper counts None as a failed trial, but stops at a NaN.
     """
     import math
     import os
@@ -33,9 +33,9 @@ def train(cfg: Any) -> float | None:
     check_config(cfg)
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN and count_ranks(cfg) > 1 and "SLURM_NTASKS" not in os.environ:
-        raise UserError(  # Lightning would start the other ranks with the command line of the whole sweep
+        raise UserError(  # Lightning would start the other ranks with the command line of the sweep
             f"trainer.devices={cfg.trainer.devices} in a sweep needs agebench's launcher, or one SLURM task per "
-            f"device: leave out hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
+            f"device: remove hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
         )
     announce_loading()
     from agebench.training.fit import fit
@@ -46,13 +46,13 @@ def train(cfg: Any) -> float | None:
 
 
 def main() -> None:
-    """Run the verb."""
+    """Run the command."""
     try:
         sys.argv[1:] = expand_resume(sys.argv[1:])
     except UserError as error:
         print(f"agebench train: {error}", file=sys.stderr)
         sys.exit(2)
-    run_verb("train", train, config_name="config")
+    run_command("train", train, config_name="config")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Check which code a config from a file names. Allowed are agebench's parts and known base classes of known libraries.
+"""Check the code that a config from a file names. Only agebench and known classes of known libraries are allowed.
 
-A config decides which Python code runs, so a checkpoint or run folder from someone else could run any code. Heavy
-imports are delayed until a name has to be resolved.
+A config decides which Python code runs, so an untrusted checkpoint or run folder could run any code. Heavy imports are
+delayed until a name must be resolved.
 """
 
 import logging
@@ -46,14 +46,9 @@ PLACES = (
     Place("logger.*", "logger", "lightning.pytorch.loggers.Logger", ("lightning.pytorch.loggers",)),
 )
 LIBRARIES = ("agebench", "lightning", "timm", "torch", "torchvision")
-INSTRUCTIONS = (
-    "_target_",
-    "_partial_",
-    "_args_",
-    "_recursive_",
-    "_convert_",
-)  # read by hydra.utils.instantiate
-PARTIAL = ("optim", "scheduler", "data.split")  # called later, with arguments that are resolved at run time
+# Keys that hydra.utils.instantiate reads.
+INSTRUCTIONS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
+PARTIAL = ("optim", "scheduler", "data.split")  # called later, with arguments that are known at run time
 WEIGHT_SOURCES = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # decide where timm reads weights
 MODEL_NAME = r"[\w.\-]+"  # not `hf-hub:NAME` or `local-dir:PATH`, where timm would read a config and weights
 Found = list[tuple[str, str]]
@@ -64,7 +59,7 @@ def find_foreign(config: Mapping[str, Any], *, interpolations: bool = True) -> F
 
     Args:
         config: The config as plain data. The object that `_target_` names is resolved, not called.
-        interpolations: Whether to return texts with `${` too; a stored config has none.
+        interpolations: Whether to return strings with `${` too; a stored config has none.
     """
     return list(_walk(config, "", interpolations))
 
@@ -84,8 +79,15 @@ def find_foreign_overrides(overrides: Sequence[Any]) -> Found:
             found.append((key, value))
             continue
         name, package = override.key_or_group, override.package or ""
-        ours = re.split(r"[./]", name)[0] not in ("hydra", "resume", "trust") and "hydra" not in package.split(".")
-        if key.startswith("-") or not ours or override.is_sweep_override() or not _is_choice(name, override.value()):
+        is_own_key = re.split(r"[./]", name)[0] not in ("hydra", "resume", "trust") and "hydra" not in package.split(
+            "."
+        )
+        if (
+            key.startswith("-")
+            or not is_own_key
+            or override.is_sweep_override()
+            or not _is_choice(name, override.value())
+        ):
             found.append((key, value))
             continue
         tree: Any = override.value()
@@ -111,7 +113,7 @@ def check_trusted(found: Found, file: object) -> None:
 
 
 def _is_choice(name: str, value: Any) -> bool:
-    """Return whether a value is allowed. A path is not allowed for a group: Hydra would load that YAML file."""
+    """Return whether a value is allowed. A group must not be a path, because Hydra would load that YAML file."""
     choices = value if isinstance(value, list) else [value]
     is_group = (config_folder() / name).is_dir()
     return not is_group or all(not isinstance(each, str) or re.fullmatch(MODEL_NAME, each) for each in choices)
@@ -173,7 +175,7 @@ def _is_of_timm(found: Any) -> bool:
 
 @cache
 def _shipped(group: str) -> frozenset[str]:
-    """Return every name after `_target_:` in the YAML files of a group."""
+    """Return the names after `_target_:` in the YAML files of a group of conf/."""
     texts = [path.read_text(encoding="utf-8") for path in (config_folder() / group).glob("*.yaml")]
     return frozenset(name for text in texts for name in re.findall(r"^ *_target_: *(\S+)", text, re.MULTILINE))
 
@@ -185,11 +187,11 @@ def _resolve(name: str) -> Any:
     parts = name.split(".")
     if parts[0] not in LIBRARIES or not all(re.fullmatch(r"[A-Za-z]\w*", part) for part in parts):
         return None
-    logger = logging.getLogger("hydra.utils")  # it logs each name that it does not find
-    silent, logger.disabled = logger.disabled, True
+    logger = logging.getLogger("hydra.utils")  # logs each name that it does not find
+    disabled, logger.disabled = logger.disabled, True
     try:
         return get_object(name)
     except Exception:  # importing a module may raise anything
         return None
     finally:
-        logger.disabled = silent
+        logger.disabled = disabled

@@ -72,8 +72,8 @@ def test_a_folder_of_configs_needs_trust(folder, tmp_path) -> None:
     ("line", "sentence"),
     [
         (["resume=nowhere"], r"resume=nowhere is not a run.*give a folder that train wrote"),
-        (["resume=a run=1", "-m", "seed=0,1"], "leave -m out"),
-        (["resume=a run=1", "hydra.run.dir=there"], "leave hydra.run.dir out"),
+        (["resume=a run=1", "-m", "seed=0,1"], "remove -m"),
+        (["resume=a run=1", "hydra.run.dir=there"], "remove hydra.run.dir"),
         (["resume=swept"], "is a sweep: repeat the command of the sweep"),
         (["resume=torn"], r"overrides.yaml cannot be read|hydra.yaml cannot be read"),
     ],

@@ -14,7 +14,7 @@ TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
 
 @pytest.fixture
 def verb(monkeypatch, capsys):
-    """Return a function that runs the verb in this process and returns exit code, stdout and stderr."""
+    """Return a function that runs the command in this process and returns exit code, stdout and stderr."""
 
     def run(*arguments) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["compare", *map(str, arguments)])

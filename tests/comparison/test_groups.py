@@ -43,7 +43,7 @@ def test_only_the_newest_run_of_a_config_and_seed_counts(make_run) -> None:
     groups, notes = group_runs(runs)
 
     assert [[run.folder.name for run in group] for group in groups] == [["new", "other"]]
-    assert notes == ["1 run left out: only the newest run of a config and seed counts"]
+    assert notes == ["1 run excluded: only the newest run of a config and seed counts"]
 
 
 def test_an_evaluation_that_repeats_the_test_of_its_run_is_left_out(make_run) -> None:
@@ -56,7 +56,7 @@ def test_an_evaluation_that_repeats_the_test_of_its_run_is_left_out(make_run) ->
     groups, notes = group_runs([read_run(again), read_run(trained)])
 
     assert [[run.folder for run in group] for group in groups] == [[trained]]
-    assert notes == ["1 evaluation left out: it repeats the test of a run in the table"]
+    assert notes == ["1 evaluation excluded: it repeats the test of a run in the table"]
 
 
 def test_seeds_may_be_null_or_text(make_run) -> None:

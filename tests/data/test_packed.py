@@ -34,7 +34,7 @@ def shrink(source: Memory, row: int, *, size: int = 5, channels: int = 3) -> np.
 
 
 def write_pets(root: Path) -> Folder:
-    """Write 24 pets, of which one is not an image and another is cut short."""
+    """Write 24 pets, of which one is not an image and another is truncated."""
     rng = np.random.default_rng(0)
     for name in "abcdefghijkl":
         for kind in ("cat", "dog"):

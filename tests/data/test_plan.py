@@ -47,7 +47,7 @@ def test_missing_images_are_counted_and_named(caplog: pytest.LogCaptureFixture) 
     assert plan.missing.tolist() == ["03.png", "08.png", "20.png", "21.png"]
     assert len(plan.records) == 56
     assert "4 of the 60 images that data=mine lists do not exist, such as 03.png, 08.png, 20.png" in caplog.text
-    assert "used are train 44, val 6, test 6" in caplog.text
+    assert "images used: train 44, val 6, test 6" in caplog.text
 
 
 def test_a_missing_image_is_an_error_if_all_are_required() -> None:

@@ -126,7 +126,7 @@ def test_a_changed_file_is_decoded_again_and_mapped_pixels_stay_the_same(tmp_pat
 
 
 def test_broken_images_are_reported_and_only_retried_after_their_file_changes(tmp_path: Path) -> None:
-    source = Shades(failing=7, error=BrokenImageError("cut short"))
+    source = Shades(failing=7, error=BrokenImageError("truncated"))
     store = make(tmp_path)
     rows = np.arange(20)
 
@@ -138,7 +138,7 @@ def test_broken_images_are_reported_and_only_retried_after_their_file_changes(tm
     source.error, source.version[7] = None, 8
     pixels, repaired = make(tmp_path).fill(source, rows)  # type: ignore[arg-type]
 
-    assert first == second == {7: "cut short"}
+    assert first == second == {7: "truncated"}
     assert (opened, reopened) == (20, 0)
     assert elsewhere == repaired == {}
     assert pixels[7, 0, 0, 0] == 7
@@ -243,13 +243,13 @@ def test_a_full_disk_while_writing_stamps_is_an_error_and_not_a_crash(tmp_path: 
 
 @pytest.mark.parametrize("text", ["[]", '{"3": 5}', '{"3": ["q", "a"]}', '{"x": [1, "a"]}', "cut"])
 def test_an_invalid_list_of_broken_images_is_computed_again(tmp_path: Path, text: str) -> None:
-    source = Shades(failing=7, error=BrokenImageError("cut short"))
+    source = Shades(failing=7, error=BrokenImageError("truncated"))
     fill(tmp_path, source)
     next(tmp_path.glob("*/broken.json")).write_text(text)
 
     _, broken = make(tmp_path).fill(source, np.arange(20))  # type: ignore[arg-type]
 
-    assert broken == {7: "cut short"}
+    assert broken == {7: "truncated"}
 
 
 def test_threads_that_fill_at_once_decode_once(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_threads_that_fill_at_once_decode_once(tmp_path: Path) -> None:
     assert results == [list(range(20))] * 4
 
 
-@pytest.mark.parametrize("how", ["missing", "cut short"])
+@pytest.mark.parametrize("how", ["missing", "truncated"])
 def test_a_store_with_a_missing_or_short_file_is_packed_again(tmp_path: Path, how: str) -> None:
     fill(tmp_path, Shades())
     file = next(tmp_path.glob("*/pixels.u8"))
@@ -353,13 +353,13 @@ def test_an_image_that_cannot_be_converted_is_broken(tmp_path: Path) -> None:
 
 
 def test_an_empty_list_of_broken_images_is_computed_again(tmp_path: Path) -> None:
-    source = Shades(failing=7, error=BrokenImageError("cut short"))
+    source = Shades(failing=7, error=BrokenImageError("truncated"))
     fill(tmp_path, source)
     next(tmp_path.glob("*/broken.json")).write_text("")
 
     _, broken = make(tmp_path).fill(source, np.arange(20))  # type: ignore[arg-type]
 
-    assert broken == {7: "cut short"}
+    assert broken == {7: "truncated"}
 
 
 PROGRAM = """

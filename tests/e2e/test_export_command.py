@@ -1,4 +1,4 @@
-"""The verb export: the file and its description reproduce the predictions of the run's test."""
+"""The command export: the file and its description reproduce the predictions of the run's test."""
 
 import csv
 import json
@@ -47,12 +47,12 @@ def test_the_file_reproduces_the_predictions_of_the_run(command, trained, kind):
         ("", "export needs a trained run: run=outputs/..."),
         ("run=nowhere", "nowhere is not a run"),
         ("run=RUN format=onxx", "format must be one of onnx, pt2, got onxx (did you mean 'onnx'?)"),
-        ("run=RUN output=here.onnx", "here.onnx exists already: set another output="),
+        ("run=RUN output=here.onnx", "here.onnx already exists: set another output="),
         (
             "run=RUN output=new.json",
             "new.json is the name of the description: set output= with another suffix, .onnx",
         ),
-        ("run=RUN output=about.onnx", "about.json exists already: set another output="),
+        ("run=RUN output=about.onnx", "about.json already exists: set another output="),
         ("run=RUN output=here.onnx/model.onnx", "cannot write here.onnx/model.onnx"),
     ],
 )

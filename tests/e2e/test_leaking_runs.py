@@ -247,7 +247,7 @@ def test_another_target_than_that_of_the_run_raises(command, leaky, capsys):
         command("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "data.target=decade")
 
     assert end.value.code == 2
-    assert "trained with data.target=age and must be tested with it: leave out data.target" in capsys.readouterr().err
+    assert "trained with data.target=age and must be tested with it: remove data.target" in capsys.readouterr().err
 
 
 def test_allow_leak_is_true_or_false(command, leaky, capsys):

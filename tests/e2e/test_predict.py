@@ -1,4 +1,4 @@
-"""The verb predict, on unlabelled images, without the data set of the run."""
+"""The command predict, on unlabelled images, without the data set of the run."""
 
 import csv
 import json
@@ -97,8 +97,8 @@ def test_classes_are_predicted_by_name_for_a_single_image(command, tmp_path, cap
         ("run=RUN images=nowhere", "nowhere does not exist: give a folder of images"),
         ("run=RUN images=none", "none contains no image"),
         ("run=RUN images=bad", "none of the 1 images can be read, for example x.jpg: the file is empty"),
-        ("run=RUN images=bad output=here.csv", "here.csv exists already: set another output="),
-        ("run=RUN images=bad batch_size=0", "batch_size must be a whole number of 1 or more, got 0"),
+        ("run=RUN images=bad output=here.csv", "here.csv already exists: set another output="),
+        ("run=RUN images=bad batch_size=0", "batch_size must be an integer of 1 or more, got 0"),
         ("run=RUN images=bad checkpoint=here.csv", "here.csv is damaged or no checkpoint"),
         ("run=RUN images=bad accelerator=warp", "accelerator=warp is not available here"),
         ("run=RUN image=bad", "'image' (did you mean 'images'?)"),

@@ -1,4 +1,4 @@
-"""No verb runs code from a tampered checkpoint or run folder, unless the user sets trust=true."""
+"""No command runs code from a tampered checkpoint or run folder, unless the user sets trust=true."""
 
 import shutil
 import sys

@@ -84,7 +84,7 @@ def test_one_raises_one_is_killed_one_hangs_and_the_fourth_completes(tmp_path) -
     }
     assert "RuntimeError: a bug in the network" in text
     assert "killed by signal 9" in text
-    assert "not done within launcher.timeout=40 s" in text
+    assert "did not end within launcher.timeout=40 s" in text
     assert "3 of 4 points failed" in text
     (log,) = tmp_path.glob("outputs/sweeps/s/mode-raise-*/console.log")
     assert "Traceback (most recent call last)" in log.read_text()
@@ -178,7 +178,7 @@ def test_a_larger_sweep_in_the_same_folder_keeps_completed_points(tmp_path) -> N
         text, _ = start(tmp_path, "-m", *wider, "sweep=s").communicate(timeout=300)
 
     assert len(list(tmp_path.glob("outputs/sweeps/s/*/results.json"))) == 4
-    assert text.count("was complete already") == 1
+    assert text.count("was already complete") == 1
     assert text.count("completed after") == 3
 
 

@@ -1,4 +1,4 @@
-"""The verb train: the files of a run, reproducibility, and user errors."""
+"""The command train: the files of a run, reproducibility, and user errors."""
 
 import csv
 import json
@@ -175,7 +175,7 @@ def test_a_sweep_with_its_flag_in_the_middle_runs_each_point_in_its_own_folder(c
         ("head=softmax,coral", "needs labels with an order"),
         ("data/split=random,identity", "needs the identity of each image"),
         ("head._target_=agebench.heads.Softmax,mine.Head", "head._target_=mine.Head cannot be imported"),
-        ("launcher.jobs=0 seed=0,1", "launcher.jobs must be auto, or a whole number of 1 or more, got 0"),
+        ("launcher.jobs=0 seed=0,1", "launcher.jobs must be auto, or an integer of 1 or more, got 0"),
     ],
 )
 def test_an_invalid_point_stops_the_sweep_before_the_first_point(command, tmp_path, capsys, wrong, sentence):
@@ -215,7 +215,7 @@ def test_an_invalid_value_in_a_point_stops_the_sweep_before_the_first_point(comm
         (("callbacks.checkpoint.monitor=val/foo",), "callbacks.checkpoint.monitor must be"),
         (("model._target_=nowhere.Net",), "cannot be imported"),
         (("model._target_=agebench.models.MPL",), "agebench.models has no 'MPL' (did you mean 'MLP'?)"),
-        (("-m", "data=digits", "sweep=x,y"), "sweep names one folder for all points"),
+        (("-m", "data=digits", "sweep=x,y"), "sweep must be one name for all points"),
         (("-m", "data=cacd,digits"), "no CACD images under"),
         (("data=digits", "model=mlp", "model.pretrained=true"), "no published weights"),
         (("data=digits", "data/split=identity"), "needs the identity of each image"),

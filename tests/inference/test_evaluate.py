@@ -70,7 +70,7 @@ def test_another_data_set_is_tested_without_the_runs_limit_of_test_batches(train
     assert {row["name"] for row in rows(again / "predictions.csv")} == tested
 
 
-DIFFERS = "test/accuracy differ from what train reported"
+DIFFERS = "test/accuracy differ from those that train reported"
 
 
 @pytest.mark.parametrize(
@@ -103,4 +103,4 @@ def test_a_metric_of_another_data_set_is_not_compared_with_that_of_the_run(train
         again = evaluate(trained_run, "data=digits", "data.name=other")
 
     assert results(again)["metrics"] != results(trained_run)["metrics"]
-    assert "differ from what train reported" not in caplog.text
+    assert "differ from those that train reported" not in caplog.text

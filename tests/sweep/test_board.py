@@ -12,7 +12,7 @@ MESSAGE = {"epoch": 3, "epochs": 10, "metrics": {"val/accuracy": 0.875}, "images
 
 def test_the_progress_of_a_job_is_one_line() -> None:
     assert describe(MESSAGE) == "epoch 3/10  val/accuracy 0.8750  12,346 img/s  eta 1:02:05"
-    assert describe({}) == "is getting ready"
+    assert describe({}) == "is starting"
 
 
 def test_the_start_an_epoch_and_the_end_of_each_job_are_a_line_each(tmp_path, caplog) -> None:

@@ -64,9 +64,9 @@ def test_a_run_stopped_with_the_sweep_is_interrupted_and_not_failed(tmp_path) ->
 def test_a_run_that_exceeds_the_time_limit_is_marked_as_failed(tmp_path) -> None:
     point = make_point(tmp_path / "new")
 
-    point.close(-9, stopped="not done within launcher.timeout=5 s")
+    point.close(-9, stopped="did not end within launcher.timeout=5 s")
 
-    assert stored(tmp_path / "new") == {"status": "failed", "error": "not done within launcher.timeout=5 s"}
+    assert stored(tmp_path / "new") == {"status": "failed", "error": "did not end within launcher.timeout=5 s"}
 
 
 def test_the_error_of_a_process_that_died_before_its_run_is_its_last_line(tmp_path) -> None:
@@ -93,7 +93,7 @@ RECORDED = {
     "failed": {"status": "failed", "error": "ValueError: bad"},
     "interrupted": {"status": "interrupted"},
 }
-LATE = "not done within launcher.timeout=5 s"
+LATE = "did not end within launcher.timeout=5 s"
 LAST = "its last line"
 SIGNAL_9, SIGNAL_15 = "killed by signal 9, as the system does when memory runs out", "killed by signal 15"
 # By exit code and by what results.json says: the point's status and its error.

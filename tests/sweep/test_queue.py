@@ -231,11 +231,11 @@ def test_a_job_that_takes_too_long_is_killed_and_the_next_point_still_runs(sweep
     queue_.run(points)
 
     assert statuses(points) == {"a": "failed", "b": "completed"}
-    assert points[0].error == "not done within launcher.timeout=5 s"
+    assert points[0].error == "did not end within launcher.timeout=5 s"
     assert [event[:2] for event in world.events][1:] == [("killed", "a"), ("start", "b"), ("reaped", "b")]
     assert json.loads((points[0].folder / "results.json").read_text()) == {
         "status": "failed",
-        "error": "not done within launcher.timeout=5 s",
+        "error": "did not end within launcher.timeout=5 s",
     }
 
 
@@ -310,7 +310,7 @@ def test_a_point_that_was_complete_before_is_reported_as_such(sweep, caplog) -> 
         queue_.run(points)
 
     ends = [re.split(r":| \d", message)[0] for message in caplog.messages if "complete" in message]
-    assert ends == ["[1/2] a was complete already", "[2/2] b completed after"]
+    assert ends == ["[1/2] a was already complete", "[2/2] b completed after"]
 
 
 @pytest.mark.parametrize(("event", "looks"), [("exit", LONG), ("send", 1)])

@@ -46,7 +46,7 @@ def test_extract_features_removes_its_hook(module) -> None:
 def run_report(module, data, monkeypatch, tmp_path, *, most=1_000):
     given = {}
     monkeypatch.setattr(features, "write_report", lambda folder, **about: given.update(about, folder=folder))
-    monkeypatch.setattr(features, "MOST", most)
+    monkeypatch.setattr(features, "MAX_IMAGES", most)
     rows = np.arange(len(data.plan.split.test))
     predictions = SimpleNamespace(
         rows=rows, target=data.part("test").target.numpy(), posterior=np.full((len(rows), 10), 0.1), point=rows * 0.0

@@ -11,7 +11,7 @@ from agebench.augment.geometry import affine, compose, mirror, paint, random_box
 
 
 class Augment(nn.Module):
-    """Augments each image of a batch independently, on the batch's device. By default every transform is off.
+    """Augments each image of a batch independently, on the batch's device. By default every transform is disabled.
 
     Args:
         flip: Probability of a horizontal flip.
@@ -21,12 +21,12 @@ class Augment(nn.Module):
         crop_scale: Range of the area of a random resized crop as a share of the image, 0.01 to 1; None for no crop.
         crop_ratio: Range of the crop's aspect ratio (width / height), log-uniform, 0.1 to 10.
         brightness: Maximum change b of the brightness factor, uniform in [1 - b, 1 + b], 0 to 1.
-        contrast: Likewise for contrast, relative to the image's mean luma.
-        saturation: Likewise for saturation, relative to each pixel's luma; no effect on greyscale images.
+        contrast: The same for contrast, relative to the image's mean luma.
+        saturation: The same for saturation, relative to each pixel's luma; no effect on greyscale images.
         erase: Probability of random erasing: a box of 2% to 33% of the image, with aspect ratio 0.3 to 3.3, is set to
             `fill`.
         fill: Grey level in [0, 1] of erased pixels and of pixels outside the input image.
-        at_test: Whether the module also applies it at evaluation.
+        at_test: Whether the module also augments images in evaluation.
 
     Raises:
         UserError: If an argument is out of range.
@@ -70,7 +70,7 @@ class Augment(nn.Module):
 
     @property
     def idle(self) -> bool:
-        """Whether every transform is off, so that the output equals the input."""
+        """Whether every transform is disabled, so that the output equals the input."""
         moves = self.degrees or self.translate or self.scale != (1.0, 1.0) or self.crop_scale is not None or self.flip
         return not (moves or self.brightness or self.contrast or self.saturation or self.erase)
 
@@ -92,7 +92,7 @@ class Augment(nn.Module):
         return images
 
     def draw_maps(self, count: int, device: torch.device) -> Tensor:
-        """Sample maps from output to input coordinates, float32, shape (count, 3, 3), see `affine`."""
+        """Return random maps from output to input coordinates, float32, shape (count, 3, 3), see `affine`."""
         degrees = uniform((-self.degrees, self.degrees), (count,), device)
         shift_x, shift_y = uniform((-self.translate, self.translate), (2, count), device)
         maps = affine(degrees, uniform(self.scale, (count,), device), shift_x, shift_y)
@@ -103,12 +103,12 @@ class Augment(nn.Module):
         return maps
 
     def draw_factors(self, count: int, device: torch.device) -> dict[str, Tensor]:
-        """Sample the factors of `jitter` that are on, float32, shape (count,) each."""
+        """Return random factors of the enabled transforms of `jitter`, float32, shape (count,) each."""
         widths = {"brightness": self.brightness, "contrast": self.contrast, "saturation": self.saturation}
         return {name: uniform((1 - by, 1 + by), (count,), device) for name, by in widths.items() if by > 0}
 
     def draw_erased(self, count: int, device: torch.device) -> Tensor:
-        """Sample the boxes to erase as shares of the side, shape (4, count), see `paint`; width 0 erases nothing."""
+        """Return random boxes to erase as shares of the side, shape (4, count), see `paint`; width 0 erases nothing."""
         boxes = random_boxes(count, (0.02, 0.33), (0.3, 3.3), device)
         return boxes * (torch.rand(count, device=device) < self.erase)
 

@@ -23,8 +23,8 @@ def jitter(
     Args:
         images: float32 in [0, 1], shape (B, C, S, S).
         brightness: Factors, shape (B,); None for no change.
-        contrast: Likewise, relative to the image's mean luma.
-        saturation: Likewise, relative to each pixel's luma; no effect on greyscale images.
+        contrast: Factors relative to the image's mean luma, shape (B,); None for no change.
+        saturation: Factors relative to each pixel's luma, shape (B,); None for no change. No effect on grey images.
 
     Returns:
         float32 in [0, 1], shape (B, C, S, S).
@@ -64,19 +64,19 @@ def sharpen(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def posterize(images: Tensor, bits: int) -> Tensor:
-    """Round values in [0, 1], any shape, down to multiples of 1 / 2**bits, at most 1 - 1 / 2**bits."""
+    """Return values in [0, 1], any shape, rounded down to multiples of 1 / 2**bits, at most 1 - 1 / 2**bits."""
     levels = float(2**bits)
     return (images * levels).floor_().clamp_(max=levels - 1).div_(levels)
 
 
 def solarize(images: Tensor, thresholds: Tensor) -> Tensor:
-    """Invert the values of images, shape (B, C, S, S), at or above the image's threshold, shape (B,)."""
+    """Return images, shape (B, C, S, S), with values at or above their threshold, shape (B,), inverted."""
     reached = images >= thresholds[:, None, None, None]
     return reached.to(images.dtype).sub_(images).abs_()  # |1 - x| and |0 - x|
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Stretch each channel of images, shape (B, C, S, S), to [0, 1]; a constant channel is unchanged."""
+    """Return images, shape (B, C, S, S), with each channel stretched to [0, 1]; a constant channel is unchanged."""
     low, high = images.amin((-2, -1), keepdim=True), images.amax((-2, -1), keepdim=True)  # (B, C, 1, 1)
     flat = high <= low
     low, gain = low.masked_fill(flat, 0), (high - low).masked_fill(flat, 1).reciprocal()

@@ -121,7 +121,7 @@ def warp(images: Tensor, matrices: Tensor, fill: float | None) -> Tensor:
 
 
 def paint(images: Tensor, box: Tensor, fill: float) -> Tensor:
-    """Set the pixels whose centres lie in the box, shape (4, B), see `random_boxes`, to `fill`."""
+    """Return images with the pixels set to `fill` whose centres are in the box, shape (4, B), see `random_boxes`."""
     centres = (torch.arange(images.shape[-1], device=images.device) + 0.5) / images.shape[-1]  # (S,)
     left, top, width, height = box[..., None]  # (B, 1) each
     columns = (centres >= left) & (centres < left + width)  # (B, S)

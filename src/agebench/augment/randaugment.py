@@ -36,7 +36,7 @@ class RandAugment(nn.Module):
         magnitude: 0 to 30, on torchvision's scale. 30 means a shear of 0.3, a shift of 45% of the side, a rotation of
             30 degrees, colour factors of 1 ± 0.9, posterize to 4 bits, and solarize with threshold 0.
         fill: Grey level in [0, 1] of pixels outside the input image.
-        at_test: Whether the module also applies it at evaluation.
+        at_test: Whether the module also augments images in evaluation.
 
     Raises:
         UserError: If an argument is out of range.
@@ -67,7 +67,7 @@ class RandAugment(nn.Module):
         return self.apply_operations(images, draws, signs)
 
     def apply_operations(self, images: Tensor, draws: Tensor, signs: Tensor) -> Tensor:
-        """Apply the given operations.
+        """Return the images after the given operations.
 
         Args:
             images: float32 in [0, 1], shape (B, C, S, S).
@@ -118,7 +118,7 @@ class RandAugment(nn.Module):
 def change_some(
     images: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor | slice], Tensor], *, count: bool
 ) -> Tensor:
-    """Apply an operation to the chosen images only.
+    """Return the images with an operation applied to the chosen ones only.
 
     Args:
         images: Shape (B, C, S, S); may be modified in place.

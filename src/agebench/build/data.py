@@ -11,7 +11,8 @@ from agebench.data.plan import Plan, Planner
 from agebench.data.resize import Resize
 from agebench.errors import UserError, did_you_mean
 
-PLANNED = ("name", "target", "bins", "per_class", "limit", "require_all")  # keys under data, grouped by their reader
+# Keys under data, grouped by the class that uses them.
+PLANNED = ("name", "target", "bins", "per_class", "limit", "require_all")
 RESIZED = ("image_size", "channels", "crop_mode", "crop_pct", "interpolation")
 LOADED = ("batch_size", "eval_batch_size", "residency", "num_workers")
 READ_ELSEWHERE = ("source", "split", "root", "columns", "normalise")
@@ -26,7 +27,7 @@ def build_planner(cfg: DictConfig) -> Planner:
     node: Any = OmegaConf.to_container(cfg.data, resolve=True)
     known = {*PLANNED, *RESIZED, *LOADED, *READ_ELSEWHERE}
     if unknown := sorted(node.keys() - known):
-        raise UserError(f"data has no key {unknown[0]}{did_you_mean(unknown[0], known)}: leave it out")
+        raise UserError(f"data has no key {unknown[0]}{did_you_mean(unknown[0], known)}: remove it")
     source = instantiate(node["source"], _convert_="all")
     split = instantiate(node["split"], _convert_="all")
     return Planner(source, split, **{key: node[key] for key in PLANNED if key in node})

@@ -30,7 +30,7 @@ STATISTICS = {
 
 
 def build_model(cfg: DictConfig, *, channels: int, num_outputs: int, image_size: int) -> nn.Module:
-    """Return the network. Its weights are loaded and its backbone is frozen as configured.
+    """Return the network of a config, with its weights loaded and its backbone frozen as configured.
 
     Raises:
         UserError: If the network does not support the image size, or its weights are unavailable.
@@ -80,7 +80,7 @@ def _size_error(
     channels: int,
     node: dict[str, Any],
 ) -> UserError:
-    """Return an error that names a valid image size if the size is the cause. Sizes are tried on the meta device."""
+    """Return an error that names a valid image size if the size is the cause. The meta device is used to find it."""
     sized = next((key for key in ("image_size", "img_size") if key in node), None)
 
     def build(size: int) -> nn.Module:
@@ -99,7 +99,7 @@ def _size_error(
 
 
 def build_normalise(cfg: DictConfig, data: ImageDataModule, model: nn.Module) -> Normalise:
-    """Return the normalisation that data.normalise names; `auto` is that of a pretrained model, else of the data."""
+    """Return the normalisation for data.normalise. `auto` uses those of a pretrained model, else of the data."""
     choice = cfg.data.normalise
     if choice not in (*STATISTICS, "dataset", "auto"):
         raise UserError(f"data.normalise={choice} is unknown: use auto, dataset, {', '.join(STATISTICS)}")
@@ -120,7 +120,7 @@ def build_normalise(cfg: DictConfig, data: ImageDataModule, model: nn.Module) ->
 
 
 def _stored_statistics(path: str, channels: int) -> Normalise | None:
-    """Return the statistics in a checkpoint of agebench; None for another file or another number of channels."""
+    """Return the normalisation in a checkpoint of agebench; None if the file has none for this number of channels."""
     if not str(path).endswith(".ckpt"):
         return None
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("state_dict", {})

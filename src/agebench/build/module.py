@@ -47,7 +47,7 @@ def check_parts(cfg: DictConfig) -> None:
 
 
 def build_trained(cfg: DictConfig, stored: dict[str, Any]) -> ImageModule:
-    """Return the LightningModule of a run with its weights. The run's data set is not needed.
+    """Return the LightningModule of a run with its weights loaded. The run's data set is not needed.
 
     Args:
         cfg: The run's config.
@@ -64,7 +64,7 @@ def build_trained(cfg: DictConfig, stored: dict[str, Any]) -> ImageModule:
     module = ImageModule(
         build_model(cfg, channels=channels, num_outputs=head.num_outputs, image_size=size),
         head,
-        normalise=Normalise([0.0] * channels, [1.0] * channels),  # and the statistics
+        normalise=Normalise([0.0] * channels, [1.0] * channels),  # placeholders too
         augment=instantiate_node("augment", cfg.augment),
         optim=torch.optim.SGD,  # never used
         scheduler=None,
@@ -82,7 +82,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
 
     Args:
         cfg: The composed config.
-        data: What it will be trained on.
+        data: The data to train on.
         kind: ImageModule, or a subclass with the same arguments.
 
     Raises:
@@ -93,7 +93,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
     augment = instantiate_node("augment", cfg.augment)
     train = torch.from_numpy(target.labels[data.plan.split.train])
     head.set_label_counts(torch.bincount(train, minlength=target.num_labels))
-    torch.manual_seed(cfg.seed)  # the weights do not depend on what happened before
+    torch.manual_seed(cfg.seed)  # so that the initial weights depend only on the seed
     model = build_model(cfg, channels=cfg.data.channels, num_outputs=head.num_outputs, image_size=cfg.data.image_size)
     if data.batch_size == 1 and any(isinstance(layer, BATCH_NORMS) for layer in model.modules()):
         raise UserError("this network has batch norm, which needs two images per step: set data.batch_size=2 or more")
@@ -140,7 +140,7 @@ def build_schedule(cfg: DictConfig, data: ImageDataModule) -> Callable[..., Any]
 
 
 def _stamp(cfg: DictConfig, plan: Plan) -> dict[str, Any]:
-    """Return what travels with every checkpoint, as plain data: testing or exporting it then needs no data set."""
+    """Return the metadata of every checkpoint as plain data, so that testing and exporting need no data set."""
     target = plan.target
     return {
         "started_in": str(Path.cwd()),
@@ -155,14 +155,14 @@ def _stamp(cfg: DictConfig, plan: Plan) -> dict[str, Any]:
 
 
 def _limited(batches: int, limit: float | None) -> int:
-    """Return the batches per epoch under Lightning's limit: an int is a count, a float is a share."""
+    """Return the batches per epoch with Lightning's limit: an int is a number of batches, a float is a share."""
     if limit is None:
         return batches
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
 def _unfused(cfg: DictConfig) -> dict[str, bool]:
-    """Return the argument that turns fused kernels off for gradient clipping with 16-mixed.
+    """Return the argument that disables fused kernels for gradient clipping with 16-mixed.
 
     A fused optimizer unscales the gradients itself, after they were clipped.
     """

@@ -16,7 +16,7 @@ def build_monitor(cfg: DictConfig, *, unit: str) -> tuple[str, str]:
 
 
 def watched(node: DictConfig, *, monitor: str, mode: str, default: str | None = None) -> dict[str, Any]:
-    """Return the keys `monitor` and `mode` to set in the node of a callback or schedule; empty to keep its own.
+    """Return the keys `monitor` and `mode` to set in the node of a callback or schedule; empty to keep those it has.
 
     Args:
         node: Config node, with or without the keys `monitor` and `mode`.

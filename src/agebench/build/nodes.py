@@ -21,7 +21,7 @@ def find_target(key: str, path: str) -> Any:
     Raises:
         UserError: If it cannot be imported.
     """
-    logger = logging.getLogger("hydra.utils")  # it would log the same error in three lines
+    logger = logging.getLogger("hydra.utils")  # would log the same error in three lines
     disabled, logger.disabled = logger.disabled, True
     try:
         return get_object(path)

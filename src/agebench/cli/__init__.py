@@ -1,1 +1,1 @@
-"""Command lines: flags, checks, help, error messages."""
+"""The command line: flags, checks, help and error messages."""

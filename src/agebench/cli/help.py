@@ -1,4 +1,4 @@
-"""The help screen: how to call a verb, and one line per choice of each config group."""
+"""The help screen: how to call a command, and one line per choice of each config group."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ USES = {
     ),
     "predict": (
         "python -m agebench.predict run=FOLDER images=FOLDER [KEY=VALUE ...]",
-        "Predict the ages or classes of unlabelled images with a trained run, as CSV.",
+        "Predict the ages or classes of unlabelled images with a trained run, and write them as CSV.",
     ),
     "export": (
         "python -m agebench.export run=FOLDER [format=onnx|pt2] [KEY=VALUE ...]",
@@ -19,7 +19,7 @@ USES = {
     ),
     "prepare": (
         "python -m agebench.prepare data=CHOICE [KEY=VALUE ...]",
-        "Check a data set, download or draw it if possible, and pack its pixels.",
+        "Check a data set, download or generate it if possible, and pack its pixels.",
     ),
     "evaluate": (
         "python -m agebench.evaluate run=FOLDER [data=CHOICE] [KEY=VALUE ...]",
@@ -31,7 +31,7 @@ USES = {
     ),
 }
 MULTIRUN = "  -m, --multirun      run every combination of comma-separated values"
-SWEEPING = ("train", "audit")  # the verbs that run several points
+SWEEPING = ("train", "audit")  # the commands that run several points
 FLAGS = [
     "  --cfg job           print the composed config and stop",
     "  --config-dir DIR    a folder with your own YAML files, in the same groups",
@@ -45,22 +45,24 @@ def describe(path: Path) -> str:
     return lines[0].lstrip("# ").strip() if lines and lines[0].startswith("#") else ""
 
 
-def show_help(verb: str, conf: Path, config_name: str) -> str:
-    """Return the help text of a verb.
+def show_help(command: str, conf: Path, config_name: str) -> str:
+    """Return the help text of a command.
 
     Args:
-        verb: One of USES.
+        command: One of USES.
         conf: The folder of the configs.
-        config_name: The verb's primary config; its comments explain the keys that belong to no group.
+        config_name: The command's primary config; its comments explain the keys that belong to no group.
     """
-    usage, purpose = USES[verb]
-    flags = [MULTIRUN, *FLAGS] if verb in SWEEPING else FLAGS
+    usage, purpose = USES[command]
+    flags = [MULTIRUN, *FLAGS] if command in SWEEPING else FLAGS
     lines = [f"usage: {usage}", "", purpose, "", "flags", *flags, ""]
     text = (conf / f"{config_name}.yaml").read_text(encoding="utf-8").partition("\nhydra:")[0]
     default = set(re.findall(r"^  - (\w+: \w+)$", text, re.MULTILINE))
     folders = sorted(p for p in conf.rglob("*") if p.is_dir() and p.relative_to(conf).parts[0] != "hydra")
-    if verb != "train":  # the other verbs read the other groups from a run, or do not need them
-        folders = [f for f in folders if f.relative_to(conf).parts[0] == "data" and verb not in ("predict", "export")]
+    if command != "train":  # the other commands read the other groups from a run, or do not need them
+        folders = [
+            f for f in folders if f.relative_to(conf).parts[0] == "data" and command not in ("predict", "export")
+        ]
     for folder in folders:
         choices = sorted(p for p in folder.glob("*.yaml") if not p.stem.startswith("_"))
         if choices:

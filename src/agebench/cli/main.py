@@ -1,6 +1,6 @@
-"""Runs a verb: flags anywhere on the command line, --help without delay, one sentence and an exit code per error.
+"""Runs one of the commands, such as train: flags in any position, fast --help, one sentence per error, exit codes.
 
-This module imports nothing heavy, so that --help and errors in the command appear before torch would have loaded.
+This module imports nothing heavy, so that --help and errors in the command line appear before torch is imported.
 """
 
 import os
@@ -16,15 +16,15 @@ from agebench.errors import FailedError, SweepError
 
 Task = Callable[[Any], Any]  # of the composed config
 FULL_ERROR = "HYDRA_FULL_ERROR"
-# Hydra's flags that take a value of their own, after a space.
+# Flags of Hydra that are followed by a value, after a space.
 VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
 VALUED |= {"--experimental-rerun"}
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return flags (with their values) and overrides: Hydra's parser accepts no override after a flag.
+    """Return flags (with their values) and overrides as two lists, because Hydra accepts no override after a flag.
 
-    A ~ at the start of an override's value becomes the home folder, as a shell expands it at the start of a word.
+    A ~ at the start of an override's value becomes the home folder, as in a shell.
     """
     flags: list[str] = []
     overrides: list[str] = []
@@ -45,7 +45,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def quoted(value: str) -> str:
-    """Return a text as a value in Hydra's override grammar, whatever characters it has."""
+    """Return a text quoted for Hydra's override grammar. It may contain any characters."""
     return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
 
 
@@ -61,15 +61,15 @@ def _home(path: str) -> str:
     return os.path.expanduser(path)  # noqa: PTH111  # Path.expanduser raises for an unknown user
 
 
-def main(verb: str, task: Task, *, config_name: str) -> None:
-    """Run a verb under Hydra and exit: 0 done, 1 a job failed, 2 the command, the config or the data is wrong.
+def main(command: str, task: Task, *, config_name: str) -> None:
+    """Run a command under Hydra and exit: 0 done, 1 a job failed, 2 the command, the config or the data is wrong.
 
     HYDRA_FULL_ERROR=1 shows the traceback of any error.
 
     Args:
-        verb: Its name, for messages.
+        command: The name of the command, for messages.
         task: Takes the composed config.
-        config_name: Its primary config in conf/.
+        config_name: The primary config of the command in conf/.
     """
     flags, overrides = split_flags(sys.argv[1:])
     sys.argv[1:] = [*flags, *overrides]
@@ -77,7 +77,7 @@ def main(verb: str, task: Task, *, config_name: str) -> None:
         from agebench.cli.help import show_help
 
         with suppress(BrokenPipeError):  # `--help | head` closes the pipe early
-            print(show_help(verb, config_folder(), config_name), flush=True)
+            print(show_help(command, config_folder(), config_name), flush=True)
         return
     if verb not in ("train", "audit") and {"-m", "--multirun"} & set(flags):
         print(
@@ -92,25 +92,25 @@ def main(verb: str, task: Task, *, config_name: str) -> None:
         message = explain(error, config_folder())
         if os.environ.get(FULL_ERROR) == "1" or message is None:
             raise
-        print(f"agebench {verb}: {message}", file=sys.stderr)
+        print(f"agebench {command}: {message}", file=sys.stderr)
         sys.exit(1 if isinstance(error, FailedError) else 2)
     except KeyboardInterrupt:
-        print(f"agebench {verb}: interrupted; finished work is kept", file=sys.stderr)
+        print(f"agebench {command}: interrupted; finished work is kept", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):  # Lightning's test and predict exit without a message
-            print(f"agebench {verb}: interrupted; finished work is kept", file=sys.stderr)
+            print(f"agebench {command}: interrupted; finished work is kept", file=sys.stderr)
         raise
 
 
 def announce_loading() -> None:
-    """Print what is imported before seconds of silence, unless it is imported already."""
+    """Print a message before the imports that take seconds, unless they are already done."""
     if "torch" not in sys.modules and os.environ.get("LOCAL_RANK", "0") == "0":
         print("loading PyTorch and Lightning ...", file=sys.stderr, flush=True)  # no log file exists yet
 
 
 def _run(task: Task, config_name: str) -> None:
-    """Run a task, or every point of a sweep; raise the error of the task, or SweepError if a point did not complete."""
+    """Run a task, or every point of a sweep. Raise the error of the task, or SweepError if a point did not complete."""
     from agebench.sweep.environment import set_variable
     from agebench.sweep.session import SweepSession
 
@@ -119,7 +119,7 @@ def _run(task: Task, config_name: str) -> None:
     errors: list[Exception] = []
     with SweepSession(full_error=os.environ.get(FULL_ERROR)) as session:
         try:
-            # With this variable Hydra raises exceptions instead of printing a report of its own and exiting with 1.
+            # With this variable Hydra raises exceptions. Otherwise it prints its own report and exits with 1.
             # The task and the jobs of a sweep see the user's own value.
             with set_variable(FULL_ERROR, "1"):
                 _call_hydra(_make_job(task, errors, full_error=session.full_error), config_name)
@@ -137,27 +137,27 @@ def _run(task: Task, config_name: str) -> None:
 
 
 def _call_hydra(job: Task, config_name: str) -> None:
-    """Call a job with its config: composed by Hydra, or handed over by the sweep that started this process."""
+    """Call a job with its config, which Hydra composes or which the sweep that started this process provides."""
     import hydra
     from hydra.core.utils import run_job, setup_globals
 
     from agebench.sweep.session import current_job
 
-    handed_over = current_job()
-    if handed_over is None or handed_over.composed is None:
+    from_sweep = current_job()
+    if from_sweep is None or from_sweep.composed is None:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(job)()
     else:
-        config, context = handed_over.composed
+        config, context = from_sweep.composed
         setup_globals()
         run_job(job, config, "hydra.run.dir", None, context)
 
 
 def _make_job(task: Task, errors: list[Exception], *, full_error: str | None) -> Task:
-    """Return a task as the function that Hydra calls; launchers may pickle it and call it in another process.
+    """Return the function that Hydra calls to run a task. Launchers may pickle it and call it in another process.
 
     Args:
         task: Takes the composed config.
-        errors: Receives the task's exception, because Hydra would print a report of its own.
+        errors: Receives the task's exception, because Hydra would print its own report.
         full_error: The user's own value of HYDRA_FULL_ERROR.
     """
 
@@ -169,7 +169,7 @@ def _make_job(task: Task, errors: list[Exception], *, full_error: str | None) ->
 
         with set_variable(FULL_ERROR, full_error):
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                return _run_foreign_point(task, cfg)
+                return _run_with_other_launcher(task, cfg)
             try:
                 return task(cfg)
             except Exception as error:
@@ -179,8 +179,8 @@ def _make_job(task: Task, errors: list[Exception], *, full_error: str | None) ->
     return job
 
 
-def _run_foreign_point(task: Task, cfg: Any) -> Any:
-    """Run a point of a sweep under a launcher that is not agebench's own, such as Ray's.
+def _run_with_other_launcher(task: Task, cfg: Any) -> Any:
+    """Run a point of a sweep with another launcher than that of agebench, such as Ray's, and return its result.
 
     Raises:
         SweepError: If the task raises; its own exception is logged, and may not be picklable.
@@ -221,7 +221,7 @@ def _register_resolvers() -> None:
 
 
 def _exclude_fixed_keys_from_names() -> None:
-    """Exclude keys that all points share from the points' names; Hydra only accepts a list of keys to exclude."""
+    """Exclude keys that are equal in all points from the names of points. Hydra accepts only a list of keys."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

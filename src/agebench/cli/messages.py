@@ -71,7 +71,7 @@ def _explain_parse_error(override: str, text: str) -> str:
     reason = "" if reason.startswith(PARSER_TERMS) else f" ({reason})"
     return (
         f"cannot read {override}{reason}: give KEY=VALUE without spaces around =, "
-        f"""and quote other values than plain words and numbers twice: 'KEY="VALUE"'"""
+        f"""and use two layers of quotes for values other than plain words and numbers: 'KEY="VALUE"'"""
     )
 
 
@@ -85,15 +85,15 @@ def _several_values(match: Match[str], conf: Path) -> str:
     return f"{match[1]} has several values: add -m to run them all, or write {match[1]}=[{match[2]}] for one list"
 
 
-def _already_there(match: Match[str], conf: Path) -> str:
+def _already_present(match: Match[str], conf: Path) -> str:
     name = match[1] or match[2]
-    return f"{name} is in the config already: write {name}=VALUE without the +"
+    return f"{name} is already in the config: write {name}=VALUE without the +"
 
 
 def _no_key(match: Match[str], conf: Path) -> str:
     key, known = match[1], known_names(conf)
     if key in known:
-        return f"there is no config key {key!r} here: it belongs to another choice of its group, or to another verb"
+        return f"there is no config key {key!r} here: it belongs to another choice of its group, or to another command"
     return f"there is no config key or group {key!r}{_nearest(key, known)}; --help lists the groups"
 
 
@@ -113,7 +113,7 @@ def _missing_value(match: Match[str], conf: Path) -> str:
 SENTENCES: tuple[tuple[str, Callable[[Match[str], Path], str | None]], ...] = (
     (r"Could not (?:find|load) '(hydra/(?:launcher|sweeper))/(\w+)'", _missing_extra),
     (r"Ambiguous value for argument '([^=']+)=([^']*)'", _several_values),
-    (r"An item is already at '([^']*)'|^(\S+) appears more than once in the final defaults", _already_there),
+    (r"An item is already at '([^']*)'|^(\S+) appears more than once in the final defaults", _already_present),
     (r"Could not (?:override|append to config|delete from config)[^']*'([^']*)'", _no_key),
     (r"Key '[^']+' is not in struct full_key: (\S+)", _no_key),
     (r"Could not find '([^']+)'", _no_choice),
@@ -144,7 +144,7 @@ def known_names(conf: Path) -> list[str]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    """Return the suggestion for an unknown name: nearly the same name, the same last part, or any similar name."""
+    """Return a suggestion for an unknown name: a very similar one, one with the same last part, or a similar one."""
     last = re.split(r"[./]", name)[-1]
     similar = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
     # `lr` stands for `optim.lr`, `split` for `data/split`.

@@ -12,11 +12,11 @@ from agebench.trust import check_trusted, find_foreign_overrides
 
 
 def expand_resume(arguments: Sequence[str]) -> list[str]:
-    """Return the command line with resume=FOLDER replaced by the overrides with which that run was started.
+    """Return the command line with resume=FOLDER replaced by the overrides of that run.
 
     Further overrides follow them. The process changes to the run's working directory, because paths may be relative.
 
-    What the folder says is not trusted without trust=true among the further overrides.
+    The content of the folder is not trusted, unless the further overrides include trust=true.
 
     Raises:
         UserError: If the folder is not a run of train, the command asks for more than one run, or the folder names code
@@ -36,16 +36,16 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
     sources = hydra["hydra"]["runtime"]["config_sources"]
     configs = [f"--config-dir={source['path']}" for source in sources if source["provider"] == "command-line"]
     searched = [o for o in hydra["hydra"]["overrides"]["hydra"] if o.startswith("hydra.searchpath=")]
-    typed = [o for o in overrides if _key(o) not in ("resume", "trust")]
+    run_overrides = [o for o in overrides if _key(o) not in ("resume", "trust")]
     trusted = [o.partition("=")[2].lower() for o in rest if _key(o) == "trust"][-1:] == ["true"]
     if not trusted:
-        check_trusted(find_foreign_overrides([*configs, *searched, *typed]), folder / ".hydra")
+        check_trusted(find_foreign_overrides([*configs, *searched, *run_overrides]), folder / ".hydra")
     started_in = Path(hydra["hydra"]["runtime"]["cwd"])
     if started_in.is_dir() and not started_in.samefile(Path.cwd()):
         if not trusted:
             _import_from_here()
         os.chdir(started_in)
-    return [*configs, *typed, *searched, *rest, f"resume={quoted(str(folder))}", own]
+    return [*configs, *run_overrides, *searched, *rest, f"resume={quoted(str(folder))}", own]
 
 
 def _key(override: Any) -> str:
@@ -53,7 +53,7 @@ def _key(override: Any) -> str:
 
 
 def _import_from_here() -> None:
-    """Keep Python from importing what lies in the folder that is about to become the working directory."""
+    """Prevent Python from importing modules from the folder that becomes the working directory."""
     sys.path[:] = [str(Path(entry).absolute()) for entry in sys.path]
     os.environ["PYTHONSAFEPATH"] = "1"  # for the processes of DDP and of the data loader
 
@@ -69,9 +69,9 @@ def _refuse(name: str, folder: Path, rest: Sequence[str]) -> None:
             "give a folder that train wrote, auto or false"
         )
     if any(a in ("-m", "--multirun") for a in rest):
-        raise UserError(f"resume={name} resumes one run: leave -m out")
+        raise UserError(f"resume={name} resumes one run: remove -m")
     if any(a.startswith("hydra.run.dir=") for a in rest):
-        raise UserError(f"resume={name} writes to that folder: leave hydra.run.dir out")
+        raise UserError(f"resume={name} writes to that folder: remove hydra.run.dir")
 
 
 def _read(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Checks of a composed config before any work: each rule is a key, a test and a description of valid values."""
+"""Checks of a composed config before a run starts. A rule is a key, a test and a description of valid values."""
 
 import logging
 import math
@@ -43,7 +43,7 @@ def _is_node(value: Any) -> bool:
 
 
 RULES: tuple[Rule, ...] = (
-    ("seed", lambda v: _is_int(v, 0, MAX_SEED), f"a whole number from 0 to {MAX_SEED}"),
+    ("seed", lambda v: _is_int(v, 0, MAX_SEED), f"an integer from 0 to {MAX_SEED}"),
     ("report", lambda v: isinstance(v, bool), "true or false"),
     ("resume", lambda v: v is False or (isinstance(v, str) and v != ""), "auto, false or the folder of a run"),
     ("trust", lambda v: isinstance(v, bool), "true or false"),
@@ -55,8 +55,8 @@ RULES: tuple[Rule, ...] = (
     ("optim.weight_decay", lambda v: _is_number(v, 0), "a number of 0 or more"),
     ("paths.cache", _is_text, "a folder for packed pixels"),
     ("data.source.root", _is_text, "the path of the data, given as data.root=PATH (a folder named 2024 is ./2024)"),
-    ("data.batch_size", lambda v: v == "full" or _is_int(v, 1), "a whole number of 1 or more, or full"),
-    ("data.eval_batch_size", lambda v: _is_int(v, 1), "a whole number of 1 or more"),
+    ("data.batch_size", lambda v: v == "full" or _is_int(v, 1), "an integer of 1 or more, or full"),
+    ("data.eval_batch_size", lambda v: _is_int(v, 1), "an integer of 1 or more"),
     ("data.image_size", lambda v: _is_int(v, 1), "a side in px of 1 or more"),
     ("data.channels", lambda v: v in (1, 3) and _is_int(v, 1), "1 (grey) or 3 (colour)"),
     ("data.crop_mode", lambda v: v in CROP_MODES, f"one of {', '.join(CROP_MODES)}"),
@@ -64,23 +64,23 @@ RULES: tuple[Rule, ...] = (
     ("data.interpolation", lambda v: v in FILTERS, f"one of {', '.join(FILTERS)}"),
     ("data.require_all", lambda v: isinstance(v, bool), "true or false"),
     ("data.residency", lambda v: v in RESIDENCIES, f"one of {', '.join(RESIDENCIES)}"),
-    ("data.num_workers", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
-    ("data.per_class", lambda v: v is None or _is_int(v, 1), "a whole number of 1 or more, or null"),
-    ("data.limit", lambda v: v is None or _is_int(v, 1), "a whole number of 1 or more, or null"),
+    ("data.num_workers", lambda v: _is_int(v, 0), "an integer of 0 or more"),
+    ("data.per_class", lambda v: v is None or _is_int(v, 1), "an integer of 1 or more, or null"),
+    ("data.limit", lambda v: v is None or _is_int(v, 1), "an integer of 1 or more, or null"),
     ("data.target", lambda v: v in ("class", "decade", "age", "bins"), "one of class, decade, age, bins"),
     ("data.split", _is_node, "chosen as a group: data/split=NAME"),
-    ("data.split.seed", lambda v: _is_int(v, 0, MAX_SEED), f"a whole number from 0 to {MAX_SEED}"),
-    ("data.split.fold", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
+    ("data.split.seed", lambda v: _is_int(v, 0, MAX_SEED), f"an integer from 0 to {MAX_SEED}"),
+    ("data.split.fold", lambda v: _is_int(v, 0), "an integer of 0 or more"),
     (
         "sweep",
         lambda v: bool(str(v or "").strip("/. ")) and ".." not in Path(str(v)).parts and not Path(str(v)).is_absolute(),
         "the name of a folder below paths.output/sweeps",
     ),
-    ("launcher.jobs", lambda v: v == "auto" or _is_int(v, 1), "auto, or a whole number of 1 or more"),
-    ("launcher.gpus_per_job", lambda v: _is_int(v, 0), "a whole number of 0 or more"),
+    ("launcher.jobs", lambda v: v == "auto" or _is_int(v, 1), "auto, or an integer of 1 or more"),
+    ("launcher.gpus_per_job", lambda v: _is_int(v, 0), "an integer of 0 or more"),
     ("launcher.timeout", lambda v: v is None or _is_number(v, 0, open_end=True), "seconds above 0, or null"),
     ("launcher.fail_fast", lambda v: isinstance(v, bool), "true or false"),
-    ("trainer.max_epochs", lambda v: v is None or _is_int(v, -1), "a whole number of epochs"),
+    ("trainer.max_epochs", lambda v: v is None or _is_int(v, -1), "an integer number of epochs"),
     ("trainer.precision", lambda v: str(v) in PRECISIONS, f"one of {', '.join(PRECISIONS[:3])}"),
     (
         "callbacks.early_stopping",
@@ -94,14 +94,14 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
-# Rules of the verbs that take a trained run.
+# Rules of the commands that take a trained run.
 RUN_RULES: tuple[Rule, ...] = (
     ("run", _is_path, "the folder of a trained run: run=outputs/..."),
     ("images", _is_path, "a folder of images, a zip or tar of one, or an image"),
     ("output", _is_path, "a file to write"),
     ("checkpoint", _is_path, "tested, best, last, or a file"),
     ("format", lambda v: v in ("onnx", "pt2"), "one of onnx, pt2"),
-    ("batch_size", lambda v: _is_int(v, 1), "a whole number of 1 or more"),
+    ("batch_size", lambda v: _is_int(v, 1), "an integer of 1 or more"),
     ("precision", lambda v: v is None or str(v) in PRECISIONS, f"null for the run's, or {', '.join(PRECISIONS[:3])}"),
     ("allow_leak", lambda v: isinstance(v, bool), "true or false"),
     ("trust", lambda v: isinstance(v, bool), "true or false"),

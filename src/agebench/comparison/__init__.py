@@ -1,1 +1,1 @@
-"""Runs side by side: which settings did better on the same test images, and how sure that is."""
+"""Comparison of runs on the same test images, with intervals and p-values of their differences."""

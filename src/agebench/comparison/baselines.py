@@ -48,7 +48,7 @@ def find_baselines(groups: Sequence[Group], unit: str) -> tuple[list[Baseline], 
 
 
 def score_blind(run: Run, unit: str) -> dict[str, float]:
-    """Return the test MAE of the train median and the test accuracy of the most common train label.
+    """Return the test MAE of the train median, and the test accuracy of the most common train label.
 
     Args:
         run: A run with split.csv and predictions.csv.

@@ -30,7 +30,7 @@ def caption(table: Table) -> str:
 
 
 def _spread(table: Table) -> list[str]:
-    """Return sentences about the numbers after ± and in brackets."""
+    """Return sentences that explain the numbers after ± and in brackets."""
     sentences = []
     several = any(len(row.group.runs) > 1 for row in table.rows)
     if several:
@@ -48,7 +48,7 @@ def _spread(table: Table) -> list[str]:
 
 
 def _pairs(table: Table) -> list[str]:
-    """Return sentences about the difference to the best and its limits."""
+    """Return sentences that explain the difference to the best row and its limitations."""
     paired = table.paired
     if paired is None or not paired.differences:
         return []

@@ -22,7 +22,7 @@ class Cells:
         header: The name of each column.
         rows: The cells of each row.
         numbers: For each column, whether it holds numbers.
-        quiet: For each row, whether it has no rank.
+        quiet: For each row, whether it has no rank and is shown in grey.
     """
 
     header: list[str]
@@ -47,7 +47,7 @@ class Column:
 
 
 def lay_out(table: Table) -> Cells:
-    """Return the cells of a table: rank, parameters, seeds, the metric, the difference to the best, other columns.
+    """Return the cells of a table: rank, parameters, seeds, metric, difference to the best, further columns.
 
     The caption has the number of epochs and parameters if they are the same in every row.
     """

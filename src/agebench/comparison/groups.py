@@ -58,12 +58,12 @@ class Group:
 def group_runs(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:
     """Group completed runs that differ only in the seed.
 
-    Of several runs with the same config and seed, only the newest is kept. A run takes precedence over its evaluations,
+    Of several runs with the same config and seed, only the newest is kept. A run has priority over its evaluations,
     which repeat its test.
 
     Returns:
         The groups in the order of their first run, each sorted by seed; and a sentence for each reason why runs were
-        left out.
+        excluded.
     """
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
@@ -83,10 +83,10 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:
         kept.append(sorted(chosen, key=_by_seed))
     notes = []
     if repeated_runs:
-        notes.append(f"{count(repeated_runs, 'run')} left out: only the newest run of a config and seed counts")
+        notes.append(f"{count(repeated_runs, 'run')} excluded: only the newest run of a config and seed counts")
     if repeated_tests:
         reason = "it repeats the test of a run" if repeated_tests == 1 else "they repeat the tests of runs"
-        notes.append(f"{count(repeated_tests, 'evaluation')} left out: {reason} in the table")
+        notes.append(f"{count(repeated_tests, 'evaluation')} excluded: {reason} in the table")
     return kept, notes
 
 
@@ -95,12 +95,12 @@ def _by_seed(run: Run) -> tuple[int, str]:
 
 
 def count(times: int, what: str) -> str:
-    """Return `1 run` or `2 runs`."""
+    """Return a number with its noun, such as `1 run` or `2 runs`."""
     return f"{times:,} {what}{'' if times == 1 else 's'}"
 
 
 def name_of(group: Group) -> str:
-    """Return the name of a group for notes and pictures."""
+    """Return the name of a group for notes and figures."""
     choices = group.runs[0].choices
     if all(value is None for value in group.params.values()):
         return "-".join(choices[name] for name in ("model", "head") if name in choices) or group.runs[0].folder.name

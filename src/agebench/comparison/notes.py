@@ -1,4 +1,4 @@
-"""Notes of a table: other differences between its runs, and why there are several tables."""
+"""Notes of a table: further differences between its runs, and the reason for several tables."""
 
 import math
 from collections.abc import Iterable, Sequence

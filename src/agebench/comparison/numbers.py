@@ -25,7 +25,7 @@ def form_of(metric: str, *, unit: str, images: int | None, sign: bool = False) -
 
 
 def result(group: Group, metric: str, form: Form) -> str:
-    """Return the mean of a group with its standard deviation over seeds, or with the interval of a single seed."""
+    """Return the mean of a group as text, with the standard deviation over seeds or the interval of a single seed."""
     mean = group.mean(metric)
     if not math.isfinite(mean):
         return "n/a"
@@ -36,7 +36,7 @@ def result(group: Group, metric: str, form: Form) -> str:
 
 
 def difference(found: Difference | None, form: Form) -> str:
-    """Return a difference with its interval."""
+    """Return a difference with its interval as text."""
     if found is None:
         return NONE
     value = form(found.value)
@@ -44,7 +44,7 @@ def difference(found: Difference | None, form: Form) -> str:
 
 
 def p_value(p: float, adjusted: float | None, *, least: float) -> str:
-    """Return a corrected p-value, with `<` if p is the smallest value that is possible with these resamples."""
+    """Return a corrected p-value as text, with `<` if p is the smallest possible value for these resamples."""
     if adjusted is None or not math.isfinite(adjusted):
         return NONE
     if p <= least * (1 + 1e-9):
@@ -53,12 +53,12 @@ def p_value(p: float, adjusted: float | None, *, least: float) -> str:
 
 
 def amount(value: float | None) -> str:
-    """Return a mean of counts or seconds, such as `1,234` or `2.5`."""
+    """Return a mean of counts or seconds as text, such as `1,234` or `2.5`."""
     return NONE if value is None else f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
 
 
 def thousands(value: float | None) -> str:
-    """Return three digits and a unit: `1.19 M`."""
+    """Return a count as text with three digits and a suffix, such as `1.19 M`."""
     if value is None:
         return NONE
     for size, letter in ((1e6, "M"), (1e3, "k")):
@@ -72,6 +72,6 @@ def _brackets(bounds: Sequence[float], form: Form) -> str:
 
 
 def _up(p: float) -> str:
-    """Return a bound with one or two digits, rounded up."""
+    """Return an upper bound as text, rounded up to one or two digits."""
     digits = max(0, -math.floor(math.log10(p))) + (1 if p >= 0.001 else 0)
     return f"{math.ceil(p * 10**digits - 1e-3) / 10**digits:g}"

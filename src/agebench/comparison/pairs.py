@@ -36,7 +36,7 @@ class Paired:
     Args:
         differences: The difference of each group to the best, by the index of the group.
         adjusted: The p-values after Holm's correction, by the index of the group.
-        least: The smallest p-value that is possible with this number of resamples.
+        least: The smallest possible p-value for this number of resamples.
         over: `people` or `images`: what was resampled.
         drawn: The number of people or images.
         resamples: The number of resamples.
@@ -125,8 +125,8 @@ def _difference(value: float, resampled: Array) -> Difference:
     if not np.isfinite(value):
         return Difference(value, float("nan"), float("nan"), float("nan"))
     low, high = np.quantile(resampled, CENTRAL)
-    beyond = min(int((resampled <= 0).sum()), int((resampled >= 0).sum())) + 1
-    return Difference(value, float(low), float(high), min(1.0, 2 * beyond / (len(resampled) + 1)))
+    tail_count = min(int((resampled <= 0).sum()), int((resampled >= 0).sum())) + 1
+    return Difference(value, float(low), float(high), min(1.0, 2 * tail_count / (len(resampled) + 1)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -45,12 +45,12 @@ def _columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
         values: list[Any] = [each.get(name) for each in labels]
         if _count(values) > 1:
             columns[name] = values
-    typed = frozenset[str]().union(*(run.typed for run in runs))
+    user_keys = frozenset[str]().union(*(run.typed for run in runs))
     for key in dict.fromkeys(key for run in runs for key in run.config):
         if key.rpartition(".")[2] in HIDDEN:
             continue
         values = [run.config.get(key) for run in runs]
-        if _count(values) > 1 and (key in typed or _differs_within(key, values, labels, groups)):
+        if _count(values) > 1 and (key in user_keys or _differs_within(key, values, labels, groups)):
             columns[key] = values
     return columns
 

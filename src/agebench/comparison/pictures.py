@@ -1,4 +1,4 @@
-"""The pictures of a comparison: ranking, learning curves and parallel coordinates."""
+"""The figures of a comparison: ranking, learning curves and parallel coordinates."""
 
 import csv
 import logging
@@ -20,11 +20,10 @@ log = logging.getLogger(__name__)
 def draw_pictures(comparison: Comparison, folder: Path) -> dict[str, Path]:
     """Write ranking.png, curves.png and parallel.png of each table that has enough data for them.
 
-    The pictures of a second table are ranking-2.png and so on. A picture that cannot be drawn is left out with a
-    warning.
+    The figures of a second table are ranking-2.png and so on. A figure that cannot be drawn is skipped with a warning.
 
     Returns:
-        The path of each picture by its title.
+        The path of each figure by its title.
     """
     from agebench.report.style import plot_style
 
@@ -34,14 +33,14 @@ def draw_pictures(comparison: Comparison, folder: Path) -> dict[str, Path]:
         for i, table in enumerate(comparison.tables, start=1):
             for name, draw in ways.items():
                 path = folder / (f"{name}.png" if i == 1 else f"{name}-{i}.png")
-                path.unlink(missing_ok=True)  # so that no old picture remains
+                path.unlink(missing_ok=True)  # so that no old figure remains
                 try:
                     figure = draw(table)
                     if figure is not None:
                         figure.savefig(path)
                         drawn[f"{name}: {heading(table)}"] = path
-                except Exception as error:  # the tables are complete without pictures
-                    log.warning("%s is left out: %s: %s", path.name, type(error).__name__, error)
+                except Exception as error:  # the tables are complete without figures
+                    log.warning("%s is skipped: %s: %s", path.name, type(error).__name__, error)
     return drawn
 
 
@@ -52,7 +51,7 @@ def _ranking(table: Table) -> Any:
         return None
     values = [_oriented(row.group.values(table.metric), table) for row in table.rows]
     names = _names([row.group for row in table.rows])
-    # The picture shows the absolute value of a bias, which has no interval.
+    # The figure shows the absolute value of a bias, which has no interval.
     signed = find(table.metric).better == "nearest to zero"
     intervals = [None if signed else row.group.interval(table.metric) for row in table.rows]
     known = [(each.name, each.metrics[table.metric]) for each in table.baselines if table.metric in each.metrics]

@@ -104,8 +104,8 @@ def read_predictions(path: Path, *, posterior: bool) -> tuple[list[str], list[li
     else:
         lines = text.splitlines()
         header = lines.pop(0).split(",")
-        cut = [line.split(",", 4) for line in lines]
-        leading, rest = [row[:4] for row in cut], [row[4] for row in cut]
+        split_lines = [line.split(",", 4) for line in lines]
+        leading, rest = [row[:4] for row in split_lines], [row[4] for row in split_lines]
     labels = [column[2:-1] for column in header if column.startswith("p(")]
     if header[:4] != COLUMNS or header[4 : 4 + len(labels)] != [f"p({label})" for label in labels] or not rest:
         raise ValueError("not a predictions.csv")
@@ -114,8 +114,8 @@ def read_predictions(path: Path, *, posterior: bool) -> tuple[list[str], list[li
         return labels, leading, np.broadcast_to(np.zeros(1), shape)
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # NumPy warns about text that is not a number
-        behind = len(header) - 4 - len(labels)  # the protocol
-        numbers = ",".join(row.rsplit(",", behind)[0] for row in rest) if behind else ",".join(rest)
+        num_trailing = len(header) - 4 - len(labels)  # the protocol
+        numbers = ",".join(row.rsplit(",", num_trailing)[0] for row in rest) if num_trailing else ",".join(rest)
         return labels, leading, np.fromstring(numbers, sep=",").reshape(shape)
 
 

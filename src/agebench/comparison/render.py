@@ -34,7 +34,7 @@ img { max-width: 100%; }"""
 
 
 def to_markdown(comparison: Comparison, *, with_unranked: bool = True) -> str:
-    """Return the tables with captions and notes, and the runs that are not completed. It is also readable as text."""
+    """Return the tables, captions, notes and incomplete runs as Markdown that is also readable as plain text."""
     parts = []
     for table in comparison.tables:
         cells = lay_out(table)
@@ -55,8 +55,8 @@ def align(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequenc
     return "\n".join(f"| {' | '.join(line)} |" for line in (aligned[0], rule, *aligned[1:]))
 
 
-def to_html(comparison: Comparison, pictures: Mapping[str, Path] | None = None) -> str:
-    """Return a self-contained HTML file with the tables, the notes and the embedded pictures."""
+def to_html(comparison: Comparison, figures: Mapping[str, Path] | None = None) -> str:
+    """Return a self-contained HTML file with the tables, the notes and the embedded figures."""
     parts = []
     for table in comparison.tables:
         cells = lay_out(table)
@@ -76,7 +76,7 @@ def to_html(comparison: Comparison, pictures: Mapping[str, Path] | None = None) 
         parts += _list([_unranked(run) for run in runs])
     if comparison.not_comparable:
         parts.insert(0, _tag("p", comparison.not_comparable))
-    for name, path in (pictures or {}).items():
+    for name, path in (figures or {}).items():
         data = base64.b64encode(path.read_bytes()).decode()
         parts.append(f'<p><img alt="{html.escape(name)}" src="data:image/png;base64,{data}"></p>')
     top = '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>agebench compare</title>'
@@ -86,7 +86,7 @@ def to_html(comparison: Comparison, pictures: Mapping[str, Path] | None = None) 
 
 
 def to_csv(comparison: Comparison) -> str:
-    """Return one row per group, with unrounded numbers. Missing values are empty."""
+    """Return a CSV table with one row per group and unrounded numbers. Missing values are empty."""
     parameters = list(dict.fromkeys(key for table in comparison.tables for key in table.parameters))
     metrics = list(dict.fromkeys(name for table in comparison.tables for run in table.runs for name in run.metrics))
     fixed = ("metric", "mean", "std", "low", "high", "difference", "difference_low", "difference_high", "p", "p_holm")
@@ -113,7 +113,7 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def to_json(comparison: Comparison) -> str:
-    """Return all results under stable keys."""
+    """Return all results as JSON with stable keys."""
     tables = [
         {
             "protocol": table.protocol,

@@ -1,4 +1,4 @@
-"""The summary of a sweep: sweep.csv with one row per point, sweep.md, and pictures."""
+"""The summary of a sweep: sweep.csv with one row per point, sweep.md, and figures."""
 
 import logging
 import textwrap
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def write_sweep(folder: Path) -> None:
-    """Write sweep.csv, sweep.md and pictures for all points in the folder of a sweep, finished or not.
+    """Write sweep.csv, sweep.md and figures for all points in the folder of a sweep, finished or not.
 
-    This function never raises: an unreadable point is listed as such, and a file that cannot be written is left out
-    with a warning.
+    This function never raises: an unreadable point is listed as unreadable, and a file that cannot be written is
+    skipped with a warning.
     """
     try:
         points = points_of(folder)

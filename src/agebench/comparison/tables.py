@@ -85,7 +85,7 @@ class Comparison:
 
 
 def compare(runs: Sequence[Run], metric: str | None = None) -> Comparison:
-    """Group runs by config and rank the groups. Different protocols or test images have separate tables.
+    """Return tables of runs, grouped by config and ranked. Different protocols or test images have separate tables.
 
     Args:
         runs: The runs, finished or not.

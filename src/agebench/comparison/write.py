@@ -11,7 +11,7 @@ from agebench.files import write_text
 
 
 def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Write compare.md, compare.csv, ... and the pictures to a folder, which is created if necessary.
+    """Write compare.md, compare.csv, ... and the figures to a folder, which is created if necessary.
 
     Args:
         comparison: The comparison.
@@ -26,13 +26,13 @@ def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = draw_pictures(comparison, folder)
+        figures = draw_pictures(comparison, folder)
         written = []
         for name in formats:
-            text = render.to_html(comparison, pictures) if name == "html" else render.RENDERERS[name](comparison)
+            text = render.to_html(comparison, figures) if name == "html" else render.RENDERERS[name](comparison)
             if name == "md" and comparison.not_comparable:
                 text = f"{comparison.not_comparable}.\n\n{text}"
             written.append(write_text(folder / f"compare.{name}", text))
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --output") from error
-    return [*written, *pictures.values()]
+    return [*written, *figures.values()]

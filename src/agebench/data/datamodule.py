@@ -1,4 +1,4 @@
-"""The LightningDataModule: batches of packed images, from wherever the pixels are kept while training."""
+"""The LightningDataModule: batches of packed images, with the pixels on the GPU, in RAM or on the disk."""
 
 import warnings
 from functools import partial
@@ -14,7 +14,7 @@ from agebench.data.residency import choose_residency
 from agebench.data.split import PARTS
 from agebench.errors import UserError
 
-COPIED_AT_ONCE = 1024  # images; copying all at once would need their size in RAM a second time
+COPIED_AT_ONCE = 1024  # images per copy; copying all at once would double the RAM that they need
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -24,12 +24,12 @@ class ImageDataModule(L.LightningDataModule):
         images: Packed images and their plan.
         batch_size: Images per training step over all devices together, or `full` for the whole train part.
         eval_batch_size: Images per step of validation and test over all devices; affects speed and memory only.
-        residency: Where the pixels are while training: `gpu`, `ram`, `mapped`, or `auto` for the first that fits.
-        num_workers: Processes that gather batches; 0 gathers in the training process, fastest for packed pixels.
-        seed: Decides the order of the training images.
+        residency: Where the pixels are during training: `gpu`, `ram`, `mapped`, or `auto` for the first that fits.
+        num_workers: Processes that gather batches. 0, the fastest, gathers in the training process.
+        seed: Random seed of the order of the training images.
     """
 
-    where: str | None = None  # the pixels are during training: gpu, ram or mapped; set when a trainer begins
+    where: str | None = None  # the pixels are during training: gpu, ram or mapped; set when a trainer starts
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class ImageDataModule(L.LightningDataModule):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, S, S)."""
+        """Shape of an image, (C, S, S)."""
         _, channels, height, width = self.images.store.shape
         return channels, height, width
 
@@ -76,7 +76,7 @@ class ImageDataModule(L.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of one epoch."""
+        """Number of batches of one epoch."""
         return len(BatchSampler(len(self._parts["train"]), self.batch_size, shuffle=True))
 
     def part(self, name: str) -> Pixels:
@@ -84,7 +84,7 @@ class ImageDataModule(L.LightningDataModule):
         return self._parts[name]
 
     def place_pixels(self, device: torch.device) -> str:
-        """Bring the pixels to where they are read during training, and return where that is.
+        """Move the pixels to the device or into RAM for training, and return `gpu`, `ram` or `mapped`.
 
         Args:
             device: The training device.
@@ -99,7 +99,7 @@ class ImageDataModule(L.LightningDataModule):
         return where
 
     def _copy_to(self, device: torch.device, rows: np.ndarray) -> None:
-        """Copy the given rows of the store to a device, and let all parts read from there."""
+        """Copy the given rows of the store to a device, and make all parts read from there."""
         pixels = self._parts["train"].store
         resident = torch.empty((len(rows), *pixels.shape[1:]), dtype=torch.uint8, device=device)
         for first in range(0, len(rows), COPIED_AT_ONCE):
@@ -114,11 +114,11 @@ class ImageDataModule(L.LightningDataModule):
         return self._loader("train", self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> TimedLoader:
-        """Return the validation batches, every image once."""
+        """Return the validation batches, with every image once."""
         return self._loader("val", self.eval_batch_size, shuffle=False)
 
     def test_dataloader(self) -> TimedLoader:
-        """Return the test batches, every image once."""
+        """Return the test batches, with every image once."""
         return self._loader("test", self.eval_batch_size, shuffle=False)
 
     def _loader(self, part: str, batch_size: int, *, shuffle: bool) -> TimedLoader:
@@ -127,7 +127,7 @@ class ImageDataModule(L.LightningDataModule):
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         count = len(self._parts[part])
         sampler = BatchSampler(count, batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world=world)
-        # Batch norm needs two images to learn from; an evaluation batch must leave no device without an image.
+        # Batch norm needs two images per device in training. In evaluation each device needs at least one image.
         smallest, each = (min(batch_size, count), 2) if shuffle else (count // len(sampler), 1)
         if world > 1 and smallest < each * world:
             key = "data.batch_size" if shuffle else "data.eval_batch_size"
@@ -135,8 +135,8 @@ class ImageDataModule(L.LightningDataModule):
                 f"{world} devices cannot share a {part} batch of {smallest}, because each needs {each} of its images: "
                 f"raise {key}, or use more data or fewer devices"
             )
-        # The sampler yields whole batches, so batch_size=None: the data set gathers each of them in one operation.
-        # The loader has its own generator: otherwise it would draw from the one of augmentation and dropout.
+        # batch_size=None, because the sampler yields complete batches, which the data set gathers in one operation.
+        # The loader has its own generator. Otherwise it would use that of augmentation and dropout.
         generator = torch.Generator().manual_seed(self.seed)
         make = partial(TimedLoader, self._parts[part], sampler=sampler, batch_size=None, generator=generator)
         pin = torch.cuda.is_available() and self._parts[part].store.device.type == "cpu"

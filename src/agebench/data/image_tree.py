@@ -1,4 +1,4 @@
-"""Export of the images to one folder for each class, as other tools expect them."""
+"""Export the images to one folder per class, the layout that other tools expect."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ from agebench.errors import UserError
 def export_tree(images: PackedImages, folder: Path) -> int:
     """Write every image of the split to `folder/<part>/<label>/<name>`, the layout of torchvision's ImageFolder.
 
-    Files are copied byte for byte. Images without a file of their own, as in MNIST, are written as PNG. If val is the
+    Image files are copied unchanged. Images that are not single files, as in MNIST, are written as PNG. If val is the
     test part, there are only `train` and `val`.
 
     Args:
@@ -70,11 +70,11 @@ def make_empty(folder: Path) -> None:
 
 
 def _relative_path(name: str) -> PurePosixPath:
-    """Return a name as a relative path without `..`; in a table it may be absolute."""
+    """Return an image name, which may be an absolute path in a table, as a relative path without `..`."""
     parts = [_safe_name(part) for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
     return PurePosixPath(*parts)
 
 
 def _safe_name(name: str) -> str:
-    """Replace characters that Windows forbids in file names."""
+    """Return a name without the characters that Windows forbids in file names."""
     return re.sub(r'[<>:"|?*/\\\x00-\x1f]', "_", name)

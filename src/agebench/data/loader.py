@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-GATHERED_BYTES = 1 << 20  # per indexing operation, few enough to stay in the CPU cache until the step
+GATHERED_BYTES = 1 << 20  # per indexing operation, small enough to stay in the CPU cache until the step
 
 
 class Batch(NamedTuple):
@@ -23,7 +23,7 @@ class BatchSampler(Sampler[Tensor]):
     """Yields the rows of one batch at a time, int64, shape (B,).
 
     The batches of an epoch depend only on (seed, epoch) and are the same for any number of processes: each process
-    takes every world-th image of every batch, so a step on N devices has exactly the images of a step on one device.
+    takes every world-th image of every batch. A step on N devices therefore has the same images as on one device.
 
     Args:
         count: Images in the part.
@@ -67,7 +67,7 @@ class BatchSampler(Sampler[Tensor]):
 
 
 class Pixels(Dataset[Batch]):
-    """The images of one part, memory-mapped or resident on a device; an index is the rows of a batch.
+    """The images of one part, memory-mapped or on a device. Each index is an array with the rows of a batch.
 
     Args:
         store: Packed pixels, uint8, shape (N, C, S, S), on any device.
@@ -83,11 +83,11 @@ class Pixels(Dataset[Batch]):
 
     def __getitem__(self, index: Tensor) -> Batch:
         index = index.to(self.store.device, non_blocking=True)
-        # On a CPU ten times as fast as store[rows].
+        # On a CPU this is ten times as fast as store[rows].
         return Batch(self.store.index_select(0, self.rows[index]), self.target[index], index)
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
-        """Yield the batch of each index; small batches are gathered together, because each call has an overhead.
+        """Yield the batch of each index. Small batches are gathered together to reduce the overhead per call.
 
         Args:
             indices: Rows of the part for each batch, int64, shape (B,).
@@ -109,9 +109,9 @@ class Pixels(Dataset[Batch]):
 
 
 class TimedLoader(DataLoader[Any]):
-    """A DataLoader of complete batches (batch_size=None) that measures how long the steps wait for it.
+    """A DataLoader of complete batches (batch_size=None) that measures how long training waits for it.
 
-    Without workers the pixels gather their batches directly, because the iterator of PyTorch takes longer than that.
+    Without workers it bypasses the iterator of PyTorch, which takes longer than gathering the batches.
 
     Attributes:
         wait_s: Seconds of waiting for batches since the loader was created.

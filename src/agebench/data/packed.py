@@ -15,19 +15,19 @@ from agebench.data.resize import Resize
 from agebench.data.store import Store
 from agebench.files import atomic_write
 
-COUNTED_AT_ONCE = 2**24  # pixels; counting them takes eight bytes each
+COUNTED_AT_ONCE = 2**24  # pixels per chunk; counting takes eight bytes per pixel
 
 
 @dataclass(frozen=True)
 class PackedImages:
-    """Packed pixels and the plan that says which of them are used for what.
+    """Packed pixels, and the plan that assigns the images to parts and labels.
 
     Args:
-        plan: Without the images that cannot be decoded.
-        source: Where the images come from.
-        store: Where the pixels are packed.
-        pixels: Mapped from the store, uint8, shape (N, C, S, S); only rows in use hold an image. Read-only: other
-            processes map the same pages.
+        plan: The plan, without images that cannot be decoded.
+        source: The source of the images.
+        store: The store with the packed pixels.
+        pixels: Memory-mapped from the store, uint8, shape (N, C, S, S). Only rows in use contain an image. They are
+            read-only, because other processes map the same pages.
     """
 
     plan: Plan
@@ -37,11 +37,11 @@ class PackedImages:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the pixels in use."""
+        """Number of bytes of the pixels in use."""
         return len(self.plan.used) * self.store.row_bytes
 
     def statistics(self) -> tuple[list[float], list[float]]:
-        """Return mean and standard deviation of each channel of the train part, in [0, 1]; cached beside the store."""
+        """Return mean and standard deviation of each channel of the train part, in [0, 1]; cached with the store."""
         rows = self.plan.rows[self.plan.split.train]
         file = self.store.folder / f"statistics-{self.store.state(rows)}.json"
         if file.exists():
@@ -53,24 +53,24 @@ class PackedImages:
         return mean, std
 
     def file(self, row: int) -> bytes | Image.Image:
-        """Return the file of a record as it is, or the decoded image if it has no file of its own."""
+        """Return the unchanged file of a record, or the decoded image if the image is not a single file."""
         read = getattr(self.source, "read", self.source.open)
         content: bytes | Image.Image = read(int(self.plan.rows[row]))
         return content
 
     def in_reading_order(self, rows: Array) -> Array:
-        """Return rows of the records, int64, shape (n,), in the order in which their files are read fastest."""
+        """Return rows of the records, int64, shape (n,), in the order in which reading their files is fastest."""
         listed = self.source.reading_order(self.plan.rows[rows])
         return np.searchsorted(self.plan.rows, listed)
 
 
 def pack(source: Source, plan: Plan, *, resize: Resize, cache: Path, require_all: bool = False) -> PackedImages:
-    """Decode the images of a plan that the cache lacks, and map all of them.
+    """Decode the images of a plan that are not in the cache, and return all of them, memory-mapped.
 
     Args:
         source: Opens the images.
-        plan: Says which images are used.
-        resize: How an image is brought to size.
+        plan: The plan with the images to use.
+        resize: Resizes the images.
         cache: Folder of all packed stores.
         require_all: Whether an image that cannot be decoded is an error instead of a warning.
 
@@ -83,7 +83,7 @@ def pack(source: Source, plan: Plan, *, resize: Resize, cache: Path, require_all
 
 
 def _key(source: Source, plan: Plan) -> str:
-    """Return what decides which image is in which row of a store: the source, its location and its image names."""
+    """Return the key of a store: the source, its location and its image names, which determine the rows."""
     root = getattr(source, "root", None)
     where = "" if root is None else str(Path(root).absolute())
     names = hashlib.sha256("\n".join(plan.listed.names.tolist()).encode("utf-8", "surrogateescape"))
@@ -91,11 +91,11 @@ def _key(source: Source, plan: Plan) -> str:
 
 
 def channel_statistics(pixels: Array, rows: Array) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each channel in [0, 1], exactly, from a histogram of the 256 levels.
+    """Return the exact mean and standard deviation of each channel in [0, 1], from a histogram of the 256 levels.
 
     Args:
         pixels: uint8, shape (N, C, S, S).
-        rows: Of the images to count, int64, shape (n,).
+        rows: Rows of the images to count, int64, shape (n,).
     """
     channels = pixels.shape[1]
     counts = np.zeros((channels, 256), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Which images are used, with which labels, in which part: decided before an image is opened."""
+"""The plan of a data set: the images, their labels and their parts. No image is opened."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +22,14 @@ class Plan:
 
     Args:
         name: The data set's name in protocols and folders.
-        protocol: `dataset/split/target`: only results of the same protocol can be compared.
-        listed: Every record that the source lists, N of them.
-        rows: Row of each used record among those, int64, shape (n,), ascending.
-        records: The records whose image exists, n of them.
+        protocol: `dataset/split/target`. Only results of the same protocol can be compared.
+        listed: All N records that the source lists.
+        rows: Row of each of the n records in `listed`, int64, shape (n,), ascending.
+        records: The n records whose image exists.
         target: Their labels.
         split: Rows of the records in train, val and test.
         missing: Names of listed images that do not exist, shape (N - n,).
-        broken: Names of images that cannot be decoded, with the reason; known once the images are packed.
+        broken: Names of images that cannot be decoded, with the reason; known after the images are packed.
     """
 
     name: str
@@ -55,7 +55,8 @@ class Plan:
     def without(self, broken: Mapping[int, str], *, require_all: bool) -> "Plan":
         """Return the plan without images that cannot be decoded, and log a warning if there are any.
 
-        They leave the split after it is drawn, so that the first run and the second one test the same people.
+        They are removed after the split is drawn, so that the first run, which finds them, and later runs test the same
+        people.
 
         Args:
             broken: Reason by row of `listed`.
@@ -67,22 +68,22 @@ class Plan:
         if not broken:
             return self
         reasons = {str(self.listed.names[row]): why for row, why in sorted(broken.items())}
-        gone = np.isin(self.rows, list(broken))
-        lost = {part: int(gone[self.split.part(part)].sum()) for part in PARTS}
+        is_broken = np.isin(self.rows, list(broken))
+        lost = {part: int(is_broken[self.split.part(part)].sum()) for part in PARTS}
         examples = ", ".join(f"{name} ({why})" for name, why in list(reasons.items())[:3])
         text = f"{len(broken):,} of the used images cannot be decoded ({_format_counts(lost)}): {examples}"
         _warn_or_refuse(text, "broken.csv", require_all=require_all)
-        train, val, test = (rows[~gone[rows]] for rows in map(self.split.part, PARTS))
+        train, val, test = (rows[~is_broken[rows]] for rows in map(self.split.part, PARTS))
         split = replace(self.split, train=train, val=val, test=test)
         splits.check(split)
         return replace(self, split=split, broken=reasons)
 
 
 class Planner:
-    """Draws up the plan of a data set from its source, its target and its split.
+    """Makes the plan of a data set from its source, target and split.
 
     Args:
-        source: Lists the images and what is known about them.
+        source: Lists the images and their metadata.
         split: Takes (records, labels) and returns a Split.
         name: The data set's name in protocols and folders.
         target: `class`, `decade`, `age` or `bins`.
@@ -109,26 +110,26 @@ class Planner:
         self.per_class, self.limit, self.require_all = per_class, limit, require_all
 
     def plan(self, *, listed: bool = False) -> Plan:
-        """Work out records, labels and split; no image is opened.
+        """Return the plan: records, labels and split. No image is opened.
 
         Args:
-            listed: Whether to plan with every image that the data set lists, even if its file does not exist.
+            listed: Whether to include every image that the data set lists, even if its file does not exist.
 
         Raises:
-            UserError: If the source has no images, or target or split cannot be had from its records.
+            UserError: If the source has no images, or its records do not support the target or the split.
         """
         if not listed:
             self.source.prepare()
-        everything = self.source.records()
-        present = np.ones(len(everything), dtype=bool) if listed else self.source.present()
-        rows, missing = np.flatnonzero(present), everything.names[~present]
-        target = make_target(everything, self.target, bins=self.bins)
+        all_records = self.source.records()
+        present = np.ones(len(all_records), dtype=bool) if listed else self.source.present()
+        rows, missing = np.flatnonzero(present), all_records.names[~present]
+        target = make_target(all_records, self.target, bins=self.bins)
         if len(rows) == 0:
             raise UserError(
                 f"data={self.name} lists {len(present):,} images and none of them exists "
-                f"(the first is {everything.names[0]}): check data.root"
+                f"(the first is {all_records.names[0]}): check data.root"
             )
-        records = everything if len(rows) == len(present) else everything.take(rows)
+        records = all_records if len(rows) == len(present) else all_records.take(rows)
         labels = target.labels[rows]
         split = self.split(records, labels)
         splits.check(split)
@@ -136,7 +137,7 @@ class Planner:
         plan = Plan(
             name=self.name,
             protocol=f"{self.name}/{split.name}/{target_name(self.target, self.bins)}",
-            listed=everything,
+            listed=all_records,
             rows=rows,
             records=records,
             target=replace(target, labels=labels),
@@ -147,18 +148,18 @@ class Planner:
         return plan
 
     def _report(self, plan: Plan) -> None:
-        """Warn about missing images and a val part that is the test part; refuse an empty part."""
+        """Warn about missing images and a val part that is the test part. Raise UserError if a part is empty."""
         if len(plan.missing):
             text = (
                 f"{len(plan.missing):,} of the {len(plan.listed):,} images that data={self.name} lists do not exist, "
-                f"such as {', '.join(map(str, plan.missing[:3]))}; used are {_format_counts(plan.counts)}"
+                f"such as {', '.join(map(str, plan.missing[:3]))}; images used: {_format_counts(plan.counts)}"
             )
             _warn_or_refuse(text, "missing.csv", require_all=self.require_all)
         splits.check(plan.split)
         if plan.split.val_is_test:
             log.warning(
-                "data/split=%s validates on its test images, as its lecture does: choosing an epoch or a "
-                "hyperparameter by val makes the test result optimistic",
+                "data/split=%s validates on its test images, as in the lecture: selecting an epoch or a "
+                "hyperparameter on val makes the test result optimistic",
                 plan.split.name,
             )
 
@@ -166,7 +167,7 @@ class Planner:
 def _warn_or_refuse(text: str, table: str, *, require_all: bool) -> None:
     if require_all:
         raise UserError(f"{text}; data.require_all=true needs every image")
-    log.warning("%s; they are left out (full list: %s)", text, table)
+    log.warning("%s; they are excluded (full list: %s)", text, table)
 
 
 def _format_counts(counts: Mapping[str, int]) -> str:

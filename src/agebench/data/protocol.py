@@ -12,7 +12,7 @@ def split_name(kind: str, settings: Mapping[str, Any]) -> str:
 
     Args:
         kind: Name of the function in agebench.data.split.
-        settings: Its keyword arguments that are known.
+        settings: The known keyword arguments of that function.
     """
     if kind == "kfold":
         return f"kfold{settings['k']}-{settings['fold']}"
@@ -26,7 +26,7 @@ def split_name(kind: str, settings: Mapping[str, Any]) -> str:
 
 
 def capped_name(name: str, per_class: int | None, limit: int | None) -> str:
-    """Return the name of a split with its caps on the number of images."""
+    """Return the name of a split with its limits on the number of images."""
     caps = (("per", per_class), ("limit", limit))
     return "-".join([name, *(f"{word}{count}" for word, count in caps if count is not None)])
 

@@ -20,7 +20,7 @@ class Records:
             share; an empty string is unknown), `rank` (CACD's), and `part` (`train`, `val` or `test`).
         class_names: Names of the classes.
         own_parts: Whether `part` is from the user, such as a column of a table, and not from the publisher.
-        whole: The records that `take` selected these from, if any.
+        whole: The complete records from which `take` selected these; None if these are complete.
     """
 
     names: Array
@@ -41,7 +41,7 @@ class Records:
 class Source(Protocol):
     """A source of images. The constructor does no work; `prepare` may download, all other methods only read."""
 
-    channels: int  # of its files: 1 grey, 3 colour
+    channels: int  # of the image files: 1 grey, 3 colour
     targets: tuple[str, ...]  # the targets that its records support, the default first
     path_is_identity: bool  # whether another path means other data; False for a published data set
 
@@ -55,10 +55,10 @@ class Source(Protocol):
         """Return which rows have an image file, bool, shape (N,)."""
 
     def open(self, row: int) -> Image.Image:
-        """Decode the image of one row; thread-safe. Raises BrokenImageError."""
+        """Return the decoded image of one row, or raise BrokenImageError; thread-safe."""
 
     def stamps(self, rows: Array) -> Array:
-        """Return a number for each row that changes if its pixels may have changed, uint64, shape (n,)."""
+        """Return the stamp of each row, a number that changes if the file changes, uint64, shape (n,)."""
 
     def reading_order(self, rows: Array) -> Array:
         """Return the same rows in the order in which reading them is fastest."""

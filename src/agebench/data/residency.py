@@ -11,13 +11,13 @@ RAM_SHARE = 0.5  # of the available RAM; all processes share the pages, and the 
 
 
 def choose_residency(residency: str, size: int, *, device: torch.device, num_workers: int) -> str:
-    """Return `gpu`, `ram` or `mapped`.
+    """Return where the pixels are during training: `gpu`, `ram` or `mapped`.
 
     Args:
-        residency: One of these, or `auto` for the first that fits.
-        size: Bytes of the pixels in use.
+        residency: `gpu`, `ram`, `mapped`, or `auto` for the first of them that fits.
+        size: Number of bytes of the pixels in use.
         device: The training device.
-        num_workers: Loader processes; they cannot gather on a GPU.
+        num_workers: Number of loader processes, which cannot gather on a GPU.
 
     Raises:
         UserError: If `gpu` is requested without a GPU or with workers.
@@ -36,6 +36,6 @@ def choose_residency(residency: str, size: int, *, device: torch.device, num_wor
 
 
 def _free(device: torch.device) -> int:
-    """Return the free bytes of device memory; 0 if unknown, or if the device shares the RAM, as Apple's do."""
+    """Return the free bytes of device memory; 0 if unknown, or if the device shares the RAM, as on Apple silicon."""
     mem_get_info = getattr(torch.get_device_module(device), "mem_get_info", None)
     return int(mem_get_info(device)[0]) if mem_get_info else 0

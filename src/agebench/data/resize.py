@@ -1,4 +1,4 @@
-"""Resizing of a decoded image to the packed uint8 square."""
+"""Resize a decoded image to a square of uint8 pixels."""
 
 import contextlib
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Resize:
         channels: C, 1 (grey) or 3 (colour).
         crop_mode: `squash` changes the aspect ratio, `center` crops the longer side, `border` pads the shorter side
             with black.
-        crop_pct: Share of each side that a central crop keeps before resizing; 1 keeps everything.
+        crop_pct: Share of each side that a central crop keeps before resizing; 1 means no crop.
         interpolation: Filter of Pillow; all except nearest are antialiased.
     """
 
@@ -84,12 +84,12 @@ class Resize:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale grey of more than 8 bits, or of floats, to 8 bits; the conversion of Pillow would clip it to white."""
+    """Return a grey image of more than 8 bits, or of floats, scaled to 8 bits. Pillow would clip it to white."""
     if not image.mode.startswith(("I", "F")):
         return image
     grey = np.asarray(image, dtype=np.float64)
     tops = (65535.0,) if image.mode.startswith("I;16") else (1.0, 255.0, 65535.0)[image.mode != "F" :]
-    # Modes I and F do not define white, so it is the smallest usual maximum that no pixel exceeds.
+    # Modes I and F do not define white. White is the smallest usual maximum that no pixel exceeds.
     if not np.isfinite(grey).all() or grey.min() < 0 or grey.max() > tops[-1]:
         raise BrokenImageError(f"its grey values, {grey.min():g} to {grey.max():g}, fit no known range")
     top = next(top for top in tops if grey.max() <= top)

@@ -1,6 +1,6 @@
 """Named split protocols: which images are in train, val and test.
 
-Each protocol is a function of (records, labels) with its settings as keywords. It returns row numbers of the records.
+Each protocol is a function of (records, labels) with settings as keyword arguments. It returns a Split.
 """
 
 import hashlib
@@ -55,10 +55,11 @@ def test_sha(records: Records, rows: Array) -> str:
 def official(
     records: Records, labels: Array, *, seed: int = 0, val_share: float = 0.1, val_from_test: bool = False
 ) -> Split:
-    """Use the parts of the data set's publisher. Without a published val part, draw a stratified share of train.
+    """Return the publisher's parts. Without a published val part, val is a stratified share of train.
 
-    CACD's parts follow from its ranks (over 5 train, 1-2 val, 3-5 test), those of MNIST and of image folders from where
-    the file is. With val_from_test, val is the test part, as in some lectures, and train keeps all of its images.
+    CACD's parts are given by the rank of the person (over 5 train, 1-2 val, 3-5 test), those of MNIST and of image
+    folders by the location of the file. With val_from_test, val is the test part, as in some lectures, and train keeps
+    all of its images.
     """
     if "part" not in records.columns:
         raise UserError(
@@ -73,7 +74,7 @@ def official(
 
 
 def _published(name: str, records: Records, labels: Array, *, seed: int, val_share: float | None) -> Split:
-    """Use the column `part`. If it has no val rows, draw a share of train, unless val_share is None."""
+    """Return the parts in the column `part`. Without val rows, val is a share of train, unless val_share is None."""
     _check_parts(name, records, ("train", "test"))
     part = records.columns["part"]
     train, val, test = (np.flatnonzero(part == each) for each in PARTS)
@@ -105,19 +106,19 @@ def _check_parts(name: str, records: Records, needed: Sequence[str]) -> None:
 
 
 def _without_parts(records: Records) -> str:
-    """Return the splits to recommend if the published parts are unavailable, one without a leak first."""
+    """Return the splits to recommend if the published parts are unavailable. The first one has no leak."""
     identities = records.columns.get("identity", np.array([]))
     enough = len(np.unique(identities[is_known(identities)])) >= 10
     return "data/split=identity, or random, which leaks identities" if enough else "data/split=random"
 
 
 def _listed_count(records: Records, part: str) -> int:
-    """Return how many images of a part the data set lists, including those without a file."""
+    """Return the number of images of a part that the data set lists, including those without a file."""
     return int(((records.whole or records).columns["part"] == part).sum())
 
 
 def train80(records: Records, labels: Array, *, seed: int = 0) -> Split:
-    """Use CACD's small protocol: 80 people with clean labels for train and val (a tenth of them), 120 for test."""
+    """Return CACD's small protocol: 80 people with clean labels for train and val (a tenth of them), 120 for test."""
     if "part" not in records.columns or "identity" not in records.columns:
         raise UserError("data/split=train80 needs CACD's ranks and identities: use data/split=identity")
     _check_parts("train80", records, ("val", "test"))
@@ -130,7 +131,7 @@ def train80(records: Records, labels: Array, *, seed: int = 0) -> Split:
 
 
 def random(records: Records, labels: Array, *, seed: int = 0, val_share: float = 0.1, test_share: float = 0.1) -> Split:
-    """Split images at random, stratified by label. Most identities of the data are then both in train and in test."""
+    """Return a random split of images, stratified by label. Most identities are then both in train and in test."""
     _check_shares("random", val_share=val_share, test_share=test_share)
     rng = np.random.default_rng(seed)
     rest, test = take_share(np.arange(len(records)), labels, test_share, rng)
@@ -139,10 +140,10 @@ def random(records: Records, labels: Array, *, seed: int = 0, val_share: float =
 
 
 def lecture(records: Records, labels: Array, *, seed: int = 42, per_label: int = 200, test_share: float = 0.2) -> Split:
-    """Use the age lecture's split: per_label random images of each decade, 80/20 within each; val IS test.
+    """Return the age lecture's split: per_label random images of each decade, 80/20 within each decade; val is test.
 
-    Without ages, it draws per_label images of each label. The 80/20 split is scikit-learn's train_test_split, as in the
-    lecture. It splits image by image, so identities are both in train and in test.
+    Without ages, per_label images of each label are drawn. The 80/20 split is scikit-learn's train_test_split, as in
+    the lecture. It splits by image, so identities are both in train and in test.
     """
     from sklearn.model_selection import train_test_split
 
@@ -169,13 +170,13 @@ def lecture(records: Records, labels: Array, *, seed: int = 42, per_label: int =
 
 
 def _warn_of_small_groups(counts: dict[int, int], kind: str, per_label: int) -> None:
-    """Warn if decades or labels have fewer images than the lecture draws of each."""
+    """Warn if decades or labels have fewer images than per_label."""
     small = {group: count for group, count in counts.items() if count < per_label}
     if not small:
         return
     decades = ", ".join(f"{10 * group}s {count:,}" for group, count in small.items())
     log.warning(
-        "data/split=lecture: %s fewer than the %s images that it draws (%s); %s of %s are used",
+        "data/split=lecture: %s fewer than the %s images of the protocol (%s); %s of %s are used",
         f"{len(small)} of {len(counts)} {kind}s {'has' if len(small) == 1 else 'have'}",
         f"{per_label:,}",
         decades if kind == "decade" else f"the smallest {min(small.values()):,}",
@@ -187,7 +188,7 @@ def _warn_of_small_groups(counts: dict[int, int], kind: str, per_label: int) -> 
 def subset(
     records: Records, labels: Array, *, seed: int = 0, train: int = 10_000, val: int = 2_000, test: int = 10_000
 ) -> Split:
-    """Draw a fixed number of images for each part at random, as the hiragana notebook does. The rest stays unused.
+    """Return a fixed number of random images for each part, as in the hiragana notebook. The rest is not used.
 
     If the data has fewer images, all three parts shrink in proportion.
     """
@@ -195,10 +196,10 @@ def subset(
     share = min(1.0, len(records) / wanted.sum())
     counts = np.floor(wanted * share).astype(int)
     if counts.min() < 1:
-        raise UserError(f"data/split=subset needs at least one image a part, {len(records)} images are too few")
+        raise UserError(f"data/split=subset needs at least one image per part, got {len(records)} images")
     if share < 1:
         log.warning(
-            "data/split=subset: %s images are fewer than the %s that it draws; train, val and test shrink to %s",
+            "data/split=subset: %s images are fewer than the %s of the protocol; train, val and test shrink to %s",
             f"{len(records):,}",
             f"{wanted.sum():,}",
             " / ".join(f"{count:,}" for count in counts),
@@ -211,7 +212,7 @@ def subset(
 def identity(
     records: Records, labels: Array, *, seed: int = 0, val_share: float = 0.1, test_share: float = 0.1
 ) -> Split:
-    """Split identities (people or pages) at random: each is in one part only, and labels are stratified if possible."""
+    """Return a random split in which each identity (person or page) is in one part; stratified by label if possible."""
     _check_shares("identity", val_share=val_share, test_share=test_share)
     folds = identity_folds(records, labels, seed=seed, k=_fold_count(val_share, test_share))
     count = len(np.unique(folds))
@@ -229,7 +230,7 @@ def _fold_count(*shares: float) -> int:
 
 
 def kfold(records: Records, labels: Array, *, seed: int = 0, k: int = 5, fold: int = 0) -> Split:
-    """Split identities into k folds: `fold` is test, the next one is val, the rest is train."""
+    """Return a split of identities into k folds: `fold` is test, the next one is val, the rest is train."""
     if not 0 <= fold < k or k < 3:
         raise UserError(f"data/split=kfold needs k >= 3 and 0 <= fold < k, got k={k} and fold={fold}")
     folds = identity_folds(records, labels, seed=seed, k=k)
@@ -251,7 +252,7 @@ def column(
     test: str | None = None,
     val_share: float = 0.1,
 ) -> Split:
-    """Use the data's own `split` column, one CSV file for all parts, or one file for each part.
+    """Return the parts in the `split` column of the data, in one CSV file for all parts, or in one file per part.
 
     The split.csv of a run is a CSV file for all parts. If val and test list the same images, as in a run of some
     lectures, val is test. Images that no list names are in no part.
@@ -259,12 +260,12 @@ def column(
     Args:
         records: N records.
         labels: Label of each record, int64, shape (N,).
-        seed: Decides which rows of train are val if no list names val.
+        seed: Random seed of the val rows that are drawn from train if there is no list of val.
         file: CSV file with the columns `name` and `part`, see agebench.data.split_lists.read_parts.
         train: List of the train images, see agebench.data.split_lists.read_names.
         val: List of the val images; without it, val is a stratified share of train.
         test: List of the test images.
-        val_share: That share.
+        val_share: The share of train that becomes val.
     """
     lists = {part: path for part, path in zip(PARTS, (train, val, test), strict=True) if path is not None}
     if file is None and not lists:
@@ -283,7 +284,7 @@ def column(
 
 
 def cap(split: Split, labels: Array, *, per_class: int | None, limit: int | None) -> Split:
-    """Keep at most per_class train images of each label, and at most `limit` images of each part, over all labels."""
+    """Return a split with at most per_class train images of each label, and at most `limit` images of each part."""
     rng = np.random.default_rng(0)
     name, train = capped_name(split.name, per_class, limit), split.train
     if per_class is not None:
@@ -315,4 +316,4 @@ def check(split: Split) -> None:
 def _check_shares(name: str, **shares: float) -> None:
     if min(shares.values()) <= 0 or sum(shares.values()) >= 1:
         got = ", ".join(f"{share}={value}" for share, value in shares.items())
-        raise UserError(f"data/split={name} needs shares above 0 that leave something to train on, got {got}")
+        raise UserError(f"data/split={name} needs shares above 0 that leave images for train, got {got}")

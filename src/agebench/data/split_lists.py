@@ -1,4 +1,4 @@
-"""A user's own lists of images, and the rows of a data set that they name."""
+"""Read a user's lists of images, and find their rows in a data set."""
 
 import csv
 import logging
@@ -25,7 +25,7 @@ def find_listed_parts(names: Array, file: str | None, lists: Mapping[str, str]) 
 
     Args:
         names: Names of N images.
-        file: CSV file that lists all parts, see read_parts; None if each part has a list of its own.
+        file: CSV file that lists all parts, see read_parts; None if each part has a separate list.
         lists: List of each part, see read_names; empty if there is a file for all parts.
 
     Returns:
@@ -94,7 +94,7 @@ def read_parts(file: str) -> dict[str, list[str]]:
 
 
 def find_rows(listed: Mapping[str, Iterable[str]], names: Array) -> tuple[dict[str, Array], list[str]]:
-    """Find the rows of listed images: by their full name, or by the file name alone if only one image has it.
+    """Return the rows of listed images, found by the full name, or by the file name alone if it is unique.
 
     Args:
         listed: Names of images, by part.
@@ -132,20 +132,22 @@ def _read_lists(file: str | None, lists: Mapping[str, str]) -> Mapping[str, Sequ
 
 
 def _check_apart(rows: Mapping[str, Array], files: Mapping[str, str], names: Array, *, val_is_test: bool) -> None:
-    """Raise UserError if two parts share an image. Only val may be test itself."""
+    """Raise UserError if two parts share an image. An exception is a val part that is identical to test."""
     for first, second in (("train", "test"), ("train", "val"), ("val", "test")):
         shared = np.intersect1d(rows[first], rows[second])
         if len(shared) and not (val_is_test and first == "val"):
             where = " and ".join(dict.fromkeys(files[part] for part in (first, second)))
             images = "image is" if len(shared) == 1 else "images are"
-            fix = "val must be test itself or share no image with it" if first == "val" else "remove them from one"
+            fix = (
+                "val must be identical to test or share no image with it" if first == "val" else "remove them from one"
+            )
             raise UserError(
                 f"{where}: {len(shared):,} {images} in {first} and in {second}, such as {names[shared[0]]}; {fix}"
             )
 
 
 def _no_match(part: str, file: str, listed: Mapping[str, Sequence[str]], names: Array, *, by_column: bool) -> UserError:
-    """Return the error for a list of which no image is in the data."""
+    """Return the error for a list without an image of the data."""
     wanted = listed.get(part, ())
     if wanted:
         return UserError(

@@ -1,8 +1,9 @@
-"""Pixels decoded once: a sparse file in the cache, filled on demand and memory-mapped by every later run.
+"""The store of decoded pixels: a sparse file in the cache, filled on demand and memory-mapped by every run.
 
-A store has a row for every image that a data set lists, at one size, followed in the same file by the stamp of each
-finished image. A run fills the rows that its split uses. A finished row never changes. If its image has changed, a new
-file with the rows that are still valid replaces the old one; processes that have mapped the old file keep it.
+A store has a row for every image that a data set lists, at one size. The stamps of the finished images follow in the
+same file; a stamp identifies the version of the image file. A run fills the rows that its split uses. A finished row
+never changes. If its image has changed, a new file with the rows that are still valid replaces the old one; processes
+that have mapped the old file keep it.
 """
 
 import errno
@@ -33,7 +34,7 @@ from agebench.files import atomic_write
 log = logging.getLogger(__name__)
 Done = dict[int, BrokenImageError | None]  # the error of each row that was read, or None
 
-VERSION = 2  # increase it when the same image files would give other pixels
+VERSION = 2  # increase this when the same image files give other pixels
 COMMIT_S = 2.0  # seconds between commits; a killed process loses at most this much decoding
 PAGE = 4096  # bytes by which a sparse file grows
 
@@ -43,10 +44,10 @@ class Store:
 
     Args:
         cache: Folder of all stores.
-        name: Name of the data set; part of the folder name.
+        name: Name of the data set, which is part of the folder name.
         key: Identifies the source and the names of its rows.
         count: N, the number of rows that the source lists.
-        resize: How an image is brought to size.
+        resize: Resizes the images.
     """
 
     def __init__(self, cache: Path, name: str, *, key: str, count: int, resize: Resize) -> None:
@@ -84,7 +85,7 @@ class Store:
                     self._drop_changed(rows, stamps)
                     self._pack(source, rows, stamps)
                     pixels, done = self._map()
-            except OSError as error:  # of writing, as reading raises BrokenImageError
+            except OSError as error:  # from writing; reading raises BrokenImageError
                 reason = error.strerror or str(error)
                 fix = (
                     "use a smaller data.image_size"
@@ -143,7 +144,7 @@ class Store:
 
     def _create(self) -> None:
         """Create the sparse file if it is missing, and delete the partial files of a killed process."""
-        # Only the partial files that are written under this lock; others, such as statistics, may be in use.
+        # Delete only files that are written under this lock. Others, such as statistics, may be in use.
         for left in (self._file.with_suffix(".part"), *self.folder.glob(f"{self._broken.name}.*.part")):
             left.unlink(missing_ok=True)
         if not self._is_complete():
@@ -165,7 +166,7 @@ class Store:
         return np.flatnonzero((done[rows] != stamps) & (known != stamps))
 
     def _drop_changed(self, rows: Array, stamps: Array) -> None:
-        """Replace the file by one without the rows that have changed; other processes may still map the old file."""
+        """Replace the file by one without the changed rows. Other processes may still map the old file."""
         done = self._map()[1].copy()
         changed = rows[(done[rows] != 0) & (done[rows] != stamps)]
         if not len(changed):
@@ -213,7 +214,7 @@ class Store:
 
         def pack(chunk: Sequence[int]) -> Done:
             done: Done = {}
-            with self._file.open("r+b") as file:  # one per thread, because a file has one position
+            with self._file.open("r+b") as file:  # one file per thread, because a file has only one position
                 for row in chunk:
                     try:
                         pixels = self.resize(source.open(row))
@@ -239,10 +240,10 @@ class Store:
                     progress.update(len(done))
                     if time.monotonic() - last > COMMIT_S and (commit is None or commit.done()):
                         if commit is not None:
-                            commit.result()  # raises its exception
+                            commit.result()  # raises the exception of the thread
                         commit = committer.submit(self._commit, pending, stamp_of)
                         pending, last = {}, time.monotonic()
-            finally:  # keep what is decoded, also after Ctrl-C
+            finally:  # keep the decoded rows, also after Ctrl-C
                 workers.shutdown(cancel_futures=True)
                 if commit is not None:
                     commit.result()
@@ -253,7 +254,7 @@ class Store:
         with self._file.open("r+b") as file:
             _sync(file)
         packed = np.array(sorted(row for row, error in done.items() if error is None), dtype=np.int64)
-        with self._file.open("r+b") as file:  # not through a map, because a full disk would kill the process
+        with self._file.open("r+b") as file:  # not through a memory map, because a full disk would kill the process
             for run in _runs(packed):
                 file.seek(self._stamps_at + 8 * int(run[0]))
                 file.write(np.array([stamp_of[row] for row in run.tolist()], dtype=np.uint64).tobytes())
@@ -267,7 +268,7 @@ class Store:
 
 
 def _runs(rows: Array) -> list[Array]:
-    """Split ascending rows into runs of consecutive rows."""
+    """Return ascending rows as a list of runs of consecutive rows."""
     return np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if len(rows) else []
 
 

@@ -14,7 +14,7 @@ GROUPS_AT_ONCE = 4096  # groups per dense array of label counts, which limits me
 
 
 def rows_by_label(rows: Array, labels: Array) -> list[Array]:
-    """Return the given rows of each label that occurs, labels ascending, rows in the given order."""
+    """Return the rows of each label that occurs, in ascending order of the labels and the given order of the rows."""
     if len(rows) == 0:
         return []
     of_rows = labels[rows]
@@ -24,13 +24,13 @@ def rows_by_label(rows: Array, labels: Array) -> list[Array]:
 
 
 def take_share(rows: Array, labels: Array, share: float, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Draw a share of the rows at random, stratified by label, and return (rest, drawn)."""
+    """Draw a random share of the rows, stratified by label, and return (rest, drawn)."""
     by_label = rows_by_label(np.arange(len(rows)), labels[rows])
     quota = share * np.array([len(each) for each in by_label])
     count = np.floor(quota).astype(int)
     # The images lost by rounding down go to the labels with the largest remainders.
     left = round(share * len(rows)) - count.sum()
-    # Equal remainders are ordered at random: in label order the youngest ages would always win.
+    # Equal remainders are ordered at random. In label order the youngest ages would always come first.
     ties = np.random.default_rng(0).permutation(len(by_label))
     count[np.lexsort((ties, (count - quota).round(9)))[:left]] += 1
     drawn = np.zeros(len(rows), dtype=bool)
@@ -85,36 +85,36 @@ def identity_folds(records: Records, labels: Array, *, seed: int, k: int) -> Arr
 
 
 def stratified_group_folds(labels: Array, groups: Array, *, seed: int, k: int) -> Array:
-    """Assign whole groups to k folds so that each fold has about the label distribution of all images.
+    """Assign complete groups to k folds so that each fold has about the label distribution of all images.
 
-    Groups are visited in order of decreasing standard deviation of their label counts, equal ones in random order. Each
-    goes to the fold that then has the least standard deviation over the folds, averaged over the labels.
+    Groups are visited in order of decreasing standard deviation of their label counts; equal ones in random order. Each
+    is assigned to the fold that gives the smallest standard deviation over the folds, averaged over the labels.
 
     Args:
         labels: Label of each image, int64, shape (N,).
         groups: Group of each image, codes in [0, G), int64, shape (N,), G at least k.
-        seed: Decides the order of groups with the same label counts.
+        seed: Random seed of the order of groups with the same label counts.
         k: Number of folds.
 
     Returns:
         The fold of each image, int64, shape (N,).
 
     Source:
-        scikit-learn's StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed), with the same result to the
-        bit (a test compares them). That class repeats the assignment of all groups in Python loops over images and
-        folds; 1,000,000 images of 20,000 people take it 10 to 14 s, and this function about 1 s.
+        scikit-learn's StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed), with identical results (a test
+        compares them). For 1,000,000 images of 20,000 people that class takes 10 to 14 s, because it loops over images
+        and folds in Python. This function takes about 1 s.
     """
     distinct, labels = np.unique(labels, return_inverse=True)
     totals = np.bincount(labels).astype(np.float64)  # (C,)
     sizes = np.bincount(groups)
     shuffled = np.arange(len(sizes))
-    np.random.RandomState(seed).shuffle(shuffled)  # scikit-learn's generator decides existing splits
+    np.random.RandomState(seed).shuffle(shuffled)  # the same generator as scikit-learn, so that splits do not change
     by_group = labels[np.argsort(groups, kind="stable")]
     ends = np.cumsum(sizes)
     spread = _label_count_std(by_group, sizes, len(distinct))[shuffled]
     counts = np.zeros((k, len(distinct)))  # images of each label in each fold
     images = [0] * k
-    # shares[i] are the folds' shares of each label if the group went to fold i.
+    # shares[i] are the shares of each label in each fold if the group is assigned to fold i.
     shares = np.zeros((k, k, len(distinct)))
     candidate = np.arange(k)
     fold_of = np.empty(len(sizes), dtype=np.int64)
@@ -142,7 +142,7 @@ def _label_count_std(by_group: Array, sizes: Array, num_labels: int) -> Array:
 
 
 def _best_fold(spreads: list[float], images: list[int]) -> int:
-    """Return the fold with the smallest spread. If two are nearly equal, it is the one with fewer images."""
+    """Return the fold with the smallest spread. If two are nearly equal, return the one with fewer images."""
     best, least, fewest = 0, float("inf"), float("inf")
     for fold, (spread, count) in enumerate(zip(spreads, images, strict=True)):
         # The tolerance is that of np.isclose.

@@ -34,20 +34,20 @@ class Target:
 
     @property
     def num_labels(self) -> int:
-        """R, the number of labels, including those without an image."""
+        """R, the number of labels, including labels without images."""
         return len(self.label_names)
 
 
 def make_target(records: Records, name: str, *, bins: Sequence[float] | None = None) -> Target:
-    """Return the label of each record.
+    """Return the target: the label of each record.
 
     Ages cover each year from the youngest to the oldest record, and decades each decade, including years and decades
     without an image.
 
     Args:
         records: N records with a column `class`, or `age` in years.
-        name: `class`, `decade` (10s, 20s, ...), `age` (one label a year) or `bins`.
-        bins: Lower edges in years of all bins but the first, ascending; [18, 30] means under 18, 18-29, 30 and over.
+        name: `class`, `decade` (10s, 20s, ...), `age` (one label per year) or `bins`.
+        bins: Lower edges in years of all bins except the first, ascending. [18, 30] means under 18, 18-29, 30 and over.
 
     Raises:
         UserError: If the records lack the column of the target, or the bins are not ascending.

@@ -1,4 +1,4 @@
-"""Work on images on all cores, in threads, because decoding releases the GIL."""
+"""Process images on all cores. Threads are sufficient, because decoding releases the GIL."""
 
 import os
 from collections import deque
@@ -27,5 +27,5 @@ def map_chunks(pool: ThreadPoolExecutor, task: Callable[[Sequence[T]], R], items
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use; a batch system may limit it."""
+    """Return the number of CPU cores that this process may use, which a batch system can limit."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -20,7 +20,7 @@ from agebench.errors import BrokenImageError, UserError
 class Unlabelled:
     """Iterates over the images once, as batches of uint8, shape (B, C, S, S), on all cores.
 
-    Images that cannot be read are left out and listed in `broken`.
+    Images that cannot be read are skipped and listed in `broken`.
 
     Args:
         path: A folder with images at any depth, a zip, tar or tar.gz of such a folder, or an image.

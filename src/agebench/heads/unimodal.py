@@ -42,7 +42,7 @@ class Unimodal(Head):
         names the two terms; the formulas and its weight of 1000 are from memory. Departs in four ways. The weight is
         the power of ten nearest to 1000 with which the demo faces are learned without pretraining (one seed, 8 epochs,
         val MAE in years: 12.2 with 1000, 12.3 with 100, 8.9 with 10, 8.0 with 1; 12.4 for the median of the training
-        ages). Without the floor, a posterior on a single label would have the loss -inf. Constants are left out.
+        ages). Without the floor, a posterior on a single label would have the loss -inf. Constants are omitted.
         `auto` decodes the mean; the choice of the paper is unknown.
     """
 

@@ -40,14 +40,14 @@ REPRODUCED_WITHIN = 1e-4  # tolerance of each metric: other kernels sum in anoth
 TRAINED_FOR = ("image_size", "channels", "crop_mode", "crop_pct", "interpolation", "target", "bins")
 
 
-def evaluate_run(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) -> dict[str, Any]:
-    """Test a run's weights and write results.json, predictions.csv and split.csv into a folder.
+def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = ()) -> dict[str, Any]:
+    """Test a run's weights, and write results.json, predictions.csv and split.csv to a folder.
 
     Args:
-        cfg: The composed config of the verb: `run`, `checkpoint`, `devices`, `allow_leak`, `trust`, and `data` for
+        cfg: The composed config of the command: `run`, `checkpoint`, `devices`, `allow_leak`, `trust`, and `data` for
             another data set.
         folder: Folder to write into; created if it does not exist.
-        typed: Keys that the user set. All other keys of the run's own data set are taken from the run.
+        user_keys: Keys that the user set. All other keys of the run's own data set are taken from the run.
 
     Returns:
         The content of results.json.
@@ -61,7 +61,7 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, typed: Collection[str] = ()) 
     run_dir = Path(cfg.run)
     trained = read_results(run_dir)
     path, stored, config = read_checkpoint(run_dir, cfg.checkpoint, trained, trust=cfg.trust)
-    evaluation = prepare(cfg, config, stored["agebench"], typed=typed)
+    evaluation = prepare(cfg, config, stored["agebench"], user_keys=user_keys)
     predictions = test(cfg, config, evaluation, stored, folder)
     description = DataDescription.of(evaluation.images.plan).limited_to(predictions)
     tested, bounds = describe_test(evaluation.images.plan, predictions)
@@ -101,21 +101,21 @@ class Evaluation:
     leak: Mapping[str, Any]
 
 
-def prepare(cfg: DictConfig, config: DictConfig, stamp: Mapping[str, Any], *, typed: Collection[str]) -> Evaluation:
-    """Plan and pack the data to test, and check it for images and identities of the run's train part.
+def prepare(cfg: DictConfig, config: DictConfig, stamp: Mapping[str, Any], *, user_keys: Collection[str]) -> Evaluation:
+    """Return the packed data to test, checked for images and identities of the run's train part.
 
     Args:
-        cfg: The composed config of the verb.
+        cfg: The composed config of the command.
         config: The run's config. Another data set replaces its `data` in place.
-        stamp: The stamp of the run's checkpoint.
-        typed: Keys that the user set.
+        stamp: The metadata in the run's checkpoint.
+        user_keys: Keys that the user set.
     """
     run_dir, other = Path(cfg.run), cfg.get("data") is not None
     for key in TRAINED_FOR:
-        if f"data.{key}" in typed and other and cfg.data.get(key) != config.data.get(key):
+        if f"data.{key}" in user_keys and other and cfg.data.get(key) != config.data.get(key):
             trained_with = f"data.{key}={config.data.get(key)}"
-            raise UserError(f"the run was trained with {trained_with} and must be tested with it: leave out data.{key}")
-    _keep_source(config, cfg, typed)
+            raise UserError(f"the run was trained with {trained_with} and must be tested with it: remove data.{key}")
+    _keep_source(config, cfg, user_keys)
     same_data = _is_same_data(config, cfg)
     _replace_data(config, cfg)
     set_up_process(seed=config.seed, matmul_precision=config.matmul_precision)
@@ -136,7 +136,8 @@ def test(
     cfg: DictConfig, config: DictConfig, evaluation: Evaluation, stored: dict[str, Any], folder: Path
 ) -> Predictions:
     """Return the predictions of a run's weights for the test part."""
-    loading = {key: config.data[key] for key in LOADED} | {"residency": "auto"}  # this machine may lack the run's GPU
+    # The residency is auto, because this machine may not have the GPU of the run.
+    loading = {key: config.data[key] for key in LOADED} | {"residency": "auto"}
     data = ImageDataModule(evaluation.images, seed=config.seed, **loading)
     module = build_trained(config, stored)
     trainer = make_trainer(
@@ -173,7 +174,7 @@ def write(
 
 
 def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, warn: bool) -> None:
-    """Log the main metrics, each with the value that the training reported.
+    """Log the main metrics, each with the value that training reported.
 
     Args:
         predictions: The predictions and their metrics.
@@ -190,12 +191,13 @@ def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, war
     ]
     if differing and warn:
         log.warning(
-            "%s differ from what train reported: the data or the versions have changed since", ", ".join(differing)
+            "%s differ from those that train reported: the data or the versions have changed since then",
+            ", ".join(differing),
         )
 
 
 def _keep_split(planner: Planner, run_dir: Path, protocol: str) -> None:
-    """Read the split from the run. A new draw would differ if images were added or removed since the training."""
+    """Make the planner use the split of the run. A new draw differs if images were added or removed since training."""
     file = run_dir / "split.csv"
     if file.is_file():
         name = protocol.split("/")[1]
@@ -203,11 +205,11 @@ def _keep_split(planner: Planner, run_dir: Path, protocol: str) -> None:
         planner.per_class = planner.limit = None  # the file has these limits applied
 
 
-def _keep_source(trained: DictConfig, cfg: DictConfig, typed: Collection[str]) -> None:
+def _keep_source(trained: DictConfig, cfg: DictConfig, user_keys: Collection[str]) -> None:
     """If the data set to test is the run's own, take its location from the run, unless the user sets another."""
     if cfg.get("data") is None or not _has_same_name(trained, cfg):
         return
-    moved = {"data.root", "data.source.root", "paths.data"} & set(typed)
+    moved = {"data.root", "data.source.root", "paths.data"} & set(user_keys)
     if moved and _path_is_identity(cfg):
         return
     root = trained.data.root
@@ -218,9 +220,9 @@ def _keep_source(trained: DictConfig, cfg: DictConfig, typed: Collection[str]) -
             log.warning("the run's data.root=%s no longer exists: using data.root=%s", root, cfg.data.root)
         for key in ("columns", "source"):
             for name, value in (trained.data.get(key) or {}).items():
-                if name not in ("root", "cache") and f"data.{key}.{name}" not in typed:
+                if name not in ("root", "cache") and f"data.{key}.{name}" not in user_keys:
                     cfg.data[key][name] = value
-        if "paths.cache" not in typed and _exists(trained.paths.cache):
+        if "paths.cache" not in user_keys and _exists(trained.paths.cache):
             cfg.paths.cache = trained.paths.cache  # its pixels are packed there
 
 
@@ -233,7 +235,7 @@ def _has_same_name(trained: DictConfig, cfg: DictConfig) -> bool:
 
 
 def _is_same_data(trained: DictConfig, cfg: DictConfig) -> bool:
-    """Return whether the data set to test is that of the training. Then equal names and identities mean the same.
+    """Return whether the data set to test is the training data set, so that equal names mean the same image or person.
 
     A published data set is the same at every path. A user's own folder or table is another data set at another path.
     """
@@ -258,7 +260,7 @@ def _leak_of_other(run_dir: Path, plan: Plan, *, same_data: bool, allow: bool) -
     if trained is None:
         text = f"{run_dir} has no readable split.csv, so it is unknown which people the model was trained on"
         if not allow:
-            raise UserError(f"{text}: restore the file, or set allow_leak=true to test nevertheless")
+            raise UserError(f"{text}: restore the file, or set allow_leak=true to test anyway")
         log.warning("%s: the test images may show people that the model was trained on", text)
         return {"leak": None, "leak_checked": False}
     if is_own_test(trained, plan, same_data=same_data):
@@ -268,7 +270,7 @@ def _leak_of_other(run_dir: Path, plan: Plan, *, same_data: bool, allow: bool) -
 
 
 def _replace_data(config: DictConfig, cfg: DictConfig) -> None:
-    """Replace the data set in a run's config, and keep the keys that must be the same in training and test."""
+    """Replace the data set in a run's config. Keys that must be the same in training and test keep their values."""
     if cfg.get("data") is None:
         return
     kept = {key: config.data[key] for key in TRAINED_FOR if key in config.data}

@@ -20,7 +20,7 @@ from agebench.runs.folder import read_results
 from agebench.runs.identity import versions
 
 log = logging.getLogger(__name__)
-CHECKED = (1, 5)  # sizes of the batches that the file is checked on
+CHECKED = (1, 5)  # batch sizes for the check of the file
 TOLERANCE = 1e-3  # of a probability: other kernels sum in another order
 
 
@@ -53,7 +53,7 @@ def export_run(cfg: DictConfig) -> None:
     """Export a run, compare the file with PyTorch on random images, and write a JSON file that describes it.
 
     Args:
-        cfg: The composed config of the verb.
+        cfg: The composed config of the command.
 
     Raises:
         UserError: If the run cannot be read, the network cannot be exported, or the output file exists.
@@ -91,12 +91,12 @@ def _output_files(cfg: DictConfig) -> tuple[Path, Path]:
         raise UserError(f"{output} is the name of the description: set output= with another suffix, .{cfg.format}")
     for file in (output, description_file):
         if file.exists():
-            raise UserError(f"{file} exists already: set another output=, or delete it")
+            raise UserError(f"{file} already exists: set another output=, or delete it")
     return output, description_file
 
 
 def describe(stamp: dict[str, Any], trained: DictConfig, *, weights: str) -> dict[str, Any]:
-    """Return the input, the outputs, the labels and the origin of the model."""
+    """Return the description of the model as plain data: its input, outputs, labels and origin."""
     data = trained.data
     return {
         "input": {

@@ -23,14 +23,14 @@ def read_checkpoint(
 ) -> tuple[Path, dict[str, Any], DictConfig]:
     """Return the path of a run's checkpoint, its content, and the config of the training.
 
-    Relative paths in the config are relative to the folder that the run was started in.
+    Relative paths in the config are relative to the folder in which the run was started.
 
     Args:
         run_dir: The run's folder.
         choice: `tested` (the checkpoint that the run tested), `best`, `last`, or a file.
         results: The content of the run's results.json.
-        trust: Whether the config may name any code. That code is also searched in the folder that the run was started
-            in.
+        trust: Whether the config may name any code. The folder in which the run was started is then also searched for
+            that code.
 
     Raises:
         UserError: If the file does not exist or is not a checkpoint of agebench, or if its config names code that is
@@ -79,7 +79,7 @@ def check_weights(path: Path, stored: dict[str, Any], results: Mapping[str, Any]
     if results.get("weights_sha") not in (None, found):
         raise UserError(
             f"{path} does not hold the weights that results.json describes: restore it from a copy, or set "
-            "checkpoint=best or last to use it nevertheless"
+            "checkpoint=best or last to use it anyway"
         )
     if not all(tensor.isfinite().all() for tensor in stored["state_dict"].values()):
         raise UserError(f"{path} holds weights that are not finite: training diverged; train with a lower optim.lr")
@@ -89,7 +89,7 @@ def make_trainer(cfg: DictConfig, trained: DictConfig, **more: Any) -> L.Trainer
     """Return a Trainer that runs a trained network on new images. It prints and writes nothing.
 
     Args:
-        cfg: The verb's config: `accelerator`, and `precision`, where null means that of the run.
+        cfg: The command's config: `accelerator`, and `precision`, where null means that of the run.
         trained: The run's config.
         more: Further arguments of Lightning's Trainer.
 
@@ -112,7 +112,7 @@ def make_trainer(cfg: DictConfig, trained: DictConfig, **more: Any) -> L.Trainer
 
 
 def _find_paths(config: DictConfig, started: Path) -> None:
-    """Make paths in a config absolute if they exist relative to the folder that the run was started in."""
+    """Make paths in a config absolute if they exist relative to the folder in which the run was started."""
     lists = (f"data.split.{name}" for name in ("file", "train", "val", "test"))
     for key in ("data.root", "data.source.root", *lists, "paths.data", "paths.cache"):
         value = OmegaConf.select(config, key)

@@ -20,24 +20,24 @@ from agebench.runs.folder import read_results
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
-SHOWN = 10  # predictions on the console
+SHOWN = 10  # number of predictions printed on the console
 
 
 def predict_images(cfg: DictConfig) -> None:
     """Write a CSV file with the name, most probable label, point estimate, posterior and problem of each image.
 
-    The point estimate is in the target's unit (years, decades, bins). Without an order of the labels, it repeats the
-    label. Images are resized as in the training and not augmented.
+    The point estimate is in the target's unit (years, decades, bins). If the labels have no order, it is the label.
+    Images are resized as in training and not augmented.
 
     Args:
-        cfg: The composed config of the verb.
+        cfg: The composed config of the command.
 
     Raises:
         UserError: If the run or the images cannot be read, or the output file exists.
     """
     output = Path(str(cfg.output)).expanduser()
     if output.exists():
-        raise UserError(f"{output} exists already: set another output=, or delete it")
+        raise UserError(f"{output} already exists: set another output=, or delete it")
     run_dir = Path(str(cfg.run)).expanduser()
     _, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, read_results(run_dir), trust=cfg.trust)
     data = trained.data
@@ -81,7 +81,7 @@ def tabulate(
 
     Args:
         images: N images, n of which could be read.
-        stamp: The stamp of the run's checkpoint.
+        stamp: The metadata in the run's checkpoint.
         posterior: Posteriors of the n images, float, shape (n, R).
         point: Point estimates of the n images, float, shape (n,).
     """

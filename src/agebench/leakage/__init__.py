@@ -1,1 +1,1 @@
-"""Who is in train and in test."""
+"""Leakage: identities and images that are both in train and in test."""

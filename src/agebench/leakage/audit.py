@@ -10,7 +10,7 @@ from agebench.data.split import PARTS, Split
 from agebench.data.target import Target
 from agebench.groups import group_codes, is_known
 
-HELPS = 0.9  # the lookup helps if its error is below this share of the baseline's
+HELPS = 0.9  # the lookup helps if its error is below this share of the error of the baseline
 
 
 def audit(records: Records, target: Target, split: Split) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def audit(records: Records, target: Target, split: Split) -> dict[str, Any]:
 
     The identity lookup predicts the median train value of the test image's identity; for the accuracy, it predicts the
     most common train label of that identity. If the identity is not in train, it uses all train images. The baseline
-    always uses all train images. Each image of unknown identity is an identity of its own.
+    always uses all train images. Each image of unknown identity is a separate identity.
 
     Args:
         records: N records. If no identity is known, each result that needs one is None.
@@ -53,7 +53,7 @@ def audit(records: Records, target: Target, split: Split) -> dict[str, Any]:
 
 
 def verdict(audited: Mapping[str, Any]) -> str:
-    """Return one sentence that says what an audit means for the test metrics."""
+    """Return one sentence about the meaning of an audit for the test metrics."""
     share = audited["test_identity_in_train"]
     if share is None:
         return "leak unknown: this data set has no identities, so train and test may share people"
@@ -96,20 +96,20 @@ def _medians(groups: Array, target: Target, split: Split) -> Array:
     of, values = pairs // target.num_labels, target.values[pairs % target.num_labels]
     starts, counts = _runs(of)
     medians = (values[starts + (counts - 1) // 2] + values[starts + counts // 2]) / 2
-    return _look_up(groups[split.test], of[starts], medians, otherwise=np.median(values))
+    return _look_up(groups[split.test], of[starts], medians, default=np.median(values))
 
 
 def _most_common(groups: Array, target: Target, split: Split) -> Array:
-    """Return the most common train label of each test image's group, int64, shape (n_test,). Ties: the lowest label."""
+    """Return the most common train label of each test image's group, int64, shape (n_test,); ties: the lowest."""
     pairs = np.sort(groups[split.train] * target.num_labels + target.labels[split.train])
     starts, counts = _runs(pairs)
     of, labels = np.divmod(pairs[starts], target.num_labels)
     group_starts, sizes = _runs(of)
     most = np.maximum.reduceat(counts, group_starts)
-    candidates = np.flatnonzero(counts == np.repeat(most, sizes))  # at least one of each group, labels ascending
+    candidates = np.flatnonzero(counts == np.repeat(most, sizes))  # at least one label of each group, ascending
     first = candidates[_runs(of[candidates])[0]]
     overall = np.bincount(target.labels[split.train]).argmax()
-    return _look_up(groups[split.test], of[first], labels[first], otherwise=overall)
+    return _look_up(groups[split.test], of[first], labels[first], default=overall)
 
 
 def _runs(ascending: Array) -> tuple[Array, Array]:
@@ -118,10 +118,10 @@ def _runs(ascending: Array) -> tuple[Array, Array]:
     return starts, np.diff(np.append(starts, len(ascending)))
 
 
-def _look_up(groups: Array, known: Array, values: Array, *, otherwise: Any) -> Array:
-    """Return the value of each group. `known` are the groups that have one, ascending, at least one."""
+def _look_up(groups: Array, known: Array, values: Array, *, default: Any) -> Array:
+    """Return the value of each group, or the default. `known` are the groups with a value, ascending, not empty."""
     at = np.minimum(np.searchsorted(known, groups), len(known) - 1)
-    return np.where(known[at] == groups, values[at], otherwise)
+    return np.where(known[at] == groups, values[at], default)
 
 
 def _helps(audited: Mapping[str, Any]) -> bool:
@@ -145,7 +145,7 @@ def _metrics(audited: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _percent(share: float) -> str:
-    """Format a share. Only 0 is printed as 0%, and only 1 as 100%."""
+    """Return a share as text. Only 0 is printed as 0%, and only 1 as 100%."""
     if 0 < share < 0.0005:
         return "under 0.1%"
     if 0.9995 <= share < 1:

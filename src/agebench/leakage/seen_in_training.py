@@ -1,4 +1,4 @@
-"""Images and identities of a test set that a run was trained on."""
+"""Find images and identities in a test set on which a run was trained."""
 
 import csv
 import logging
@@ -25,12 +25,12 @@ NUMBER = re.compile(r"[0-9]+")
 
 
 def audit_tested(data: Plan, rows: Array) -> dict[str, Any]:
-    """Audit the split of a plan with only the given rows of its test part, int64, shape (n,)."""
+    """Return the audit of a plan's split with only the given rows of its test part, int64, shape (n,)."""
     return audit(data.records, data.target, replace(data.split, test=data.split.test[rows]))
 
 
 def leak_sentence(found: Mapping[str, Any]) -> str:
-    """Return one sentence with the scores to compare test metrics with, from `leak` of results.json."""
+    """Return one sentence with reference scores for the test metrics, from `leak` of results.json."""
     metrics = []
     if found.get("lookup_mae") is not None:
         metrics.append(f"MAE {found['lookup_mae']:.2f} {found['unit']} (the median: {found['median_mae']:.2f})")
@@ -56,10 +56,10 @@ def read_split(run_dir: Path) -> dict[str, Array] | None:
 
 
 def check_people(trained: dict[str, Array], data: Plan, *, same_data: bool, allow: bool) -> dict[str, Any] | None:
-    """Raise an error if a test set contains images or identities that a run was trained on.
+    """Raise an error if a test set contains images or identities on which a run was trained.
 
     Identities of the run's val part only selected the epoch, so they cause a warning. A number identifies a person
-    within one data set only, so a plain number in another data set is an unknown identity.
+    only within one data set, so plain numbers of another data set are unknown identities.
 
     Args:
         trained: The run's split, see read_split. Its labels are a subset of those of the data.
@@ -99,7 +99,7 @@ def check_people(trained: dict[str, Array], data: Plan, *, same_data: bool, allo
     what = f"show {kind} ({identities:,} of them)" if identities else "are images"
     sentence = f"{images:,} of the {len(rows):,} test images {what} that the model was trained on"
     if not allow:
-        raise UserError(f"{sentence}: test on other images, or set allow_leak=true to get the metrics nevertheless")
+        raise UserError(f"{sentence}: test on other images, or set allow_leak=true to test anyway")
     log.warning("%s: the metrics are not those of unseen data", sentence)
     found = _audit_with(trained, trained_people, data, people)
     return {"images": images, "identities": identities, **(leak(found) or {})}
@@ -135,7 +135,7 @@ def own_leak(trained: dict[str, Array], data: Plan) -> dict[str, Any] | None:
 
 
 def _audit_with(trained: dict[str, Array], trained_people: Array, data: Plan, people: Array) -> dict[str, Any]:
-    """Audit a split of the run's train and val parts and the data's test part."""
+    """Return the audit of a split of the run's train and val parts and the data's test part."""
     label = {name: i for i, name in enumerate(data.target.label_names)}
     used, rows = np.isin(trained["part"], ("train", "val")), data.split.test
     labels = [np.array([label[name] for name in trained["label"][used]], dtype=np.int64), data.target.labels[rows]]
@@ -152,7 +152,7 @@ def _people(records: Records, *, same_data: bool) -> Array:
 
 
 def _keys(people: Array, *, same_data: bool) -> Array:
-    """Return the keys that identities are compared by, str, shape (N,); empty for unknown identities."""
+    """Return the keys for comparing identities, str, shape (N,); empty for unknown identities."""
     if same_data:
         return people
     distinct, codes = factorize(people)

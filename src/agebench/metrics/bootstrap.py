@@ -21,7 +21,7 @@ def resamples_for(count: int) -> int:
 
 
 def draw(count: int, *, resamples: int, seed: int, width: int = 1) -> Iterator[Array]:
-    """Yield resamples of G groups in batches of b: how often each group was drawn, int32, shape (b, G).
+    """Yield resamples of G groups in batches of b: the number of times that each group is drawn, int32, shape (b, G).
 
     Each resample draws G groups with replacement.
 
@@ -68,7 +68,7 @@ def intervals(
         means: Further metrics that are weighted means over images: the value and the weight of each image, both of
             shape (N,).
         resamples: Number of resamples; None is resamples_for.
-        seed: Seed of the resamples.
+        seed: Random seed of the resamples.
 
     Returns:
         An array of shape (2,) for every metric of summarise and of `means`; of shape (2, R) for `precision`, `recall`
@@ -117,7 +117,7 @@ def _times_of_images(times: Array, codes: Array, images: Array) -> Array:
 
 
 def _unknown(predictions: LabelledPredictions, extra: list[str]) -> dict[str, Array]:
-    """Return NaN for every interval."""
+    """Return the intervals of predictions that are not finite: NaN for every metric."""
     labels, widths = len(predictions.values), dict[str, int]()
     widths |= dict.fromkeys(("precision", "recall", "f1"), labels)
     if predictions.ordered:

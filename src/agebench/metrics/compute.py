@@ -1,4 +1,4 @@
-"""Compute the metrics of a part, and the sums over images that they are functions of."""
+"""Compute the metrics of a part, and the sums over images from which they are computed."""
 
 from collections.abc import Sequence
 

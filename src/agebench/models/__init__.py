@@ -1,4 +1,4 @@
-"""Networks, and their weights, frozen backbones, minimum image sizes and summaries."""
+"""Networks, with loading of weights, freezing, minimum image sizes and summaries."""
 
 from typing import Any
 

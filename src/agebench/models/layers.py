@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Dropout):
-    """Dropout with a faster random mask on CPUs. Inputs and outputs have the same shape, which is arbitrary.
+    """Dropout with a faster random mask on CPUs. Inputs of any shape; outputs have the same shape.
 
     On a CPU the mask uses 16 random bits per element. The dropout probability is therefore rounded to a multiple of
     1 / 65,536, and the scale matches the rounded probability. Drawing the mask is 7 times faster than in PyTorch, where

@@ -11,7 +11,7 @@ MAX_ROWS = 40
 
 
 def summarise_model(model: nn.Module, image_shape: tuple[int, int, int]) -> str:
-    """Run a blank image through a network and list the layers that it passes.
+    """Run a blank image through a network, and return a table of the layers that are used.
 
     A network with more than MAX_ROWS leaf layers is listed by block.
 

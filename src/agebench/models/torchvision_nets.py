@@ -28,7 +28,7 @@ def create_torchvision(
         options: Further arguments of torchvision, such as `dropout`.
 
     Raises:
-        UserError: If model_name is another model.
+        UserError: If model_name is not one of these.
     """
     if model_name not in ("alexnet", "googlenet"):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Load weights: from a local file, adapted to the network, or from the hub, with a readable error if it is offline."""
+"""Load weights from a local file, adapted to the network, or from the hub, with a readable error without network."""
 
 import hashlib
 import math
@@ -200,7 +200,7 @@ def _network_state(contents: Any, own: Mapping[str, Tensor], path: Path) -> dict
 
 
 def _filter_by_timm(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Apply timm's filter of the architecture, which renames published keys and resamples position embeddings."""
+    """Return the state dict after timm's filter of the architecture: keys renamed, position embeddings resampled."""
     filter_fn = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if filter_fn is None:
         return state
@@ -240,7 +240,7 @@ def _hub_responds() -> bool:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Let the client of the hub use only its cache."""
+    """Context manager: the client of the hub uses only its cache."""
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:

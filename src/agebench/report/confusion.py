@@ -24,19 +24,19 @@ def count_confusions(outcome: Outcome) -> Array:
 
 
 def normalise_columns(counts: Array) -> Array:
-    """Divide each column by its sum, which gives shares of each true label; NaN for a label without images."""
+    """Return each column divided by its sum: shares of each true label, NaN for a label without images."""
     totals = counts.sum(axis=0, dtype=np.float64)  # (R, R) -> (R,)
     return counts / np.where(totals > 0, totals, np.nan)
 
 
 def write_confusion(path: Path, counts: Array, label_names: tuple[str, ...]) -> Path:
-    """Write the counts: one row per predicted label, one column per true label."""
+    """Write the counts, one row per predicted label, one column per true label; return the path."""
     rows = ([name, *row] for name, row in zip(label_names, counts.tolist(), strict=True))
     return write_csv(path, ["predicted \\ actual", *label_names], rows)
 
 
 def write_most_confused(path: Path, counts: Array, label_names: tuple[str, ...], *, most: int = 100) -> Path:
-    """Write the confused label pairs, most frequent first, with their share of the true label's images."""
+    """Write the confused label pairs, most frequent first, with shares of the true label's images; return the path."""
     wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     shares = normalise_columns(counts)
@@ -49,7 +49,7 @@ def write_most_confused(path: Path, counts: Array, label_names: tuple[str, ...],
 
 
 def draw_confusion(outcome: Outcome, counts: Array, *, title: str) -> Figure:
-    """Draw the column-normalised heat map: predicted labels on y, true labels on x, the first label at the top left."""
+    """Return a column-normalised heat map: predicted labels on y, true labels on x, the first label at the top left."""
     shares = normalise_columns(counts)  # (R, R)
     labels = len(counts)
     side = float(np.clip(2.4 + (0.46 if labels <= ANNOTATED else 0.125) * labels, 4.6, 12))  # inches

@@ -33,7 +33,7 @@ def epoch_numbers(history: History) -> Array:
 
 
 def write_curves(path: Path, history: History) -> Path:
-    """Write one row per epoch; a missing value is an empty cell, a diverged value is `nan`."""
+    """Write one row per epoch and return the path. A missing value is an empty cell, a diverged value is `nan`."""
     keys = [key for key in dict.fromkeys(key for row in history for key in row) if key != "epoch"]
     rows = (
         [int(epoch), *(row.get(key, "") for key in keys)]
@@ -43,7 +43,7 @@ def write_curves(path: Path, history: History) -> Path:
 
 
 def draw_curves(history: History, *, title: str, unit: str) -> Figure | None:
-    """Draw one panel per measured metric (loss, accuracy, mean absolute error); None if none was measured."""
+    """Return a figure with one panel per measured metric (loss, accuracy, MAE); None if there is no metric."""
     axis_names = {
         "loss": "loss",
         "accuracy": "accuracy (share correct)",

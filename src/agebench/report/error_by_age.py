@@ -25,7 +25,7 @@ def errors_by_label(outcome: Outcome) -> tuple[Array, Array, Array]:
 
 
 def write_errors_by_age(path: Path, outcome: Outcome) -> Path:
-    """Write one row per age that has images."""
+    """Write one row per age that has images, and return the path."""
     rows = [
         [f"{value:g}", int(images), f"{mae:.4f}", f"{bias:.4f}"]
         for value, images, mae, bias in zip(outcome.values, *errors_by_label(outcome), strict=True)
@@ -35,7 +35,7 @@ def write_errors_by_age(path: Path, outcome: Outcome) -> Path:
 
 
 def draw_errors_by_age(outcome: Outcome, *, title: str) -> Figure:
-    """Draw mean absolute error and bias in the upper panel, the number of images in the lower panel."""
+    """Return a figure with mean absolute error and bias (upper panel) and the number of images (lower panel)."""
     images, mae, bias = errors_by_label(outcome)
     error = outcome.point - outcome.values[outcome.target]  # (N,)
     figure = new_figure(6.4, 4.6, title)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from agebench.report.outcome import Array
 from agebench.report.style import COLOURS, GREY, label_ticks, new_figure, printable
 
-BARS_MOST = 15  # labels; more groups of three bars are hard to read
+MAX_BARS = 15  # labels; more groups of three bars are hard to read
 # Widths differ so that all three lines stay visible where they coincide.
 PARTS: dict[str, dict[str, Any]] = {
     "train": {"color": COLOURS[1], "linestyle": "-", "linewidth": 5, "alpha": 0.45},
@@ -24,7 +24,7 @@ MARKERS = {"train": "o", "val": "v", "test": "^"}
 def draw_leak(
     audited: dict[str, Any], counts: dict[str, Array], *, label_names: tuple[str, ...], values: Array, title: str
 ) -> Figure:
-    """Draw the label distribution of each part, and the scores of the identity lookup and of a constant prediction.
+    """Return a figure with the label distribution of each part, and the scores of an identity lookup and a constant.
 
     Args:
         audited: The results of the audit, with its `verdict`.
@@ -86,7 +86,7 @@ def _draw_labels(
         shares = counts[part] / max(total, 1)
         tallest = max(tallest, float(shares.max()))
         label = f"{part} ({total:,} images)"
-        if len(names) <= BARS_MOST:
+        if len(names) <= MAX_BARS:
             where, ink = at + (number - 1) * 0.27, style["color"]
             axes.bar(where, shares, 0.27, label=label, color=ink, hatch=HATCHES[part], edgecolor="white", linewidth=0)
         elif ordered:

@@ -15,7 +15,7 @@ from agebench.report.outcome import Array
 from agebench.report.ranking import BETTER, Mode, robust_range, wrap_name
 from agebench.report.style import COLOURS, GREY, MARKERS, add_note, new_figure
 
-COLOURED_MOST = 10
+MAX_COLOURED = 10
 
 
 class _Course(NamedTuple):
@@ -36,7 +36,7 @@ def draw_learning_curves(
     title: str,
     note: str = "",
 ) -> Figure | None:
-    """Draw one panel per metric and one line per group: the mean over seeds, with a band from minimum to maximum.
+    """Return a figure with one panel per metric and one line per group: the mean over seeds, with a min-max band.
 
     A line is dotted from the epoch where some seeds end (early stopping, a crash), because the mean jumps there.
     Epochs without a value are skipped. A diverged value lies outside the axis, so that it does not flatten the others.
@@ -51,7 +51,7 @@ def draw_learning_curves(
         note: A warning, printed below the figure.
 
     Returns:
-        None if nothing was measured.
+        The figure, or None if there are no values.
     """
     measured = {
         key for histories in groups.values() for history in histories for row in history for key in row if key in panels
@@ -88,7 +88,7 @@ def _course(histories: Sequence[History], key: str) -> _Course:
 
 
 def _parts(course: _Course) -> tuple[Array, Array]:
-    """Return two masks over epochs, shape (E,) each: the solid line, and the dotted line that continues it."""
+    """Return two masks over epochs, shape (E,) each: of the solid line and of the dotted line that continues it."""
     places = np.arange(len(course.epochs))
     if not len(places):
         return places.astype(bool), places.astype(bool)
@@ -110,7 +110,7 @@ def _draw_panel(axes: Axes, courses: Sequence[_Course], mode: Mode) -> None:
         solid, dotted = _parts(course)
         if not solid.any():
             continue
-        if rank >= COLOURED_MOST:
+        if rank >= MAX_COLOURED:
             axes.plot(course.epochs, course.mean, color=GREY, linewidth=0.6, alpha=0.5, zorder=1)
             continue
         every = max(1, len(course.epochs) // 12)
@@ -127,7 +127,7 @@ def _draw_panel(axes: Axes, courses: Sequence[_Course], mode: Mode) -> None:
     if not len(epochs):
         axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", va="center")
         return
-    bands = [end for course in courses[:COLOURED_MOST] for end in (course.low, course.high)]
+    bands = [end for course in courses[:MAX_COLOURED] for end in (course.low, course.high)]
     ends = np.concatenate([*bands, *(course.mean for course in courses)])
     low, high = robust_range(ends, mode)
     pad = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
@@ -139,10 +139,10 @@ def _draw_panel(axes: Axes, courses: Sequence[_Course], mode: Mode) -> None:
 def _legend(names: Sequence[str], *, dotted: bool) -> list[Line2D]:
     handles = [
         Line2D([], [], label=wrap_name(name, 30, lines=2), **_style(rank))
-        for rank, name in enumerate(names[:COLOURED_MOST])
+        for rank, name in enumerate(names[:MAX_COLOURED])
     ]
-    if len(names) > COLOURED_MOST:
-        handles.append(Line2D([], [], color=GREY, linewidth=0.6, label=f"{len(names) - COLOURED_MOST} other groups"))
+    if len(names) > MAX_COLOURED:
+        handles.append(Line2D([], [], color=GREY, linewidth=0.6, label=f"{len(names) - MAX_COLOURED} other groups"))
     if dotted:
         handles.append(Line2D([], [], color=GREY, linestyle=":", label="mean over fewer seeds"))
     return handles

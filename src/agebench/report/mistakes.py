@@ -9,7 +9,7 @@ from agebench.report.tables import write_csv
 
 
 def write_mistakes(path: Path, outcome: Outcome, *, most: int = 100) -> Path:
-    """Write the misclassified images, worst first.
+    """Write the misclassified images, worst first, and return the path.
 
     For ordered labels, the worst image has the largest absolute error of the point estimate. For nominal labels, it has
     the highest probability of a wrong label.

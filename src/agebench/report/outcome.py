@@ -44,9 +44,9 @@ class Outcome:
         images, labels = len(self.names), len(self.label_names)
         needed = {"target": (images,), "posterior": (images, labels), "point": (images,), "values": (labels,)}
         for name, shape in needed.items():
-            came = getattr(self, name).shape
-            if came != shape:
-                raise ValueError(f"{images} names and {labels} labels need {name} of shape {shape}, got {came}")
+            actual = getattr(self, name).shape
+            if actual != shape:
+                raise ValueError(f"{images} names and {labels} labels need {name} of shape {shape}, got {actual}")
 
     def __len__(self) -> int:
         return len(self.names)

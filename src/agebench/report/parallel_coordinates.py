@@ -17,11 +17,11 @@ from agebench.report.outcome import Array
 from agebench.report.ranking import BETTER, Mode, robust_range, text_width, wrap_name
 from agebench.report.style import GREY, add_note, label_ticks, new_figure
 
-PARAMETERS_MOST = 10
-LOG_FROM = 30  # ratio of the largest to the smallest value from which an axis is logarithmic
-FEW = 12  # values; up to this number, each value has its own tick
-NAMES_MOST = 40  # ticks per axis
-BEYOND = 1.08  # distance of diverged results from the good end of the metric's axis, which has length 1
+MAX_PARAMETERS = 10
+LOG_RATIO = 30  # ratio of the largest to the smallest value from which an axis is logarithmic
+MAX_EVEN_TICKS = 12  # values; up to this number, each value has its own tick
+MAX_TICKS = 40  # ticks per axis
+DIVERGED_OFFSET = 1.08  # distance of diverged results from the good end of the metric's axis, which has length 1
 NO_RESULT = -0.14  # height of points without a result
 MISSING = "not set"
 
@@ -43,12 +43,12 @@ def draw_parallel(
     title: str,
     note: str = "",
 ) -> Figure:
-    """Draw one axis per parameter, one axis for the metric, and one line per point; darker lines are better.
+    """Return a figure with one axis per parameter, one for the metric, and one line per point; dark lines are better.
 
     Numbers are on a linear scale, or on a log scale if all are positive and the largest is at least 30 times the
-    smallest. Text, booleans and None are evenly spaced. So are up to 12 numbers of that range that are not all
-    positive. Lines with the same value are spread around it in the order of their results. The line of a diverged
-    result ends at the tick `off scale`.
+    smallest. Text, booleans and None are evenly spaced. Up to 12 numbers with such a range that are not all positive
+    are evenly spaced too. Lines with the same value are spread around it in the order of their results. The line of a
+    diverged result ends at the tick `off scale`.
 
     Args:
         points: N mappings from a parameter's name to its value (number, text, bool or None). Pass only parameters that
@@ -66,11 +66,9 @@ def draw_parallel(
     names = list(dict.fromkeys(name for point in points for name in point))
     if not names or len(values) != len(points):
         raise ValueError(f"need points with parameters and a value each, got {len(points)} and {len(values)} values")
-    if len(names) > PARAMETERS_MOST:
-        note = " · ".join(
-            filter(None, [note, f"only the first {PARAMETERS_MOST} of {len(names)} parameters are shown"])
-        )
-        names = names[:PARAMETERS_MOST]
+    if len(names) > MAX_PARAMETERS:
+        note = " · ".join(filter(None, [note, f"only the first {MAX_PARAMETERS} of {len(names)} parameters are shown"]))
+        names = names[:MAX_PARAMETERS]
     results = np.asarray(values, dtype=np.float64)  # (N,)
     order = _order(results)
     axes_drawn = [_parameter_axis(name, [point.get(name, MISSING) for point in points], order) for name in names]
@@ -78,8 +76,8 @@ def draw_parallel(
     most = max(len(axis.ticks) for axis in axes_drawn)
     height = min(max(4.6, 2.0 + 0.19 * most), 9.8)
     longest = max(text_width(text) for axis in axes_drawn[:-1] for _, name in axis.ticks for text in name.split("\n"))
-    apart = max(1.35, min(1.0 + 0.055 * longest, 16 / len(axes_drawn)))  # inches between axes
-    figure = new_figure(apart * len(axes_drawn) + 1.6, height, title)
+    spacing = max(1.35, min(1.0 + 0.055 * longest, 16 / len(axes_drawn)))  # inches between axes
+    figure = new_figure(spacing * len(axes_drawn) + 1.6, height, title)
     axes = figure.add_subplot()
     colours = _colours()
     _draw_lines(axes, np.stack([axis.heights for axis in axes_drawn], axis=1), results, mode, colours)
@@ -117,8 +115,8 @@ def _parameter_axis(name: str, values: Sequence[object], order: Array) -> _Axis:
     if numbers and all(map(_is_number, values)):
         own = np.asarray(values, dtype=np.float64)  # (N,)
         positive = [abs(number) for number in numbers if number]
-        wide = bool(positive) and max(positive) >= LOG_FROM * min(positive)
-        few = len(numbers) <= FEW
+        wide = bool(positive) and max(positive) >= LOG_RATIO * min(positive)
+        few = len(numbers) <= MAX_EVEN_TICKS
         if not wide or numbers[0] > 0 or not few:
             wide = wide and numbers[0] > 0
             scale = np.log10 if wide else np.asarray
@@ -127,7 +125,7 @@ def _parameter_axis(name: str, values: Sequence[object], order: Array) -> _Axis:
             heights = (scale(own) - low) / span if high > low else np.full(len(own), 0.5)
             marks = np.asarray(numbers) if few else _round_numbers(numbers[0], numbers[-1], log=wide)
             at = (scale(marks) - low) / span if high > low else np.full(len(marks), 0.5)
-            ticks = _apart([(float(y), f"{mark:g}") for y, mark in zip(at, marks, strict=True)])
+            ticks = _thin_ticks([(float(y), f"{mark:g}") for y, mark in zip(at, marks, strict=True)])
             return _Axis(name, heights + (_spread(at, heights, order) if few else 0), ticks)
     texts = [_format_value(value) for value in values]
     kinds = list(dict.fromkeys(f"{number:g}" for number in numbers))
@@ -135,7 +133,7 @@ def _parameter_axis(name: str, values: Sequence[object], order: Array) -> _Axis:
     at = np.linspace(0, 1, len(kinds)) if len(kinds) > 1 else np.full(1, 0.5)
     place = {kind: at[i] for i, kind in enumerate(kinds)}
     heights = np.asarray([place[kind] for kind in texts])
-    shown = label_ticks(np.arange(float(len(kinds))), ordered=False, most=NAMES_MOST)
+    shown = label_ticks(np.arange(float(len(kinds))), ordered=False, most=MAX_TICKS)
     ticks = [(float(at[i]), wrap_name(kinds[i], 18, lines=2 if len(kinds) <= 8 else 1)) for i in shown]
     return _Axis(name, heights + _spread(at, heights, order), ticks)
 
@@ -165,8 +163,8 @@ def _even_marks(low: float, high: float) -> Array:
     return np.asarray(marks[(marks >= low) & (marks <= high)])
 
 
-def _apart(ticks: Sequence[tuple[float, str]], least: float = 0.06) -> list[tuple[float, str]]:
-    """Return the lowest tick and each next one that is at least `least` above the tick kept before it."""
+def _thin_ticks(ticks: Sequence[tuple[float, str]], least: float = 0.06) -> list[tuple[float, str]]:
+    """Return the ticks without those that are less than `least` above the previous tick."""
     kept: list[tuple[float, str]] = []
     for height, text in sorted(ticks):
         if not kept or height - kept[-1][0] >= least:
@@ -178,7 +176,7 @@ def _metric_axis(metric: str, results: Array, mode: Mode) -> _Axis:
     low, high = robust_range(results, mode)
     span = (high - low) or 1.0
     at = (results - low) / span if high > low else np.where(np.isfinite(results), 0.5, np.nan)
-    worst = BEYOND if mode == "min" else 1 - BEYOND
+    worst = DIVERGED_OFFSET if mode == "min" else 1 - DIVERGED_OFFSET
     beyond = np.isfinite(results) & ((results > high) | (results < low))
     heights = np.where(beyond, worst, np.where(np.isfinite(results), at, NO_RESULT))
     marks = _even_marks(low, high) if high > low else np.asarray([low])

@@ -8,8 +8,8 @@ import numpy as np
 from agebench.report.outcome import Array
 from agebench.report.tables import write_csv
 
-FEWEST = 5  # images
-TSNE_MOST = 800  # images per part; 1,000 took 3 to 5 s on one core
+MIN_IMAGES = 5  # minimum number of images for a projection
+MAX_TSNE_IMAGES = 800  # images per part; 1,000 took 3 to 5 s on one core
 TSNE_DIMENSIONS = 50  # van der Maaten and Hinton (2008) reduce to 30 by PCA; scikit-learn's guide advises 50
 SEED = 0  # independent of the run's seed, so that all runs show the same images
 
@@ -31,21 +31,21 @@ class Plane:
     part: str
 
     def project(self, features: Array) -> Array:
-        """Project features onto the plane, float64, (n, d) -> (n, 2)."""
+        """Return features projected onto the plane, float64, (n, d) -> (n, 2)."""
         return (features - self.mean) @ self.axes.T
 
 
 def obstacle(features: Array) -> str | None:
     """Return why features, shape (n, d), cannot be projected, or None if they can."""
-    if len(features) < FEWEST:
-        return f"it has {len(features)} images with finite features, but {FEWEST} are needed"
+    if len(features) < MIN_IMAGES:
+        return f"it has {len(features)} images with finite features, but {MIN_IMAGES} are needed"
     if not np.ptp(features, axis=0).any():
         return "its features are identical for all images"
     return None
 
 
 def fit_plane(features: Array, part: str) -> Plane:
-    """Fit the first two principal components of features, float, finite and not constant, shape (n, d)."""
+    """Return the plane of the first two principal components of features, finite and not constant, shape (n, d)."""
     from sklearn.decomposition import PCA
 
     width = features.shape[1]
@@ -83,7 +83,7 @@ def embed(features: Array) -> Array:
 
 
 def write_projection(path: Path, *, pca: Array, tsne: Array, labels: list[str]) -> Path:
-    """Write one row per image; NaN coordinates, shape (n, 2), of images outside t-SNE's sample are empty cells."""
+    """Write one row per image and return the path. NaN coordinates, of images outside t-SNE's sample, are empty."""
     cells = [["" if np.isnan(x) else f"{x:.6g}" for x in row] for row in np.concatenate([pca, tsne], axis=1)]
     rows = ([*row, label] for row, label in zip(cells, labels, strict=True))
     return write_csv(path, ["pca1", "pca2", "tsne1", "tsne2", "label"], rows)

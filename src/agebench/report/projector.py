@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from agebench.report.outcome import Array
-from agebench.report.projection import SEED, TSNE_DIMENSIONS, TSNE_MOST, obstacle, sample_rows
+from agebench.report.projection import MAX_TSNE_IMAGES, SEED, TSNE_DIMENSIONS, obstacle, sample_rows
 
 THUMBNAIL = 48  # largest side, px; 800 thumbnails make a sprite of 1,392 px, and TensorBoard allows 8,192
 CONFIG = """\
@@ -36,7 +36,7 @@ def write_projector(
         about: At least two metadata columns of n cells each, for colours and search.
     """
     finite = np.flatnonzero(np.isfinite(features).all(axis=1))
-    rows = finite[sample_rows(len(finite), TSNE_MOST)]
+    rows = finite[sample_rows(len(finite), MAX_TSNE_IMAGES)]
     if obstacle(features[rows]):
         return
     folder = run_dir / "report" / "projector"

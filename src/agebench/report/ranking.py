@@ -14,7 +14,7 @@ from agebench.report.style import COLOURS, GREY, add_note, new_figure, printable
 
 Mode = Literal["min", "max"]
 BETTER = {"min": "lower is better", "max": "higher is better"}
-ROWS_MOST = 60
+MAX_ROWS = 60
 NAME_WIDTH = 42  # columns per line
 
 
@@ -50,7 +50,7 @@ def draw_ranking(
     reference: tuple[str, float] | None = None,
     note: str = "",
 ) -> Figure:
-    """Draw one row per group, best on top: mean, confidence interval, ± 1 standard deviation and single seeds.
+    """Return a figure with one row per group, the best on top: mean, confidence interval, ± 1 std and single seeds.
 
     The standard deviation is that of the sample (n - 1). A diverged value is drawn as an arrow at the end of the axis,
     so that it does not compress the others. The text on the right gives its value.
@@ -69,9 +69,9 @@ def draw_ranking(
     if not groups:
         raise ValueError("a ranking needs at least one group, got none")
     rows = sorted(map(_summarise, groups), key=lambda row: _sort_key(row, mode))  # stable: ties keep their order
-    if len(rows) > ROWS_MOST:
-        note = " · ".join(filter(None, [note, f"only the best {ROWS_MOST} of {len(rows)} groups are shown"]))
-        rows = rows[:ROWS_MOST]
+    if len(rows) > MAX_ROWS:
+        note = " · ".join(filter(None, [note, f"only the best {MAX_ROWS} of {len(rows)} groups are shown"]))
+        rows = rows[:MAX_ROWS]
     names = [wrap_name(row.name, NAME_WIDTH, lines=2) for row in rows]
     row_height = 0.36 if any("\n" in name for name in names) else 0.24  # inches
     longest = max(text_width(line) for name in names for line in name.split("\n"))
@@ -98,7 +98,7 @@ def text_width(text: str) -> int:
 
 
 def wrap_name(name: str, width: int, *, lines: int) -> str:
-    """Wrap a name into at most `lines` lines of `width` columns; the middle of a longer name becomes an ellipsis.
+    """Return a name wrapped into at most `lines` lines of `width` columns; a longer name is shortened in the middle.
 
     Lines break after a space, comma, underscore or slash, and after the dot in `optim.lr` but not in `0.5`.
     """

@@ -17,8 +17,8 @@ from matplotlib.transforms import IdentityTransform
 from agebench.report.outcome import Array
 from agebench.report.style import COLOURS, MARKERS, japanese_font, label_ticks, new_figure, printable
 
-FEW = 10  # labels; up to this number a legend is easy to read
-LEGEND_MOST = 77  # labels; the number of pairs of colour and marker
+MAX_EASY_LEGEND = 10  # labels; up to this number a legend is easy to read
+MAX_LEGEND_LABELS = 77  # labels; the number of pairs of colour and marker
 
 
 def draw_scatter(
@@ -30,7 +30,7 @@ def draw_scatter(
     axis_names: tuple[str, str],
     titles: tuple[str, str],
 ) -> Figure:
-    """Draw one marker per image.
+    """Return a figure with one marker per image.
 
     Ordered labels have a sequential colour map and a colour bar. Nominal labels differ in colour and marker and have a
     legend. If there are more than 10 and all names are as short as `あ`, the names are the markers.
@@ -48,7 +48,7 @@ def draw_scatter(
     size = float(np.clip(6_000 / max(len(points), 1), 6, 36))  # square points
     if values is not None:
         _draw_ordered(figure, axes, points, labels, size=size, label_names=label_names, values=values)
-    elif len(label_names) > FEW and all(1 <= len(name.strip()) <= 2 for name in label_names):
+    elif len(label_names) > MAX_EASY_LEGEND and all(1 <= len(name.strip()) <= 2 for name in label_names):
         _draw_names(axes, points, labels, size=2.2 * size + 20, label_names=label_names)
     else:
         _draw_nominal(figure, axes, points, labels, size=size, label_names=label_names)
@@ -97,7 +97,7 @@ def _draw_nominal(
         here = points[labels == label]
         axes.scatter(here[:, 0], here[:, 1], s=size, color=colour, marker=marker, linewidths=0, alpha=0.8)
         handles.append(Line2D([], [], color=colour, marker=marker, linestyle=""))
-    if len(present) <= LEGEND_MOST:
+    if len(present) <= MAX_LEGEND_LABELS:
         names = [printable(label_names[i], 16) for i in present]
         columns = 1 + (len(names) - 1) // 24
         figure.set_figwidth(figure.get_figwidth() + 1.3 * (columns - 1))

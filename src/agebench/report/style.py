@@ -56,7 +56,7 @@ def japanese_font() -> Path | None:
 
 @contextmanager
 def plot_style() -> Iterator[None]:
-    """Apply the plot style within a context; create, draw and save figures inside it."""
+    """Context manager with the plot style of agebench; create, draw and save figures inside it."""
     families = ["DejaVu Sans"]
     path = japanese_font()
     if path is not None:

@@ -12,11 +12,11 @@ from agebench.report.curves import draw_curves, write_curves
 from agebench.report.error_by_age import draw_errors_by_age, write_errors_by_age
 from agebench.report.mistakes import write_mistakes
 from agebench.report.outcome import Array, Outcome
-from agebench.report.projection import TSNE_MOST, Plane, embed, fit_plane, obstacle, sample_rows, write_projection
+from agebench.report.projection import MAX_TSNE_IMAGES, Plane, embed, fit_plane, obstacle, sample_rows, write_projection
 from agebench.report.scatter import draw_scatter
 from agebench.report.style import plot_style
 
-DRAWN_MOST = 5_000  # markers per figure; more would cover each other
+MAX_MARKERS = 5_000  # markers per figure; more would cover each other
 
 log = logging.getLogger(__name__)
 
@@ -143,9 +143,9 @@ def _report_projection(
         f"component {i} ({share:.1%} of the variance of {plane.part})"
         for i, share in enumerate(plane.explained, start=1)
     )
-    draw("PCA", pca, sample_rows(len(rows), DRAWN_MOST), (first, second))
+    draw("PCA", pca, sample_rows(len(rows), MAX_MARKERS), (first, second))
 
-    shown = sample_rows(len(rows), TSNE_MOST)
+    shown = sample_rows(len(rows), MAX_TSNE_IMAGES)
     tsne = np.full_like(pca, np.nan)
     reason = obstacle(rows[shown])  # the sample may be constant although the features are not
     if reason:

@@ -38,7 +38,7 @@ class DataDescription:
 
     Args:
         plan: The plan of the data.
-        tested: Rows of the test part that are tested, int64, shape (n,). A trainer limit may leave some out.
+        tested: Rows of the test part that are tested, int64, shape (n,). A trainer limit may exclude some.
     """
 
     plan: Plan
@@ -46,7 +46,7 @@ class DataDescription:
 
     @classmethod
     def of(cls, plan: Plan) -> "DataDescription":
-        """Return the description of data if the complete test part is tested."""
+        """Return the description of a plan whose complete test part is tested."""
         return cls(plan, np.arange(len(plan.split.test)))
 
     def limited_to(self, predictions: Predictions) -> "DataDescription":
@@ -81,8 +81,8 @@ class DataDescription:
 def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the keys of results.json about a test, and all intervals as `agebench.metrics.bootstrap` returns them.
 
-    The keys are `metrics`, their 95% `intervals`, and `bootstrap` (the resampled units and the number of resamples). A
-    loss that is not a mean over images, weighted by the head's sample weights, has no interval.
+    The keys are `metrics`, their 95% `intervals`, and `bootstrap` (the resampled units and the number of resamples).
+    The loss has an interval only if it is a mean over images, weighted by the head's sample weights.
     """
     identities = identities_of(plan, predictions)
     groups = group_codes(identities, len(predictions.rows))[1]

@@ -1,4 +1,4 @@
-"""The files of a run directory: its config, its results, and the check before a verb writes into it."""
+"""The files of a run directory: its config, its results, and the check before a command writes into it."""
 
 import json
 import os
@@ -41,11 +41,11 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def check_folder(folder: Path, kind: str) -> None:
-    """Raise UserError unless a folder is new, empty, or was written by the same verb, which replaces its files.
+    """Raise UserError unless a folder is new, empty, or was written by the same command, which replaces its files.
 
     Args:
-        folder: Folder that a verb is about to write.
-        kind: `run`, `evaluation` or `audit`.
+        folder: The folder to write to.
+        kind: What the folder may contain: `run`, `evaluation` or `audit`.
     """
     if not folder.exists():
         return

@@ -1,4 +1,4 @@
-"""The identity of a run: a hash of all settings that decide its result, its folder name, versions and git commit."""
+"""The identity of a run: a hash of the settings that affect its result, its folder name, versions and git commit."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from agebench.config import flatten
 
-# Keys that do not change the result, except for rounding. Everything else is hashed.
+# Keys that do not change the result, except for rounding errors. All other keys are hashed.
 WITHOUT_EFFECT = (
     "hydra",
     "paths",
@@ -43,7 +43,7 @@ WITHOUT_EFFECT = (
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Return a hash of all settings that decide the result of a run, 12 hex digits.
+    """Return a hash of all settings that affect the result of a run, 12 hex digits.
 
     Args:
         config: The composed config as plain data.
@@ -64,7 +64,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 def path_is_identity(source: str) -> bool:
-    """Return whether another path means another data set, for the dotted name of a source.
+    """Return whether another path means another data set, for a source given by its dotted name.
 
     The value is the attribute `path_is_identity` of the source. It is False for published data, which is the same at
     every path. The default for a user's own source is True. Nothing outside agebench is imported here.

@@ -1,4 +1,4 @@
-"""Runs read back from their folders. The content of a folder is not trusted: any file may be missing or damaged."""
+"""Read runs from their folders. The content of a folder is not trusted: any file may be missing or damaged."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from agebench.config import flatten
 from agebench.errors import UserError
 from agebench.runs.identity import config_hash, has_effect, path_is_identity
 
-# Folders of a run that hold no other run and may hold many files.
+# Folders inside a run that may contain many files but no other run.
 SKIPPED = {".hydra", "checkpoints", "report"}
 # Keys that decide how a checkpoint is stored, not which one is tested.
 STORAGE_KEYS = ("dirpath", "filename", "save_last", "enable_version_counter", "auto_insert_metric_name", "verbose")
@@ -33,7 +33,7 @@ class Run:
         config: The composed config with dotted keys, without keys that have no effect; empty if it cannot be read.
         choices: The choice of each config group.
         typed: The keys and groups that the user set on the command line.
-        same: A key that is equal for runs that differ only in the seed.
+        same: A hash that is equal for runs that differ only in the seed.
         written: Time of the last change of results.json, in seconds since the epoch.
         evaluated: The folder of the run that an evaluation tested again; None for a run.
     """
@@ -66,7 +66,7 @@ class Run:
         return {name: value if value is not None and math.isfinite(value) else None for name, value in known.items()}
 
     def result(self, *keys: str) -> Any:
-        """Return the value of nested keys in results.json, None if a key is absent."""
+        """Return the value of nested keys in results.json; None if a key is absent."""
         found: Any = self.results
         for key in keys:
             found = mapping(found).get(key)
@@ -113,7 +113,7 @@ def points_of(sweep: Path) -> list[Run]:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run from its folder. What is missing or cannot be read is left empty."""
+    """Return the run in a folder. Attributes whose file is missing or unreadable are empty."""
     results, status, written = _results(folder)
     evaluated = None
     checkpoint: tuple[str, ...] = ()
@@ -122,13 +122,13 @@ def read_run(folder: Path) -> Run:
         evaluated = _run_of(folder, tested, str(runtime.get("cwd", "")))
         results, checkpoint = _add_training(results, _results(evaluated)[0])
     trained_in = evaluated or folder
-    typed, config = (_yaml(trained_in / ".hydra" / f"{name}.yaml") for name in ("overrides", "config"))
+    overrides, config = (_yaml(trained_in / ".hydra" / f"{name}.yaml") for name in ("overrides", "config"))
     flat = flatten(mapping(config))
     kept_flat = {key: value for key, value in flat.items() if not _has_no_effect(key, flat)}
     choices = mapping(mapping(_hydra(trained_in).get("runtime")).get("choices"))
     if checkpoint:
         kept_flat["checkpoint"] = checkpoint[0]
-    # A run whose config cannot be read is in a group of its own.
+    # A run whose config cannot be read is a separate group.
     decides = config_hash(kept_flat) if flat else str(folder.resolve())
     return Run(
         folder=folder,
@@ -137,7 +137,7 @@ def read_run(folder: Path) -> Run:
         config=kept_flat,
         choices={str(k): str(v) for k, v in choices.items() if v is not None},
         typed=frozenset(
-            str(each).partition("=")[0].lstrip("+~") for each in (typed if isinstance(typed, list) else [])
+            str(each).partition("=")[0].lstrip("+~") for each in (overrides if isinstance(overrides, list) else [])
         ),
         same=(decides, str(results.get("data_sha") or ""), *checkpoint),
         written=written,
@@ -146,7 +146,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _add_training(results: Mapping[str, Any], trained: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Add what only the run knows to the results of its evaluation.
+    """Add the results that only the run has to those of its evaluation.
 
     Args:
         results: results.json of the evaluation.

@@ -1,4 +1,4 @@
-"""The only writer of results.json: the results of a run so far, and its final status."""
+"""The only writer of results.json, which contains the current results of a run and its status."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ class RunWriter:
         self.results: dict[str, Any] = {}
 
     def update(self, facts: Mapping[str, Any]) -> None:
-        """Add facts and write the file."""
+        """Add entries to the results and write the file."""
         self.results |= facts
         if self.enabled:
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ class RunWriter:
 
     @contextmanager
     def running(self, facts: Mapping[str, Any]) -> Iterator[None]:
-        """Write the status `running` with the first facts, and the final status when the block ends.
+        """Context manager: write the status `running` with the first entries, and the final status after the block.
 
         The final status is `completed` without an exception, `interrupted` after KeyboardInterrupt or SystemExit, else
         `failed` with the reason as `error`.

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: one line per running job and a total; plain log lines without a terminal."""
+"""The progress display of a sweep: one line per running job and a total; without a terminal, plain log lines."""
 
 import logging
 from types import TracebackType
@@ -72,7 +72,7 @@ class Board:
         completed = point.status == "completed"
         outcome = f"{point.status} after {point.seconds:.1f} s"
         if completed and point.was_complete:
-            outcome = "was complete already"
+            outcome = "was already complete"
         elif point.status == "failed" and (point.exit_code or 0) > 0:
             outcome += f" with exit code {point.exit_code}"
         detail = f"{point.monitor} {point.best:.4f}" if completed else point.error
@@ -111,7 +111,7 @@ class Board:
 def describe(message: dict[str, Any]) -> str:
     """Return the progress of a job in one line."""
     if not message:
-        return "is getting ready"
+        return "is starting"
     epochs = f"/{message['epochs']}" if message.get("epochs") else ""
     parts = [f"epoch {message['epoch']}{epochs}"]
     parts += [f"{name} {value:.4f}" for name, value in message.get("metrics", {}).items()]

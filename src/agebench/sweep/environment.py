@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def set_variable(name: str, value: str | None) -> Iterator[None]:
-    """Set an environment variable, or remove it if the value is None, and restore it at the end."""
+    """Context manager: set an environment variable, or remove it if the value is None, and restore it at the end."""
     before = os.environ.get(name)
     _set(name, value)
     try:

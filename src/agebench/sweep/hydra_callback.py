@@ -1,4 +1,4 @@
-"""A Hydra callback that names a sweep and records its folder, whichever launcher runs the sweep."""
+"""A Hydra callback that names a sweep and records its folder. It works with every launcher."""
 
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ class SweepNamingCallback(Callback):
     """Sets the name of the sweep, and its folder in the SweepSession of the command."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Name the sweep, unless the user has, and record its folder."""
-        typed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-        if not any(override.key_or_group == "sweep" for override in typed):
-            swept = {override.key_or_group for override in typed if override.is_sweep_override()}
+        """Name the sweep, unless the user has set a name, and record its folder."""
+        overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        if not any(override.key_or_group == "sweep" for override in overrides):
+            swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
             swept |= set(config.hydra.sweeper.get("params") or {})
             name = sweep_name(dict(config.hydra.runtime.choices), swept, str(config.sweep))
             with read_write(config), open_dict(config):
@@ -34,7 +34,7 @@ class SweepNamingCallback(Callback):
 
 
 def sweep_name(choices: dict[str, Any], swept: set[str], time: str) -> str:
-    """Return the name of a sweep: data, model and head where all points share them, then the time of its start."""
+    """Return the name of a sweep: the choices of data, model and head that all points share, then the start time."""
     if "experiment" in swept:
         return time
     data, model, head = (None if group in swept else choices.get(group) for group in ("data", "model", "head"))

@@ -1,4 +1,4 @@
-"""The process of one point: forked from a server with everything imported, and ended with the sweep."""
+"""The process of one point. It is forked from a server with all imports done, and ends with the sweep."""
 
 import contextlib
 import json
@@ -24,19 +24,19 @@ from agebench.sweep.point import CONSOLE, Point
 from agebench.sweep.session import JobSession
 from agebench.sweep.slots import Slot
 
-CHECKED = ["seed", "paths", "data", "head", "augment"]  # the parts that agebench.build.check_parts reads
+CHECKED = ["seed", "paths", "data", "head", "augment"]  # the keys that agebench.build.check_parts reads
 Context = ForkServerContext | SpawnContext
 
 
 def start_server() -> Context:
-    """Return the context that starts processes; its fork server imports everything in the background."""
+    """Return the multiprocessing context that starts processes. Its fork server does all imports in the background."""
     # Without this, counting the GPUs would create a CUDA context, which a forked process cannot use.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     from multiprocessing import forkserver, resource_tracker
 
-    # It would otherwise warn about the locks of killed jobs at the end of the sweep.
+    # Python would otherwise warn about the locks of killed jobs at the end of the sweep.
     with set_variable("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker"):
         resource_tracker.ensure_running()
     context = multiprocessing.get_context("forkserver")
@@ -48,7 +48,7 @@ def start_server() -> Context:
 
 @contextlib.contextmanager
 def _ignore_interrupts() -> Iterator[None]:
-    """Let processes started inside ignore Ctrl-C, which is meant for the sweep: the server would print a traceback."""
+    """Context manager: processes that start in the block ignore Ctrl-C. Otherwise the server prints a traceback."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -86,11 +86,11 @@ def _answer(line: Connection, answer: int | str) -> None:
 
 
 def check_points(context: Context, configs: Sequence[DictConfig]) -> None:
-    """Check that the parts of every point fit together, each kind of point once, in a separate process.
+    """Check in a separate process that the parts of every point fit together. Equal points are checked once.
 
     Args:
         context: Starts processes.
-        configs: Of the points.
+        configs: The composed configs of the points.
 
     Raises:
         UserError: If data, split, head or augmentation of a point are wrong or do not fit together.
@@ -105,7 +105,7 @@ def check_points(context: Context, configs: Sequence[DictConfig]) -> None:
     theirs.close()
     try:
         wrong = ours.recv()
-    except EOFError:  # it died: the processes of the points will report why
+    except EOFError:  # the process died; the processes of the points will report the reason
         wrong = ""
     finally:
         process.join()
@@ -117,7 +117,7 @@ def _check_points(nodes: list[dict[str, Any]], line: Connection) -> None:
     from agebench.build.module import check_parts
 
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    logging.disable()  # each run logs the same itself
+    logging.disable()  # each run logs the same messages itself
     try:
         for each in nodes:
             check_parts(OmegaConf.create(each))
@@ -128,12 +128,12 @@ def _check_points(nodes: list[dict[str, Any]], line: Connection) -> None:
 
 
 class Job:
-    """The process of a point, started at once.
+    """The process of a point, which starts immediately.
 
     Args:
         context: Starts processes.
         point: What to run.
-        slot: Its devices.
+        slot: The devices of the process.
         jobs: Number of jobs that share the CPU.
     """
 
@@ -149,7 +149,7 @@ class Job:
         theirs.close()
 
     def messages(self) -> list[dict[str, Any]]:
-        """Return the messages about its progress since the last call."""
+        """Return the progress messages since the last call."""
         received = []
         try:
             while not self.line.closed and self.line.poll():
@@ -165,7 +165,7 @@ class Job:
                 os.kill(self.process.pid, number)
 
     def end(self) -> int | None:
-        """Kill the process and those that it started, as far as they still run; return its exit code."""
+        """Kill the process and the processes that it started, if they still run; return the exit code."""
         if self.process.is_alive():
             self.process.kill()  # it may not have created its process group yet
         if self.process.pid is not None:
@@ -212,12 +212,12 @@ def _run(point: Point, environment: Mapping[str, str], jobs: int, line: Connecti
 
 
 def _exit_with_parent() -> None:
-    """Exit as soon as the process of the sweep has ended, for whatever reason."""
+    """Exit as soon as the process of the sweep has ended, for any reason."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
         kill_group(os.getpid())
-        os._exit(1)  # a process that leads no group is still here
+        os._exit(1)  # still running, because it leads no process group
 
 
 def _redirect(file: Path) -> None:
@@ -233,7 +233,7 @@ def _redirect(file: Path) -> None:
 
 
 def _share_cpu(jobs: int, ranks: int) -> None:
-    """Set a number of threads that depends on the number of jobs alone, so that runs are reproducible to the bit."""
+    """Set a number of threads that depends only on the number of jobs, so that runs are bitwise reproducible."""
     import torch
 
     threads = max(1, torch.get_num_threads() // jobs // ranks)

@@ -1,4 +1,4 @@
-"""One point of a sweep: its name, its command line, and its outcome as its folder records it."""
+"""One point of a sweep: its name, its command line, and its outcome from the files in its folder."""
 
 import contextlib
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ CONSOLE = "console.log"  # in a point's folder: all output of its process
 
 
 def count_ranks(config: Any) -> int:
-    """Return the number of processes on one machine with which a composed config trains."""
+    """Return the number of training processes per machine for a composed config."""
     devices = config.trainer.devices
     return devices if isinstance(devices, int) and devices > 1 and "ddp" in str(config.trainer.strategy) else 1
 
@@ -26,13 +26,13 @@ class Point:
         name: Name of its folder.
         folder: Its run directory.
         arguments: The command line of its training.
-        composed: The config of that command line and Hydra's context, which saves composing it again; or None.
-        ranks: Processes with which it trains on this machine.
+        composed: The composed config of that command line and Hydra's context, or None to compose it again.
+        ranks: Number of processes with which it trains on this machine.
         status: waiting, running, completed, failed or interrupted.
         was_complete: Whether the folder held a complete run when the process started.
-        error: Why it failed, in one line.
+        error: The reason for a failure, in one line.
         seconds: Duration of its process.
-        exit_code: Of its process, negative for a signal; None before its end.
+        exit_code: Exit code of its process, negative for a signal; None before the process ends.
         results: Its results.json.
     """
 
@@ -56,7 +56,7 @@ class Point:
 
     @property
     def monitor(self) -> str:
-        """The metric's name."""
+        """The name of the monitored metric."""
         return str(self.results.get("best", {}).get("monitor", ""))
 
     def begin(self) -> None:
@@ -64,10 +64,10 @@ class Point:
         self.status, self.was_complete = "running", self._read().get("status") == "completed"
 
     def close(self, exit_code: int | None, *, stopped: str = "") -> None:
-        """Read the outcome from the folder once the process has ended; complete results.json if the process did not.
+        """Read the outcome from the folder after the process has ended, and write the status if the process did not.
 
         Args:
-            exit_code: Of the process, negative for a signal.
+            exit_code: Exit code of the process, negative for a signal.
             stopped: Why the sweep stopped it: `interrupted`, or an error message.
         """
         self.exit_code, self.results = exit_code, self._read()

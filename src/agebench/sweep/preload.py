@@ -1,4 +1,4 @@
-"""Imports everything that a training needs: the fork server of a sweep loads it once, so that jobs start fast.
+"""Imports all modules that training needs. The fork server of a sweep does this once, so that jobs start fast.
 
 Only for the fork server: a process that imports this module always exits with 0.
 """
@@ -21,8 +21,8 @@ for package in ("agebench.augment", "agebench.data", "agebench.heads", "agebench
         importlib.import_module(module.name)
 with initialize_config_dir(str(config_folder()), version_base="1.3"):  # finds plugins and fills the parser's caches
     compose("config", ["optim.lr=1e-3", "sweep=warm", "hydra.run.dir='a b'"], return_hydra_config=True)
-# The garbage collector of a job would otherwise touch these objects, and so copy memory shared with the server.
+# Otherwise the garbage collector of a job writes to these objects, which copies memory shared with the server.
 gc.collect()
 gc.freeze()
-# Python's shutdown would take two seconds, in which readers of the server's output would wait.
+# Skip the shutdown of Python, which takes two seconds and delays readers of the output of the server.
 atexit.register(os._exit, 0)

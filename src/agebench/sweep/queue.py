@@ -1,4 +1,4 @@
-"""Runs the points of a sweep, each in a separate process, as many at once as there are slots."""
+"""Runs the points of a sweep: each in a separate process, and one process per slot at a time."""
 
 import signal
 import threading
@@ -13,8 +13,8 @@ from agebench.sweep.job import Context, Job
 from agebench.sweep.point import Point
 from agebench.sweep.slots import Slot
 
-GRACE_S = 20.0  # between asking a job to end and killing it, so that it can save its state
-POLL_S = 0.5  # between two checks of the time limit
+GRACE_S = 20.0  # seconds between SIGTERM and SIGKILL, in which a job can save its state
+POLL_S = 0.5  # seconds between two checks of the time limit
 
 
 class Queue:
@@ -36,10 +36,10 @@ class Queue:
         self.running: dict[Job, float] = {}  # start time by the monotonic clock
 
     def run(self, points: Sequence[Point]) -> None:
-        """Run every point; each then has its status.
+        """Run every point and set its status.
 
         Raises:
-            KeyboardInterrupt: On Ctrl-C and on SIGTERM, once the jobs have ended.
+            KeyboardInterrupt: On Ctrl-C and on SIGTERM, after the jobs have ended.
         """
         free, waiting = list(self.slots), list(points)
         with self.board, _terminable():
@@ -66,17 +66,17 @@ class Queue:
         self.board.show_start(point, slot)
 
     def _ended(self) -> Iterator[Job]:
-        """Wait for an event, at most POLL_S; pass messages to the board, and yield the jobs that have ended, closed."""
+        """Wait for an event, at most POLL_S. Pass messages to the board. Close and yield the jobs that have ended."""
         lines = [job.line for job in self.running if not job.line.closed]
         wait([*(job.process.sentinel for job in self.running), *lines], POLL_S)
         for job, since in list(self.running.items()):
-            if job not in self.running:  # stopped because another failed
+            if job not in self.running:  # stopped because another job failed
                 continue
             for message in job.messages():
                 self.board.show_progress(job.point, message)
             late = self.timeout is not None and time.monotonic() - since > self.timeout
             if late or not job.process.is_alive():
-                self._close(job, stopped=f"not done within launcher.timeout={self.timeout:g} s" if late else "")
+                self._close(job, stopped=f"did not end within launcher.timeout={self.timeout:g} s" if late else "")
                 yield job
         self.board.refresh()
 
@@ -101,7 +101,7 @@ class Queue:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Treat SIGTERM, which schedulers send, like Ctrl-C."""
+    """Context manager: treat SIGTERM, which schedulers send, like Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""What the parts of one command share: SweepSession in the command itself, JobSession in the process of a point.
+"""State that the components of one command share: SweepSession in the command, JobSession in the process of a point.
 
 Hydra constructs the callback and the launcher, so they cannot receive these objects as arguments. They look them up
 with `current_sweep` and `current_job`.
@@ -21,8 +21,8 @@ class SweepSession:
 
     Args:
         full_error: The user's own value of HYDRA_FULL_ERROR; None if it is not set.
-        folder: Of the sweep, set by the Hydra callback; None for a single run.
-        points: Of the sweep, added by the launcher once they have run.
+        folder: The folder of the sweep, set by the Hydra callback; None for a single run.
+        points: The points of the sweep, added by the launcher after they have run.
     """
 
     full_error: str | None = None
@@ -42,8 +42,8 @@ class JobSession:
     """What the process of a point receives from the sweep. Inside `with JobSession(...):` it is the current job.
 
     Args:
-        composed: The config of the point and Hydra's context, which saves composing it again; None composes it.
-        progress: Takes the messages of agebench.training.sweep_progress.
+        composed: The composed config of the point and Hydra's context; None to compose it again.
+        progress: Connection for the messages of agebench.training.sweep_progress.
     """
 
     composed: tuple[Any, Any] | None
@@ -74,5 +74,5 @@ def current_sweep() -> SweepSession:
 
 
 def current_job() -> JobSession | None:
-    """Return what the sweep handed to this process; None outside a point (a single run, or a further DDP rank)."""
+    """Return the session that the sweep passed to this process; None in a single run and in further DDP ranks."""
     return _JOB.get()

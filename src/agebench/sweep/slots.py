@@ -9,7 +9,7 @@ from agebench.errors import UserError
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one job at a time.
+    """The devices for one job at a time.
 
     Args:
         gpus: The CUDA devices that it may use, as in CUDA_VISIBLE_DEVICES; None keeps the variable unchanged.
@@ -54,9 +54,9 @@ def make_slots(gpus: Sequence[str], *, jobs: int | str, gpus_per_job: int) -> li
     """
     if not gpus or gpus_per_job == 0:
         return [Slot()] * (1 if jobs == "auto" else int(jobs))
-    most = len(gpus) // gpus_per_job
-    wanted = max(most, 1) if jobs == "auto" else int(jobs)
-    if wanted > most:
+    max_jobs = len(gpus) // gpus_per_job
+    wanted = max(max_jobs, 1) if jobs == "auto" else int(jobs)
+    if wanted > max_jobs:
         raise UserError(
             f"launcher.jobs={jobs} with launcher.gpus_per_job={gpus_per_job} needs {wanted * gpus_per_job} GPUs, and "
             f"{len(gpus)} are visible: lower one of them, or let jobs share with launcher.gpus_per_job=0"

@@ -11,7 +11,7 @@ log = logging.getLogger("agebench.sweep")
 
 
 def finish_sweep(folder: Path, points: Sequence[Point]) -> None:
-    """Log the outcome of a sweep, however it ended, and write sweep.csv, sweep.md and the plots.
+    """Log the outcome of a sweep, also after an error, and write sweep.csv, sweep.md and the plots.
 
     A sweep that ended before its first point leaves no folder.
     """

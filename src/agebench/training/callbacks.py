@@ -25,10 +25,10 @@ STEP_HOOKS = (
 
 
 def skip_idle_hooks(module: L.LightningModule, callbacks: Sequence[Callback]) -> None:
-    """Set the step hooks that nobody overrides to None, so that the trainer skips them.
+    """Set the step hooks without an override to None, so that the trainer skips them.
 
-    A call takes a few microseconds. The calls of six hooks of eight callbacks take a fifth of a small network's step.
-    Nothing changes if this Lightning does not skip a hook that is None.
+    A call takes a few microseconds. Six hooks of eight callbacks take a fifth of a small network's step. Nothing
+    changes if this version of Lightning does not skip hooks that are None.
     """
     if not skips_none_hooks():
         return
@@ -39,28 +39,28 @@ def skip_idle_hooks(module: L.LightningModule, callbacks: Sequence[Callback]) ->
 
 
 class Speed(Callback):
-    """Measures the wall time of training without validation, and the share of it spent waiting for batches.
+    """Measures the wall time of training without validation, and the share of that time spent waiting for batches.
 
-    The first epoch of each start of the run is a warm-up and does not count, unless there is no other epoch.
+    The first epoch of each start of the run is a warm-up. It is excluded, unless there is no other epoch.
     """
 
     def __init__(self) -> None:
         self._epochs: list[tuple[float, float, int]] = []  # seconds, seconds of waiting, images
         self._firsts = [0]  # indices of the first epoch of each start
-        self._earlier = 0.0  # seconds that earlier starts took
+        self._earlier = 0.0  # total seconds of earlier starts
         self._began: float | None = None
         self._start = self._paused = self._wait = 0.0
         self._images = 0
 
     @property
     def images_per_s(self) -> float:
-        """Training images per second of wall time, over all epochs that count."""
+        """Training images per second of wall time, without warm-up epochs."""
         seconds, _, images = self._total()
         return images / seconds if seconds else 0.0
 
     @property
     def data_wait_share(self) -> float:
-        """Share of that time in which training waited for a batch, in [0, 1]."""
+        """Share of the wall time in which training waited for a batch, in [0, 1]."""
         seconds, wait, _ = self._total()
         return wait / seconds if seconds else 0.0
 
@@ -80,7 +80,7 @@ class Speed(Callback):
         return self._earlier + (time.perf_counter() - self._began if self._began is not None else 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the measurements, so that those of a resumed run cover all its starts."""
+        """Return the measurements, so that a resumed run includes those of earlier starts."""
         return {"epochs": self._epochs, "firsts": self._firsts, "fit_s": self.fit_s}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -133,7 +133,7 @@ class EpochTable(Callback):
         self._validated = -1
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Store the epoch: without validation the trainer still holds the validation metrics of an earlier epoch."""
+        """Store the epoch of these validation metrics, because the trainer keeps them in epochs without validation."""
         self._validated = trainer.current_epoch
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -171,7 +171,7 @@ class Progress(StepProgressBar):
         self._begin = time.perf_counter()
 
     def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
-        """Store when training began, and at which epoch."""
+        """Store the time and the epoch at which training starts."""
         super().on_train_start(trainer, *args)
         self._begin, self._first = time.perf_counter(), trainer.current_epoch
 

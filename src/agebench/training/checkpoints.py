@@ -23,7 +23,7 @@ from agebench.lightning_internals import (
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints atomically. Lightning moves them from /tmp, which is not atomic if /tmp is another disk."""
+    """Writes checkpoints atomically. Lightning moves them from /tmp, which is not atomic between two disks."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a temporary file in the same folder, then rename it."""
@@ -39,16 +39,16 @@ class LastCheckpoint(Callback):
     validation within an epoch it saves in the middle of the epoch. A training that resumes from those checkpoints
     differs from an uninterrupted one.
 
-    If Lightning lacks what this needs, the callback logs one line and writes no checkpoint.
+    If Lightning lacks a required attribute, the callback logs one line and writes no checkpoint.
 
     Args:
-        file: The path of the checkpoint. The best checkpoint of that moment is kept beside it as a hard link, because a
-            later best checkpoint may belong to an epoch that an interruption loses.
+        file: The path of the checkpoint. A hard link next to it keeps the best checkpoint so far, because an
+            interruption may discard the epoch of a later best checkpoint.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.epochs = 0  # complete when the file was written
+        self.epochs = 0  # number of complete epochs in the file
         self._metrics: dict[str, float] = {}
         self._saving = False
         self._kept_mtime_ns: int | None = None
@@ -59,7 +59,7 @@ class LastCheckpoint(Callback):
         self._trainer = trainer
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the state after the epochs before this one. This callback must be the first one."""
+        """Save the state after the previous epoch. This callback must be the first in the list."""
         self._save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -77,7 +77,7 @@ class LastCheckpoint(Callback):
         if not can_restart_between_epochs(trainer):
             return
         for logger in trainer.loggers:
-            logger.save()  # the event file on disk then reaches as far as the checkpoint
+            logger.save()  # so that the event file contains all steps of the checkpoint
         self.epochs, self._saving = trainer.current_epoch, True
         try:
             trainer.save_checkpoint(self.file, weights_only=False)
@@ -94,14 +94,14 @@ class LastCheckpoint(Callback):
         keep_best(best)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Set the epoch counters to complete epochs: Lightning may have counted the start of the next one."""
+        """Set the epoch counters to complete epochs, because Lightning may already count the start of the next one."""
         if not self._saving:
             return
         checkpoint["epoch"] = self.epochs - 1  # Lightning stores the last complete epoch, from 0
         finish_epoch_in(checkpoint)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what Lightning does not save: whether training was told to stop, and the metrics of callbacks."""
+        """Return what Lightning does not save: whether training should stop, and the metrics of callbacks."""
         trainer = self._trainer
         metrics = {} if trainer is None else {name: float(v) for name, v in trainer.callback_metrics.items()}
         stopped = trainer is not None and bool(trainer.should_stop)
@@ -111,7 +111,7 @@ class LastCheckpoint(Callback):
         """Restore the state. A training that had stopped early stays stopped.
 
         Raises:
-            UserError: If this Lightning cannot resume between two epochs.
+            UserError: If this version of Lightning cannot resume between two epochs.
         """
         for state in checkpoint["callbacks"].values():
             if "best_model_path" in state:
@@ -137,12 +137,12 @@ class LastCheckpoint(Callback):
 
 
 def kept_file(folder: Path) -> Path:
-    """Return the path of the best checkpoint as it was when last.ckpt was written."""
+    """Return the path of the copy of the best checkpoint from the time when last.ckpt was written."""
     return folder / "best-of-last.ckpt"
 
 
 def keep_best(best: Path) -> None:
-    """Keep the best checkpoint under a second name, as a hard link or, where the disk has none, as a copy."""
+    """Keep the best checkpoint under a second name: as a hard link, or as a copy if the disk does not support links."""
     with atomic_write(kept_file(best.parent)) as part:
         try:
             os.link(best, part)
@@ -151,7 +151,7 @@ def keep_best(best: Path) -> None:
 
 
 def move_paths(state: dict[str, Any], folder: Path) -> None:
-    """Update the paths in a ModelCheckpoint's state to the folder of its files, in case the run was moved."""
+    """Update the paths in a ModelCheckpoint's state to its current folder, in case the run was moved."""
     here, there = os.path.realpath(folder), state.get("dirpath")
 
     def moved(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Log messages before the first step of a training and after its test."""
+"""Log messages before the first training step and after the test."""
 
 import logging
 from collections.abc import Mapping

@@ -14,7 +14,7 @@ from agebench.module import ImageModule
 from agebench.training.callbacks import STEP_HOOKS, Speed
 from agebench.training.sweep_progress import SweepProgress
 
-MAX_SECONDS = 0.25  # per call, after which callbacks run
+MAX_SECONDS = 0.25  # maximum duration of a call; callbacks run after each call
 # Schedules that do not depend on a metric.
 METRIC_FREE_SCHEDULES = tuple(
     f"agebench.training.schedules.{name}" for name in ("constant", "cosine", "one_cycle", "step")
@@ -28,7 +28,7 @@ class MultiStepModule(ImageModule):
 
     Lightning passes it an iterator over batches (`dataloader_iter`) and uses manual optimization. Each step does what
     automatic optimization does. Callbacks run once per call. Steps, batches and logged metrics are counted one by one.
-    A call ends before a step whose metrics are logged, so that no logged step is lost.
+    A call ends before a step whose metrics are logged, so that the step starts a new call.
     """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -36,7 +36,7 @@ class MultiStepModule(ImageModule):
         self.automatic_optimization = False
 
     def training_step(self, dataloader_iter: Any) -> None:  # type: ignore[override]  # Lightning accepts either
-        """Run steps until MAX_SECONDS are over, a step must be logged, or the epoch ends."""
+        """Run steps until MAX_SECONDS have passed, the next step must be logged, or the epoch ends."""
         trainer, optimizer = cast(Any, self.trainer), self.optimizers(use_pl_optimizer=False)
         counters, log_every = StepCounters(trainer.fit_loop.epoch_loop), trainer.log_every_n_steps
         until = time.perf_counter() + MAX_SECONDS
@@ -65,7 +65,7 @@ class MultiStepModule(ImageModule):
         # Lightning runs the whole call under autocast, but backward passes and updates must run outside it.
         with torch.autocast(self.device.type, enabled=False):
             optimizer.step(closure)
-        torch.clear_autocast_cache()  # the cache holds the weights from before the update
+        torch.clear_autocast_cache()  # the cache contains the weights before the update
 
     def _update_schedules(self, interval: str, index: int) -> None:
         config: Any

@@ -68,7 +68,7 @@ class Training:
 
 
 def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -> float:
-    """Train, test the chosen checkpoint, and write the run directory.
+    """Train, test the selected checkpoint, and write the run directory.
 
     An unfinished run in the directory is resumed. A completed run is not changed.
 
@@ -78,10 +78,10 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -
         progress: Connection to the sweep that this training is a point of, or None.
 
     Returns:
-        The monitored metric's best value, for sweepers.
+        The best value of the monitored metric, which sweepers optimize.
 
     Raises:
-        UserError: If the config or the data is wrong, or the directory holds other files or another run.
+        UserError: If the config or the data is wrong, or the directory contains other files or another run.
         FailedError: If training diverged.
     """
     first = is_first_process()
@@ -90,7 +90,7 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -
     run_dir.mkdir(parents=True, exist_ok=True)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     wanted = config_hash(config)
-    with _claimed(run_dir) if first else nullcontext():
+    with _locked(run_dir) if first else nullcontext():
         previous = resume.read_previous(run_dir)
         done = resume.finished(
             run_dir,
@@ -143,7 +143,7 @@ def _run(
 def build_training(
     cfg: DictConfig, config: Mapping[str, Any], run_dir: Path, *, progress: Connection | None
 ) -> Training:
-    """Build data, module and trainer of a config; missing pixels are packed."""
+    """Return data, module and trainer of a config. Images that are not in the cache are packed."""
     data = build_data(cfg)
     monitor, mode = build_monitor(cfg, unit=data.plan.target.unit)
     callbacks = build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)
@@ -156,7 +156,7 @@ def build_training(
 
 
 def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) -> resume.Start:
-    """Find where training starts, prepare the folder, and write the facts that are known before the first step."""
+    """Return where training starts. Prepare the folder, and write the results that are known before the first step."""
     cfg, trainer, module, facts = training.cfg, training.trainer, training.module, training.description.facts
     # Saved in the checkpoints, so that only the same run resumes from them.
     module.stamp |= {"config_hash": writer.results["config"], "data_sha": facts["data_sha"]}
@@ -191,14 +191,14 @@ def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) 
 
 
 def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[str, Any]:
-    """Train, then write and return `best` of results.json: the best epoch, its value, and the tested checkpoint."""
+    """Train, write `best` to results.json and return it: the best epoch, its value, and the checkpoint to test."""
     trainer, speed = training.trainer, training.speed
     speed.begin()
     try:
         trainer.fit(training.module, datamodule=training.data, ckpt_path=start.checkpoint, weights_only=True)
     except compile_errors() as error:
         why = str(error).strip().splitlines()[0]
-        raise UserError(f"compile=true: torch.compile cannot compile this network ({why}): leave it out") from error
+        raise UserError(f"compile=true: torch.compile cannot compile this network ({why}): remove it") from error
     checkpoint = trainer.checkpoint_callback
     has_best = training.cfg.test_checkpoint == "best" and getattr(checkpoint, "best_model_path", "")
     best = {
@@ -223,9 +223,9 @@ def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[st
 
 
 def test(training: Training, best: Mapping[str, Any], writer: RunWriter) -> Predictions:
-    """Test the weights of the checkpoint that `best` names, or those in memory if there is no file.
+    """Return the predictions of the checkpoint that `best` names, or of the weights in memory if there is no file.
 
-    The trainer does not read the file, because callbacks (weight averaging) could then restore other weights.
+    The trainer does not load the file, because callbacks (weight averaging) could then restore other weights.
 
     Raises:
         FailedError: If a callback changed the weights for the test. The results would not be those of the file.
@@ -250,7 +250,7 @@ def test(training: Training, best: Mapping[str, Any], writer: RunWriter) -> Pred
 
 
 def write(training: Training, predictions: Predictions, best: Mapping[str, Any], writer: RunWriter) -> None:
-    """Write the results of the test, its tables, the report, and the last TensorBoard values."""
+    """Write the test results, the tables, the report, and the final TensorBoard values."""
     run_dir, plan, trainer = training.run_dir, training.data.plan, training.trainer
     description = training.description.limited_to(predictions)
     tested, bounds = describe_test(plan, predictions)
@@ -288,8 +288,8 @@ def _write_report(training: Training, predictions: Predictions, *, leak: Mapping
 def _best_epoch(rows: list[dict[str, float]], monitor: str, mode: str, checkpoint: Any) -> dict[str, Any]:
     """Return the first epoch (from 0) with the best monitored metric, and its value.
 
-    They are read from the best checkpoint if there is one, because validation may run several times per epoch, else
-    from the table of epochs.
+    Both are read from the best checkpoint if there is one, because validation may run several times per epoch.
+    Otherwise they are read from the table of epochs.
     """
     path, score = getattr(checkpoint, "best_model_path", ""), getattr(checkpoint, "best_model_score", None)
     if path and score is not None and checkpoint.monitor == monitor:
@@ -304,8 +304,8 @@ def _best_epoch(rows: list[dict[str, float]], monitor: str, mode: str, checkpoin
 
 
 @contextmanager
-def _claimed(run_dir: Path) -> Iterator[None]:
-    """Prevent two processes from writing to the same run directory."""
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Context manager: lock a run directory, so that only one process writes to it."""
     # The lock file is kept: a process that has it open would otherwise lock a deleted file.
     lock = FileLock(run_dir / ".lock")
     try:

@@ -13,7 +13,8 @@ from agebench.runs.identity import has_effect
 def hparams(cfg: DictConfig, config: Mapping[str, Any], protocol: str) -> dict[str, Any]:
     """Return hyperparameters by column: the choices that name a run, overrides that affect the result, the protocol.
 
-    Columns are few because TensorBoard shows only five at first: those in which runs differ, in alphabetical order.
+    There are few columns because TensorBoard initially shows only five: those in which runs differ, in alphabetical
+    order.
 
     Args:
         cfg: The composed config.

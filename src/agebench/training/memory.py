@@ -1,4 +1,4 @@
-"""Keeps memory that a training step frees in the process, for the next step."""
+"""Keeps the memory that a training step frees in the process, so that the next step can reuse it."""
 
 import contextlib
 import ctypes
@@ -11,11 +11,11 @@ NEVER = -1  # a trim threshold that disables trimming, from mallopt(3)
 def keep_freed_memory() -> None:
     """Make glibc keep freed memory instead of returning it to the system; do nothing with another C library.
 
-    A training step on a CPU frees its activations and allocates the same amount again. By default glibc returns them to
-    the system in between, and the next step gets them back page by page. The page faults take a third to a half of a
-    small network's step. The process then keeps its peak memory until it ends.
+    A training step on a CPU frees its activations and allocates the same amount again. By default glibc returns this
+    memory to the system after each step, and the next step gets it back page by page. The page faults take a third to a
+    half of a small network's step. With this function the process keeps its peak memory until it ends.
 
-    The environment variable AGEBENCH_KEEP_MEMORY=0 switches this off.
+    The environment variable AGEBENCH_KEEP_MEMORY=0 disables this function.
     """
     if os.environ.get("AGEBENCH_KEEP_MEMORY") == "0":
         return

@@ -40,11 +40,11 @@ class Start:
 
     checkpoint: Path | None = None  # None: start from the beginning
     epochs: int = 0  # number of finished epochs
-    step: int = 0  # first step to train
+    step: int = 0  # index of the first step to train
 
 
 def read_previous(folder: Path) -> dict[str, Any]:
-    """Return the results.json of an earlier run in this folder, empty if there is none."""
+    """Return the content of results.json of an earlier run in this folder; empty if there is none."""
     try:
         return read_results(folder)
     except UserError:
@@ -52,57 +52,57 @@ def read_previous(folder: Path) -> dict[str, Any]:
 
 
 def finished(
-    folder: Path, before: Mapping[str, Any], *, config: str, sha: Callable[[], str], quiet: bool = False
+    folder: Path, previous: Mapping[str, Any], *, config: str, sha: Callable[[], str], quiet: bool = False
 ) -> float | None:
-    """Return the best value of a completed run in this folder, None if there is no completed run.
+    """Return the best monitored value of a completed run in this folder; None if there is no completed run.
 
     Args:
         folder: The run directory.
-        before: Content of its results.json.
+        previous: Content of its results.json.
         config: Hash of the config to run.
-        sha: Computes the hash of the present images and labels.
+        sha: Computes the hash of the current images and labels.
         quiet: Whether to omit the log message that there is nothing to do.
 
     Raises:
-        UserError: If the folder holds a completed run of another config or of other images. It is not overwritten.
+        UserError: If the folder contains a completed run of another config or of other images. It is not overwritten.
     """
-    if before.get("status") != "completed":
+    if previous.get("status") != "completed":
         return None
-    if before.get("config") != config:
+    if previous.get("config") != config:
         raise UserError(f"{folder} holds a finished run of another config: choose another hydra.run.dir or sweep")
-    if before.get("data_sha") != sha():
+    if previous.get("data_sha") != sha():
         raise UserError(
             f"{folder} holds a finished run of this config, but the images or labels have changed since: "
             "choose another hydra.run.dir or sweep"
         )
     if not quiet:
         log.info("%s is complete with this config: nothing to do", folder)
-    return float(before["best"]["value"] if before["best"]["value"] is not None else "nan")
+    return float(previous["best"]["value"] if previous["best"]["value"] is not None else "nan")
 
 
-def find_start(folder: Path, before: Mapping[str, Any], *, config: Mapping[str, Any], sha: str, resume: Any) -> Start:
-    """Return where a run starts: after the last finished epoch in its folder, if that is the same run.
+def find_start(folder: Path, previous: Mapping[str, Any], *, config: Mapping[str, Any], sha: str, resume: Any) -> Start:
+    """Return where a run starts: after the last finished epoch in its folder if it is the same run, else at the start.
 
     This function changes no file, so all processes of a run get the same result.
 
     Args:
         folder: The run directory.
-        before: Content of its results.json when this process started.
+        previous: Content of its results.json when this process started.
         config: The config to run, as plain data.
         sha: Hash of its images and labels.
         resume: Value of the key `resume`; false starts from the beginning.
     """
     last, wanted = folder / "checkpoints" / "last.ckpt", config_hash(config)
     if resume is False or not last.is_file():
-        if resume is not False and before.get("config") not in (None, wanted):
-            _warn("%s holds an unfinished run of another config (%s): starting over", folder, before["config"])
+        if resume is not False and previous.get("config") not in (None, wanted):
+            _warn("%s holds an unfinished run of another config (%s): starting over", folder, previous["config"])
         return Start()
     try:
-        held = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
-        stamp, epochs = held["agebench"], int(held["callbacks"]["LastCheckpoint"]["epochs"])
+        checkpoint = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+        stamp, epochs = checkpoint["agebench"], int(checkpoint["callbacks"]["LastCheckpoint"]["epochs"])
         known = stamp.get("config_hash"), stamp.get("data_sha")
-        step = int(held["global_step"])
-        if stamp["weights_sha"] != hash_tensors(held["state_dict"]):
+        step = int(checkpoint["global_step"])
+        if stamp["weights_sha"] != hash_tensors(checkpoint["state_dict"]):
             raise ValueError("its weights differ from those that were saved")
     except UNREADABLE as error:
         _warn("cannot resume from %s (%s): starting over", last, type(error).__name__)
@@ -114,7 +114,7 @@ def find_start(folder: Path, before: Mapping[str, Any], *, config: Mapping[str, 
     if known[1] != sha:
         _warn("%s holds an unfinished run of this config on other images or labels: starting over", folder)
         return Start()
-    best = _best_of(held, last.parent)
+    best = _best_of(checkpoint, last.parent)
     if best is not None and _right_best(best, step) is None:
         _warn("%s lacks the best checkpoint of its unfinished run: starting over", folder)
         return Start()
@@ -126,8 +126,8 @@ def prepare(folder: Path, start: Start) -> None:
     # Temporary files of a process that was killed.
     _remove(folder, "*.[0-9]*-[0-9]*.part", inside=("", "checkpoints"))
     if start.checkpoint is not None:
-        held = torch.load(start.checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        best = _best_of(held, start.checkpoint.parent)
+        checkpoint = torch.load(start.checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        best = _best_of(checkpoint, start.checkpoint.parent)
         if best is not None and (right := _right_best(best, start.step)) is not None:
             if right != best:
                 with atomic_write(best) as part:
@@ -160,9 +160,9 @@ def tidy(folder: Path) -> None:
     kept_file(folder / "checkpoints").unlink(missing_ok=True)
 
 
-def _best_of(held: Mapping[str, Any], folder: Path) -> Path | None:
-    """Return the expected path of the best checkpoint that a last checkpoint names, None if it names none."""
-    for state in held["callbacks"].values():
+def _best_of(checkpoint: Mapping[str, Any], folder: Path) -> Path | None:
+    """Return the path of the best checkpoint that a last checkpoint names; None if it names none."""
+    for state in checkpoint["callbacks"].values():
         if state.get("best_model_path"):
             moved = dict(state)
             move_paths(moved, folder)
@@ -171,14 +171,16 @@ def _best_of(held: Mapping[str, Any], folder: Path) -> Path | None:
 
 
 def _right_best(best: Path, step: int) -> Path | None:
-    """Return the checkpoint with the best weights up to a step, None if there is no such file.
+    """Return the checkpoint with the best weights up to a step; None if there is no such file.
 
     A best checkpoint of a later step is from an epoch that will be trained again, possibly with different rounding.
     """
     for path in (best, kept_file(best.parent)):
         try:
-            held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            if held["global_step"] <= step and held["agebench"]["weights_sha"] == hash_tensors(held["state_dict"]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            if checkpoint["global_step"] <= step and checkpoint["agebench"]["weights_sha"] == hash_tensors(
+                checkpoint["state_dict"]
+            ):
                 return path
         except UNREADABLE:
             continue

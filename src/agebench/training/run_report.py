@@ -1,4 +1,4 @@
-"""Feature extraction and the report of a run."""
+"""Extract the features of a run, and write its report."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ from agebench.report.projector import write_projector
 from agebench.report.write import write_report
 
 Array = npt.NDArray[Any]
-MOST = 1_000  # images per part; a figure with more is hard to read
+MAX_IMAGES = 1_000  # images per part; a figure with more is hard to read
 
 
 def extract_features(module: ImageModule, images: Tensor, *, batch_size: int = 256) -> Array:
@@ -60,7 +60,7 @@ def write_run_report(
         if part == "val" and data.plan.split.val_is_test:
             continue
         pixels = data.part(part)
-        chosen = np.sort(np.random.default_rng(0).permutation(len(pixels))[:MOST])
+        chosen = np.sort(np.random.default_rng(0).permutation(len(pixels))[:MAX_IMAGES])
         rows = torch.from_numpy(chosen)
         batch = pixels[rows]
         features[part] = extract_features(module, batch.images), batch.target.cpu().numpy()
@@ -95,7 +95,7 @@ def write_run_report(
 
 
 def _about(outcome: Outcome, rows: Array) -> dict[str, list[str]]:
-    """Return the projector's metadata of the given rows: label, prediction and name."""
+    """Return the metadata columns of the given rows for the projector: label, prediction and name."""
     names = outcome.label_names
     return {
         "label": [names[label] for label in outcome.target[rows]],

@@ -1,4 +1,4 @@
-"""Learning rate schedules: each function takes an optimizer and returns Lightning's scheduler config.
+"""Learning rate schedules. Each function takes an optimizer and returns Lightning's scheduler config.
 
 `epochs` and `steps_per_epoch` give the length of the training; `agebench.build` passes them. Users set durations in
 epochs. Schedules that change the rate within an epoch do so at each optimizer step.
@@ -17,7 +17,7 @@ from agebench.errors import UserError
 def constant(
     optimizer: Optimizer, *, warmup_epochs: float = 0.0, steps_per_epoch: int, **_: Any
 ) -> dict[str, Any] | None:
-    """Keep the rate constant after a linear warm-up over warmup_epochs; return None if there is no warm-up."""
+    """Return a schedule with a linear warm-up over warmup_epochs and then a constant rate; None without warm-up."""
     if warmup_epochs == 0:
         return None
     return _by_step(optimizer, warmup_epochs * steps_per_epoch, lambda step: 1.0)
@@ -32,7 +32,7 @@ def cosine(
     steps_per_epoch: int,
     **_: Any,
 ) -> dict[str, Any]:
-    """Warm up linearly over warmup_epochs, then decay along half a cosine to final_share of the rate.
+    """Return a schedule with a linear warm-up over warmup_epochs and then a cosine decay to final_share of the rate.
 
     Raises:
         UserError: If the length of the training is unknown.
@@ -49,7 +49,7 @@ def cosine(
 
 
 def step(optimizer: Optimizer, *, every_epochs: int = 10, factor: float = 0.1, **_: Any) -> dict[str, Any]:
-    """Multiply the rate by `factor` every `every_epochs` epochs."""
+    """Return a schedule that multiplies the rate by `factor` every `every_epochs` epochs."""
     return {"scheduler": StepLR(optimizer, every_epochs, factor), "interval": "epoch"}
 
 
@@ -63,9 +63,9 @@ def plateau(
     val_every_epochs: int = 1,
     **_: Any,
 ) -> dict[str, Any]:
-    """Multiply the rate by `factor` when the monitored metric has not improved for more than `patience` validations.
+    """Return a schedule that multiplies the rate by `factor` after more than `patience` validations without progress.
 
-    The metric is checked every `val_every_epochs` epochs, when it has a new value.
+    The monitored metric is checked every `val_every_epochs` epochs, when it has a new value.
     """
     scheduler = ReduceLROnPlateau(optimizer, "max" if mode == "max" else "min", factor=factor, patience=patience)
     return {"scheduler": scheduler, "interval": "epoch", "frequency": val_every_epochs, "monitor": monitor}
@@ -74,7 +74,9 @@ def plateau(
 def one_cycle(
     optimizer: Optimizer, *, rise_share: float = 0.3, epochs: float, steps_per_epoch: int, **_: Any
 ) -> dict[str, Any]:
-    """Increase from 1/25 of the rate to the rate over rise_share of the training, then decrease to 1/250,000 of it.
+    """Return a schedule that rises from 1/25 of the rate to the rate, then falls to 1/250,000 of it.
+
+    The rate rises during the share rise_share of all steps.
 
     Raises:
         UserError: If the length of the training is unknown.

@@ -1,4 +1,4 @@
-"""In a point of a sweep: reports the progress of the training to the sweep."""
+"""A callback that reports the progress of one point to its sweep."""
 
 import time
 from multiprocessing.connection import Connection
@@ -10,14 +10,14 @@ from lightning.pytorch.callbacks import Callback
 from agebench.metrics.table import find, live_keys
 from agebench.training.callbacks import Speed
 
-EVERY_S = 0.5  # between two messages within an epoch
+EVERY_S = 0.5  # seconds between two messages within an epoch
 
 
 class SweepProgress(Callback):
-    """Sends epoch, metrics, images/s and the remaining time.
+    """Sends epoch, metrics, images/s and remaining time to the process of the sweep.
 
     Args:
-        line: To the sweep's process.
+        line: Connection to the process of the sweep.
         speed: Measures images/s.
     """
 
@@ -27,12 +27,12 @@ class SweepProgress(Callback):
         self._sent = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Record when training began, and at which epoch: a resumed run starts at a later one."""
+        """Store the time and the epoch at which training starts; a resumed run does not start at epoch 0."""
         self._begin, self._first = time.monotonic(), trainer.current_epoch
         self._send(trainer, done=float(trainer.current_epoch), ended=False)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Send a message if the last one is EVERY_S old."""
+        """Send a message if the last one was sent more than EVERY_S ago."""
         if time.monotonic() - self._sent > EVERY_S:
             share = (args[2] + 1) / max(1.0, float(trainer.num_training_batches))
             self._send(trainer, done=trainer.current_epoch + min(1.0, share), ended=False)
@@ -48,7 +48,7 @@ class SweepProgress(Callback):
         since = done - self._first
         left = (time.monotonic() - self._begin) / since * (epochs - done) if epochs and since > 0 else None
         known = trainer.callback_metrics
-        shown = [key for key in live_keys(("val",)) if find(key).computed]  # not the loss, which heads do not share
+        shown = [key for key in live_keys(("val",)) if find(key).computed]  # not the loss, which depends on the head
         message = {
             "epoch": int(done) if ended else trainer.current_epoch + 1,
             "epochs": epochs,

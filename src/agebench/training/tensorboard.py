@@ -11,11 +11,11 @@ from agebench.lightning_internals import add_summary
 
 
 class RunTensorBoard(TensorBoardLogger):
-    """Lightning's logger without subfolders, the placeholder metric `hp_metric` and hparams.yaml.
+    """Lightning's logger, but without subfolders, without the placeholder metric `hp_metric` and without hparams.yaml.
 
     Args:
         save_dir: The run directory.
-        purge_step: The first step of this start. TensorBoard hides what earlier starts of the run wrote from it on.
+        purge_step: The first step of this start. TensorBoard hides the values of earlier starts from this step on.
     """
 
     def __init__(self, save_dir: str, purge_step: int = 0) -> None:
@@ -23,24 +23,24 @@ class RunTensorBoard(TensorBoardLogger):
         super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=purge_step)
 
     def resume_at(self, step: int) -> None:
-        """Hide what an interrupted start wrote at this step and later, because it is written again.
+        """Hide the values that an interrupted start wrote at this step and later, because they are written again.
 
-        Call it before anything is written.
+        Call this method before anything is written.
         """
         RunTensorBoard.__init__(self, str(self.save_dir), purge_step=step)  # the writer opens at its first use
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log scalars without `epoch`, which Lightning adds and which needs no chart."""
+        """Log scalars without `epoch`, which Lightning adds and which needs no plot."""
         super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
 
     @rank_zero_only
     def declare_hparams(self, params: Mapping[str, Any]) -> None:
-        """Write a run's hyperparameters, which the HPARAMS page shows beside its scalars.
+        """Write a run's hyperparameters, which the HPARAMS page shows next to its scalars.
 
-        The page's columns are not declared: TensorBoard would take one run's declaration for all runs of a folder and
-        hide columns that only other runs have. Without a declaration it shows the columns of all runs, those that
-        differ first.
+        The columns of the page are not declared: TensorBoard would use the declaration of one run for all runs of a
+        folder, and hide columns that only other runs have. Without a declaration it shows the columns of all runs, and
+        first those in which runs differ.
         """
         # torch would write a bool as a number.
         plain = {k: v if isinstance(v, int | float) and not isinstance(v, bool) else str(v) for k, v in params.items()}

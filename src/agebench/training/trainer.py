@@ -1,4 +1,4 @@
-"""Lightning's Trainer for a composed config."""
+"""Build Lightning's Trainer, its callbacks and its loggers from a composed config."""
 
 import sys
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def make_trainer(
     table: EpochTable,
     progress: Connection | None,
 ) -> L.Trainer:
-    """Return the trainer.
+    """Return the trainer of a config.
 
     Args:
         cfg: The composed config.

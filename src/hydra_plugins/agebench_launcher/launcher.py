@@ -1,4 +1,4 @@
-"""The launcher behind `-m`: checks every point before the first starts, then runs each in a separate process."""
+"""The launcher of `-m`: checks all points before the first one starts, then runs each in a separate process."""
 
 import contextlib
 import itertools
@@ -27,7 +27,7 @@ from agebench.sweep.session import current_sweep
 from agebench.sweep.slots import Slot, make_slots, visible_gpus
 
 log = logging.getLogger(__name__)
-MULTIRUN = ("-m", "--multirun")  # flags of the sweep that its points do not get
+MULTIRUN = ("-m", "--multirun")  # flags that are not passed on to the points
 
 
 @dataclass
@@ -41,17 +41,17 @@ class Composed:
 
 
 class AgebenchLauncher(Launcher):
-    """Runs each point as a train command, in a process forked from a server that has everything imported."""
+    """Runs each point as a train command, in a process forked from a server with all imports done."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what the points are composed from."""
+        """Store the context, the task and the config from which the points are composed."""
         self.hydra_context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the points. A failed point returns NaN, which sweepers accept, and sets the exit code of the sweep.
+        """Run the points and return their outcomes. The value of a failed point is None, which sweepers accept.
 
         Raises:
-            UserError: If a point is wrong; none has started then.
+            UserError: If a point is invalid. In this case no point has started.
             SweepError: If a point failed and launcher.fail_fast=true.
         """
         setup_globals()
@@ -83,11 +83,11 @@ class AgebenchLauncher(Launcher):
         configs, folders = [each.config for each in composed], [each.folder for each in composed]
         names = sorted({str(config.sweep) for config in configs})
         if len(names) > 1:
-            raise UserError(f"sweep names one folder for all points, and this gives {', '.join(names)}: choose one")
+            raise UserError(f"sweep must be one name for all points, got {', '.join(names)}: choose one")
         check_sources(configs)
         twice = sorted(folder for folder in folders if folders.count(folder) > 1)
         if twice:
-            raise UserError(f"two points of the sweep would write {twice[0]}: they are the same run")
+            raise UserError(f"two points of the sweep would write to {twice[0]}: they are the same run")
         on_cpu = all(str(config.trainer.accelerator) == "cpu" for config in configs)
         gpus = [] if on_cpu else visible_gpus(lambda: count_gpus(context))
         options = self.config.launcher
@@ -133,7 +133,7 @@ class AgebenchLauncher(Launcher):
 
 
 def _make_return(point: Point, config: DictConfig) -> JobReturn:
-    """Return the outcome of a point as sweepers expect it."""
+    """Return the outcome of a point as Hydra's JobReturn, which sweepers expect."""
     done = JobReturn()
     done.cfg, done.hydra_cfg = config, OmegaConf.create({"hydra": config.hydra})
     done.overrides = filter_overrides(list(config.hydra.overrides.task))
@@ -152,7 +152,7 @@ def _preload_summary() -> None:
 
 
 def _as_single_run(config: DictConfig, folder: Path) -> DictConfig:
-    """Return the config of a point as that of a single run in a folder."""
+    """Return the config of a point, changed to that of a single run in a folder."""
     config = config.copy()
     with read_write(config.hydra):
         config.hydra.mode, config.hydra.run.dir = RunMode.RUN, str(folder)
@@ -160,7 +160,7 @@ def _as_single_run(config: DictConfig, folder: Path) -> DictConfig:
 
 
 def _find_renamed(folder: Path) -> Path:
-    """Return the folder of a point from an earlier call: if other keys were swept then, only its hash is the same."""
+    """Return the folder of the same point from an earlier call. If other keys were swept, only the hash is equal."""
     same = sorted(folder.parent.glob(f"*-{folder.name.rpartition('-')[2]}"))
     return same[0] if len(same) == 1 else folder
 

@@ -8,9 +8,9 @@ from hydra_plugins.agebench_launcher.launcher import AgebenchLauncher
 
 
 class AgebenchSweeper(BasicSweeper):
-    """Runs all combinations of the values. `agebench.sweep.hydra_callback` replaces Hydra's sweeper by this one."""
+    """Runs all combinations of the values. `agebench.sweep.hydra_callback` replaces Hydra's basic sweeper with it."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose every point before the first starts, unless the launcher does so itself."""
+        """Compose every point before the first one starts, unless the launcher does this itself."""
         if not isinstance(self.launcher, AgebenchLauncher):
             super().validate_batch_is_legal(batch)

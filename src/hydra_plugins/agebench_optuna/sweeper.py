@@ -1,4 +1,4 @@
-"""Optuna's sweeper with its study stored beside the runs: repeating the command resumes it."""
+"""Optuna's sweeper with its study stored in the sweep folder. Repeating the command resumes the study."""
 
 import logging
 import warnings
@@ -23,7 +23,7 @@ def direction(config: DictConfig) -> str:
     Args:
         config: The composed config.
     """
-    # Loads NumPy, and Hydra imports this file wherever it looks for plugins.
+    # Imported here, because it imports NumPy, and Hydra imports this file whenever it searches for plugins.
     from agebench.metrics.table import UNITS, main_metric, monitor_mode
 
     monitor = str(config.monitor)
@@ -35,7 +35,7 @@ def direction(config: DictConfig) -> str:
 class StudySweeper(Sweeper):
     """Runs Optuna's trials until the study has `n_trials` of them, including those of earlier calls.
 
-    An interrupted trial is enqueued again first: the same values lead to the same folder, where its run is resumed.
+    Interrupted trials are enqueued first. The same values give the same folder, where the run is resumed.
 
     Args:
         options: Those of hydra_plugins.hydra_optuna_sweeper; `direction` may be `auto`, which depends on `monitor`.
@@ -85,7 +85,7 @@ class StudySweeper(Sweeper):
             raise SweepError("no trial was completed: the logs in their folders show why") from error
 
     def _search(self, arguments: list[str]) -> dict[str, str]:
-        """Return what all trials of a study share: the fixed part of the config, and the search space."""
+        """Return the settings that all trials of a study share: the fixed part of the config, and the search space."""
         given = [*(f"{key}={value}" for key, value in (self.sweeper.params or {}).items()), *arguments]
         space = {o.get_key_element(): o for o in OverridesParser.create().parse_overrides(given)}
         swept = {key: str(o.input_line).partition("=")[2] for key, o in space.items() if o.is_sweep_override()}
@@ -98,7 +98,7 @@ class StudySweeper(Sweeper):
         changed = sorted(key for key in {*before, *search} if before.get(key) != search.get(key))
         if changed:
             raise UserError(
-                f"the study {study.study_name} in {self.sweeper.storage} searches something else "
+                f"the study {study.study_name} in {self.sweeper.storage} has another search "
                 f"({', '.join(changed)} differs): choose another sweep=NAME"
             )
         study.set_user_attr("search", dict(search))
@@ -108,17 +108,17 @@ class StudySweeper(Sweeper):
         from optuna.exceptions import ExperimentalWarning
         from optuna.trial import TrialState
 
-        cut_off = study.get_trials(states=(TrialState.RUNNING,))
-        asked_again = [*study.user_attrs.get("asked_again", []), *(trial.number for trial in cut_off)]
-        study.set_user_attr("asked_again", asked_again)
-        for trial in cut_off:
+        interrupted = study.get_trials(states=(TrialState.RUNNING,))
+        enqueued = [*study.user_attrs.get("asked_again", []), *(trial.number for trial in interrupted)]
+        study.set_user_attr("asked_again", enqueued)
+        for trial in interrupted:
             study.tell(trial.number, state=TrialState.FAIL)
             if trial.params:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", ExperimentalWarning)
                     study.enqueue_trial(trial.params)
         ended = study.get_trials(states=(TrialState.COMPLETE, TrialState.FAIL))
-        done = sum(trial.number not in asked_again for trial in ended)
+        done = sum(trial.number not in enqueued for trial in ended)
         if done:
             log.info("the study has %d of %d trials", done, self.sweeper.n_trials)
         self.sweeper.n_trials = max(0, self.sweeper.n_trials - done)

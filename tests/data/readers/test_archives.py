@@ -253,7 +253,7 @@ def test_gzip_with_several_streams_and_padding_is_read(tmp_path: Path, cut: bool
     data = b"".join(gzip.compress(tar[i : i + 100_000]) for i in range(0, len(tar), 100_000)) + b"\0" * 300
     path = write(tmp_path / "a.tgz", data[:-320] if cut else data)
     if cut:
-        with pytest.raises(UserError, match=r"cut short or damaged after \d\d images"):
+        with pytest.raises(UserError, match=r"truncated or damaged after \d\d images"):
             open_archive(path)
         return
 
@@ -505,7 +505,7 @@ TARS: dict[str, tuple[Callable[[], bytes], str]] = {
         "b.jpg', which claims -256 bytes",
     ),
     "a name of gigabytes": (lambda: long_name_of(2**33 - 512), "after 1 images .a header claims 8,589,934,080 bytes"),
-    "nested headers": (nested_headers, "cut short or damaged after 0 images .*recursion"),
+    "nested headers": (nested_headers, "truncated or damaged after 0 images .*recursion"),
     "no member at all": (lambda: tar_bytes([]), "contains no image: give the archive"),
     "nothing but zeros": (lambda: bytes(512), "contains no image: give the archive"),
     "a member cut": (lambda: FULL_TAR[: DATA_END - 100], f"damaged after 39 images .*{RETRY}"),

@@ -47,12 +47,12 @@ JPEG, PNG = encoded(PHOTO, "JPEG"), encoded(PHOTO, "PNG")
 
 BROKEN: dict[str, tuple[bytes, str]] = {
     "no bytes": (b"", "the file is empty"),
-    "half a JPEG": (JPEG[:-100], "^the file is cut short$"),
-    "the head of a JPEG": (JPEG[:30], "^the file is cut short$|not an image in a supported"),
-    "half a PNG": (PNG[: len(PNG) // 2], "^the file is cut short$"),
+    "half a JPEG": (JPEG[:-100], "^the file is truncated$"),
+    "the head of a JPEG": (JPEG[:30], "^the file is truncated$|not an image in a supported"),
+    "half a PNG": (PNG[: len(PNG) // 2], "^the file is truncated$"),
     "a PNG with a flipped byte": (
         PNG[:60] + bytes([PNG[60] ^ 0xFF]) + PNG[61:],
-        r"^the file is damaged \(.*\)$|cut short",
+        r"^the file is damaged \(.*\)$|truncated",
     ),
     "a web page": (b"<!DOCTYPE html><title>404</title>", "not an image in a supported format"),
     "a text": (b"not an image at all", "not an image in a supported format"),

@@ -136,8 +136,8 @@ def test_the_first_of_several_copies_is_used_and_the_others_are_counted(caplog: 
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         (
             "WARNING",
-            f"2 image files are left out, because another folder has a file of the same name: for example "
-            f"'b/{LISTED[0]}', as 'a/{LISTED[0]}' is used",
+            f"2 image files are ignored, because another folder has a file of the same name: for example "
+            f"'b/{LISTED[0]}', because 'a/{LISTED[0]}' is used",
         )
     ]
 
@@ -147,7 +147,7 @@ def test_warnings_about_one_file_are_singular(caplog: pytest.LogCaptureFixture) 
 
     assert [re.split(", such|: for", record.getMessage())[0] for record in caplog.records] == [
         "1 image file matches no listed image",
-        "1 image file is left out, because another folder has a file of the same name",
+        "1 image file is ignored, because another folder has a file of the same name",
     ]
 
 

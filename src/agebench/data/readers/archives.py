@@ -34,11 +34,11 @@ def check_exists(path: Path) -> None:
 
 
 def open_archive(path: Path, *, cache: Path | None = None) -> Files:
-    """Open a zip, a tar or a gzipped tar; each image is read without unpacking the others.
+    """Return the images of a zip, a tar or a gzipped tar. Each image is read without unpacking the others.
 
     Args:
         path: The archive.
-        cache: Folder for the listing of a tar, so that only the first process reads the whole archive.
+        cache: Folder for the listing of a tar, so that only the first process reads the complete archive.
 
     Raises:
         UserError: If it is another type of file, is damaged, or has an unsafe member.
@@ -60,10 +60,10 @@ def open_archive(path: Path, *, cache: Path | None = None) -> Files:
         return TarFiles(path, cache=cache)
     if head.lstrip(b"\xef\xbb\xbf\t\r\n ").lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
         raise UserError(
-            f"{path} is a web page, as a download leaves it that was refused or needs a login: delete it, "
+            f"{path} is a web page, because the download was refused or needs a login: delete it, "
             "and download it again in a browser"
         )
-    if zipfile.is_zipfile(path):  # other data may precede a zip
+    if zipfile.is_zipfile(path):  # a zip may start with other data
         return ZipFiles(path)
     kind = next((f"a {kind} file" for magic, kind in _UNSUPPORTED.items() if head.startswith(magic)), "not an archive")
     raise UserError(
@@ -86,7 +86,7 @@ class ZipFiles:
         path: The zip.
 
     Raises:
-        UserError: If it is cut short or damaged, or has an unsafe member.
+        UserError: If it is truncated or damaged, or has an unsafe member.
     """
 
     def __init__(self, path: Path) -> None:
@@ -136,7 +136,7 @@ class ZipFiles:
             return zipfile.ZipFile(self.path)
         except Exception as error:  # a damaged directory can make zipfile raise any exception
             raise UserError(
-                f"{self.path} is not a readable zip, so it is cut short or damaged ({error}): resume its download, or "
+                f"{self.path} is not a readable zip, so it is truncated or damaged ({error}): resume its download, or "
                 "delete it and download it again"
             ) from error
 

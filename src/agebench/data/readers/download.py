@@ -1,4 +1,4 @@
-"""Download a published file once: from several mirrors, resumed after an interruption, with its checksum verified."""
+"""Download a published file once, with several mirrors, resuming and a verified checksum."""
 
 import hashlib
 import http.client
@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from agebench.errors import UserError
 
-TIMEOUT_S = 10.0  # of connecting, and of waiting for the next bytes
-ATTEMPTS = 4  # consecutive ones without a new byte, before the next mirror is tried
-BACKOFF_S = 0.5  # before the second attempt; doubles from there
+TIMEOUT_S = 10.0  # for connecting, and for waiting for the next bytes
+ATTEMPTS = 4  # consecutive attempts without a new byte before the next mirror is tried
+BACKOFF_S = 0.5  # delay before the second attempt; doubles for each further attempt
 CHUNK = 1 << 18  # bytes
 
 _log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def download(
     size: int | None = None,
     check: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Download `path` from the first URL that serves it, unless it exists; one process at a time.
+    """Download a file from the first URL that serves it, unless it exists; one process at a time.
 
     The bytes are written to `<path>.part`, which survives an interruption; the next call resumes it.
 
@@ -56,7 +56,7 @@ def download(
         md5: Expected MD5 in hexadecimal.
         sha256: Expected SHA-256 in hexadecimal.
         size: Expected size in bytes.
-        check: Called with the complete `.part` file before it is renamed; raises UserError to have it deleted.
+        check: Called with the complete `.part` file before it is renamed. If it raises UserError, the file is deleted.
 
     Returns:
         `path`.
@@ -111,7 +111,7 @@ def _fetch_from_any(
 
 
 def _fetch(url: str, part: Path, *, size: int | None, verify: Callable[[Path], None]) -> None:
-    """Complete `part` from one URL, and verify it."""
+    """Download the rest of `part` from one URL, and verify the file."""
     inherited = part.exists()  # bytes of an earlier process or another mirror may belong to another file
     failures, longest = 0, _length(part)
     while True:
@@ -235,7 +235,7 @@ def _verify(
 
 
 def _content_range(header: str) -> tuple[int | None, int | None]:
-    """Return the first byte and the total length of `bytes 5-9/10`; None for each that is missing."""
+    """Return the first byte and the total length in a header such as `bytes 5-9/10`; None for a missing number."""
     match = re.fullmatch(r"bytes\s+(\d+)-\d+/(\d+|\*)", header.strip())
     return (int(match[1]), _number(match[2])) if match else (None, None)
 

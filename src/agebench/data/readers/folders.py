@@ -18,8 +18,8 @@ from agebench.data.records import Array, Records
 from agebench.errors import BrokenImageError, UserError, one_line_message
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")  # not EPS, which would start Ghostscript
-CUT_SHORT = re.compile(r"truncated", re.IGNORECASE)  # in the messages of Pillow
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")  # without EPS, which would start Ghostscript
+TRUNCATED = re.compile(r"truncated", re.IGNORECASE)  # in the messages of Pillow
 MAX_PIXELS = 89_478_485  # Pillow warns of decompression bombs above this
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # decode() checks MAX_PIXELS instead
 MAX_BYTES = 256 * 2**20  # of one image file
@@ -35,7 +35,7 @@ class Files(Protocol):
         """Return the content of a file, or raise BrokenImageError; safe in threads and in forked processes."""
 
     def stamps(self, names: Sequence[str]) -> Array:
-        """Return a number for each file that changes with the file, uint64, shape (n,)."""
+        """Return the stamp of each file, a number that changes if the file changes, uint64, shape (n,)."""
 
     def positions(self, names: Sequence[str]) -> Array:
         """Return the position of each file, int64, shape (n,); reading in ascending order is fastest."""
@@ -89,7 +89,7 @@ class FolderFiles:
 class FileSource(ABC):
     """Base class of sources whose images are files.
 
-    A subclass defines `_files` and `_file_names`: for each row the name of its file, or None if it has none.
+    A subclass defines `_files` (the files) and `_file_names` (the file name of each row, or None without a file).
     """
 
     @property
@@ -105,7 +105,7 @@ class FileSource(ABC):
         """Return every row that the data set lists."""
 
     def present(self) -> Array:
-        """Return which rows have a file, bool, shape (N,)."""
+        """Return whether each row has a file, bool, shape (N,)."""
         return np.array([name is not None for name in self._file_names], dtype=bool)
 
     def read(self, row: int) -> bytes:
@@ -116,11 +116,11 @@ class FileSource(ABC):
         return self._files.read(name)
 
     def open(self, row: int) -> Image.Image:
-        """Decode the image of one row."""
+        """Return the decoded image of one row."""
         return decode(self.read(row))
 
     def stamps(self, rows: Array) -> Array:
-        """Return a number for each row that changes with its file, uint64, shape (n,)."""
+        """Return the stamp of each row, a number that changes if its file changes, uint64, shape (n,)."""
         return self._files.stamps(self._names_of(rows))
 
     def reading_order(self, rows: Array) -> Array:
@@ -132,10 +132,10 @@ class FileSource(ABC):
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decode an image file completely. Its content decides the format, not its name.
+    """Return the decoded image of a file. The content determines the format, not the file name.
 
     Raises:
-        BrokenImageError: If it is not an image, is cut short, or has more than MAX_PIXELS pixels.
+        BrokenImageError: If it is not an image, is truncated, or has more than MAX_PIXELS pixels.
     """
     if not data:
         raise BrokenImageError("the file is empty")
@@ -154,7 +154,7 @@ def decode(data: bytes) -> Image.Image:
         raise BrokenImageError("it needs more memory than is available", lasting=False) from error
     except Exception as error:  # a damaged file can make Pillow raise any exception
         why = one_line_message(error)
-        reason = "the file is cut short" if CUT_SHORT.search(str(error)) else f"the file is damaged ({why})"
+        reason = "the file is truncated" if TRUNCATED.search(str(error)) else f"the file is damaged ({why})"
         raise BrokenImageError(reason) from error
     return image
 
@@ -181,7 +181,7 @@ def is_image(file: str) -> bool:
 
 
 def nfc(text: str) -> str:
-    """Return a text in Unicode form NFC, as metadata uses it; macOS unpacks archives to NFD.
+    """Return a text in the Unicode form NFC, which metadata uses. macOS unpacks archives to NFD.
 
     A file name that is not valid UTF-8 is decoded as Latin-1, because it could not be written to a table otherwise.
     """

@@ -1,4 +1,4 @@
-"""Checks on the members of an archive: no member is trusted, and one bad member makes the archive an error."""
+"""Check the members of an archive. No member is trusted, and a single unsafe member is an error for the archive."""
 
 import re
 from pathlib import Path
@@ -71,7 +71,7 @@ class Members(Generic[T]):
             )
 
     def check_found(self) -> None:
-        """Raise UserError if the pass has found no image."""
+        """Raise UserError if the archive contains no image."""
         if self.images:
             return
         if self._nested:

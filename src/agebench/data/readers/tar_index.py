@@ -1,4 +1,4 @@
-"""The index of a tar or tar.gz: one pass that trusts no member."""
+"""List the images of a tar or tar.gz in one pass. No member is trusted."""
 
 import gzip
 import io
@@ -16,7 +16,7 @@ from agebench.data.readers.members import Members
 from agebench.data.records import Array
 from agebench.errors import UserError
 
-CHUNK = 2**20  # bytes unpacked at once
+CHUNK = 2**20  # bytes per unpacking step
 MAX_HEADER = 16 * 2**10  # bytes of a long name or a pax header; parsing takes quadratic time
 MAX_GLOBALS = 64  # global pax keys, because tarfile copies them to every member
 SPACING = 4 * 2**20  # unpacked bytes between two seek points
@@ -25,7 +25,7 @@ MAX_BLOCK = 16 * 2**20  # bytes inflated at once, if the seek points are further
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a tar and where to read them.
+    """The images of a tar and their positions.
 
     Args:
         names: Paths of the images, sorted.
@@ -46,7 +46,7 @@ def list_tar(path: Path) -> Listing:
     """Read a tar or tar.gz once, with a progress bar, and return its listing.
 
     Raises:
-        UserError: If it is cut short or damaged, or has an unsafe member.
+        UserError: If it is truncated or damaged, or has an unsafe member.
     """
     with path.open("rb") as file:
         gzipped = file.read(2) == b"\x1f\x8b"
@@ -63,14 +63,14 @@ def list_tar(path: Path) -> Listing:
 
 
 def _walk(stream: "_ForwardStream", members: Members[tuple[int, int]]) -> None:
-    """Add every member; raise UserError for an unsafe member and for a tar that is cut short or damaged."""
+    """Add every member; raise UserError for an unsafe member and for a truncated or damaged tar."""
     info = None
     try:
         with tarfile.open(  # type: ignore[call-overload]  # tarfile only needs read, seek and tell
             fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape"
         ) as tar:
             while (info := tar.next()) is not None:
-                tar.members.clear()  # or 163,446 of them stay in memory
+                tar.members.clear()  # otherwise all 163,446 stay in memory
                 if len(tar.pax_headers) > MAX_GLOBALS:
                     raise tarfile.ReadError(f"it sets {len(tar.pax_headers):,} keys for all its members")
                 _add_member(info, members)
@@ -88,7 +88,7 @@ def _walk(stream: "_ForwardStream", members: Members[tuple[int, int]]) -> None:
                 f"{members.path} contains no tar ({error}): give the archive of the images, or their folder"
             ) from error
         raise UserError(
-            f"{members.path} is cut short or damaged after {complete:,} images ({error}): resume its download, or "
+            f"{members.path} is truncated or damaged after {complete:,} images ({error}): resume its download, or "
             "delete it and download it again"
         ) from error
 
@@ -109,7 +109,7 @@ def _add_member(info: tarfile.TarInfo, members: Members[tuple[int, int]]) -> Non
 
 
 def _decode_name(name: str) -> str:
-    """Return a valid Unicode name; one that is not UTF-8 was most likely written on Windows."""
+    """Return a valid Unicode name. A name that is not UTF-8 was probably written on Windows."""
     data = name.encode("utf-8", "surrogateescape")
     for encoding in ("utf-8", "cp1252"):
         try:

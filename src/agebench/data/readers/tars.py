@@ -32,7 +32,7 @@ class TarFiles:
         cache: Folder for the listing and the seek points; with None they are computed each time.
 
     Raises:
-        UserError: If it is cut short or damaged, or has an unsafe member.
+        UserError: If it is truncated or damaged, or has an unsafe member.
     """
 
     def __init__(self, path: Path, *, cache: Path | None = None) -> None:
@@ -138,7 +138,7 @@ class _GzipReader:
                 block = self._blocks.get(number)
                 if block is None:
                     start, end = self._starts[number : number + 2]
-                    if os.fstat(self._file.fileno()).st_size != self._length:  # or indexed_gzip would never return
+                    if os.fstat(self._file.fileno()).st_size != self._length:  # indexed_gzip would never return
                         raise EOFError("its size has changed")
                     # Raw, because its buffer would inflate up to twice as much.
                     block = self._file.raw.pread(end - start, start)
@@ -151,7 +151,7 @@ class _GzipReader:
 
 
 def _cached_listing(path: Path, archive: Array, cache: Path) -> Listing:
-    """Return the listing from the cache, or compute and cache it; one process at a time."""
+    """Return the listing of a tar from the cache, or compute and cache it; one process at a time."""
     file = (
         cache / f"archive-{hashlib.sha256(str(path.resolve()).encode(errors='surrogateescape')).hexdigest()[:20]}.npz"
     )

@@ -1,4 +1,4 @@
-"""Writes a small synthetic CACD: the same files and fields, with drawn faces that age."""
+"""Write a small synthetic CACD: the same files and fields, with drawn faces that age."""
 
 import io
 import json
@@ -16,8 +16,8 @@ from agebench.errors import UserError
 
 META = "celebrity2000_meta.mat"
 FOLDER = "CACD2000"
-MARK = b"agebench demo"  # in every written file, so that real data is never taken for the demo and replaced
-DRAWING = 1  # increase it when the drawing changes, so that older data sets are drawn again
+MARK = b"agebench demo"  # in every written file, so that real data is never mistaken for the demo and replaced
+DRAWING = 1  # increase this when the drawing changes, so that older data sets are drawn again
 FIRST_YEAR, YEARS = 2004, 10
 YOUNGEST, OLDEST = 14, 53  # age in FIRST_YEAR; ten years later the oldest are 62, as in CACD
 
@@ -140,7 +140,7 @@ def draw_people(demo: Recipe) -> dict[str, Array]:
     """Return name, birth, rank, lfw and long_hair of each person, arrays of shape (people,), oldest first."""
     rng = np.random.default_rng((1, demo.seed))
     count = demo.people
-    # Evenly spread, with 10% of the people at each end, because teens and sixties would be rare otherwise.
+    # Ages are evenly spaced, with 10% of the people at each end. Otherwise teens and sixties would be rare.
     spread = 1.25 * (np.arange(count) + rng.random(count)) / count - 0.125
     start = np.clip(np.rint(OLDEST - (OLDEST - YOUNGEST) * spread), YOUNGEST, OLDEST)
     # Each part takes people at even steps from the oldest to the youngest, so that it contains every decade.
@@ -197,7 +197,7 @@ def draw_rows(demo: Recipe, people: dict[str, Array]) -> dict[str, Array]:
 
 
 def _meta(people: dict[str, Array], rows: dict[str, Array]) -> bytes:
-    """Return the bytes of a MATLAB 5 file with the two structures, field order and types of CACD."""
+    """Return the bytes of a MATLAB 5 file with the two structures of CACD, in the same field order and types."""
 
     def column(values: Array, dtype: str) -> Array:
         if dtype == "name":

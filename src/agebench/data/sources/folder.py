@@ -51,7 +51,7 @@ class Folder(FileSource):
         if "train" not in parts:
             parts = [None] * len(parts)
         classes = [p[1] if part else p[0] for p, part in zip(below, parts, strict=True)]
-        # Archives unpacked on macOS have accents and dakuten as characters of their own.
+        # On macOS, unpacked names have accents and dakuten as separate characters.
         names, codes = np.unique([nfc(c) for c in classes], return_inverse=True)
         columns = {"class": codes.astype(np.int64)}
         if any(parts):
@@ -89,5 +89,5 @@ class Folder(FileSource):
 
 
 def _part(below: Sequence[str]) -> str | None:
-    """Return the part of a path split at its slashes: train for `train/cat/1.jpg`, None for `cat/1.jpg`."""
+    """Return the part of a path that was split at its slashes: `train` for train/cat/1.jpg, None for cat/1.jpg."""
     return PART_FOLDERS.get(below[0].lower()) if len(below) > 2 else None

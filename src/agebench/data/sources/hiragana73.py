@@ -88,7 +88,7 @@ class Hiragana73(FileSource):
         origins = [_ORIGIN.match(name[6:]) for name in names]
         columns = {
             "class": codes.astype(np.int64),
-            # A file with another name counts as a page of its own.
+            # A file with another name counts as a separate page.
             "identity": np.array([o["page"] if o else n[6:-4] for o, n in zip(origins, names, strict=True)]),
             "year": np.array([int(o["year"]) if o else 0 for o in origins], dtype=np.int64),
         }
@@ -131,7 +131,7 @@ def _is_intact(archive: ZipFiles, member: str) -> bool:
 
 
 def _images(files: Files, where: Path) -> dict[str, str]:
-    """Return the files by their published name, `U3042/1901_846066_0055.png`, without the folders above."""
+    """Return the path of each file by its published name, such as `U3042/1901_846066_0055.png`."""
     images: dict[str, str] = {}
     for file in files.names():
         match = _IMAGE.fullmatch(file)

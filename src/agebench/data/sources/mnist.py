@@ -68,7 +68,7 @@ class MNIST:
             return self._records
 
     def present(self) -> Array:
-        """Return all True, bool, shape (N,)."""
+        """Return True for every row, bool, shape (N,)."""
         return np.ones(len(self.records()), dtype=bool)
 
     def open(self, row: int) -> Image.Image:

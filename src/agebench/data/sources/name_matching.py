@@ -31,7 +31,7 @@ def match_names(listed: Sequence[str], found: Sequence[str]) -> list[str | None]
         found: Paths of files, with `/`; only the part after the last `/` is compared.
 
     Returns:
-        N paths, None for an image without a file.
+        The path of each of the N images, None if it has no file.
     """
     files = {_bare_name(path): path for path in sorted(found, reverse=True)}  # the first of several copies
     matched = [files.get(name) for name in listed]
@@ -53,12 +53,12 @@ def match_names(listed: Sequence[str], found: Sequence[str]) -> list[str | None]
 
 
 def _warn_of_copies(found: Sequence[str], used: Mapping[str, str]) -> None:
-    """Log a warning about files with the same name as a used file, whose path is given by name."""
+    """Log a warning about files that have the same name as a used file in another folder."""
     copies = [path for path in found if used.get(_bare_name(path), path) != path]
     if copies:
         first = min(copies)
         log.warning(
-            "%s %s left out, because another folder has a file of the same name: for example %r, as %r is used",
+            "%s %s ignored, because another folder has a file of the same name: for example %r, because %r is used",
             f"{len(copies):,}",
             "image file is" if len(copies) == 1 else "image files are",
             first,
@@ -71,7 +71,7 @@ def _bare_name(path: str) -> str:
 
 
 def _index(pairs: Iterable[tuple[str, T]]) -> dict[str, T | None]:
-    """Return the value of each key, None if a key has several values."""
+    """Return the value of each key; None if a key has several values."""
     index: dict[str, T | None] = {}
     for key, value in pairs:
         if index.setdefault(key, value) != value:
@@ -88,7 +88,7 @@ def _normalized(name: str) -> str:
 
 
 def _ascii_only(name: str) -> str:
-    """Drop every letter with an accent; a wrong code page hardly ever turns it into an ASCII letter."""
+    """Return a name without accented letters, which a wrong code page rarely turns into ASCII letters."""
     return NOT_ALPHANUMERIC.sub("", EXTENSION.sub("", nfc(name))).lower()
 
 
@@ -101,12 +101,12 @@ def _as_is(name: str) -> str:
 
 
 def _unescape(name: str) -> str:
-    """Decode `#U00eb`, `%C3%AB` and `&#235;`."""
+    """Return a name with escapes such as `#U00eb`, `%C3%AB` and `&#235;` decoded."""
     return html.unescape(unquote(ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), name)))
 
 
 def _undo_shift_jis(name: str) -> str:
-    """Reverse the decoding of UTF-8 as Shift-JIS, which may have merged a letter into an accent."""
+    """Return the original of a name whose UTF-8 was decoded as Shift-JIS; an accent may be merged with a letter."""
     try:
         return name.encode("cp932", "surrogateescape").decode()
     except UnicodeError:

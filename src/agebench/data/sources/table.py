@@ -1,4 +1,4 @@
-"""A CSV file of images and their labels: your own data without a line of code."""
+"""A CSV file of images and their labels, for your own data without code."""
 
 import csv
 import os
@@ -18,9 +18,9 @@ from agebench.data.split_lists import delimiter
 from agebench.errors import UserError, did_you_mean
 
 NUMBER = re.compile(r"-?[0-9]+")
-# Normalization changes only paths that contain one of these (the paths stand between line breaks), or are not ASCII.
+# Normalization changes only paths that are not ASCII or contain one of these, if paths are joined by line breaks.
 NOT_NORMAL = ("//", "/.", "\n.", "/\n", "\\")
-ROWS_AT_ONCE = 256  # few enough to stay in the processor's cache
+ROWS_AT_ONCE = 256  # few enough to stay in the CPU cache
 
 
 class Table(FileSource):
@@ -43,7 +43,7 @@ class Table(FileSource):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The targets that the labels support."""
+        """The targets that the labels support, the default first."""
         return ("class",) if self.label == "class" else ("age", "decade", "bins")
 
     def prepare(self) -> None:
@@ -83,7 +83,7 @@ class Table(FileSource):
 def _read_columns(root: Path, columns: Mapping[str, str | None]) -> dict[str, list[str]]:
     """Return the cells of each needed column of a CSV file. Blank lines are skipped, a missing cell is empty.
 
-    This is the csv module, because pyarrow and polars save 0.3 s of 1.3 s on 1,000,000 rows, but refuse tables with
+    It uses the csv module: pyarrow and polars would save 0.3 s of 1.3 s on 1,000,000 rows, but they refuse tables with
     rows of unequal length.
     """
     if not root.is_file():
@@ -157,7 +157,7 @@ def _check_filled(root: Path, cells: Mapping[str, list[str]]) -> None:
 
 
 def _class_codes(labels: list[str]) -> tuple[Array, tuple[str, ...]]:
-    """Return class indices, int64, shape (N,), and the class names: sorted, as numbers (2 before 10) if all are."""
+    """Return class indices, int64, shape (N,), and the sorted class names; numbers by value (2 before 10)."""
     found = set(labels)
     numeric = all(NUMBER.fullmatch(text) for text in found)
     names = tuple(sorted(found, key=lambda text: (int(text) if numeric else 0, text)))
@@ -181,10 +181,10 @@ def _ages(root: Path, labels: list[str]) -> Array:
 
 
 def _find_files(table: Path, paths: Sequence[str]) -> list[str | None]:
-    """Return each path in the spelling of the disk, or None if there is no such file.
+    """Return each path as it is spelled on the disk, or None if there is no such file.
 
     The Unicode form may differ: macOS unpacks accents to another form than tables use. Each folder is listed once,
-    which is several times as fast as asking for 1,000,000 files one by one.
+    which is several times as fast as checking 1,000,000 files one by one.
 
     Args:
         table: The CSV file; relative paths start at its folder.
@@ -208,7 +208,7 @@ def _find_files(table: Path, paths: Sequence[str]) -> list[str | None]:
 
 
 def _list_files(root: Path, folder: str) -> dict[str, str] | None:
-    """Return the files of a folder: their paths by their names, as they are and in NFC. None if it is not readable."""
+    """Return the path of each file in a folder by its name, unchanged and in NFC; None if the folder is unreadable."""
     files: dict[str, str] = {}
     for spelling in reversed(_spellings(folder)):
         try:
@@ -228,5 +228,5 @@ def _ask_disk(root: Path, path: str) -> str | None:
 
 
 def _spellings(path: str) -> list[str]:
-    """Return a path as it is, in NFC and in NFD, each spelling once."""
+    """Return the different spellings of a path: unchanged, in NFC and in NFD."""
     return list(dict.fromkeys((path, nfc(path), unicodedata.normalize("NFD", path))))
