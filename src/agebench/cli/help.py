@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from agebench.cli.main import SWEEPING
+
 USES = {
     "train": (
         "python -m agebench.train [GROUP=CHOICE ...] [KEY=VALUE ...] [-m]",
@@ -31,7 +33,6 @@ USES = {
     ),
 }
 MULTIRUN = "  -m, --multirun      run every combination of comma-separated values"
-SWEEPING = ("train", "audit")  # the commands that run several points
 FLAGS = [
     "  --cfg job           print the composed config and stop",
     "  --config-dir DIR    a folder with your own YAML files, in the same groups",

@@ -16,6 +16,7 @@ from agebench.errors import FailedError, SweepError
 
 Task = Callable[[Any], Any]  # of the composed config
 FULL_ERROR = "HYDRA_FULL_ERROR"
+SWEEPING = ("train", "audit")  # the commands that take several values for a key
 # Flags of Hydra that are followed by a value, after a space.
 VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
 VALUED |= {"--experimental-rerun"}
@@ -79,10 +80,9 @@ def main(command: str, task: Task, *, config_name: str) -> None:
         with suppress(BrokenPipeError):  # `--help | head` closes the pipe early
             print(show_help(command, config_folder(), config_name), flush=True)
         return
-    if verb not in ("train", "audit") and {"-m", "--multirun"} & set(flags):
-        print(
-            f"agebench {verb}: -m is for train and audit: leave it out, and call {verb} once per value", file=sys.stderr
-        )
+    if command not in SWEEPING and {"-m", "--multirun"} & set(flags):
+        once = f"leave it out, and call {command} once per value"
+        print(f"agebench {command}: -m is for {' and '.join(SWEEPING)}: {once}", file=sys.stderr)
         sys.exit(2)
     try:
         _run(task, config_name)
