@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agebench.groups import factorize, group_codes, is_known
+from agebench.identity_groups import factorize, group_codes, is_known
 
 
 @pytest.mark.parametrize("dtype", [np.str_, np.bytes_, np.int64, np.uint16])

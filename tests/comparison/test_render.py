@@ -13,7 +13,7 @@ import pytest
 from agebench.comparison.caption import caption, heading
 from agebench.comparison.cells import lay_out
 from agebench.comparison.groups import Group
-from agebench.comparison.pairs import Difference, Paired
+from agebench.comparison.paired_differences import Difference, Paired
 from agebench.comparison.render import notes_of, to_csv, to_html, to_json, to_markdown
 from agebench.comparison.tables import Row, Table, compare
 from agebench.runs.read import Run, find_runs

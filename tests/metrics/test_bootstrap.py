@@ -17,7 +17,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from agebench.groups import group_codes
+from agebench.identity_groups import group_codes
 from agebench.metrics.bootstrap import draw, intervals, resamples_for
 from agebench.metrics.compute import summarise
 from agebench.metrics.predictions import LabelledPredictions

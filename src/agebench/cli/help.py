@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-from agebench.cli.main import SWEEPING
-
 USES = {
     "train": (
         "python -m agebench.train [GROUP=CHOICE ...] [KEY=VALUE ...] [-m]",
@@ -33,6 +31,7 @@ USES = {
     ),
 }
 MULTIRUN = "  -m, --multirun      run every combination of comma-separated values"
+SWEEPING = ("train", "audit")  # the commands that take several values for a key
 FLAGS = [
     "  --cfg job           print the composed config and stop",
     "  --config-dir DIR    a folder with your own YAML files, in the same groups",

@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from agebench.cli.help import SWEEPING, show_help
 from agebench.config import config_folder
 from agebench.errors import FailedError, SweepError
 
 Task = Callable[[Any], Any]  # of the composed config
 FULL_ERROR = "HYDRA_FULL_ERROR"
-SWEEPING = ("train", "audit")  # the commands that take several values for a key
 # Flags of Hydra that are followed by a value, after a space.
 VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
 VALUED |= {"--experimental-rerun"}
@@ -75,8 +75,6 @@ def main(command: str, task: Task, *, config_name: str) -> None:
     flags, overrides = split_flags(sys.argv[1:])
     sys.argv[1:] = [*flags, *overrides]
     if any(a in ("--help", "-h") for a in sys.argv[1:]):
-        from agebench.cli.help import show_help
-
         with suppress(BrokenPipeError):  # `--help | head` closes the pipe early
             print(show_help(command, config_folder(), config_name), flush=True)
         return

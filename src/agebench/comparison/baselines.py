@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from agebench.comparison.groups import Group, name_of
-from agebench.comparison.predictions import label_values, read_predictions
+from agebench.comparison.predictions_csv import label_values, read_predictions
 from agebench.metrics.table import main_metric
 from agebench.runs.read import Run, mapping
 

@@ -1,7 +1,7 @@
 """The heading and the caption of a table."""
 
+from agebench.comparison.formatting import NONE, amount
 from agebench.comparison.groups import count
-from agebench.comparison.numbers import NONE, amount
 from agebench.comparison.tables import Table
 from agebench.metrics.bootstrap import resamples_for
 from agebench.metrics.table import find

@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from agebench.comparison import numbers
+from agebench.comparison import formatting as numbers
 from agebench.comparison.baselines import Baseline
+from agebench.comparison.formatting import NONE
 from agebench.comparison.groups import name_of
-from agebench.comparison.numbers import NONE
 from agebench.comparison.parameters import format_value, short_names
 from agebench.comparison.tables import Row, Table, shown_metrics
 from agebench.metrics.table import find

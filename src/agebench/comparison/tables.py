@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from agebench.comparison.baselines import Baseline, find_baselines
 from agebench.comparison.groups import Group, group_runs
 from agebench.comparison.notes import notes_on, why_not_comparable
-from agebench.comparison.pairs import Difference, Paired, compare_with_best
+from agebench.comparison.paired_differences import Difference, Paired, compare_with_best
 from agebench.comparison.parameters import Parameters, differing
 from agebench.errors import UserError, did_you_mean
 from agebench.metrics.table import METRICS, UNITS, find, main_metric

@@ -15,7 +15,7 @@ from agebench.data.records import Array, Records
 from agebench.data.split_lists import find_listed_parts
 from agebench.data.stratify import draw_in_turns, draw_per_label, identity_codes, identity_folds, take_share
 from agebench.errors import UserError
-from agebench.groups import is_known
+from agebench.identity_groups import is_known
 
 log = logging.getLogger(__name__)
 

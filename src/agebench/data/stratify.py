@@ -6,7 +6,7 @@ import numpy as np
 
 from agebench.data.records import Array, Records
 from agebench.errors import UserError
-from agebench.groups import group_codes, is_known
+from agebench.identity_groups import group_codes, is_known
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import numpy as np
 from agebench.data.records import Array, Records
 from agebench.data.split import PARTS, Split
 from agebench.data.target import Target
-from agebench.groups import group_codes, is_known
+from agebench.identity_groups import group_codes, is_known
 
 HELPS = 0.9  # the lookup helps if its error is below this share of the error of the baseline
 

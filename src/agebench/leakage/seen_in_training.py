@@ -15,7 +15,7 @@ from agebench.data.readers.folders import nfc
 from agebench.data.records import Array, Records
 from agebench.data.split import PARTS, Split
 from agebench.errors import UserError
-from agebench.groups import factorize
+from agebench.identity_groups import factorize
 from agebench.leakage.audit import audit, leak
 
 log = logging.getLogger(__name__)

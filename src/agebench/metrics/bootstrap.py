@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from agebench.groups import group_codes
+from agebench.identity_groups import group_codes
 from agebench.metrics.compute import from_images, from_sums, rows_of, sums
 from agebench.metrics.predictions import Array, Images, LabelledPredictions, cells, is_finite
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from agebench.data.plan import Plan
 from agebench.data.split import PARTS, test_sha
-from agebench.groups import group_codes
+from agebench.identity_groups import group_codes
 from agebench.leakage.audit import leak
 from agebench.leakage.seen_in_training import audit_tested
 from agebench.metrics.bootstrap import intervals, resamples_for

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from agebench.comparison.groups import Group
-from agebench.comparison.predictions import NoPairsError, Numbers, read_numbers
-from agebench.groups import group_codes
+from agebench.comparison.predictions_csv import NoPairsError, Numbers, read_numbers
+from agebench.identity_groups import group_codes
 from agebench.metrics.bootstrap import CENTRAL, draw, resamples_for
 from agebench.metrics.predictions import Array
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from agebench.comparison.groups import Group
-from agebench.comparison.pairs import Difference
+from agebench.comparison.paired_differences import Difference
 from agebench.metrics.table import find
 
 NONE = "-"
