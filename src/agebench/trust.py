@@ -79,15 +79,9 @@ def find_foreign_overrides(overrides: Sequence[Any]) -> Found:
             found.append((key, value))
             continue
         name, package = override.key_or_group, override.package or ""
-        is_own_key = re.split(r"[./]", name)[0] not in ("hydra", "resume", "trust") and "hydra" not in package.split(
-            "."
-        )
-        if (
-            key.startswith("-")
-            or not is_own_key
-            or override.is_sweep_override()
-            or not _is_choice(name, override.value())
-        ):
+        changes_hydra = re.split(r"[./]", name)[0] in ("hydra", "resume", "trust") or "hydra" in package.split(".")
+        is_special = key.startswith("-") or override.is_sweep_override()
+        if changes_hydra or is_special or not _is_choice(name, override.value()):
             found.append((key, value))
             continue
         tree: Any = override.value()

@@ -178,9 +178,8 @@ def _right_best(best: Path, step: int) -> Path | None:
     for path in (best, kept_file(best.parent)):
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            if checkpoint["global_step"] <= step and checkpoint["agebench"]["weights_sha"] == hash_tensors(
-                checkpoint["state_dict"]
-            ):
+            sha = checkpoint["agebench"]["weights_sha"]
+            if checkpoint["global_step"] <= step and sha == hash_tensors(checkpoint["state_dict"]):
                 return path
         except UNREADABLE:
             continue

@@ -63,9 +63,10 @@ def plateau(
     val_every_epochs: int = 1,
     **_: Any,
 ) -> dict[str, Any]:
-    """Return a schedule that multiplies the rate by `factor` after more than `patience` validations without progress.
+    """Return a schedule that lowers the rate after more than `patience` validations without improvement.
 
-    The monitored metric is checked every `val_every_epochs` epochs, when it has a new value.
+    The rate is multiplied by `factor`. The monitored metric is checked every `val_every_epochs` epochs, when it has a
+    new value.
     """
     scheduler = ReduceLROnPlateau(optimizer, "max" if mode == "max" else "min", factor=factor, patience=patience)
     return {"scheduler": scheduler, "interval": "epoch", "frequency": val_every_epochs, "monitor": monitor}
