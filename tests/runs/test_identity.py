@@ -295,3 +295,19 @@ def test_only_rank_0_is_the_first_process(monkeypatch, variable) -> None:
     assert is_first_process()
     monkeypatch.setenv(variable, "1")
     assert not is_first_process()
+
+
+class Published:
+    path_is_identity = False
+
+
+class Private:
+    """Does not say whether its path is its identity."""
+
+
+@pytest.mark.parametrize(("source", "is_identity"), [("Published", False), ("Private", True), ("Unknown", True)])
+def test_a_users_own_source_decides_whether_its_root_is_part_of_the_hash(source, is_identity) -> None:
+    def hashed(root: str) -> str:
+        return config_hash({"data": {"root": root, "source": {"_target_": f"{__name__}.{source}", "root": root}}})
+
+    assert (hashed("/here") != hashed("/there")) == is_identity

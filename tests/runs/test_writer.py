@@ -1,0 +1,56 @@
+"""results.json has one writer, and its status is right however a run ends."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agebench.errors import UserError
+from agebench.runs.writer import RunWriter
+
+
+def written(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def test_a_run_is_running_until_it_is_completed(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run")
+
+    with writer.running({"seed": 3}):
+        during = written(tmp_path / "run")
+        writer.update({"epochs": 2})
+
+    assert during == {"status": "running", "seed": 3}
+    assert written(tmp_path / "run") == {"status": "completed", "seed": 3, "epochs": 2}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (KeyboardInterrupt(), {"status": "interrupted"}),
+        (SystemExit(1), {"status": "interrupted"}),
+        (UserError("use more data"), {"status": "failed", "error": "use more data"}),
+        (ValueError("odd"), {"status": "failed", "error": "ValueError: odd"}),
+    ],
+    ids=repr,
+)
+def test_an_exception_is_written_and_passes_through(tmp_path: Path, error: BaseException, expected: dict) -> None:
+    with pytest.raises(type(error)), RunWriter(tmp_path).running({"seed": 0}):
+        raise error
+
+    assert written(tmp_path) == {"seed": 0, **expected}
+
+
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+    with RunWriter(tmp_path, enabled=False).running({"seed": 0}):
+        pass
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_end_of_a_killed_run_keeps_what_it_had_written(tmp_path: Path) -> None:
+    RunWriter(tmp_path).update({"status": "running", "seed": 5})
+
+    RunWriter.close(tmp_path, "failed", "killed by signal 9")
+
+    assert written(tmp_path) == {"status": "failed", "seed": 5, "error": "killed by signal 9"}
