@@ -206,7 +206,7 @@ def _draw_rows(axes: Axes, rows: Sequence[_Row], *, low: float, high: float) -> 
             fmt="none",
             ecolor=black,
             capsize=3,
-            label="95% CI of the mean",
+            label="95% CI",
         )
     seeds = np.concatenate([row.seeds for row in rows])
     below = np.repeat(at, [len(row.seeds) for row in rows]) + 0.26
