@@ -9,7 +9,8 @@ from pathlib import Path
 
 from agebench.errors import UserError, did_you_mean
 
-FORMATS = ("md", "csv", "html", "json")
+FORMATS = ("md", "csv", "html", "json", "latex")
+WITHOUT_NOTES = ("csv", "json", "latex")  # formats that cannot contain notes
 
 
 def main() -> None:
@@ -17,7 +18,7 @@ def main() -> None:
     given = _parser().parse_args()
     try:
         formats = _formats(given.format, several=given.output is not None)
-        _compare(given.folders, given.metric, formats, given.output)
+        _compare(given.folders, given.metric, formats, output=given.output, plot=given.plot)
     except UserError as error:
         print(f"agebench compare: {error}", file=sys.stderr)
         sys.exit(2)
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="write compare.md, ... and figures there instead of printing"
     )
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="write only the figures there, and print the table")
     return parser
 
 
@@ -65,7 +67,9 @@ def _formats(text: str, *, several: bool) -> list[str]:
     return names
 
 
-def _compare(folders: Sequence[Path], metric: str | None, formats: Sequence[str], output: Path | None) -> None:
+def _compare(
+    folders: Sequence[Path], metric: str | None, formats: Sequence[str], *, output: Path | None, plot: Path | None
+) -> None:
     # These load NumPy, which --help and wrong arguments do not need.
     from agebench.comparison import render
     from agebench.comparison.tables import compare
@@ -74,13 +78,15 @@ def _compare(folders: Sequence[Path], metric: str | None, formats: Sequence[str]
     compared = compare(find_runs(folders), metric)
     if compared.not_comparable:
         print(compared.not_comparable, file=sys.stderr)
-    if output is not None:
-        from agebench.comparison.write import write_comparison
+    for folder, names in ((output, formats), (plot, ())):
+        if folder is not None:
+            from agebench.comparison.write import write_comparison
 
-        for path in write_comparison(compared, output, formats):
-            print(f"written: {path}", file=sys.stderr)
+            for path in write_comparison(compared, folder, names):
+                print(f"written: {path}", file=sys.stderr)
+    if output is not None:
         return
-    if formats[0] in ("csv", "json"):
+    if formats[0] in WITHOUT_NOTES:
         for note in render.notes_of(compared):
             print(note, file=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file is always UTF-8; a terminal keeps its encoding

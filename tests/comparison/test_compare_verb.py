@@ -58,14 +58,25 @@ def test_machine_readable_formats_have_notes_only_on_stderr(verb, runs, make_run
 
 
 def test_several_formats_and_pictures_are_written_to_a_folder(verb, runs, tmp_path) -> None:
-    code, out, err = verb(runs, "--format", "md,csv,html,json", "--output", tmp_path / "new" / "out")
+    code, out, err = verb(runs, "--format", "md,csv,html,json,latex", "--output", tmp_path / "new" / "out")
 
     written = {path.name for path in (tmp_path / "new" / "out").iterdir()}
     assert (code, out) == (0, "")
-    assert {"compare.md", "compare.csv", "compare.html", "compare.json", "ranking.png", "curves.png"} <= written
+    assert {f"compare.{suffix}" for suffix in ("md", "csv", "html", "json", "tex")} <= written
+    assert {"ranking.png", "curves.png"} <= written
     assert "data:image/png" in (tmp_path / "new" / "out" / "compare.html").read_text(encoding="utf-8")
     assert (tmp_path / "new" / "out" / "compare.md").read_text().startswith("these runs are not comparable")
     assert f"written: {tmp_path / 'new' / 'out' / 'compare.md'}" in err
+
+
+def test_plot_writes_only_figures_and_still_prints_the_table(verb, runs, tmp_path) -> None:
+    code, out, _ = verb(runs, "--plot", tmp_path / "figures")
+
+    written = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert code == 0
+    assert "| rank | " in out
+    assert {"ranking.png", "curves.png"} <= written
+    assert {name.rpartition(".")[2] for name in written} == {"png"}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +85,7 @@ def test_several_formats_and_pictures_are_written_to_a_folder(verb, runs, tmp_pa
         (["nowhere"], "there is no folder nowhere"),
         (["."], "there is no run in or below ."),
         ([".", "--format", "mdd"], "--format 'mdd' does not exist (did you mean 'md'?)"),
-        ([".", "--format", ","], "--format needs one or more of md, csv, html, json"),
+        ([".", "--format", ","], "--format needs one or more of md, csv, html, json, latex"),
         ([".", "--format", "md,csv"], "makes several files: add --output FOLDER"),
         ([], "arguments are required: FOLDER"),
     ],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from agebench.comparison import formatting as numbers
 from agebench.comparison.baselines import Baseline
 from agebench.comparison.formatting import NONE
-from agebench.comparison.groups import name_of
+from agebench.comparison.groups import Group, name_of
 from agebench.comparison.parameters import format_value, short_names
 from agebench.comparison.tables import Row, Table, shown_metrics
 from agebench.metrics.table import find
@@ -52,7 +52,8 @@ def lay_out(table: Table) -> Cells:
     The caption has the number of epochs and parameters if they are the same in every row.
     """
     columns = [Column("rank", [NONE if row.rank is None else str(row.rank) for row in table.rows])]
-    columns += [*_config_columns(table), *_metric_columns(table), *_cost_columns(table)]
+    columns += [*config_columns(table), ranking_column(table), *_difference_columns(table), *further_columns(table)]
+    columns += _cost_columns(table)
     header = [column.header for column in columns]
     body = [list(cells) for cells in zip(*(column.cells for column in columns), strict=True)]
     lines = [
@@ -67,7 +68,7 @@ def lay_out(table: Table) -> Cells:
     return Cells(header, [cells for _, cells in lines], numeric, [cells[0] == NONE for _, cells in lines])
 
 
-def _config_columns(table: Table) -> list[Column]:
+def config_columns(table: Table) -> list[Column]:
     """Return the columns of the parameters that differ, and of the number of seeds."""
     seeds = Column("n", [str(len(row.group.runs)) for row in table.rows])
     if not table.parameters:
@@ -80,29 +81,47 @@ def _config_columns(table: Table) -> list[Column]:
     return [*columns, seeds]
 
 
-def _metric_columns(table: Table) -> list[Column]:
-    """Return the columns of the ranking metric, of the difference to the best, and of further metrics."""
-    groups = [row.group for row in table.rows]
+def ranking_column(table: Table) -> Column:
+    """Return the column of the metric of the ranks, with standard deviations or intervals."""
     form = numbers.form_of(table.metric, unit=table.unit, images=table.images)
-    columns = [Column(_metric_header(table), [numbers.result(group, table.metric, form) for group in groups])]
-    if table.paired and table.paired.differences:
-        signed = numbers.form_of(table.metric, unit=table.unit, images=table.images, sign=True)
-        least = table.paired.least
-        p_values = [
-            numbers.p_value(row.difference.p, row.adjusted, least=least) if row.difference else NONE
-            for row in table.rows
-        ]
-        columns.append(Column("Δ to best [95% CI]", [numbers.difference(row.difference, signed) for row in table.rows]))
-        columns.append(Column("p (Holm)", p_values))
+    return Column(_metric_header(table.metric, table), [numbers.result(g, table.metric, form) for g in _groups(table)])
+
+
+def further_columns(table: Table, *, arrows: bool = False) -> list[Column]:
+    """Return the columns of the further metrics.
+
+    Args:
+        table: The table.
+        arrows: Whether the headers have the unit and an arrow for the better direction.
+    """
+    columns = []
     for metric in shown_metrics(table):
         form = numbers.form_of(metric, unit=table.unit, images=table.images)
-        columns.append(Column(find(metric).name, [form(group.mean(metric)) for group in groups]))
+        header = _metric_header(metric, table) if arrows else find(metric).name
+        columns.append(Column(header, [form(group.mean(metric)) for group in _groups(table)]))
     return columns
+
+
+def _difference_columns(table: Table) -> list[Column]:
+    """Return the columns of the difference to the best group and of its p-value, if there are differences."""
+    if not table.paired or not table.paired.differences:
+        return []
+    signed = numbers.form_of(table.metric, unit=table.unit, images=table.images, sign=True)
+    least = table.paired.least
+    p_values = [
+        numbers.p_value(row.difference.p, row.adjusted, least=least) if row.difference else NONE for row in table.rows
+    ]
+    differences = [numbers.difference(row.difference, signed) for row in table.rows]
+    return [Column("Δ to best [95% CI]", differences), Column("p (Holm)", p_values)]
+
+
+def _groups(table: Table) -> list[Group]:
+    return [row.group for row in table.rows]
 
 
 def _cost_columns(table: Table) -> list[Column]:
     """Return the columns of training time and, if they differ, of epochs and parameters."""
-    groups = [row.group for row in table.rows]
+    groups = _groups(table)
     epochs = [numbers.amount(group.average("epochs")) for group in groups]
     seconds = [numbers.amount(group.average("timing", "fit_s")) for group in groups]
     size = [numbers.thousands(group.average("params", "total")) for group in groups]
@@ -111,8 +130,8 @@ def _cost_columns(table: Table) -> list[Column]:
     return [*columns, Column("parameters", size)] if len(set(size)) > 1 else columns
 
 
-def _metric_header(table: Table) -> str:
-    metric = find(table.metric)
+def _metric_header(name: str, table: Table) -> str:
+    metric = find(name)
     unit = f" ({table.unit})" if table.unit and metric.in_unit else ""
     return f"{metric.name}{unit}{ARROWS[metric.better]}"
 
@@ -129,5 +148,5 @@ def _baseline_row(baseline: Baseline, table: Table, header: list[str]) -> list[s
         find(metric).name: numbers.form_of(metric, unit=table.unit, images=table.images)(value)
         for metric, value in baseline.metrics.items()
     }
-    known[_metric_header(table)] = known.pop(find(table.metric).name, NONE)
+    known[_metric_header(table.metric, table)] = known.pop(find(table.metric).name, NONE)
     return [NONE, baseline.name, *(known.get(name, NONE) for name in header[2:])]

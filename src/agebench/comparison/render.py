@@ -1,4 +1,4 @@
-"""A comparison as Markdown, CSV, HTML or JSON."""
+"""A comparison as Markdown, CSV, HTML, JSON or LaTeX."""
 
 import base64
 import csv
@@ -15,6 +15,7 @@ from typing import Any
 from agebench.comparison.caption import caption, heading
 from agebench.comparison.cells import lay_out
 from agebench.comparison.groups import count
+from agebench.comparison.latex import to_latex
 from agebench.comparison.parameters import format_value
 from agebench.comparison.tables import Comparison, Row, Table
 from agebench.runs.read import Run
@@ -226,4 +227,5 @@ RENDERERS: Mapping[str, Callable[[Comparison], str]] = {
     "csv": to_csv,
     "html": to_html,
     "json": to_json,
+    "latex": to_latex,
 }

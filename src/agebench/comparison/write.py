@@ -9,6 +9,8 @@ from agebench.comparison.tables import Comparison
 from agebench.errors import UserError
 from agebench.files import write_text
 
+SUFFIXES = {"latex": "tex"}  # of formats that are not named by their suffix
+
 
 def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str]) -> list[Path]:
     """Write compare.md, compare.csv, ... and the figures to a folder, which is created if necessary.
@@ -32,7 +34,7 @@ def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str
             text = render.to_html(comparison, figures) if name == "html" else render.RENDERERS[name](comparison)
             if name == "md" and comparison.not_comparable:
                 text = f"{comparison.not_comparable}.\n\n{text}"
-            written.append(write_text(folder / f"compare.{name}", text))
+            written.append(write_text(folder / f"compare.{SUFFIXES.get(name, name)}", text))
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --output") from error
     return [*written, *figures.values()]

@@ -1,0 +1,73 @@
+"""A comparison as LaTeX tables."""
+
+import re
+
+import numpy as np
+import pytest
+
+from agebench.comparison.latex import escape, to_latex
+from agebench.comparison.tables import compare
+from agebench.runs.read import find_runs
+
+TARGETS = np.arange(20, 30).repeat(4)
+PEOPLE = [f"p{i}" for i in range(40)]
+
+
+def cells(latex: str) -> list[list[str]]:
+    """Return the cells of the first tabular, by LaTeX's own rules: rows end with \\\\ and cells with an unescaped &."""
+    body = latex.split("\\begin{tabular}", 1)[1].split("\\end{tabular}")[0]
+    rows = re.findall(r"^(.*) \\\\$", body, flags=re.MULTILINE)
+    return [[cell.strip() for cell in re.split(r"(?<!\\)&", row)] for row in rows]
+
+
+@pytest.fixture
+def latex(make_run, tmp_path) -> str:
+    """Return the table of a head that is always 1 year off and one that is 2 or 3 years off, with two seeds."""
+    facts = {"targets": TARGETS.tolist(), "people": PEOPLE}
+    make_run("coral-0", points=TARGETS + 1, head="coral", **facts)
+    make_run("coral-1", points=TARGETS - 1, head="coral", seed=1, **facts)
+    make_run("softmax-0", points=TARGETS - 2, **facts)
+    make_run("softmax-1", points=TARGETS - 3, seed=1, **facts)
+    return to_latex(compare(find_runs([tmp_path])))
+
+
+def test_the_best_mean_of_every_metric_is_bold_and_a_significant_difference_has_stars(latex) -> None:
+    header, coral, softmax = cells(latex)
+
+    assert header[:3] == ["head", "n", r"mae (years) $\downarrow$"]
+    assert coral[:3] == ["coral", "2", r"\textbf{1.00 $\pm$ 0.00}"]
+    assert softmax[:3] == ["softmax", "2", r"2.50 $\pm$ 0.71$^{***}$"]
+    bias = header.index("bias (years)")
+    assert (coral[bias], softmax[bias]) == (r"\textbf{0.00}", "$-$2.50")
+    cs5 = header.index(r"cs5 $\uparrow$")
+    assert coral[cs5] == softmax[cs5] == r"\textbf{1.000}"  # a tie
+
+
+def test_every_row_of_the_tabular_has_as_many_cells_as_its_alignment_has_columns(latex) -> None:
+    alignment = re.search(r"\\begin\{tabular\}\{([lr]+)\}", latex)
+
+    assert alignment is not None
+    assert {len(row) for row in cells(latex)} == {len(alignment[1])}
+    assert latex.count("{") == latex.count("}")
+    for environment in ("table", "tabular"):
+        assert latex.count(f"\\begin{{{environment}}}") == latex.count(f"\\end{{{environment}}}") == 1
+
+
+def test_a_single_run_is_not_bold(make_run, tmp_path) -> None:
+    make_run("alone", points=TARGETS, targets=TARGETS.tolist(), people=PEOPLE)
+
+    assert "textbf" not in to_latex(compare(find_runs([tmp_path])))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lr_1e-4 & 50%", r"lr\_1e-4 \& 50\%"),
+        (r"\input{/etc/passwd}", r"\textbackslash{}input\{/etc/passwd\}"),
+        ("a\nb\x1b[31m", "a b [31m"),
+        ("$x^2$ #1 ~", r"\$x\textasciicircum{}2\$ \#1 \textasciitilde{}"),
+        ("ひらがな", "ひらがな"),
+    ],
+)
+def test_names_cannot_contain_latex_commands(text, expected) -> None:
+    assert escape(text) == expected
