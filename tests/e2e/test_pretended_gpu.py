@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch.utils import backend_registration
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
-    reason="this torch has no devices written in Python",
-)
+pytestmark = [
+    pytest.mark.ci,
+    pytest.mark.skipif(
+        not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
+        reason="this torch has no devices written in Python",
+    ),
+]
 SCRIPT = Path(__file__).with_name("pretended_gpu.py")
 FACES = [
     "data=demo",

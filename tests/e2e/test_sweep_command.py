@@ -151,6 +151,7 @@ def test_jobs_do_not_outlive_the_sweep(tmp_path, number) -> None:
         assert "repeat the command with sweep=s to resume the incomplete points" in text
 
 
+@pytest.mark.ci
 def test_the_ranks_of_a_point_train_in_its_folder_and_end(tmp_path) -> None:
     sweep = start(
         tmp_path,

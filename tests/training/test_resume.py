@@ -163,6 +163,7 @@ def uninterrupted(train, tmp_path) -> Path:
     return tmp_path / "uninterrupted"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_is_killed_in_every_epoch_has_the_same_results(train, tmp_path, kind) -> None:
     train(tmp_path / "uninterrupted", *KINDS[kind])
