@@ -15,7 +15,7 @@ POINTS = [21.0] * 12
 def write_split(folder, train) -> None:
     with (folder / "split.csv").open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
-        writer.writerow(("name", "part", "identity", "label"))
+        writer.writerow(("name", "part", "identity", "target"))
         writer.writerows((f"t{i}.jpg", "train", "x", label) for i, label in enumerate(train))
         writer.writerow(("v.jpg", "val", "y", 29))
 

@@ -628,7 +628,7 @@ def test_the_split_csv_of_a_run_gives_the_same_split(tmp_path: Path, protocol: A
     with (tmp_path / "split.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert Counter(row["part"] for row in rows) == dict(zip(PARTS, sizes(split), strict=True))
-    assert rows[0].keys() == {"name", "part", "identity", "label"}
+    assert rows[0].keys() == {"name", "part", "identity", "target"}
     assert [again.part(part).tolist() for part in PARTS] == [split.part(part).tolist() for part in PARTS]
     assert again.val_is_test == split.val_is_test
 

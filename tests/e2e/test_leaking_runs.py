@@ -36,8 +36,8 @@ def lookup_mae(folder: Path) -> float:
     ages: dict[str, list[int]] = {}
     for row in rows:
         if row["part"] == "train":
-            ages.setdefault(row["identity"], []).append(int(row["label"]))
-    errors = [abs(np.median(ages[row["identity"]]) - int(row["label"])) for row in rows if row["part"] == "test"]
+            ages.setdefault(row["identity"], []).append(int(row["target"]))
+    errors = [abs(np.median(ages[row["identity"]]) - int(row["target"])) for row in rows if row["part"] == "test"]
     return float(np.mean(errors))
 
 

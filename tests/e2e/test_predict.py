@@ -42,12 +42,16 @@ def test_the_predictions_are_those_of_the_runs_test(command, trained, faces, pac
 
     expected = {row["name"]: row for row in table(Path("run/predictions.csv"))}
     predicted = table(Path("out/ages.csv"))
+    leading = ["name", "point", "label", "most_likely_label", "probability", "p(14)"]
+    assert list(predicted[0])[:6] == leading
     assert sorted(Path(row["name"]).name for row in predicted) == sorted(expected)
     for row in predicted:
         tested = expected[Path(row["name"]).name]
         assert numbers(row) == pytest.approx(numbers(tested), abs=2e-6)
         assert float(row["point"]) == pytest.approx(float(tested["point"]))
-        assert row["label"] == str(14 + int(np.argmax(numbers(row))))
+        assert abs(float(row["label"]) - float(row["point"])) <= 0.5
+        assert row["most_likely_label"] == str(14 + int(np.argmax(numbers(row))))
+        assert float(row["probability"]) == max(numbers(row))
         assert row["problem"] == ""
 
 

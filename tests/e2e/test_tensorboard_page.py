@@ -104,5 +104,5 @@ def test_each_figure_is_logged_once_and_the_projector_has_labels_and_thumbnails(
     for run, written in results(outputs).items():
         (embedding,) = ask(f"plugin/projector/info?run={quote(run)}")["embeddings"]
         assert embedding["tensorShape"][0] == written["data"]["test"]
-        assert (outputs / run / embedding["metadataPath"]).read_text().startswith("label\tpredicted\tname\n")
+        assert (outputs / run / embedding["metadataPath"]).read_text().startswith("target\tpoint\tname\n")
         assert (outputs / run / embedding["sprite"]["imagePath"]).is_file()

@@ -18,7 +18,7 @@ TRAINED = {
     "name": np.array(["1.jpg", "2.jpg", "3.jpg", "4.jpg", "5.jpg"]),
     "part": np.array(["train", "train", "train", "val", "test"]),
     "identity": np.array(["ann", "ann", "bo", "cy", "di"]),
-    "label": np.array(["20", "24", "30", "40", "50"]),
+    "target": np.array(["20", "24", "30", "40", "50"]),
 }
 
 

@@ -56,6 +56,7 @@ def direct_computation(
     posterior, point, target = predictions.posterior[rows], predictions.point[rows], predictions.target[rows]
     most_probable, true = posterior.argmax(1), AGES[target]
     error = np.abs(point - true)
+    nearest = np.abs(AGES[:, None] - point).argmin(0)
     each = {"y_true": target, "y_pred": most_probable, "labels": range(8), "average": None, "zero_division": np.nan}
     found = {
         "accuracy": accuracy_score(target, most_probable),
@@ -71,6 +72,7 @@ def direct_computation(
         **{f"cs{k}": (error <= k).mean() for k in range(11)},
         "within_1": (error <= 1).mean(),
         "qwk": cohen_kappa_score(target, most_probable, weights="quadratic", labels=range(8)),
+        "qwk_point": cohen_kappa_score(target, nearest, weights="quadratic", labels=range(8)),
         "loss": np.average(loss[rows], weights=weights[rows]),
         "precision": precision_score(**each),
         "recall": recall_score(**each),

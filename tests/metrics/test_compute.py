@@ -18,7 +18,7 @@ from sklearn.metrics import (
 )
 
 from agebench.metrics import compute as metrics
-from agebench.metrics.predictions import Images, LabelledPredictions
+from agebench.metrics.predictions import Images, LabelledPredictions, nearest_labels
 
 AGES = np.array([14.0, 19.0, 24.0, 31.0, 36.0, 60.0, 62.0])
 
@@ -53,6 +53,7 @@ def test_every_metric_of_ages_equals_that_of_scikit_learn() -> None:
 
     found = metrics.summarise(predictions)
 
+    nearest = [min(range(7), key=lambda label: abs(AGES[label] - p)) for p in point]
     by_decade = [mean_absolute_error(true[true // 10 == d], point[true // 10 == d]) for d in (1, 2, 3, 6)]
     expected = {
         "accuracy": accuracy_score(target, most_probable),
@@ -69,6 +70,7 @@ def test_every_metric_of_ages_equals_that_of_scikit_learn() -> None:
         "bias": (point - true).mean(),
         **{f"cs{k}": np.mean([abs(p - t) <= k for p, t in zip(point, true, strict=True)]) for k in range(11)},
         "qwk": cohen_kappa_score(target, most_probable, weights="quadratic", labels=range(7)),
+        "qwk_point": cohen_kappa_score(target, nearest, weights="quadratic", labels=range(7)),
         "balanced_mae": np.mean(by_decade),
     }
     assert found == pytest.approx(expected, rel=1e-12)
@@ -202,6 +204,25 @@ def test_kappa_is_zero_if_the_expected_disagreement_is_zero() -> None:
     )
 
     assert metrics.summarise(predictions)["qwk"] == 0
+
+
+def test_the_label_of_an_estimate_is_the_nearest_one_and_the_lower_one_of_two() -> None:
+    values = np.array([20, 30, 50], dtype=np.uint8)
+
+    found = nearest_labels(np.array([-7.0, 25.0, 25.1, 39.9, 40.0, 40.1, 90.0]), values)
+
+    assert found.tolist() == [0, 0, 1, 1, 1, 2, 2]
+
+
+def test_both_kappas_differ_if_the_estimate_and_the_most_likely_label_do() -> None:
+    posterior = np.array([[0.4, 0.3, 0.3], [0.3, 0.3, 0.4], [0.3, 0.4, 0.3], [0.4, 0.3, 0.3]])
+    target = np.array([0, 2, 1, 2])
+    predictions = LabelledPredictions(posterior, np.array([0.1, 1.9, 1.2, 1.6]), target, np.arange(3.0), True, "bins")
+
+    found = metrics.summarise(predictions)
+
+    assert found["qwk"] == pytest.approx(cohen_kappa_score(target, [0, 2, 1, 0], weights="quadratic"))
+    assert found["qwk_point"] == 1  # every estimate rounds to the true label
 
 
 def test_unsigned_labels_and_estimates_do_not_overflow() -> None:

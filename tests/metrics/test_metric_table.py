@@ -19,6 +19,7 @@ SHARES = (
     *(f"cs{years}" for years in range(11)),
     "within_1",
     "qwk",
+    "qwk_point",
 )
 TARGETS = {"years": (True, "years"), "decades": (True, "decades"), "bins": (True, "bins"), "classes": (False, "")}
 
@@ -45,7 +46,10 @@ def test_the_table_has_each_metric_once() -> None:
         (
             "classes",
             6,
-            {"mae", "rmse", "median_error", "bias", "balanced_mae", "qwk", "within_1", *(f"cs{k}" for k in range(11))},
+            {
+                *("mae", "rmse", "median_error", "bias", "balanced_mae", "qwk", "qwk_point", "within_1"),
+                *(f"cs{k}" for k in range(11)),
+            },
         ),
     ],
 )

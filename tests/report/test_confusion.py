@@ -19,7 +19,7 @@ from agebench.report.style import plot_style
 
 
 def reference_counts(outcome: Outcome) -> np.ndarray:
-    """Return scikit-learn's confusion matrix, transposed: its rows are true labels, ours are predicted labels."""
+    """Return scikit-learn's confusion matrix, transposed: its rows are true labels, ours are most likely labels."""
     labels = np.arange(len(outcome.label_names))
     return confusion_matrix(outcome.target, outcome.posterior.argmax(axis=1), labels=labels).T
 
@@ -57,7 +57,8 @@ def test_the_most_confused_pair_comes_first(tmp_path: Path) -> None:
 
     path = write_most_confused(tmp_path / "most.csv", counts, ("a", "b", "c"))
 
-    rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))[1:]
+    header, *rows = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
+    assert header == ["target", "most_likely_label", "count", "share_of_target"]
     assert rows == [["b", "a", "3", "0.3000"], ["b", "c", "2", "0.2000"], ["a", "b", "1", "0.1667"]]
 
 
@@ -70,7 +71,7 @@ def test_cells_of_few_labels_are_annotated_with_their_share(digits_outcome: Outc
         figure = draw_confusion(digits_outcome, count_confusions(digits_outcome), title="t")
 
     axes = figure.axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("true label", "predicted label")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("true label", "most likely label")
     drawn = {text.get_position(): text.get_text() for text in axes.texts}
     assert len(drawn) == 90  # the column without images stays empty
     for (true, predicted), text in drawn.items():
@@ -111,7 +112,7 @@ def test_cells_of_many_labels_are_not_annotated_and_the_colour_scale_ends_at_the
 
     axes = figure.axes[0]
     assert not axes.texts
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("true age (years)", "predicted age (years)")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("true label (years)", "most likely label (years)")
     reference = reference_counts(ages_outcome)
     assert axes.images[0].get_clim()[1] == pytest.approx((reference / np.maximum(reference.sum(axis=0), 1)).max())
 

@@ -28,7 +28,7 @@ def test_nominal_mistakes_are_sorted_by_the_probability_of_the_wrong_class(tmp_p
     rows = read(write_mistakes(tmp_path / "mistakes.csv", make(ordered=False)))
 
     assert rows == [
-        ["name", "actual", "predicted", "probability", "probability_of_actual"],
+        ["name", "target", "most_likely_label", "probability", "probability_of_target"],
         ["sure", "20s", "10s", "0.8000", "0.2000"],
         ["unsure", "10s", "30s", "0.5000", "0.4000"],
     ]
@@ -37,8 +37,8 @@ def test_nominal_mistakes_are_sorted_by_the_probability_of_the_wrong_class(tmp_p
 def test_ordered_mistakes_are_sorted_by_absolute_error(tmp_path: Path) -> None:
     rows = read(write_mistakes(tmp_path / "mistakes.csv", make(ordered=True)))
 
-    assert rows[0][-1] == "error_decades"
-    assert [(row[0], row[-1]) for row in rows[1:]] == [("unsure", "2.0000"), ("sure", "-0.7500")]
+    assert rows[0][-2:] == ["point", "error_decades"]
+    assert [(row[0], *row[-2:]) for row in rows[1:]] == [("unsure", "3.0000", "2.0000"), ("sure", "1.2500", "-0.7500")]
 
 
 def test_invalid_bytes_of_a_file_name_are_escaped(tmp_path: Path) -> None:

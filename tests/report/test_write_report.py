@@ -60,10 +60,10 @@ def test_features_are_saved_completely_and_projected_with_the_pca_of_train(
         np.testing.assert_array_equal(saved["features"], features["val"][0])
         np.testing.assert_array_equal(saved["labels"], features["val"][1])
     rows = read(tmp_path / "projection_val.csv")
-    assert list(rows[0]) == ["pca1", "pca2", "tsne1", "tsne2", "label"]
+    assert list(rows[0]) == ["pca1", "pca2", "tsne1", "tsne2", "target"]
     coordinates = np.array([[row["pca1"], row["pca2"]] for row in rows], dtype=np.float64)
     np.testing.assert_allclose(np.abs(coordinates), np.abs(expected), rtol=1e-4, atol=1e-5)
-    assert [row["label"] for row in rows] == [str(label) for label in features["val"][1]]
+    assert [row["target"] for row in rows] == [str(label) for label in features["val"][1]]
     assert not (tmp_path / "error_by_age.png").exists()
 
 

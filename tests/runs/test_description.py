@@ -124,7 +124,7 @@ def test_split_csv_has_one_row_per_image_of_each_part(tmp_path, known) -> None:
         written = list(csv.reader(lines))
     identity = (lambda number: number) if known else (lambda _: "")
     assert written == [
-        ["name", "part", "identity", "label"],
+        ["name", "part", "identity", "target"],
         ["b,c.jpg", "train", identity("7"), "20s"],
         ["é.jpg", "train", identity("9"), "10s"],
         ["a.jpg", "val", identity("5"), "10s"],

@@ -61,7 +61,7 @@ def score_blind(run: Run, unit: str) -> dict[str, float]:
         labels, leading, _ = read_predictions(run.folder / "predictions.csv", posterior=False)
         with (run.folder / "split.csv").open(encoding="utf-8-sig", newline="") as lines:
             index = {label: i for i, label in enumerate(labels)}
-            train = np.array([index[row["label"]] for row in csv.DictReader(lines) if row["part"] == "train"])
+            train = np.array([index[row["target"]] for row in csv.DictReader(lines) if row["part"] == "train"])
         test = np.array([index[row[2]] for row in leading])
         if not len(train):
             return {}

@@ -47,7 +47,7 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
         NoPairsError: If the file is missing or unreadable, or if it does not match the metric in results.json.
     """
     path, row = run.folder / "predictions.csv", find(metric)
-    # For classes the point estimate is the most probable label, so the accuracy needs no posterior.
+    # For classes the point estimate is the most likely label, so the accuracy needs no posterior.
     labels_suffice = row.name == "accuracy" and not unit
     try:
         labels, leading, posterior = read_predictions(path, posterior=not (labels_suffice or row.from_point))

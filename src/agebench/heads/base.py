@@ -21,7 +21,7 @@ class Head(nn.Module, ABC):
     Args:
         num_labels: R, the number of labels. Labels without training images are allowed.
         values: The value of each label in the target's unit (years, decades), length R, ascending if ordered.
-        ordered: Whether the labels have an order. Without an order the point estimate is the most probable label.
+        ordered: Whether the labels have an order. Without an order the point estimate is the most likely label.
         decode: The statistic of the posterior that is the point estimate: `mean`, `median`, `mode`, or `auto`. `auto`
             is the median for ordered labels, which minimizes the expected absolute error, and the mode otherwise.
 

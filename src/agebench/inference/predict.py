@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from omegaconf import DictConfig
@@ -15,6 +16,7 @@ from agebench.data.unlabelled import Unlabelled
 from agebench.errors import UserError
 from agebench.files import write_csv
 from agebench.inference.load import make_trainer, read_checkpoint
+from agebench.metrics.predictions import nearest_labels
 from agebench.process import set_up_process
 from agebench.runs.folder import read_results
 
@@ -24,9 +26,8 @@ SHOWN = 10  # number of predictions printed on the console
 
 
 def predict_images(cfg: DictConfig) -> None:
-    """Write a CSV file with the name, most probable label, point estimate, posterior and problem of each image.
+    """Write a CSV file with the name, estimate, labels, posterior and problem of each image; see `tabulate`.
 
-    The point estimate is in the target's unit (years, decades, bins). If the labels have no order, it is the label.
     Images are resized as in training and not augmented.
 
     Args:
@@ -65,8 +66,8 @@ def predict_images(cfg: DictConfig) -> None:
 def _log_predictions(rows: list[list[str]], *, unit: str, seconds: float) -> None:
     """Log the first predictions, and how many images could be read."""
     read = [row for row in rows if row[1]]
-    for name, label, point, *_ in read[:SHOWN]:
-        log.info("%s  %s", name, f"{point} years" if unit == "years" else label)
+    for name, first, second, *_ in read[:SHOWN]:
+        log.info("%s  %s", name, f"{first} years" if unit == "years" else second)
     if len(read) > SHOWN:
         log.info("...")
     log.info("%s of %s images in %.1f s", f"{len(read):,}", f"{len(rows):,}", seconds)
@@ -79,21 +80,31 @@ def tabulate(
 ) -> tuple[list[str], list[list[str]]]:
     """Return the column names, and the row of each image in the order of the names.
 
+    For ordered labels the columns are the point estimate in the target's unit, the label nearest to it, the most likely
+    label and its probability. For classes, both `label` and `point` are the most likely label.
+
     Args:
         images: N images, n of which could be read.
         stamp: The metadata in the run's checkpoint.
         posterior: Posteriors of the n images, float, shape (n, R).
         point: Point estimates of the n images, float, shape (n,).
     """
-    names = stamp["label_names"]
-    labels = [names[best] for best in posterior.argmax(1)]
-    points = [f"{p:.6g}" for p in point] if stamp["ordered"] else labels
-    predictions = zip(labels, points, ([f"{p:.6g}" for p in each] for each in posterior), strict=True)
+    names, most_likely = stamp["label_names"], posterior.argmax(1)
+    labels = [names[i] for i in most_likely]
+    if stamp["ordered"]:
+        points, nearest = [f"{p:.6g}" for p in point], nearest_labels(point, np.array(stamp["values"]))
+        probabilities = [f"{p:.6g}" for p in posterior.max(1)]
+        answers = {"point": points, "label": [names[i] for i in nearest]}
+        answers |= {"most_likely_label": labels, "probability": probabilities}
+    else:
+        answers = {"label": labels, "point": labels}
+    columns = [*answers, *(f"p({name})" for name in names)]
+    predictions = zip(*answers.values(), ([f"{p:.6g}" for p in each] for each in posterior), strict=True)
     rows = []
     for i, name in enumerate(images.names):
         if i in images.broken:
-            rows.append([name, *[""] * (2 + len(names)), images.broken[i]])
+            rows.append([name, *[""] * len(columns), images.broken[i]])
         else:
-            label, at, probabilities = next(predictions)
-            rows.append([name, label, at, *probabilities, ""])
-    return ["name", "label", "point", *(f"p({name})" for name in names), "problem"], rows
+            *given, probabilities = next(predictions)
+            rows.append([name, *given, *probabilities, ""])
+    return ["name", *columns, "problem"], rows

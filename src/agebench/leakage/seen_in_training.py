@@ -20,7 +20,7 @@ from agebench.leakage.audit import audit, leak
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("name", "part", "identity", "label")  # columns of a run's split.csv
+COLUMNS = ("name", "part", "identity", "target")  # columns of a run's split.csv
 NUMBER = re.compile(r"[0-9]+")
 
 
@@ -138,7 +138,7 @@ def _audit_with(trained: dict[str, Array], trained_people: Array, data: Plan, pe
     """Return the audit of a split of the run's train and val parts and the data's test part."""
     label = {name: i for i, name in enumerate(data.target.label_names)}
     used, rows = np.isin(trained["part"], ("train", "val")), data.split.test
-    labels = [np.array([label[name] for name in trained["label"][used]], dtype=np.int64), data.target.labels[rows]]
+    labels = [np.array([label[name] for name in trained["target"][used]], dtype=np.int64), data.target.labels[rows]]
     part = np.concatenate([trained["part"][used], np.full(len(rows), "test")])
     names = np.concatenate([trained["name"][used], data.records.names[rows]])
     records = Records(names, {"identity": np.concatenate([trained_people[used], people])})

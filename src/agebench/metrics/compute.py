@@ -20,8 +20,8 @@ def rows_of(predictions: LabelledPredictions) -> list[Metric]:
 def summarise(predictions: LabelledPredictions) -> dict[str, float]:
     """Return every metric of a part.
 
-    accuracy, top5 (if R > 5): share of images whose true label is the most probable label, or one of the five most
-        probable labels. Ties are broken by the order of the labels.
+    accuracy, top5 (if R > 5): share of images whose true label is the most likely label, or one of the five most
+        likely labels. Ties are broken by the order of the labels.
     balanced_accuracy: mean recall over the labels with images.
     macro_f1: mean F1 over the labels that occur as true or predicted labels.
     nll: mean negative log-likelihood in nats. Probabilities are clipped at FLOOR.
@@ -31,7 +31,8 @@ def summarise(predictions: LabelledPredictions) -> dict[str, float]:
     For ordered labels, where the error is the point estimate minus the true value, in the unit:
     mae, rmse, median_error, bias: mean absolute, root mean squared, median absolute and mean error.
     cs0 to cs10 (years) or within_1 (other units): share of images whose absolute error is at most this number.
-    qwk: Cohen's kappa of the most probable label with quadratic weights; 0 if the expected disagreement is 0.
+    qwk: Cohen's kappa of the most likely label with quadratic weights; 0 if the expected disagreement is 0.
+    qwk_point: the same of the label nearest to the point estimate.
     balanced_mae: mean of the mae of each decade of the true age (years) or of each label (other units).
 
     All metrics are NaN if any prediction is not finite, because the network has diverged.
@@ -89,6 +90,8 @@ def sums(images: Images, groups: Array, count: int) -> dict[str, Array]:
             if metric.balanced and metric.per_image is not None:
                 found[_by_cell(metric)] = add(metric.per_image(images).astype(np.float64), at=cell, width=width)
         found["cell_error"] = add(images.error, at=cell, width=width)
+        found["nearest"] = add(at=images.nearest, width=labels)
+        found["disagreement_point"] = add((target - images.nearest) ** 2.0)
     return found
 
 

@@ -22,12 +22,12 @@ FLOOR = 1e-12  # minimum of a probability before its logarithm, so that the nll 
 
 
 def correct(images: Images) -> Array:
-    """Return whether the most probable label is the true label."""
+    """Return whether the most likely label is the true label."""
     return images.correct
 
 
 def in_top5(images: Images) -> Array:
-    """Return whether the true label is one of the five most probable labels. Ties are broken by label order."""
+    """Return whether the true label is one of the five most likely labels. Ties are broken by label order."""
     posterior, likelihood = images.predictions.posterior, images.likelihood
     earlier = np.arange(posterior.shape[1]) < images.target[:, None]  # (R,) < (N, 1) -> (N, R)
     before = (posterior > likelihood[:, None]) | ((posterior == likelihood[:, None]) & earlier)
@@ -79,14 +79,29 @@ def root_mean_square(sums: Sums) -> Array:
 
 
 def quadratic_kappa(sums: Sums) -> Array:
+    """Return Cohen's kappa of the most likely label with quadratic weights."""
+    return _quadratic_kappa(sums, sums["predicted"], sums["disagreement"])
+
+
+def quadratic_kappa_of_point(sums: Sums) -> Array:
+    """Return Cohen's kappa of the label nearest to the point estimate with quadratic weights."""
+    return _quadratic_kappa(sums, sums["nearest"], sums["disagreement_point"])
+
+
+def _quadratic_kappa(sums: Sums, predicted: Array, disagreement: Array) -> Array:
     """Return Cohen's kappa with quadratic weights, or 0 if the expected disagreement is 0.
 
     The expected disagreement is the sum of (j - k)^2 actual_j predicted_k / images over all pairs of labels j and k.
+
+    Args:
+        sums: The sums over B sets of images.
+        predicted: Images per predicted label, shape (B, R).
+        disagreement: Sum of the squared differences between true and predicted label, shape (B, 1).
     """
-    actual, predicted, disagreement = sums["actual"], sums["predicted"], sums["disagreement"][:, 0]
+    actual = sums["actual"]
     labels = np.arange(actual.shape[1], dtype=np.float64)
     chance = (actual + predicted) @ labels**2 - 2 * (actual @ labels) * (predicted @ labels) / sums["images"]
-    return np.where(chance > 0, 1 - disagreement / np.where(chance > 0, chance, 1), 0.0)
+    return np.where(chance > 0, 1 - disagreement[:, 0] / np.where(chance > 0, chance, 1), 0.0)
 
 
 def median_error(images: Images, drawn: Drawn) -> Array:

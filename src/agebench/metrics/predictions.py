@@ -60,6 +60,17 @@ def errors(predictions: LabelledPredictions) -> Array:
     return np.asarray(predictions.point, dtype=np.float64) - true
 
 
+def nearest_labels(point: Array, values: Array) -> Array:
+    """Return the index of the label nearest to each point estimate, int64, shape (N,). The lower one wins a tie.
+
+    Args:
+        point: Point estimates in the target's unit, finite, shape (N,).
+        values: The value of each label in the unit, ascending, shape (R,).
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    return np.searchsorted((numbers[:-1] + numbers[1:]) / 2, np.asarray(point, dtype=np.float64))
+
+
 def cells(predictions: LabelledPredictions) -> tuple[Array, Array]:
     """Return the cell of each label, int64, shape (R,), and the names of the C cells, shape (C,).
 
@@ -84,12 +95,17 @@ class Images:
 
     @cached_property
     def predicted(self) -> Array:
-        """Index of the most probable label, int64, shape (N,). The first of equally probable labels counts."""
+        """Index of the most likely label, int64, shape (N,). The first of equally likely labels counts."""
         return np.asarray(self.predictions.posterior.argmax(1))
 
     @cached_property
+    def nearest(self) -> Array:
+        """Index of the label nearest to the point estimate, int64, shape (N,). Only for ordered labels."""
+        return nearest_labels(self.predictions.point, self.predictions.values)
+
+    @cached_property
     def correct(self) -> Array:
-        """Whether the most probable label is the true label, bool, shape (N,)."""
+        """Whether the most likely label is the true label, bool, shape (N,)."""
         return np.asarray(self.predicted == self.target)
 
     @cached_property
@@ -100,7 +116,7 @@ class Images:
 
     @cached_property
     def confidence(self) -> Array:
-        """Probability of the most probable label, float64, shape (N,)."""
+        """Probability of the most likely label, float64, shape (N,)."""
         return np.asarray(self.predictions.posterior.max(1).astype(np.float64))
 
     @cached_property

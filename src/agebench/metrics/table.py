@@ -147,6 +147,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("within_1", "higher", formulas.within(1), targets="steps", from_point=True, headline=True),
     Metric("qwk", "higher", of_sums=formulas.quadratic_kappa, targets="ordered", headline=True),
+    Metric("qwk_point", "higher", of_sums=formulas.quadratic_kappa_of_point, targets="ordered"),
     Metric("balanced_mae", "lower", formulas.absolute_error, balanced=True, targets="ordered", in_unit=True, digits=3),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}

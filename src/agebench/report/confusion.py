@@ -1,4 +1,4 @@
-"""Confusion matrix: counts, heat map, and the label pairs that are confused most often."""
+"""Confusion matrix of the most likely labels: counts, heat map, and the label pairs that are confused most often."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ EMPTY = "#d9d9d9"
 
 
 def count_confusions(outcome: Outcome) -> Array:
-    """Return the confusion matrix, int64, shape (R, R); rows are predicted labels, columns are true labels."""
+    """Return the confusion matrix, int64, shape (R, R); rows are most likely labels, columns are true labels."""
     labels = len(outcome.label_names)
     pairs = outcome.predicted * labels + outcome.target  # (N,)
     return np.bincount(pairs, minlength=labels * labels).reshape(labels, labels)  # (N,) -> (R, R)
@@ -30,9 +30,9 @@ def normalise_columns(counts: Array) -> Array:
 
 
 def write_confusion(path: Path, counts: Array, label_names: tuple[str, ...]) -> Path:
-    """Write the counts, one row per predicted label, one column per true label; return the path."""
+    """Write the counts, one row per most likely label, one column per true label; return the path."""
     rows = ([name, *row] for name, row in zip(label_names, counts.tolist(), strict=True))
-    return write_csv(path, ["predicted \\ actual", *label_names], rows)
+    return write_csv(path, ["most_likely_label \\ target", *label_names], rows)
 
 
 def write_most_confused(path: Path, counts: Array, label_names: tuple[str, ...], *, most: int = 100) -> Path:
@@ -41,15 +41,15 @@ def write_most_confused(path: Path, counts: Array, label_names: tuple[str, ...],
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     shares = normalise_columns(counts)
     rows = []
-    for predicted, actual in zip(*np.unravel_index(order, wrong.shape), strict=True):
-        if wrong[predicted, actual] > 0:
-            share = f"{shares[predicted, actual]:.4f}"
-            rows.append([label_names[actual], label_names[predicted], int(wrong[predicted, actual]), share])
-    return write_csv(path, ["actual", "predicted", "count", "share_of_actual"], rows)
+    for predicted, target in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if wrong[predicted, target] > 0:
+            share = f"{shares[predicted, target]:.4f}"
+            rows.append([label_names[target], label_names[predicted], int(wrong[predicted, target]), share])
+    return write_csv(path, ["target", "most_likely_label", "count", "share_of_target"], rows)
 
 
 def draw_confusion(outcome: Outcome, counts: Array, *, title: str) -> Figure:
-    """Return a column-normalised heat map: predicted labels on y, true labels on x, the first label at the top left."""
+    """Return a column-normalised heat map: most likely labels on y, true labels on x, the first one at the top left."""
     shares = normalise_columns(counts)  # (R, R)
     labels = len(counts)
     side = float(np.clip(2.4 + (0.46 if labels <= ANNOTATED else 0.125) * labels, 4.6, 12))  # inches
@@ -87,8 +87,8 @@ def draw_confusion(outcome: Outcome, counts: Array, *, title: str) -> Figure:
             axes.text(column, row, f"{share:.2f}" if share > 0 else "0", ha="center", va="center", color=ink)
 
     correct = int(np.trace(counts))
-    quantity = f"age ({outcome.unit})" if outcome.unit else "label"
-    axes.set(xlabel=f"true {quantity}", ylabel=f"predicted {quantity}")
+    unit = f" ({outcome.unit})" if outcome.unit else ""
+    axes.set(xlabel=f"true label{unit}", ylabel=f"most likely label{unit}")
     axes.set_title(f"{len(outcome):,} images, {correct:,} correct (accuracy {correct / max(len(outcome), 1):.1%})")
     bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, label=bar_label)
     bar.outline.set_visible(False)

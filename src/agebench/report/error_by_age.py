@@ -13,7 +13,7 @@ from agebench.report.tables import write_csv
 def errors_by_label(outcome: Outcome) -> tuple[Array, Array, Array]:
     """Return the number of images (int64), MAE and bias (float64, in the target's unit) per label, shape (R,) each.
 
-    Bias is the mean of predicted minus true age: above 0 the model overestimates. A label without images has NaN.
+    Bias is the mean of estimate minus true age: above 0 the model overestimates. A label without images has NaN.
     """
     labels = len(outcome.values)
     error = np.asarray(outcome.point - outcome.values[outcome.target], dtype=np.float64)  # (N,)
@@ -49,7 +49,7 @@ def draw_errors_by_age(outcome: Outcome, *, title: str) -> Figure:
         marker="o",
         linestyle="--",
         markerfacecolor="white",
-        label="bias (predicted - true)",
+        label="bias (estimate - true age)",
     )
     if outcome.lookup_mae is not None:
         label = f"MAE of an identity lookup, without images: {outcome.lookup_mae:.2f}"

@@ -9,7 +9,7 @@ from agebench.report.tables import write_csv
 
 
 def write_mistakes(path: Path, outcome: Outcome, *, most: int = 100) -> Path:
-    """Write the misclassified images, worst first, and return the path.
+    """Write the images whose most likely label is wrong, worst first, and return the path.
 
     For ordered labels, the worst image has the largest absolute error of the point estimate. For nominal labels, it has
     the highest probability of a wrong label.
@@ -22,7 +22,7 @@ def write_mistakes(path: Path, outcome: Outcome, *, most: int = 100) -> Path:
     wrong = np.flatnonzero(predicted != outcome.target)
     worst = wrong[np.argsort(-badness[wrong], kind="stable")][:most]
 
-    header = ["name", "actual", "predicted", "probability", "probability_of_actual"]
+    header = ["name", "target", "most_likely_label", "probability", "probability_of_target"]
     table = [
         [
             outcome.names[i],
@@ -34,7 +34,7 @@ def write_mistakes(path: Path, outcome: Outcome, *, most: int = 100) -> Path:
         for i in worst
     ]
     if outcome.ordered:
-        header.append(f"error_{outcome.unit or 'labels'}")
+        header += ["point", f"error_{outcome.unit or 'labels'}"]
         for row, i in zip(table, worst, strict=True):
-            row.append(f"{error[i]:.4f}")
+            row += [f"{outcome.point[i]:.4f}", f"{error[i]:.4f}"]
     return write_csv(path, header, table)

@@ -53,5 +53,5 @@ class Outcome:
 
     @property
     def predicted(self) -> Array:
-        """The most probable label of each image, int64, shape (N,)."""
+        """The most likely label of each image, int64, shape (N,)."""
         return np.asarray(np.argmax(self.posterior, axis=1))

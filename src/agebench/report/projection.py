@@ -86,4 +86,4 @@ def write_projection(path: Path, *, pca: Array, tsne: Array, labels: list[str]) 
     """Write one row per image and return the path. NaN coordinates, of images outside t-SNE's sample, are empty."""
     cells = [["" if np.isnan(x) else f"{x:.6g}" for x in row] for row in np.concatenate([pca, tsne], axis=1)]
     rows = ([*row, label] for row, label in zip(cells, labels, strict=True))
-    return write_csv(path, ["pca1", "pca2", "tsne1", "tsne2", "label"], rows)
+    return write_csv(path, ["pca1", "pca2", "tsne1", "tsne2", "target"], rows)

@@ -17,12 +17,12 @@ from agebench.metrics.predictions import Array, Predictions, is_finite
 def write_split(folder: Path, plan: Plan) -> None:
     """Write split.csv (the part of each image), and missing.csv and broken.csv if such images exist."""
     rows = chain.from_iterable(_split_rows(plan, part) for part in PARTS)
-    write_csv(folder / "split.csv", ("name", "part", "identity", "label"), rows)
+    write_csv(folder / "split.csv", ("name", "part", "identity", "target"), rows)
     write_missing_and_broken(folder, plan)
 
 
 def _split_rows(plan: Plan, part: str) -> Iterator[tuple[Any, ...]]:
-    """Yield name, part, identity and label of each image of a part."""
+    """Yield name, part, identity and true label of each image of a part."""
     rows, identities = plan.split.part(part), plan.records.columns.get("identity")
     label_names = np.array(plan.target.label_names, dtype=object)
     return zip(
@@ -50,7 +50,7 @@ def write_missing_and_broken(folder: Path, plan: Plan) -> None:
 
 
 def write_predictions(folder: Path, plan: Plan, predictions: Predictions) -> None:
-    """Write predictions.csv: name, identity, label, point estimate, posterior and protocol of each test image."""
+    """Write predictions.csv: name, identity, true label, point estimate, posterior and protocol of each test image."""
     rows = plan.split.test[predictions.rows]
     identities = plan.records.columns.get("identity")
     names = plan.target.label_names

@@ -95,10 +95,10 @@ def write_run_report(
 
 
 def _about(outcome: Outcome, rows: Array) -> dict[str, list[str]]:
-    """Return the metadata columns of the given rows for the projector: label, prediction and name."""
+    """Return the metadata columns of the given rows for the projector: true label, prediction and name."""
     names = outcome.label_names
     return {
-        "label": [names[label] for label in outcome.target[rows]],
-        "predicted": [f"{p:.1f}" if outcome.ordered else names[int(p)] for p in outcome.point[rows]],
+        "target": [names[label] for label in outcome.target[rows]],
+        "point": [f"{p:.1f}" if outcome.ordered else names[int(p)] for p in outcome.point[rows]],
         "name": [str(name) for name in outcome.names[rows]],
     }
