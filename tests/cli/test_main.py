@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from PIL import Image
 
-from agebench.cli.main import main, quoted, split_flags
+from agebench.cli.main import main, split_flags
 from agebench.cli.messages import explain
 from agebench.config import config_folder
 from agebench.errors import UserError
@@ -59,18 +58,11 @@ def run_line(monkeypatch, tmp_path, conf):
         ("a=1 --info searchpath b=2", "--info=searchpath a=1 b=2"),
         ("~trainer +x=1 -m ++y=-1", "-m ~trainer +x=1 ++y=-1"),
         ("a=1 --config-dir", "--config-dir a=1"),
-        ("data.root=~/faces", "data.root='/home/me/faces'"),
-        ("paths.cache=~", "paths.cache='/home/me'"),
-        ("-m a=~/x,~/y b=[~/x,z~1,w]", "-m a='/home/me/x','/home/me/y' b=['/home/me/x','z~1',w]"),
-        ("a='~/x'", "a='~/x'"),
         ("~model=mlp", "~model=mlp"),
         ("", ""),
     ],
 )
-def test_flags_may_stand_anywhere_and_a_tilde_is_the_home_folder(line, expected, monkeypatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
-    monkeypatch.setenv("USERPROFILE", "/home/me")
-
+def test_flags_may_stand_anywhere(line, expected) -> None:
     flags, overrides = split_flags(line.split())
 
     assert [*flags, *overrides] == expected.split()
@@ -295,15 +287,6 @@ def test_a_sweep_with_one_wrong_point_starts_none(run_line, capsys) -> None:
 
     assert code == 2
     assert "optim.lr must be a number above 0, got -1" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "path", ["plain", "with space", "a=b,c", "it's", "back\\slash", "ends in \\", "\\'both\\'", "[x]{y}$", "日本"]
-)
-def test_any_text_can_be_a_value_of_an_override(path) -> None:
-    override = OverridesParser.create().parse_override(f"hydra.run.dir={quoted(path)}")
-
-    assert override.value() == path
 
 
 def test_help_exits_with_0_and_does_not_run(run_line, capsys) -> None:
