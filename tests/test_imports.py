@@ -13,7 +13,7 @@ VERBS = ("train", "evaluate", "predict", "prepare", "audit", "compare", "export"
 # A package imports only itself and packages in the lines above.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "public", "text", "identity_groups"),
-    ("config", "files"),
+    ("config", "files", "schema"),
     ("trust",),
     ("data", "models", "heads", "augment", "metrics", "report"),
     ("leakage",),

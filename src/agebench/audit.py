@@ -33,9 +33,10 @@ def audit(cfg: Any, drawing: "Drawing | None" = None) -> dict[str, Any]:
 def _audit(cfg: Any, folder: Path, drawing: "Drawing") -> dict[str, Any]:
     import logging
 
-    from agebench.cli.rules import RULES, check_config
+    from agebench.build.keys import AuditKeys
+    from agebench.cli.rules import check_config
 
-    check_config(cfg, [*RULES, ("listed", lambda value: isinstance(value, bool), "true or false")])
+    check_config(cfg, AuditKeys)
     from agebench.build.data import build_planner
     from agebench.data.split import test_sha
     from agebench.leakage import audit as audits

@@ -18,9 +18,10 @@ def evaluate(cfg: Any) -> None:
 
     if not cfg.run or str(cfg.run) == "???":
         raise UserError("evaluate needs a trained run: run=outputs/...")
-    from agebench.cli.rules import RUN_RULES, check_rules
+    from agebench.build.keys import EvaluateKeys
+    from agebench.cli.rules import check_config
 
-    check_rules(cfg, RUN_RULES)
+    check_config(cfg, EvaluateKeys)
     announce_loading()
     from agebench.inference.evaluate import evaluate_run
 

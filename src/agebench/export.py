@@ -10,12 +10,13 @@ def export(cfg: Any) -> None:
     """Export a run as a composed config describes."""
     from omegaconf import OmegaConf
 
-    from agebench.cli.rules import RUN_RULES, check_rules
+    from agebench.build.keys import ExportKeys
+    from agebench.cli.rules import check_config
     from agebench.errors import UserError
 
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError("export needs a trained run: run=outputs/...")
-    check_rules(cfg, RUN_RULES)
+    check_config(cfg, ExportKeys)
     announce_loading()
     from agebench.inference.export import export_run
 

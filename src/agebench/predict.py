@@ -10,13 +10,14 @@ def predict(cfg: Any) -> None:
     """Predict as a composed config describes, and write the predictions as CSV."""
     from omegaconf import OmegaConf
 
-    from agebench.cli.rules import RUN_RULES, check_rules
+    from agebench.build.keys import PredictKeys
+    from agebench.cli.rules import check_config
     from agebench.errors import UserError
 
     for key, needed in (("run", "a trained run: run=outputs/..."), ("images", "images: images=FOLDER")):
         if OmegaConf.is_missing(cfg, key):
             raise UserError(f"predict needs {needed}")
-    check_rules(cfg, RUN_RULES)
+    check_config(cfg, PredictKeys)
     announce_loading()
     from agebench.inference.predict import predict_images
 

@@ -10,9 +10,10 @@ def prepare(cfg: Any) -> None:
     import logging
     from pathlib import Path
 
+    from agebench.build.keys import PrepareKeys
     from agebench.cli.rules import check_config
 
-    check_config(cfg)
+    check_config(cfg, PrepareKeys)
     from agebench.build.data import build_images
     from agebench.data.image_tree import export_tree, make_empty
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from agebench.build.nodes import instantiate_node
 from agebench.data.packed import PackedImages, pack
 from agebench.data.plan import Plan, Planner
 from agebench.data.resize import Resize
@@ -28,8 +28,8 @@ def build_planner(cfg: DictConfig) -> Planner:
     known = {*PLANNED, *RESIZED, *LOADED, *READ_ELSEWHERE}
     if unknown := sorted(node.keys() - known):
         raise UserError(f"data has no key {unknown[0]}{did_you_mean(unknown[0], known)}: remove it")
-    source = instantiate(node["source"], _convert_="all")
-    split = instantiate(node["split"], _convert_="all")
+    source = instantiate_node("data.source", node["source"])
+    split = instantiate_node("data.split", node["split"])
     return Planner(source, split, **{key: node[key] for key in PLANNED if key in node})
 
 

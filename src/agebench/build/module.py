@@ -125,6 +125,12 @@ def build_schedule(cfg: DictConfig, data: ImageDataModule) -> Callable[..., Any]
         raise UserError(
             f"trainer.limit_train_batches={cfg.trainer.limit_train_batches} leaves no batch to train on: raise it"
         )
+    interval = cfg.trainer.get("val_check_interval")
+    if isinstance(interval, int) and interval > batches and cfg.trainer.check_val_every_n_epoch is not None:
+        raise UserError(
+            f"trainer.val_check_interval={interval} is more than the {batches} steps of an epoch: lower it, or count "
+            "over epochs with trainer.check_val_every_n_epoch=null"
+        )
     steps = math.ceil(batches / cfg.trainer.accumulate_grad_batches)
     limits = (cfg.trainer.max_epochs or -1, cfg.trainer.max_steps / steps)
     monitor, mode = build_monitor(cfg, unit=data.plan.target.unit)

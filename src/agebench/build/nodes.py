@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -38,13 +39,13 @@ def find_target(key: str, path: str) -> Any:
         logger.disabled = disabled
 
 
-def instantiate_node(key: str, node: DictConfig, *given: Any, **named: Any) -> Any:
+def instantiate_node(key: str, node: Mapping[Any, Any], *given: Any, **named: Any) -> Any:
     """Return the object that a config node describes.
 
     Raises:
         UserError: If it cannot be imported or built.
     """
-    target = find_target(key, node._target_)
+    target = find_target(key, node["_target_"])
     try:
         return instantiate(node, *given, _convert_="all", **named)
     except (TypeError, InstantiationException) as error:

@@ -1,11 +1,14 @@
 """Where packed pixels are during training: on the GPU, in RAM, or on the disk."""
 
+from typing import get_args
+
 import psutil
 import torch
 
+from agebench.data.keys import Residency
 from agebench.errors import UserError
 
-RESIDENCIES = ("auto", "gpu", "ram", "mapped")
+RESIDENCIES = get_args(Residency)
 GPU_SHARE = 0.4  # of the free GPU memory; the network and its activations need the rest
 RAM_SHARE = 0.5  # of the available RAM; all processes share the pages, and the system can evict them
 

@@ -2,15 +2,16 @@
 
 import contextlib
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from agebench.data.keys import CropMode, Filter
 from agebench.data.records import Array
 from agebench.errors import BrokenImageError, UserError, one_line_message
 
-CROP_MODES = ("squash", "center", "border")  # as in timm
-FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+CROP_MODES, FILTERS = get_args(CropMode), get_args(Filter)
 
 
 @dataclass(frozen=True)

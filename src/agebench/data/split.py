@@ -16,6 +16,7 @@ from agebench.data.split_lists import find_listed_parts
 from agebench.data.stratify import draw_in_turns, draw_per_label, identity_codes, identity_folds, take_share
 from agebench.errors import UserError
 from agebench.identity_groups import is_known
+from agebench.schema import Count, InnerShare, Natural, Seed
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def test_sha(records: Records, rows: Array) -> str:
 
 
 def official(
-    records: Records, labels: Array, *, seed: int = 0, val_share: float = 0.1, val_from_test: bool = False
+    records: Records, labels: Array, *, seed: Seed = 0, val_share: InnerShare = 0.1, val_from_test: bool = False
 ) -> Split:
     """Return the publisher's parts. Without a published val part, val is a stratified share of train.
 
@@ -117,7 +118,7 @@ def _listed_count(records: Records, part: str) -> int:
     return int(((records.whole or records).columns["part"] == part).sum())
 
 
-def train80(records: Records, labels: Array, *, seed: int = 0) -> Split:
+def train80(records: Records, labels: Array, *, seed: Seed = 0) -> Split:
     """Return CACD's small protocol: 80 people with clean labels for train and val (a tenth of them), 120 for test."""
     if "part" not in records.columns or "identity" not in records.columns:
         raise UserError("data/split=train80 needs CACD's ranks and identities: use data/split=identity")
@@ -130,7 +131,9 @@ def train80(records: Records, labels: Array, *, seed: int = 0) -> Split:
     return Split("train80", clean[~in_val], clean[in_val], test)
 
 
-def random(records: Records, labels: Array, *, seed: int = 0, val_share: float = 0.1, test_share: float = 0.1) -> Split:
+def random(
+    records: Records, labels: Array, *, seed: Seed = 0, val_share: InnerShare = 0.1, test_share: InnerShare = 0.1
+) -> Split:
     """Return a random split of images, stratified by label. Most identities are then both in train and in test."""
     _check_shares("random", val_share=val_share, test_share=test_share)
     rng = np.random.default_rng(seed)
@@ -139,7 +142,9 @@ def random(records: Records, labels: Array, *, seed: int = 0, val_share: float =
     return Split("random", train, val, test)
 
 
-def lecture(records: Records, labels: Array, *, seed: int = 42, per_label: int = 200, test_share: float = 0.2) -> Split:
+def lecture(
+    records: Records, labels: Array, *, seed: Seed = 42, per_label: Count = 200, test_share: InnerShare = 0.2
+) -> Split:
     """Return the age lecture's split: per_label random images of each decade, 80/20 within each decade; val is test.
 
     Without ages, per_label images of each label are drawn. The 80/20 split is scikit-learn's train_test_split, as in
@@ -169,7 +174,7 @@ def lecture(records: Records, labels: Array, *, seed: int = 42, per_label: int =
     return Split("lecture", np.sort(np.concatenate(train)), tested, tested, val_is_test=True)
 
 
-def _warn_of_small_groups(counts: dict[int, int], kind: str, per_label: int) -> None:
+def _warn_of_small_groups(counts: dict[int, int], kind: str, per_label: Count) -> None:
     """Warn if decades or labels have fewer images than per_label."""
     small = {group: count for group, count in counts.items() if count < per_label}
     if not small:
@@ -186,7 +191,7 @@ def _warn_of_small_groups(counts: dict[int, int], kind: str, per_label: int) -> 
 
 
 def subset(
-    records: Records, labels: Array, *, seed: int = 0, train: int = 10_000, val: int = 2_000, test: int = 10_000
+    records: Records, labels: Array, *, seed: Seed = 0, train: Count = 10_000, val: Count = 2_000, test: Count = 10_000
 ) -> Split:
     """Return a fixed number of random images for each part, as in the hiragana notebook. The rest is not used.
 
@@ -210,7 +215,7 @@ def subset(
 
 
 def identity(
-    records: Records, labels: Array, *, seed: int = 0, val_share: float = 0.1, test_share: float = 0.1
+    records: Records, labels: Array, *, seed: Seed = 0, val_share: InnerShare = 0.1, test_share: InnerShare = 0.1
 ) -> Split:
     """Return a random split in which each identity (person or page) is in one part; stratified by label if possible."""
     _check_shares("identity", val_share=val_share, test_share=test_share)
@@ -229,7 +234,7 @@ def _fold_count(*shares: float) -> int:
     return next((k for k, worst in off.items() if worst < 0.01), min(off, key=lambda k: off[k]))
 
 
-def kfold(records: Records, labels: Array, *, seed: int = 0, k: int = 5, fold: int = 0) -> Split:
+def kfold(records: Records, labels: Array, *, seed: Seed = 0, k: Count = 5, fold: Natural = 0) -> Split:
     """Return a split of identities into k folds: `fold` is test, the next one is val, the rest is train."""
     if not 0 <= fold < k or k < 3:
         raise UserError(f"data/split=kfold needs k >= 3 and 0 <= fold < k, got k={k} and fold={fold}")
@@ -245,12 +250,12 @@ def column(
     records: Records,
     labels: Array,
     *,
-    seed: int = 0,
+    seed: Seed = 0,
     file: str | None = None,
     train: str | None = None,
     val: str | None = None,
     test: str | None = None,
-    val_share: float = 0.1,
+    val_share: InnerShare = 0.1,
 ) -> Split:
     """Return the parts in the `split` column of the data, in one CSV file for all parts, or in one file per part.
 

@@ -3,13 +3,15 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
+from agebench.data.keys import TargetName
 from agebench.data.records import Array, Records
 from agebench.errors import UserError
 
-TARGETS = ("class", "decade", "age", "bins")
+TARGETS = get_args(TargetName)
 
 
 @dataclass(frozen=True)

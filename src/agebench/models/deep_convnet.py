@@ -6,6 +6,7 @@ from torch import nn
 
 from agebench.models.activation import activation_layer
 from agebench.models.minimum_size import require_size
+from agebench.schema import Share
 
 
 class DeepConvNet(nn.Sequential):
@@ -36,8 +37,8 @@ class DeepConvNet(nn.Sequential):
         *,
         num_classes: int,
         activation: str = "relu",
-        dropout: float = 0.5,
-        output_dropout: float = 0.5,
+        dropout: Share = 0.5,
+        output_dropout: Share = 0.5,
     ) -> None:
         require_size("deep_convnet", image_size, minimum=4)
         layers: OrderedDict[str, nn.Module] = OrderedDict()

@@ -7,6 +7,7 @@ from torch import nn
 from agebench.models.activation import activation_layer
 from agebench.models.layers import Dropout, Flatten
 from agebench.models.minimum_size import require_size
+from agebench.schema import Share
 
 
 class KerasCNN(nn.Sequential):
@@ -39,8 +40,8 @@ class KerasCNN(nn.Sequential):
         *,
         num_classes: int,
         activation: str = "relu",
-        conv_dropout: float = 0.5,
-        dense_dropout: float = 0.25,
+        conv_dropout: Share = 0.5,
+        dense_dropout: Share = 0.25,
     ) -> None:
         require_size("keras_cnn", image_size, minimum=8)
         side = (image_size // 2 - 2) // 2  # pooling, a convolution without padding, pooling

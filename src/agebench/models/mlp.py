@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from agebench.models.activation import activation_layer
+from agebench.schema import Count
 
 
 class MLP(nn.Sequential):
@@ -32,7 +33,7 @@ class MLP(nn.Sequential):
         in_chans: int,
         *,
         num_classes: int,
-        hidden: Sequence[int] = (64, 32),
+        hidden: Sequence[Count] = (64, 32),
         batch_norm: bool = True,
         activation: str = "relu",
     ) -> None:

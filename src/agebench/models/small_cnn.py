@@ -8,6 +8,7 @@ from torch import nn
 from agebench.models.activation import activation_layer
 from agebench.models.layers import Flatten
 from agebench.models.minimum_size import require_size
+from agebench.schema import Count
 
 
 class SmallCNN(nn.Sequential):
@@ -36,7 +37,7 @@ class SmallCNN(nn.Sequential):
         in_chans: int,
         *,
         num_classes: int,
-        widths: Sequence[int] = (64, 32),
+        widths: Sequence[Count] = (64, 32),
         activation: str = "relu",
     ) -> None:
         require_size("small_cnn", image_size, minimum=2 ** len(widths))

@@ -95,12 +95,12 @@ def check_points(context: Context, configs: Sequence[DictConfig]) -> None:
     Raises:
         UserError: If data, split, head or augmentation of a point are wrong or do not fit together.
     """
-    kinds: dict[str, dict[str, Any]] = {}
+    plain: list[Any] = []
     for config in configs:
-        nodes: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, CHECKED), resolve=True)
-        kinds.setdefault(json.dumps({**nodes, "seed": 0}, sort_keys=True, default=str), nodes)
+        keys = [str(key) for key in config if key != "hydra"]
+        plain.append(OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True))
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_check_points, args=(list(kinds.values()), theirs))
+    process = context.Process(target=_check_points, args=(plain, theirs))
     process.start()
     theirs.close()
     try:
@@ -113,13 +113,19 @@ def check_points(context: Context, configs: Sequence[DictConfig]) -> None:
         raise UserError(wrong)
 
 
-def _check_points(nodes: list[dict[str, Any]], line: Connection) -> None:
+def _check_points(configs: list[dict[str, Any]], line: Connection) -> None:
+    from agebench.build.keys import NETWORK, TRAINING, check_nodes
     from agebench.build.module import check_parts
 
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     logging.disable()  # each run logs the same messages itself
     try:
-        for each in nodes:
+        kinds: dict[str, dict[str, Any]] = {}
+        for config in configs:
+            check_nodes(config, (*NETWORK, *TRAINING))
+            nodes = {key: config[key] for key in CHECKED}
+            kinds.setdefault(json.dumps({**nodes, "seed": 0}, sort_keys=True, default=str), nodes)
+        for each in kinds.values():
             check_parts(OmegaConf.create(each))
         wrong = ""
     except UserError as error:

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from agebench.build.data import build_images
+from agebench.build.keys import NETWORK, TRAINING, check_nodes
 from agebench.build.module import build_data, build_module
 from agebench.build.monitor import build_monitor
 from agebench.data.datamodule import ImageDataModule
@@ -84,11 +85,12 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -
         UserError: If the config or the data is wrong, or the directory contains other files or another run.
         FailedError: If training diverged.
     """
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    check_nodes(config, (*NETWORK, *TRAINING))
     first = is_first_process()
     if first:
         check_folder(run_dir, "run")
     run_dir.mkdir(parents=True, exist_ok=True)
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
     wanted = config_hash(config)
     with _locked(run_dir) if first else nullcontext():
         previous = resume.read_previous(run_dir)

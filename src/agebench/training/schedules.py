@@ -12,10 +12,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from agebench.errors import UserError
+from agebench.schema import Count, InnerShare, Natural, NonNegative, Share
 
 
 def constant(
-    optimizer: Optimizer, *, warmup_epochs: float = 0.0, steps_per_epoch: int, **_: Any
+    optimizer: Optimizer, *, warmup_epochs: NonNegative = 0.0, steps_per_epoch: int, **_: Any
 ) -> dict[str, Any] | None:
     """Return a schedule with a linear warm-up over warmup_epochs and then a constant rate; None without warm-up."""
     if warmup_epochs == 0:
@@ -26,8 +27,8 @@ def constant(
 def cosine(
     optimizer: Optimizer,
     *,
-    warmup_epochs: float = 0.0,
-    final_share: float = 0.0,
+    warmup_epochs: NonNegative = 0.0,
+    final_share: Share = 0.0,
     epochs: float,
     steps_per_epoch: int,
     **_: Any,
@@ -48,7 +49,7 @@ def cosine(
     return _by_step(optimizer, warmup, factor)
 
 
-def step(optimizer: Optimizer, *, every_epochs: int = 10, factor: float = 0.1, **_: Any) -> dict[str, Any]:
+def step(optimizer: Optimizer, *, every_epochs: Count = 10, factor: InnerShare = 0.1, **_: Any) -> dict[str, Any]:
     """Return a schedule that multiplies the rate by `factor` every `every_epochs` epochs."""
     return {"scheduler": StepLR(optimizer, every_epochs, factor), "interval": "epoch"}
 
@@ -56,8 +57,8 @@ def step(optimizer: Optimizer, *, every_epochs: int = 10, factor: float = 0.1, *
 def plateau(
     optimizer: Optimizer,
     *,
-    patience: int = 3,
-    factor: float = 0.1,
+    patience: Natural = 3,
+    factor: InnerShare = 0.1,
     monitor: str,
     mode: str,
     val_every_epochs: int = 1,
@@ -73,7 +74,7 @@ def plateau(
 
 
 def one_cycle(
-    optimizer: Optimizer, *, rise_share: float = 0.3, epochs: float, steps_per_epoch: int, **_: Any
+    optimizer: Optimizer, *, rise_share: InnerShare = 0.3, epochs: float, steps_per_epoch: int, **_: Any
 ) -> dict[str, Any]:
     """Return a schedule that rises from 1/25 of the rate to the rate, then falls to 1/250,000 of it.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agebench.data.keys import DataPath
 from agebench.data.readers.archives import ARCHIVE_SUFFIXES, check_exists, open_archive
 from agebench.data.readers.folders import Files, FileSource, FolderFiles, find_images, nfc
 from agebench.data.readers.members import ARCHIVES
@@ -19,6 +20,7 @@ from agebench.data.sources.cacd_cache import load_columns, store_columns
 from agebench.data.sources.cacd_metadata import MAX_AGE, METADATA, NAME, invalid_ages, read_metadata
 from agebench.data.sources.name_matching import match_names
 from agebench.errors import NoImagesError, UserError
+from agebench.schema import Count, Seed
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class CACD(FileSource):
     targets = ("decade", "age", "bins")
     path_is_identity = False
 
-    def __init__(self, root: str, *, cache: str | None = None) -> None:
+    def __init__(self, root: DataPath, *, cache: str | None = None) -> None:
         self.root = Path(root).expanduser()
         self.cache = None if cache is None else Path(cache).expanduser()
 
@@ -168,7 +170,7 @@ class Demo(CACD):
         seed: Seed of the drawing.
     """
 
-    def __init__(self, root: str, *, people: int = 150, images: int = 3000, seed: int = 0) -> None:
+    def __init__(self, root: DataPath, *, people: Count = 150, images: Count = 3000, seed: Seed = 0) -> None:
         super().__init__(root)
         self.people, self.images, self.seed = people, images, seed
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agebench.data.keys import DataPath
 from agebench.data.readers.archives import check_exists, open_archive
 from agebench.data.readers.folders import Files, FileSource, FolderFiles, nfc
 from agebench.data.records import Records
@@ -30,7 +31,7 @@ class Folder(FileSource):
     channels = 3
     targets = ("class",)
 
-    def __init__(self, root: str, *, cache: str | None = None) -> None:
+    def __init__(self, root: DataPath, *, cache: str | None = None) -> None:
         self.root = Path(root).expanduser()
         self.cache = None if cache is None else Path(cache).expanduser()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agebench.data.keys import DataPath
 from agebench.data.readers.archives import ZipFiles, open_archive
 from agebench.data.readers.download import download as fetch
 from agebench.data.readers.folders import Files, FileSource, FolderFiles
@@ -45,7 +46,7 @@ class Hiragana73(FileSource):
     path_is_identity = False
 
     def __init__(
-        self, root: str, *, download: bool = True, url: str = "http://lab.ndl.go.jp/dataset/hiragana73.zip"
+        self, root: DataPath, *, download: bool = True, url: str = "http://lab.ndl.go.jp/dataset/hiragana73.zip"
     ) -> None:
         self.root = Path(root).expanduser()
         self.download = download

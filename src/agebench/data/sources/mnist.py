@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from agebench.data.keys import DataPath
 from agebench.data.readers.download import download as fetch
 from agebench.data.records import Array, Records
 from agebench.errors import UserError
@@ -46,7 +47,7 @@ class MNIST:
     targets: tuple[str, ...] = ("class",)
     path_is_identity = False
 
-    def __init__(self, root: str, *, download: bool = True) -> None:
+    def __init__(self, root: DataPath, *, download: bool = True) -> None:
         self.root = Path(root).expanduser()
         self.download = download
         self._lock = threading.Lock()

@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from agebench.data.keys import DataPath
 from agebench.data.readers.folders import FileSource, FolderFiles, nfc
 from agebench.data.records import Array, Records
 from agebench.data.split_lists import delimiter
@@ -36,7 +38,9 @@ class Table(FileSource):
 
     channels = 3
 
-    def __init__(self, root: str, columns: Mapping[str, str | None], *, label: str = "class") -> None:
+    def __init__(
+        self, root: DataPath, columns: Mapping[str, str | None], *, label: Literal["class", "age"] = "class"
+    ) -> None:
         self.root = Path(root).expanduser()
         self.columns = dict(columns)
         self.label = label

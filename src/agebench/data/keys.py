@@ -1,0 +1,36 @@
+"""The keys under `data` and their values. This file imports nothing heavy."""
+
+from typing import Annotated, Any, Literal, TypedDict
+
+from agebench.schema import Count, Natural, Node, PartialNode, Range, Text
+
+CropMode = Literal["squash", "center", "border"]  # as in timm
+Filter = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+Residency = Literal["auto", "gpu", "ram", "mapped"]
+TargetName = Literal["class", "decade", "age", "bins"]
+# The path of a data set, an argument of sources.
+DataPath = Annotated[str, bool, "the path of the data, given as data.root=PATH (a folder named 2024 is ./2024)"]
+
+
+class DataKeys(TypedDict):
+    """The keys of conf/data. Those of `source` and `split` are the arguments of the objects that they name."""
+
+    name: Text
+    root: Any  # checked as an argument of the source
+    target: TargetName
+    bins: list[float] | None
+    image_size: Annotated[int, Range(least=1), "a side in px of 1 or more"]
+    channels: Annotated[Literal[1, 3], "1 (grey) or 3 (colour)"]
+    crop_mode: CropMode
+    crop_pct: Annotated[float, Range(above=0, most=1), "a share above 0 and at most 1"]
+    interpolation: Filter
+    normalise: Literal["auto", "dataset", "none", "half", "imagenet"]
+    batch_size: Count | Literal["full"]
+    eval_batch_size: Count
+    per_class: Count | None
+    limit: Count | None
+    require_all: bool
+    residency: Residency
+    num_workers: Natural
+    source: Node
+    split: Annotated[PartialNode, "chosen as a group: data/split=NAME"]
