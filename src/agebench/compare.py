@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agebench.errors import UserError, did_you_mean
+from agebench.text import say, visible
 
 FORMATS = ("md", "csv", "html", "json")
 
@@ -19,7 +20,7 @@ def main() -> None:
         formats = _formats(given.format, several=given.output is not None)
         _compare(given.folders, given.metric, formats, given.output)
     except UserError as error:
-        print(f"agebench compare: {error}", file=sys.stderr)
+        say(f"agebench compare: {error}")
         sys.exit(2)
 
 
@@ -73,20 +74,21 @@ def _compare(folders: Sequence[Path], metric: str | None, formats: Sequence[str]
 
     compared = compare(find_runs(folders), metric)
     if compared.not_comparable:
-        print(compared.not_comparable, file=sys.stderr)
+        say(compared.not_comparable)
     if output is not None:
         from agebench.comparison.write import write_comparison
 
         for path in write_comparison(compared, output, formats):
-            print(f"written: {path}", file=sys.stderr)
+            say(f"written: {path}")
         return
     if formats[0] in ("csv", "json"):
         for note in render.notes_of(compared):
-            print(note, file=sys.stderr)
+            say(note)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file is always UTF-8; a terminal keeps its encoding
         sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="backslashreplace")
     with contextlib.suppress(BrokenPipeError):  # `| head` closes the pipe
-        print(render.RENDERERS[formats[0]](compared), end="", flush=True)
+        text = render.RENDERERS[formats[0]](compared)
+        print(visible(text) if sys.stdout.isatty() else text, end="", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,16 @@
 
 import logging
 import math
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from agebench.config import flatten
+from agebench.data.cache import check_cache
 from agebench.errors import UserError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -118,6 +122,8 @@ def check_config(cfg: DictConfig, rules: Sequence[Rule] = RULES) -> None:
         raise UserError(f"{missing[0]} has no default: set {missing[0]}=VALUE")
     OmegaConf.to_container(cfg, resolve=True)
     check_rules(cfg, rules)
+    _check_names(cfg)
+    check_cache(Path(cfg.paths.cache))
     _check_target(cfg)
     _check_monitor(cfg)
     _check_precision(cfg)
@@ -143,6 +149,36 @@ def check_sources(configs: Sequence[DictConfig]) -> None:
 
 
 _ABSENT = object()
+
+
+# Keys that name a file or a folder inside the run directory, or inside the cache.
+NAMES = re.compile(r"data\.name|(callbacks|logger)\.[^.]+\.(filename|name|version|sub_dir)|trainer\.profiler\.filename")
+FOLDERS = re.compile(r"(callbacks\.[^.]+|trainer\.profiler)\.dirpath")
+FIELD = re.compile(r"\{[^{}:]*(:[^{}/\\]*)?\}")  # such as {val/mae:.2f}, which Lightning replaces by a number
+
+
+def _check_names(cfg: DictConfig) -> None:
+    """Raise UserError if a key would write outside of the run directory or the cache."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get() if HydraConfig.initialized() else OmegaConf.create()
+    run_dir = OmegaConf.select(hydra, "runtime.output_dir", default=".")
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    for key, value in flatten(plain).items():
+        if value is None:
+            continue
+        if FOLDERS.fullmatch(key) and not _absolute(value).is_relative_to(_absolute(run_dir)):
+            raise UserError(
+                f"{key} must be a folder inside {run_dir}, such as ${{hydra:runtime.output_dir}}/x, got {value}"
+            )
+        path = PurePosixPath(FIELD.sub("_", str(value)).replace("\\", "/"))
+        if NAMES.fullmatch(key) and (path.is_absolute() or ".." in path.parts or "{" in str(path)):
+            raise UserError(f"{key} must be the name of a file inside the run, without .. or a leading /, got {value}")
+
+
+def _absolute(path: Any) -> Path:
+    """Return an absolute path without `..`."""
+    return Path(os.path.abspath(str(path)))  # noqa: PTH100  # resolve() would follow links too
 
 
 def _check_target(cfg: DictConfig) -> None:
