@@ -43,7 +43,7 @@ BROKEN = [
     (f"paths.cache={__file__}/x", f"paths.cache={__file__}/x is not a folder, because {__file__} is a file"),
     (
         "callbacks.checkpoint.filename=../../x",
-        "callbacks.checkpoint.filename must be the name of a file inside the run",
+        "callbacks.checkpoint.filename must be the name of a file inside",
     ),
     ("callbacks.checkpoint.filename=/tmp/x", "callbacks.checkpoint.filename must be"),
     ("callbacks.checkpoint.filename='{epoch:/>5}'", "callbacks.checkpoint.filename must be"),

@@ -371,7 +371,7 @@ def test_https_may_redirect_to_https_only(site: Site, secure_site: tuple[str, li
 
     download([f"{address}/file.bin"], tmp_path / "first.bin")
     target[0] = site.url()
-    with pytest.raises(UserError, match="it redirects to http://127.0.0.1.*, which is not https"):
+    with pytest.raises(UserError, match=r"it redirects to http://127.0.0.1.*, which is not https"):
         download([f"{address}/file.bin"], tmp_path / "second.bin")
 
     assert (tmp_path / "first.bin").read_bytes() == BODY

@@ -116,7 +116,7 @@ def test_a_table_that_is_not_text_is_one_sentence(tmp_path: Path, content: bytes
     source = table(tmp_path)
     source.root.write_bytes(content)
 
-    with pytest.raises(UserError, match="it is not text in UTF-8, UTF-16 or Shift-JIS.*save it as CSV UTF-8"):
+    with pytest.raises(UserError, match=r"it is not text in UTF-8, UTF-16 or Shift-JIS.*save it as CSV UTF-8"):
         source.prepare()
 
 
