@@ -123,7 +123,7 @@ def check_config(cfg: DictConfig, rules: Sequence[Rule] = RULES) -> None:
     OmegaConf.to_container(cfg, resolve=True)
     check_rules(cfg, rules)
     _check_names(cfg)
-    check_cache(Path(cfg.paths.cache))
+    check_cache(Path(cfg.paths.cache), str(cfg.data.name))
     _check_target(cfg)
     _check_monitor(cfg)
     _check_precision(cfg)
@@ -151,17 +151,17 @@ def check_sources(configs: Sequence[DictConfig]) -> None:
 _ABSENT = object()
 
 
-# Keys that name a file or a folder inside the run directory, or inside the cache.
-NAMES = re.compile(r"data\.name|(callbacks|logger)\.[^.]+\.(filename|name|version|sub_dir)|trainer\.profiler\.filename")
+# Keys that name a file or a folder inside the run directory.
+NAMES = re.compile(r"(callbacks|logger)\.[^.]+\.(filename|name|version|sub_dir)|trainer\.profiler\.filename")
 FOLDERS = re.compile(r"(callbacks\.[^.]+|trainer\.profiler)\.dirpath")
 FIELD = re.compile(r"\{[^{}:]*(:[^{}/\\]*)?\}")  # such as {val/mae:.2f}, which Lightning replaces by a number
 
 
 def _check_names(cfg: DictConfig) -> None:
-    """Raise UserError if a key would write outside of the run directory or the cache."""
+    """Raise UserError if a key would write outside of the run directory."""
     from hydra.core.hydra_config import HydraConfig
 
-    hydra = HydraConfig.get() if HydraConfig.initialized() else OmegaConf.create()
+    hydra: Any = HydraConfig.get() if HydraConfig.initialized() else OmegaConf.create()
     run_dir = OmegaConf.select(hydra, "runtime.output_dir", default=".")
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     for key, value in flatten(plain).items():

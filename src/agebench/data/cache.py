@@ -9,11 +9,19 @@ from agebench.errors import UserError
 SYSTEM = ("bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "proc", "run", "sbin", "sys", "usr", "var")
 
 
-def check_cache(cache: Path) -> None:
+def check_cache(cache: Path, name: str) -> None:
     """Raise UserError if packed pixels cannot or should not be written to a folder.
 
     An existing folder may be read-only: it may contain all pixels already.
+
+    Args:
+        cache: Folder of all packed stores.
+        name: Name of the data set, with which the folder of a store begins.
     """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UserError(
+            f"data.name must be a name without .. or a leading /, because folders are named by it, got {name}"
+        )
     folder = Path(os.path.abspath(cache.expanduser()))  # noqa: PTH100  # resolve() would show the target of a link
     here = folder.resolve()
     if here.parent == here or str(here) in {str(Path(here.anchor, name)) for name in SYSTEM}:

@@ -78,7 +78,7 @@ def pack(source: Source, plan: Plan, *, resize: Resize, cache: Path, require_all
     Raises:
         UserError: If the cache cannot be written, or an image is broken and all are required.
     """
-    check_cache(cache)
+    check_cache(cache, plan.name)
     store = Store(cache, plan.name, key=_key(source, plan), count=len(plan.listed), resize=resize)
     pixels, broken = store.fill(source, plan.rows[plan.used])
     return PackedImages(plan.without(broken, require_all=require_all), source, store, pixels)
