@@ -60,8 +60,9 @@ bench: $(READY) ## run the speed benchmarks (minutes; needs an idle machine)
 bench-gpu: $(READY) ## run the GPU benchmark; needs MNIST in data/ (minutes)
 	$(BIN)/python -m benchmarks.gpu
 
-tensorboard: $(READY) ## compare the runs in outputs/ in a browser
-	$(BIN)/tensorboard --logdir outputs
+tensorboard: $(READY) ## compare the runs in outputs/ in a browser on this machine
+	@echo "TensorBoard listens on 127.0.0.1 only: no other machine can connect"
+	$(BIN)/tensorboard --logdir outputs --host 127.0.0.1
 
 clean: ## remove the environment and caches of tools; keep data and outputs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist build

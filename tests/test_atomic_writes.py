@@ -31,7 +31,7 @@ def test_two_threads_that_write_the_same_table_both_succeed(tmp_path: Path) -> N
 
     assert failed == []
     assert [path.name for path in tmp_path.iterdir()] == ["missing.csv"]
-    assert (tmp_path / "missing.csv").read_text() in ("name\na.jpg\n", "name\nb.jpg\n")
+    assert (tmp_path / "missing.csv").read_text("utf-8-sig") in ("name\na.jpg\n", "name\nb.jpg\n")
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
@@ -44,4 +44,4 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -
         write_json(tmp_path / "results.json", {"seed": object()})
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "table.csv"]
-    assert (tmp_path / "table.csv").read_text() == "name\na\n"
+    assert (tmp_path / "table.csv").read_text("utf-8-sig") == "name\na\n"

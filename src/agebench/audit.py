@@ -130,12 +130,14 @@ def _write(cfg: Any, folder: Path, data: Any, found: dict[str, Any], *, drawing:
 
 
 def _draw(file: Path, found: dict[str, Any], counts: Any, label_names: tuple[str, ...], values: Any) -> None:
+    from agebench.files import atomic_write
     from agebench.report.leak import draw_leak
     from agebench.report.style import plot_style
 
     with plot_style():
         figure = draw_leak(found, counts, label_names=label_names, values=values, title=found["protocol"])
-        figure.savefig(file)
+        with atomic_write(file) as part:
+            figure.savefig(part, format="png")
 
 
 def _unavailable_images(planner: Any, log: Any) -> str:

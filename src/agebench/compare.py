@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agebench.errors import UserError, did_you_mean
+from agebench.text import say, visible
 
 FORMATS = ("md", "csv", "html", "json", "latex")
 WITHOUT_NOTES = ("csv", "json", "latex")  # formats that cannot contain notes
@@ -20,7 +21,7 @@ def main() -> None:
         formats = _formats(given.format, several=given.output is not None)
         _compare(given.folders, given.metric, formats, output=given.output, plot=given.plot)
     except UserError as error:
-        print(f"agebench compare: {error}", file=sys.stderr)
+        say(f"agebench compare: {error}")
         sys.exit(2)
 
 
@@ -77,22 +78,23 @@ def _compare(
 
     compared = compare(find_runs(folders), metric)
     if compared.not_comparable:
-        print(compared.not_comparable, file=sys.stderr)
+        say(compared.not_comparable)
     for folder, names in ((output, formats), (plot, ())):
         if folder is not None:
             from agebench.comparison.write import write_comparison
 
             for path in write_comparison(compared, folder, names):
-                print(f"written: {path}", file=sys.stderr)
+                say(f"written: {path}")
     if output is not None:
         return
     if formats[0] in WITHOUT_NOTES:
         for note in render.notes_of(compared):
-            print(note, file=sys.stderr)
+            say(note)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file is always UTF-8; a terminal keeps its encoding
         sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="backslashreplace")
     with contextlib.suppress(BrokenPipeError):  # `| head` closes the pipe
-        print(render.RENDERERS[formats[0]](compared), end="", flush=True)
+        text = render.RENDERERS[formats[0]](compared)
+        print(visible(text) if sys.stdout.isatty() else text, end="", flush=True)
 
 
 if __name__ == "__main__":

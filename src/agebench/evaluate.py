@@ -8,6 +8,7 @@ from typing import Any
 from agebench.cli.main import announce_loading
 from agebench.cli.main import main as run_command
 from agebench.errors import UserError
+from agebench.text import say
 
 
 def evaluate(cfg: Any) -> None:
@@ -81,7 +82,7 @@ def main() -> None:
     try:
         sys.argv[1:] = with_own_data(sys.argv[1:])
     except UserError as error:
-        print(f"agebench evaluate: {error}", file=sys.stderr)
+        say(f"agebench evaluate: {error}")
         sys.exit(2)
     run_command("evaluate", evaluate, config_name="evaluate")
 

@@ -1,25 +1,63 @@
-"""Atomic writes of text, JSON and CSV files: a file is written completely or not at all."""
+"""Reading and writing files: atomic writes of text, JSON and CSV, log files, and text in several encodings.
+
+No file is written through a symbolic link: an atomic write replaces the link, and a log file removes it.
+"""
 
 import csv
+import io
 import json
+import logging
 import math
 import os
+import re
 import threading
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+log = logging.getLogger(__name__)
+
+# A text that a spreadsheet would take for a formula, or one to which guard_cell has added apostrophes. The last four
+# are full-width: a Japanese Excel accepts them.
+FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-](inf|nan)", re.ASCII | re.IGNORECASE)
+# Python decodes bytes that Shift-JIS does not define to these characters.
+UNDEFINED = re.compile("[\x80-\x9f\uf8f0-\uf8f3]")
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file, which replaces `path` after the block. It is deleted if the block fails."""
     part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    part.unlink(missing_ok=True)  # it may be a link
     try:
         yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)  # replacing one hard link by another to the same file leaves both
+
+
+def remove_link(path: Path) -> Path:
+    """Remove a symbolic link, but no file, and return its path. Use it where a file is opened for writing."""
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    return path
+
+
+def open_log(path: Path) -> int:
+    """Open a file for appending, create it if necessary, and return its descriptor. A symbolic link is removed."""
+    return os.open(remove_link(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_FOLLOW, 0o666)
+
+
+class LogFile(logging.FileHandler):
+    """Logging handler that appends to a file, but not through a symbolic link."""
+
+    def _open(self) -> io.TextIOWrapper:
+        return open(open_log(Path(self.baseFilename)), "a", encoding="utf-8", errors="backslashreplace")
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -54,9 +92,79 @@ def replace_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file as UTF-8."""
-    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
+    """Write a CSV file for spreadsheets and return its path: UTF-8 with a byte-order mark, without formulas.
+
+    read_csv returns the cells unchanged. Invalid Unicode is written as escapes.
+    """
+    with (
+        atomic_write(path) as part,
+        part.open("w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerow(map(guard_cell, columns))
+        writer.writerows(map(guard_cell, row) for row in rows)
+    return path
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table as CSV text without formulas. None is an empty cell."""
+    lines: list[str] = []
+    # With lines that end in \r\n, the csv module quotes cells that contain either character.
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
+    writer.writerow(map(guard_cell, columns))
+    writer.writerows(map(guard_cell, row) for row in rows)
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file of write_csv or csv_text, with or without a byte-order mark."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        text = file.read()
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    if "'" not in text:
+        return rows
+    return [
+        {plain_cell(key): plain_cell(cell) if isinstance(cell, str) else cell for key, cell in row.items() if key}
+        for row in rows
+    ]
+
+
+def guard_cell(cell: Any) -> Any:
+    """Return a cell with an apostrophe before a text that a spreadsheet would run as a formula.
+
+    A number as text, such as `-1.5`, is unchanged. plain_cell is the inverse.
+    """
+    if not isinstance(cell, str) or not FORMULA.match(cell) or NUMBER.fullmatch(cell):
+        return cell
+    return f"'{cell}"
+
+
+def plain_cell(cell: str) -> str:
+    """Return the text of a cell from which guard_cell returned it."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
+def read_any_text(path: Path) -> str:
+    """Return the text of a user's file: UTF-8, UTF-16 with a byte-order mark, or Shift-JIS. The last two are logged.
+
+    Raises:
+        OSError: If the file cannot be read.
+        UnicodeError: If it is not text in one of these encodings.
+    """
+    data = path.read_bytes()
+    encodings = {"utf-8-sig": "UTF-8"}
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        encodings["utf-16"] = "UTF-16"
+    encodings["cp932"] = "Shift-JIS (cp932)"
+    for encoding, name in encodings.items():
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" in text or (encoding == "cp932" and UNDEFINED.search(text)):
+            continue
+        if encoding != "utf-8-sig":
+            log.info("%s is read as %s", path, name)
+        return text
+    raise UnicodeError("it is not text in UTF-8, UTF-16 or Shift-JIS")

@@ -1,6 +1,38 @@
-"""Plain text for a terminal: columns that line up, and durations."""
+"""Plain text for a terminal: columns that line up, durations, and text without control characters."""
 
+import logging
+import re
+import sys
 from collections.abc import Sequence
+
+# Characters that a terminal obeys or that reorder a line: controls except tab and line feed, line separators, marks of
+# the writing direction, and halves of surrogate pairs.
+INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Characters that Markdown obeys. A _ inside a word is plain text.
+MARKDOWN = re.compile(r"[\\`*]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<=\])[(\[]")
+
+
+def visible(text: str) -> str:
+    """Return a text with control characters as escapes, such as `\\x1b`. Tabs and line feeds are unchanged."""
+    return INVISIBLE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def markdown(text: str) -> str:
+    """Return a text that Markdown shows as it is, in one line. In a table, `|` must be escaped too."""
+    return MARKDOWN.sub(r"\\\g<0>", visible(" ".join(text.splitlines())))
+
+
+def say(text: str) -> None:
+    """Print a text without control characters to stderr."""
+    print(visible(text), file=sys.stderr, flush=True)
+
+
+class VisibleFormatter(logging.Formatter):
+    """Formats log messages without control characters, for a terminal and for files that are shown on one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message as text."""
+        return visible(super().format(record))
 
 
 def align_columns(

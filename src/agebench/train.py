@@ -7,6 +7,7 @@ from agebench.cli.main import announce_loading
 from agebench.cli.main import main as run_command
 from agebench.cli.resume import expand_resume
 from agebench.errors import UserError
+from agebench.text import say
 
 
 def train(cfg: Any) -> float | None:
@@ -50,7 +51,7 @@ def main() -> None:
     try:
         sys.argv[1:] = expand_resume(sys.argv[1:])
     except UserError as error:
-        print(f"agebench train: {error}", file=sys.stderr)
+        say(f"agebench train: {error}")
         sys.exit(2)
     run_command("train", train, config_name="config")
 

@@ -19,7 +19,7 @@ def test_every_point_has_a_row_also_if_it_is_not_finished(make_run, tmp_path) ->
 
     write_sweep(sweep)
 
-    with (sweep / "sweep.csv").open(newline="") as lines:
+    with (sweep / "sweep.csv").open(newline="", encoding="utf-8-sig") as lines:
         rows = list(csv.DictReader(lines))
     assert [(row["point"], row["status"], row["seed"], row["optim.lr"]) for row in rows] == [
         ("lr-0.1_seed-0", "completed", "0", "0.1"),
@@ -64,7 +64,7 @@ def test_unreadable_points_are_listed_without_an_error(make_run, tmp_path, caplo
 
     write_sweep(sweep)
 
-    with (sweep / "sweep.csv").open(newline="") as lines:
+    with (sweep / "sweep.csv").open(newline="", encoding="utf-8-sig") as lines:
         status = {row["point"]: row["status"] for row in csv.DictReader(lines)}
     assert status == {
         "bad": "x",

@@ -430,7 +430,7 @@ def test_column_reads_a_list_in_any_order_with_or_without_a_byte_order_mark(tmp_
     records, labels = blocks(6)
     rows = [("4", "train"), ("0", "test"), ("5", "val"), ("2", "train"), ("3", "")]  # 1 is not listed
     lines = [f"{name},{part}" if header == "name,part" else f"{part},{name}" for name, part in rows]
-    file = write(tmp_path / "mine.csv", "\n".join([header, *lines]), "utf-8-sig")
+    file = write(tmp_path / "mine.csv", "\n".join([header, *lines]), "utf-16")
 
     split = splits.column(records, labels, file=file)
 
@@ -625,7 +625,7 @@ def test_the_split_csv_of_a_run_gives_the_same_split(tmp_path: Path, protocol: A
 
     again = splits.column(records, labels, file=str(tmp_path / "split.csv"))
 
-    with (tmp_path / "split.csv").open() as lines:
+    with (tmp_path / "split.csv").open(encoding="utf-8-sig") as lines:
         rows = list(csv.DictReader(lines))
     assert Counter(row["part"] for row in rows) == dict(zip(PARTS, sizes(split), strict=True))
     assert rows[0].keys() == {"name", "part", "identity", "target"}

@@ -15,7 +15,7 @@ def test_a_compiled_network_learns_the_same(command) -> None:
     losses = []
     for choice in ("true", "false"):
         command("train", *line, f"compile={choice}", f"hydra.run.dir=compile_{choice}")
-        (row,) = csv.DictReader(Path(f"compile_{choice}", "metrics.csv").read_text(encoding="utf-8").splitlines())
+        (row,) = csv.DictReader(Path(f"compile_{choice}", "metrics.csv").read_text(encoding="utf-8-sig").splitlines())
         losses.append(float(row["train/loss"]))
 
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

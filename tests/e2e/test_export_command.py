@@ -27,7 +27,7 @@ def test_the_file_reproduces_the_predictions_of_the_run(command, trained, kind):
     command("export", f"run={trained}/run", f"format={kind}", f"output=out/model.{kind}")
 
     about = json.loads(Path("out/model.json").read_text())
-    with (trained / "run" / "predictions.csv").open() as lines:
+    with (trained / "run" / "predictions.csv").open(encoding="utf-8-sig") as lines:
         rows = list(csv.DictReader(lines))
     images = read_images(trained / "data/demo/CACD2000", [row["name"] for row in rows], about)
     if kind == "onnx":

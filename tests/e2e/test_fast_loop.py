@@ -90,5 +90,5 @@ def test_single_steps_run_where_multi_stepping_would_be_observable(command, monk
     command("train", *LINE, "model=mlp", "trainer.max_epochs=1", *extra, "hydra.run.dir=out")
 
     if "StepRecorder" in extra[0]:
-        (last,) = csv.DictReader(Path("out/metrics.csv").read_text(encoding="utf-8").splitlines())
+        (last,) = csv.DictReader(Path("out/metrics.csv").read_text(encoding="utf-8-sig").splitlines())
         assert list(range(1, int(last["step"]) + 1)) == STEPS

@@ -31,7 +31,7 @@ def write_people(folder: Path, *, names: str = "p", first: int = 0) -> None:
 
 def lookup_mae(folder: Path) -> float:
     """Compute the MAE of an identity lookup from split.csv."""
-    with (folder / "split.csv").open() as lines:
+    with (folder / "split.csv").open(encoding="utf-8-sig") as lines:
         rows = list(csv.DictReader(lines))
     ages: dict[str, list[int]] = {}
     for row in rows:
@@ -71,7 +71,7 @@ def test_a_leak_is_in_the_log_the_results_the_report_and_the_predictions(command
     assert [(outcome.lookup_mae, outcome.note[:14]) for outcome in drawn] == [
         (found["leak"]["lookup_mae"], "for comparison")
     ]
-    with (tmp_path / "run" / "predictions.csv").open() as lines:
+    with (tmp_path / "run" / "predictions.csv").open(encoding="utf-8-sig") as lines:
         header, *rows = csv.reader(lines)
     assert header[:5] == ["name", "identity", "target", "point", "p(20)"]
     assert header[-1] == "protocol"
@@ -105,7 +105,7 @@ def test_evaluate_repeats_the_leak_of_a_runs_own_split(command, leaky, tmp_path,
 
 
 def test_the_same_test_images_with_another_train_part_do_not_hide_the_leak(command, leaky, tmp_path):
-    with (leaky / "split.csv").open() as lines:
+    with (leaky / "split.csv").open(encoding="utf-8-sig") as lines:
         rows = list(csv.DictReader(lines))
     tested = [row["name"] for row in rows if row["part"] == "test"]
     other = [row["name"] for row in rows if row["part"] == "val"]
@@ -229,9 +229,9 @@ def test_evaluate_warns_of_file_names_of_train_images_in_another_data_set(comman
         "hydra.run.dir=out",
     )
 
-    with (leaky / "split.csv").open() as lines:
+    with (leaky / "split.csv").open(encoding="utf-8-sig") as lines:
         trained = {row["name"] for row in csv.DictReader(lines) if row["part"] == "train"}
-    with (tmp_path / "out" / "predictions.csv").open() as lines:
+    with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8-sig") as lines:
         tested = [row["name"] for row in csv.DictReader(lines)]
     same = sum(name in trained for name in tested)
     stderr = capsys.readouterr().err
@@ -281,9 +281,9 @@ def test_evaluate_uses_the_runs_test_images_if_other_images_were_removed(command
 
     command("evaluate", f"run={leaky}", "accelerator=cpu", "hydra.run.dir=again")
 
-    with (leaky / "split.csv").open() as rows:
+    with (leaky / "split.csv").open(encoding="utf-8-sig") as rows:
         part = {row["name"]: row["part"] for row in csv.DictReader(rows)}
-    with (tmp_path / "again" / "predictions.csv").open() as rows:
+    with (tmp_path / "again" / "predictions.csv").open(encoding="utf-8-sig") as rows:
         tested = [row["name"] for row in csv.DictReader(rows)]
     assert tested
     assert {part[name] for name in tested} == {"test"}

@@ -61,9 +61,9 @@ def test_the_report_shows_every_epoch_even_if_the_first_is_the_best(command, tmp
 def test_predictions_and_split_list_every_test_image_once_and_agree_with_the_accuracy(command, tmp_path):
     command("train", *QUICK, "hydra.run.dir=out")
 
-    with (tmp_path / "out" / "predictions.csv").open() as lines:
+    with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8-sig") as lines:
         predictions = list(csv.DictReader(lines))
-    with (tmp_path / "out" / "split.csv").open() as lines:
+    with (tmp_path / "out" / "split.csv").open(encoding="utf-8-sig") as lines:
         tested = {row["name"] for row in csv.DictReader(lines) if row["part"] == "test"}
     assert {row["name"] for row in predictions} == tested
     assert len(predictions) == len(tested) == 180
@@ -75,7 +75,7 @@ def test_predictions_and_split_list_every_test_image_once_and_agree_with_the_acc
 
 def epochs_of(folder: Path, key: str) -> list[float]:
     """Return a metric of each epoch from metrics.csv."""
-    with (folder / "metrics.csv").open() as lines:
+    with (folder / "metrics.csv").open(encoding="utf-8-sig") as lines:
         return [float(row[key]) for row in csv.DictReader(lines)]
 
 
@@ -107,7 +107,7 @@ def test_the_best_epoch_of_a_bias_is_the_one_closest_to_zero(command, tmp_path):
 def test_metrics_csv_has_one_row_per_epoch(command, tmp_path):
     command("train", *QUICK, "hydra.run.dir=out")
 
-    with (tmp_path / "out" / "metrics.csv").open() as lines:
+    with (tmp_path / "out" / "metrics.csv").open(encoding="utf-8-sig") as lines:
         rows = list(csv.DictReader(lines))
     assert [row["epoch"] for row in rows] == ["0", "1"]
     assert all(0 < float(row["train/loss"]) < 5 and 0 < float(row["val/accuracy"]) <= 1 for row in rows)
@@ -236,16 +236,16 @@ def test_full_batch_and_online_training_work(command, tmp_path):
     command("train", *QUICK, "model.batch_norm=false", "data.batch_size=full", "hydra.run.dir=full")
     command("train", *QUICK, "model.batch_norm=false", "data.batch_size=1", "data.limit=40", "hydra.run.dir=online")
 
-    with (tmp_path / "full" / "metrics.csv").open() as lines:
+    with (tmp_path / "full" / "metrics.csv").open(encoding="utf-8-sig") as lines:
         assert [int(row["step"]) for row in csv.DictReader(lines)] == [1, 2]
-    with (tmp_path / "online" / "metrics.csv").open() as lines:
+    with (tmp_path / "online" / "metrics.csv").open(encoding="utf-8-sig") as lines:
         assert [int(row["step"]) for row in csv.DictReader(lines)] == [40, 80]
 
 
 def test_debug_overfit_fits_all_its_images(command, tmp_path):
     command("train", "debug=overfit", "report=false", "hydra.run.dir=out")
 
-    with (tmp_path / "out" / "metrics.csv").open() as lines:
+    with (tmp_path / "out" / "metrics.csv").open(encoding="utf-8-sig") as lines:
         last = list(csv.DictReader(lines))[-1]
     assert float(last["train/loss"]) < 0.05
     assert float(last["train/accuracy"]) == 1
@@ -293,7 +293,7 @@ def test_two_processes_train_and_test_every_image_once(tmp_path):
     for name, value in one.items():
         assert two[name] == pytest.approx(value, abs=1e-6)
         assert trained[name] == pytest.approx(value, abs=1e-6)
-    with (tmp_path / "on2" / "predictions.csv").open() as lines:
+    with (tmp_path / "on2" / "predictions.csv").open(encoding="utf-8-sig") as lines:
         names = [row["name"] for row in csv.DictReader(lines)]
     assert len(names) == len(set(names)) == 180
 

@@ -79,7 +79,7 @@ def test_each_unit_has_its_tables(tmp_path, unit, files) -> None:
     write_breakdown(tmp_path, data, predictions, bounds=describe_test(data, predictions)[1])
 
     assert {path.name for path in tmp_path.iterdir()} == files
-    with (tmp_path / "per_class.csv").open(newline="") as lines:
+    with (tmp_path / "per_class.csv").open(newline="", encoding="utf-8-sig") as lines:
         rows = list(csv.DictReader(lines))
     assert [(row["label"], row["images"], row["predicted"], row["precision"], row["recall"]) for row in rows] == [
         ("20", "2", "4", "0.5", "1"),
@@ -120,7 +120,7 @@ def test_split_csv_has_one_row_per_image_of_each_part(tmp_path, known) -> None:
 
     write_split(tmp_path, data)
 
-    with (tmp_path / "split.csv").open(newline="", encoding="utf-8") as lines:
+    with (tmp_path / "split.csv").open(newline="", encoding="utf-8-sig") as lines:
         written = list(csv.reader(lines))
     identity = (lambda number: number) if known else (lambda _: "")
     assert written == [

@@ -257,7 +257,11 @@ def test_a_json_is_complete_until_it_is_replaced(tmp_path, monkeypatch) -> None:
 def test_a_csv_has_its_header_and_no_temporary_file_is_left(tmp_path) -> None:
     write_csv(tmp_path / "split.csv", ("name", "part"), [("a,b", "train"), ("あ", "test")])
 
-    assert (tmp_path / "split.csv").read_text(encoding="utf-8").splitlines() == ["name,part", '"a,b",train', "あ,test"]
+    assert (tmp_path / "split.csv").read_text(encoding="utf-8-sig").splitlines() == [
+        "name,part",
+        '"a,b",train',
+        "あ,test",
+    ]
     assert len(list(tmp_path.iterdir())) == 1
 
 

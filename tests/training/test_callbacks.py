@@ -167,7 +167,7 @@ def test_an_epoch_without_validation_has_no_validation_metrics(tmp_path) -> None
     quiet_fit(table, epochs=5, check_val_every_n_epoch=2)
 
     assert [row.get("val/loss") for row in table.rows] == [None, 21, None, 23, None]
-    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open(encoding="utf-8-sig")))
     assert [row["val/loss"] for row in rows] == ["", "21.0", "", "23.0", ""]
 
 

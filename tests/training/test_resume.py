@@ -180,7 +180,7 @@ def test_a_run_that_is_killed_in_every_epoch_has_the_same_results(train, tmp_pat
 def test_the_schedules_above_change_the_rate(train, tmp_path, kind) -> None:
     train(tmp_path / "run", *KINDS[kind])
 
-    with (tmp_path / "run" / "metrics.csv").open() as lines:
+    with (tmp_path / "run" / "metrics.csv").open(encoding="utf-8-sig") as lines:
         assert len({row["lr"] for row in csv.DictReader(lines)}) > 1
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from agebench.cli.help import SWEEPING, show_help
 from agebench.cli.overrides import key_takes_text, to_hydra
 from agebench.config import config_folder
-from agebench.errors import FailedError, SweepError
+from agebench.errors import FailedError, SweepError, UserError
+from agebench.text import say
 
 Task = Callable[[Any], Any]  # of the composed config
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -60,7 +61,7 @@ def main(command: str, task: Task, *, config_name: str) -> None:
         return
     if command not in SWEEPING and {"-m", "--multirun"} & set(flags):
         once = f"leave it out, and call {command} once per value"
-        print(f"agebench {command}: -m is for {' and '.join(SWEEPING)}: {once}", file=sys.stderr)
+        say(f"agebench {command}: -m is for {' and '.join(SWEEPING)}: {once}")
         sys.exit(2)
     is_text = partial(key_takes_text, conf=config_folder(), config_name=config_name)
     sys.argv[1:] = [*flags, *(to_hydra(each, is_text=is_text, sweeps=command in SWEEPING) for each in overrides)]
@@ -71,22 +72,30 @@ def main(command: str, task: Task, *, config_name: str) -> None:
 
         message = explain(error, config_folder())
         if os.environ.get(FULL_ERROR) == "1" or message is None:
+            sys.excepthook = _show_traceback
             raise
-        print(f"agebench {command}: {message}", file=sys.stderr)
+        say(f"agebench {command}: {message}")
         sys.exit(1 if isinstance(error, FailedError) else 2)
     except KeyboardInterrupt:
-        print(f"agebench {command}: interrupted; finished work is kept", file=sys.stderr)
+        say(f"agebench {command}: interrupted; finished work is kept")
         sys.exit(1)
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):  # Lightning's test and predict exit without a message
-            print(f"agebench {command}: interrupted; finished work is kept", file=sys.stderr)
+            say(f"agebench {command}: interrupted; finished work is kept")
         raise
+
+
+def _show_traceback(*error: Any) -> None:
+    """Print a traceback without the control characters that the message may contain."""
+    import traceback
+
+    say("".join(traceback.format_exception(*error)))
 
 
 def announce_loading() -> None:
     """Print a message before the imports that take seconds, unless they are already done."""
     if "torch" not in sys.modules and os.environ.get("LOCAL_RANK", "0") == "0":
-        print("loading PyTorch and Lightning ...", file=sys.stderr, flush=True)  # no log file exists yet
+        say("loading PyTorch and Lightning ...")  # no log file exists yet
 
 
 def _run(task: Task, config_name: str) -> None:
@@ -151,12 +160,19 @@ def _make_job(task: Task, errors: list[Exception], *, full_error: str | None) ->
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 return _run_with_other_launcher(task, cfg)
             try:
+                _check_log_name(HydraConfig.get().job.name)
                 return task(cfg)
             except Exception as error:
                 errors.append(error)
                 return None
 
     return job
+
+
+def _check_log_name(name: str) -> None:
+    """Raise UserError if the name of the log file is a path. The file does not exist before the first message."""
+    if Path(name).name != name:
+        raise UserError(f"hydra.job.name must be a name without /, because the log file is NAME.log, got {name}")
 
 
 def _run_with_other_launcher(task: Task, cfg: Any) -> Any:

@@ -2,13 +2,17 @@
 
 import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from agebench.build.keys import LIGHT, TrainKeys, check_nodes
 from agebench.build.nodes import find_target, instantiate_node
+from agebench.config import flatten
+from agebench.data.cache import check_cache
 from agebench.errors import UserError, did_you_mean
 from agebench.schema import check
 
@@ -32,7 +36,9 @@ def check_config(cfg: DictConfig, keys: Any = TrainKeys) -> None:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     check("", plain, keys)
     _check_processes(cfg)
+    _check_names(plain)
     if plain.get("data") is not None:
+        check_cache(Path(cfg.paths.cache), str(cfg.data.name))
         check_nodes(plain, LIGHT)
         _check_target(cfg)
     if "monitor" in plain:
@@ -59,6 +65,35 @@ def check_sources(configs: Sequence[DictConfig]) -> None:
     for i, source in enumerate(sources):
         if source not in sources[:i]:
             instantiate_node("data.source", source).prepare()
+
+
+# Keys that name a file or a folder inside the run directory.
+NAMES = re.compile(r"(callbacks|logger)\.[^.]+\.(filename|name|version|sub_dir)|trainer\.profiler\.filename")
+FOLDERS = re.compile(r"(callbacks\.[^.]+|trainer\.profiler)\.dirpath")
+FIELD = re.compile(r"\{[^{}:]*(:[^{}/\\]*)?\}")  # such as {val/mae:.2f}, which Lightning replaces by a number
+
+
+def _check_names(config: Mapping[str, Any]) -> None:
+    """Raise UserError if a key of a plain config would write outside of the run directory."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra: Any = HydraConfig.get() if HydraConfig.initialized() else OmegaConf.create()
+    run_dir = OmegaConf.select(hydra, "runtime.output_dir", default=".")
+    for key, value in flatten(config).items():
+        if value is None:
+            continue
+        if FOLDERS.fullmatch(key) and not _absolute(value).is_relative_to(_absolute(run_dir)):
+            raise UserError(
+                f"{key} must be a folder inside {run_dir}, such as ${{hydra:runtime.output_dir}}/x, got {value}"
+            )
+        path = PurePosixPath(FIELD.sub("_", str(value)).replace("\\", "/"))
+        if NAMES.fullmatch(key) and (path.is_absolute() or ".." in path.parts or "{" in str(path)):
+            raise UserError(f"{key} must be the name of a file inside the run, without .. or a leading /, got {value}")
+
+
+def _absolute(path: Any) -> Path:
+    """Return an absolute path without `..`."""
+    return Path(os.path.abspath(str(path)))  # noqa: PTH100  # resolve() would follow links too
 
 
 def _check_target(cfg: DictConfig) -> None:

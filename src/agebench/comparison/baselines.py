@@ -10,6 +10,7 @@ import numpy as np
 
 from agebench.comparison.groups import Group, name_of
 from agebench.comparison.predictions_csv import label_values, read_predictions
+from agebench.files import read_csv
 from agebench.metrics.table import main_metric
 from agebench.runs.read import Run, mapping
 
@@ -59,9 +60,9 @@ def score_blind(run: Run, unit: str) -> dict[str, float]:
     """
     try:
         labels, leading, _ = read_predictions(run.folder / "predictions.csv", posterior=False)
-        with (run.folder / "split.csv").open(encoding="utf-8-sig", newline="") as lines:
-            index = {label: i for i, label in enumerate(labels)}
-            train = np.array([index[row["target"]] for row in csv.DictReader(lines) if row["part"] == "train"])
+        index = {label: i for i, label in enumerate(labels)}
+        split = read_csv(run.folder / "split.csv")
+        train = np.array([index[row["target"]] for row in split if row["part"] == "train"])
         test = np.array([index[row[2]] for row in leading])
         if not len(train):
             return {}

@@ -11,6 +11,7 @@ from agebench.comparison.caption import heading
 from agebench.comparison.groups import Group, name_of
 from agebench.comparison.parameters import short_names
 from agebench.comparison.tables import Comparison, Table
+from agebench.files import read_csv
 from agebench.metrics.table import axis_name, find
 from agebench.runs.read import Run
 
@@ -104,8 +105,7 @@ def _names(groups: Sequence[Group]) -> list[str]:
 def _history(run: Run) -> list[dict[str, float]]:
     """Return the rows of metrics.csv of a run, or of the evaluated run; no rows if it cannot be read."""
     try:
-        with ((run.evaluated or run.folder) / "metrics.csv").open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines))
+        rows = read_csv((run.evaluated or run.folder) / "metrics.csv")
         return [{key: float(value) for key, value in row.items() if key and value} for row in rows]
     except (OSError, ValueError, TypeError, csv.Error):
         return []

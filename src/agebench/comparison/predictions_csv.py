@@ -1,6 +1,7 @@
 """Read predictions.csv, and compute the value of a metric for each test image."""
 
 import csv
+import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agebench.files import plain_cell
 from agebench.metrics.compute import rows_of
 from agebench.metrics.predictions import Array, Images, LabelledPredictions
 from agebench.metrics.table import Metric, find
@@ -96,16 +98,19 @@ def _per_image(row: Metric, predictions: LabelledPredictions) -> Array:
 
 def read_predictions(path: Path, *, posterior: bool) -> tuple[list[str], list[list[str]], Array]:
     """Return the labels, the COLUMNS of each row, and the posterior, shape (N, R), or zeros if it is not requested."""
-    text = path.read_text(encoding="utf-8-sig")
-    if '"' in text:  # a name with a comma in it
-        rows = list(csv.reader(text.splitlines()))
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        text = file.read()
+    if '"' in text:  # a name with a comma or a line break in it
+        rows = list(csv.reader(io.StringIO(text, newline="")))
         header = rows.pop(0)
         leading, rest = [row[:4] for row in rows], [",".join(row[4:]) for row in rows]
     else:
-        lines = text.splitlines()
+        lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
         header = lines.pop(0).split(",")
         split_lines = [line.split(",", 4) for line in lines]
         leading, rest = [row[:4] for row in split_lines], [row[4] for row in split_lines]
+    if "'" in text:
+        leading = [[plain_cell(cell) for cell in row] for row in leading]
     labels = [column[2:-1] for column in header if column.startswith("p(")]
     if header[:4] != COLUMNS or header[4 : 4 + len(labels)] != [f"p({label})" for label in labels] or not rest:
         raise ValueError("not a predictions.csv")

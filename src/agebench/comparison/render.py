@@ -1,9 +1,7 @@
 """A comparison as Markdown, CSV, HTML, JSON or LaTeX."""
 
 import base64
-import csv
 import html
-import io
 import json
 import math
 import textwrap
@@ -18,8 +16,9 @@ from agebench.comparison.groups import count
 from agebench.comparison.latex import to_latex
 from agebench.comparison.parameters import format_value
 from agebench.comparison.tables import Comparison, Row, Table
+from agebench.files import csv_text
 from agebench.runs.read import Run
-from agebench.text import align_columns
+from agebench.text import align_columns, markdown, visible
 
 WIDTH = 120  # maximum width of captions and notes; tables may be wider
 STYLE = """body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; }
@@ -40,7 +39,8 @@ def to_markdown(comparison: Comparison, *, with_unranked: bool = True) -> str:
     for table in comparison.tables:
         cells = lay_out(table)
         notes = [_wrap(note, "- ") for note in table.notes]
-        parts += [f"## {heading(table)}", align(cells.header, cells.rows, cells.numbers), _wrap(caption(table))]
+        title = f"## {markdown(heading(table))}"
+        parts += [title, align(cells.header, cells.rows, cells.numbers), _wrap(caption(table))]
         parts += ["\n".join(notes)] if notes else []
     if comparison.unranked and with_unranked:
         lines = [_wrap(_unranked(run), "- ") for run in comparison.unranked]
@@ -50,7 +50,7 @@ def to_markdown(comparison: Comparison, *, with_unranked: bool = True) -> str:
 
 def align(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> str:
     """Return a Markdown table with aligned columns."""
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in (header, *rows)]
+    escaped = [[markdown(cell).replace("|", "\\|") for cell in line] for line in (header, *rows)]
     aligned = align_columns(escaped[0], escaped[1:], numbers, min_width=3)
     rule = ["-" * (len(cell) - 1) + (":" if n else "-") for cell, n in zip(aligned[0], numbers, strict=True)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (aligned[0], rule, *aligned[1:]))
@@ -79,7 +79,7 @@ def to_html(comparison: Comparison, figures: Mapping[str, Path] | None = None) -
         parts.insert(0, _tag("p", comparison.not_comparable))
     for name, path in (figures or {}).items():
         data = base64.b64encode(path.read_bytes()).decode()
-        parts.append(f'<p><img alt="{html.escape(name)}" src="data:image/png;base64,{data}"></p>')
+        parts.append(f'<p><img alt="{html.escape(visible(name))}" src="data:image/png;base64,{data}"></p>')
     top = '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>agebench compare</title>'
     return f"{top}\n<style>\n{STYLE}\n</style></head><body>\n<h1>Runs compared</h1>\n" + "\n".join(
         [*parts, "</body></html>\n"]
@@ -195,7 +195,7 @@ def _unranked(run: Run) -> str:
 
 def _wrap(text: str, bullet: str = "") -> str:
     return textwrap.fill(
-        text,
+        markdown(text),
         WIDTH,
         initial_indent=bullet,
         subsequent_indent=" " * len(bullet),
@@ -206,20 +206,11 @@ def _wrap(text: str, bullet: str = "") -> str:
 
 def _tag(name: str, text: str, css: str = "") -> str:
     opening = f'<{name} class="{css}">' if css else f"<{name}>"
-    return f"{opening}{html.escape(text)}</{name}>"
+    return f"{opening}{html.escape(visible(text))}</{name}>"
 
 
 def _list(texts: Sequence[str]) -> list[str]:
     return ["<ul>", *(_tag("li", text) for text in texts), "</ul>"] if texts else []
-
-
-def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table as CSV. None is an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(["" if value is None else value for value in row] for row in rows)
-    return text.getvalue()
 
 
 RENDERERS: Mapping[str, Callable[[Comparison], str]] = {

@@ -9,10 +9,11 @@ from typing import Any
 from agebench.comparison.groups import count
 from agebench.comparison.parameters import Parameters, differing, format_value, short_names
 from agebench.comparison.pictures import draw_pictures
-from agebench.comparison.render import align, csv_text, csv_value, to_markdown
+from agebench.comparison.render import align, csv_value, to_markdown
 from agebench.comparison.tables import Comparison, compare
-from agebench.files import write_text
+from agebench.files import write_csv, write_text
 from agebench.runs.read import Run, number, points_of
+from agebench.text import markdown
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def write_sweep(folder: Path) -> None:
     try:
         points = points_of(folder)
         params = differing(points)
-        write_text(folder / "sweep.csv", _csv(points, params))
+        write_csv(folder / "sweep.csv", *_table(points, params))
         compared = compare(points)
         write_text(folder / "sweep.md", _markdown(folder.name, compared, points, params))
         draw_pictures(compared, folder)
@@ -34,7 +35,8 @@ def write_sweep(folder: Path) -> None:
         log.warning("the tables of %s could not all be written: %s: %s", folder, type(error).__name__, error)
 
 
-def _csv(points: Sequence[Run], params: Sequence[Parameters]) -> str:
+def _table(points: Sequence[Run], params: Sequence[Parameters]) -> tuple[list[str], list[list[Any]]]:
+    """Return the header and the rows of sweep.csv."""
     columns = list(params[0]) if params else []
     metrics = list(dict.fromkeys(name for run in points for name in run.metrics))
     header = ["point", "status", "seed", *columns, "best_epoch", "best_value"]
@@ -50,13 +52,14 @@ def _csv(points: Sequence[Run], params: Sequence[Parameters]) -> str:
         ]
         for run, each in zip(points, params, strict=True)
     ]
-    return csv_text(header, [[_integer(value) for value in row] for row in rows])
+    return header, [[_integer(value) for value in row] for row in rows]
 
 
 def _markdown(name: str, compared: Comparison, points: Sequence[Run], params: Sequence[Parameters]) -> str:
     done = sum(run.status == "completed" for run in points)
-    parts = [f"# {name}: {done} of {count(len(points), 'point')} completed"]
-    parts += [compared.not_comparable[0].upper() + compared.not_comparable[1:] + "."] if compared.not_comparable else []
+    parts = [f"# {markdown(name)}: {done} of {count(len(points), 'point')} completed"]
+    sentence = markdown(compared.not_comparable)
+    parts += [sentence[0].upper() + sentence[1:] + "."] if sentence else []
     parts += [to_markdown(compared, with_unranked=False).strip()] if compared.tables else []
     if points:
         parts += ["## Points", _point_table(points, params)]

@@ -8,6 +8,7 @@ from agebench.comparison.pictures import draw_pictures
 from agebench.comparison.tables import Comparison
 from agebench.errors import UserError
 from agebench.files import write_text
+from agebench.text import markdown
 
 SUFFIXES = {"latex": "tex"}  # of formats that are not named by their suffix
 
@@ -33,8 +34,9 @@ def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str
         for name in formats:
             text = render.to_html(comparison, figures) if name == "html" else render.RENDERERS[name](comparison)
             if name == "md" and comparison.not_comparable:
-                text = f"{comparison.not_comparable}.\n\n{text}"
-            written.append(write_text(folder / f"compare.{SUFFIXES.get(name, name)}", text))
+                text = f"{markdown(comparison.not_comparable)}.\n\n{text}"
+            mark = "\ufeff" if name == "csv" else ""  # so that a spreadsheet reads UTF-8
+            written.append(write_text(folder / f"compare.{SUFFIXES.get(name, name)}", mark + text))
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --output") from error
     return [*written, *figures.values()]

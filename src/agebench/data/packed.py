@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from agebench.data.cache import check_cache
 from agebench.data.plan import Plan
 from agebench.data.records import Array, Source
 from agebench.data.resize import Resize
@@ -77,6 +78,7 @@ def pack(source: Source, plan: Plan, *, resize: Resize, cache: Path, require_all
     Raises:
         UserError: If the cache cannot be written, or an image is broken and all are required.
     """
+    check_cache(cache, plan.name)
     store = Store(cache, plan.name, key=_key(source, plan), count=len(plan.listed), resize=resize)
     pixels, broken = store.fill(source, plan.rows[plan.used])
     return PackedImages(plan.without(broken, require_all=require_all), source, store, pixels)

@@ -1,6 +1,7 @@
 """Read a user's lists of images, and find their rows in a data set."""
 
 import csv
+import io
 import logging
 import re
 from collections import Counter
@@ -13,6 +14,7 @@ from agebench.data.protocol import LISTS
 from agebench.data.readers.folders import nfc
 from agebench.data.records import Array
 from agebench.errors import UserError
+from agebench.files import plain_cell, read_any_text
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ def read_names(file: str) -> list[str]:
             column, the names are in the first one.
 
     Raises:
-        UserError: If the file does not exist or is not UTF-8.
+        UserError: If the file does not exist or is not text.
     """
     rows, lines = _read(file)
     column = _column(rows[0], NAME_COLUMNS) if rows else None
@@ -77,7 +79,7 @@ def read_parts(file: str) -> dict[str, list[str]]:
         file: CSV file with a column named as in NAME_COLUMNS and one as in PART_COLUMNS, such as a run's split.csv.
 
     Raises:
-        UserError: If the file does not exist, is not UTF-8 or lacks a column.
+        UserError: If the file does not exist, is not text or lacks a column.
     """
     rows, _ = _read(file)
     name, part = (_column(rows[0], known) if rows else None for known in (NAME_COLUMNS, PART_COLUMNS))
@@ -166,11 +168,12 @@ def _read(file: str) -> tuple[list[list[str]], list[str]]:
     if not path.is_file():
         raise UserError(f"data/split=column: no file {file}; a relative path starts at the current directory")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_any_text(path)
         lines = text.splitlines()
-        rows = [row for row in csv.reader(lines, delimiter=delimiter(lines)) if any(row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {file} as a list in UTF-8 ({error}): save it as CSV UTF-8") from error
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter(lines))
+        rows = [list(map(plain_cell, row)) for row in reader if any(row)]
+    except (UnicodeError, csv.Error) as error:
+        raise UserError(f"cannot read {file} as a list ({error}): save it as CSV UTF-8") from error
     return rows, lines
 
 

@@ -15,6 +15,7 @@ from agebench.data.readers.folders import nfc
 from agebench.data.records import Array, Records
 from agebench.data.split import PARTS, Split
 from agebench.errors import UserError
+from agebench.files import read_csv
 from agebench.identity_groups import factorize
 from agebench.leakage.audit import audit, leak
 
@@ -48,8 +49,7 @@ def leak_sentence(found: Mapping[str, Any]) -> str:
 def read_split(run_dir: Path) -> dict[str, Array] | None:
     """Return the COLUMNS of a run's split.csv, str, shape (N,) each, or None if the file cannot be read."""
     try:
-        with (run_dir / "split.csv").open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines))
+        rows = read_csv(run_dir / "split.csv")
         return {column: np.array([row[column] for row in rows], dtype=np.str_) for column in COLUMNS}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError):
         return None

@@ -8,9 +8,9 @@ from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from agebench.files import write_csv
 from agebench.report.outcome import Array, Outcome
 from agebench.report.style import GREY, add_note, label_ticks, new_figure, printable
-from agebench.report.tables import write_csv
 
 ANNOTATED = 15  # labels; with more, the numbers in the cells are too small to read
 EMPTY = "#d9d9d9"

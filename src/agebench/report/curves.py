@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from agebench.files import write_csv
 from agebench.report.outcome import Array
 from agebench.report.style import COLOURS, new_figure
-from agebench.report.tables import write_csv
 
 History = Sequence[dict[str, float]]
 # Lines also differ in line style and marker, for grey printing and colour blindness.

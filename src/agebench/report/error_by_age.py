@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from agebench.files import write_csv
 from agebench.report.outcome import Array, Outcome
 from agebench.report.style import COLOURS, GREY, add_note, new_figure
-from agebench.report.tables import write_csv
 
 
 def errors_by_label(outcome: Outcome) -> tuple[Array, Array, Array]:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from agebench.files import write_csv
 from agebench.report.outcome import Outcome
-from agebench.report.tables import write_csv
 
 
 def write_mistakes(path: Path, outcome: Outcome, *, most: int = 100) -> Path:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from agebench.files import write_csv
 from agebench.report.outcome import Array
-from agebench.report.tables import write_csv
 
 MIN_IMAGES = 5  # minimum number of images for a projection
 MAX_TSNE_IMAGES = 800  # images per part; 1,000 took 3 to 5 s on one core

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from agebench.files import atomic_write, write_text
 from agebench.report.outcome import Array
 from agebench.report.projection import MAX_TSNE_IMAGES, SEED, TSNE_DIMENSIONS, obstacle, sample_rows
 
@@ -41,14 +42,16 @@ def write_projector(
         return
     folder = run_dir / "report" / "projector"
     folder.mkdir(parents=True, exist_ok=True)
-    np.savetxt(folder / f"{part}.tsv", _reduced(features[rows]), fmt="%.5g", delimiter="\t")
+    with atomic_write(folder / f"{part}.tsv") as file:
+        np.savetxt(file, _reduced(features[rows]), fmt="%.5g", delimiter="\t")
     cells = zip(*([_plain(column[row]) for row in rows] for column in about.values()), strict=True)
     lines = ["\t".join(line) for line in (tuple(about), *cells)]
-    (folder / f"{part}_about.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(folder / f"{part}_about.tsv", "\n".join(lines) + "\n")
     sheet, side = _sheet(images[rows])
-    sheet.save(folder / f"{part}.jpg", quality=90, subsampling=0)
+    with atomic_write(folder / f"{part}.jpg") as file:
+        sheet.save(file, format="JPEG", quality=90, subsampling=0)
     text = CONFIG.format(part=part, folder="report/projector", side=side)
-    (run_dir / "projector_config.pbtxt").write_text(text, encoding="utf-8")
+    write_text(run_dir / "projector_config.pbtxt", text)
 
 
 def _reduced(features: Array) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from agebench.files import atomic_write
 from agebench.report.confusion import count_confusions, draw_confusion, write_confusion, write_most_confused
 from agebench.report.curves import draw_curves, write_curves
 from agebench.report.error_by_age import draw_errors_by_age, write_errors_by_age
@@ -68,7 +69,8 @@ class _Report:
 
     def add_figure(self, name: str, figure: Figure) -> None:
         path = self.folder / f"{name}.png"
-        figure.savefig(path)
+        with atomic_write(path) as part:
+            figure.savefig(part, format="png")
         self.files.append(path)
         if self.writer is not None:
             self.writer.add_figure(f"report/{name}", figure, self.step)
@@ -108,7 +110,8 @@ def _report_features(
     usable: dict[str, tuple[Array, Array]] = {}
     for part, (rows, labels) in features.items():
         path = report.folder / f"features_{part}.npz"
-        np.savez(path, features=rows, labels=labels)
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, features=rows, labels=labels)
         report.files.append(path)
         finite = np.isfinite(rows).all(axis=1)  # (n, d) -> (n,)
         kept = np.asarray(rows[finite], dtype=np.float64)

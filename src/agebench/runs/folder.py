@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from agebench.errors import UserError
-from agebench.files import read_json
+from agebench.files import read_json, remove_link, write_text
 
 STATUSES = ("running", "completed", "failed", "interrupted")
+FOLDERS = (".hydra", "checkpoints", "csv", "report", "report/projector")  # inside a run
 WRITTEN_FIRST = {".lock", "train.log", "console.log", "evaluate.log", "audit.log"}  # before the first result
 
 
@@ -18,11 +19,13 @@ def write_config(folder: Path, config: Any) -> None:
     from omegaconf import OmegaConf
 
     (folder / ".hydra").mkdir(exist_ok=True)
-    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+    files = {"config": config}
     if HydraConfig.initialized():
         hydra = HydraConfig.get()
-        OmegaConf.save(OmegaConf.create({"hydra": hydra}), folder / ".hydra" / "hydra.yaml")
-        OmegaConf.save(OmegaConf.create(list(hydra.overrides.task)), folder / ".hydra" / "overrides.yaml")
+        files["hydra"] = OmegaConf.create({"hydra": hydra})
+        files["overrides"] = OmegaConf.create(list(hydra.overrides.task))
+    for name, content in files.items():
+        write_text(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content))
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -43,6 +46,8 @@ def read_results(folder: Path) -> dict[str, Any]:
 def check_folder(folder: Path, kind: str) -> None:
     """Raise UserError unless a folder is new, empty, or was written by the same command, which replaces its files.
 
+    Links in the place of log files and of the lock file are removed, and links in the place of folders are refused.
+
     Args:
         folder: The folder to write to.
         kind: What the folder may contain: `run`, `evaluation` or `audit`.
@@ -51,6 +56,13 @@ def check_folder(folder: Path, kind: str) -> None:
         return
     if not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another hydra.run.dir")
+    for link in (folder / name for name in FOLDERS if (folder / name).is_symlink()):
+        raise UserError(
+            f"{link} is a link, and files are only written inside {folder}: replace it by a folder, or choose another "
+            "hydra.run.dir"
+        )
+    for name in (*WRITTEN_FIRST, "csv/metrics.csv", "csv/hparams.yaml"):
+        remove_link(folder / name)
     files = {path.name for path in folder.iterdir()} - WRITTEN_FIRST
     if not files:
         return

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from agebench.sweep.point import Point
 from agebench.sweep.slots import Slot
-from agebench.text import format_duration
+from agebench.text import format_duration, visible
 
 log = logging.getLogger("agebench.sweep")
 
@@ -47,7 +47,7 @@ class Board:
     def show(self, text: str) -> None:
         """Write a permanent line."""
         if self.live is not None:
-            self.live.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self.live.console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
         else:
             log.info("%s", text)
 
@@ -93,7 +93,7 @@ class Board:
         for _ in range(3):
             table.add_column(no_wrap=True)
         for point, slot, message in self.running.values():
-            table.add_row(Text(point.name), str(slot), describe(message))
+            table.add_row(Text(visible(point.name)), str(slot), describe(message))
         failed = sum(point.status == "failed" for point in self.done)
         total = f"{len(self.done)} of {self.total} done" + (f", {failed} failed" if failed else "")
         table.add_row(Text(total, style="bold"), "", f"eta {self._eta()}")

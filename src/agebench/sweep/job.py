@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from agebench.errors import UserError
+from agebench.files import open_log
 from agebench.sweep.environment import set_variable
 from agebench.sweep.point import CONSOLE, Point
 from agebench.sweep.session import JobSession
@@ -230,7 +231,7 @@ def _redirect(file: Path) -> None:
     """Redirect the output of this process and of its children to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
-    target = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    target = open_log(file)
     os.dup2(target, 1)
     os.dup2(target, 2)
     os.close(target)

@@ -1,5 +1,6 @@
 """The checkpoint from which a run resumes: written atomically between two epochs."""
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -21,15 +22,31 @@ from agebench.lightning_internals import (
     restart_at_epoch,
 )
 
+log = logging.getLogger(__name__)
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints atomically. Lightning moves them from /tmp, which is not atomic between two disks."""
+    """Writes checkpoints atomically. Lightning moves them from /tmp, which is not atomic between two disks.
+
+    Args:
+        run_dir: The run directory, the only place where checkpoints are removed.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir.resolve()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a temporary file in the same folder, then rename it."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(Path(path)) as part:
             torch.save(checkpoint, part)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint. A resumed checkpoint names files to remove, and may be a stranger's."""
+        if Path(path).resolve().is_relative_to(self.run_dir):
+            super().remove_checkpoint(path)
+        else:
+            log.warning("%s is not removed, because it is not inside the run", path)
 
 
 class LastCheckpoint(Callback):

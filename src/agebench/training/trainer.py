@@ -49,7 +49,7 @@ def make_trainer(
         chosen.append(SweepProgress(progress, speed))
     if not loggers:
         chosen = [each for each in chosen if not isinstance(each, LearningRateMonitor)]
-    plugins: dict[str, Any] = {} if cfg.trainer.get("plugins") else {"plugins": [AtomicCheckpointIO()]}
+    plugins: dict[str, Any] = {} if cfg.trainer.get("plugins") else {"plugins": [AtomicCheckpointIO(run_dir)]}
     try:
         trainer: L.Trainer = instantiate(
             cfg.trainer,

@@ -2,7 +2,9 @@
 
 import hashlib
 import re
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -36,6 +38,7 @@ class Site:
     statuses: list[int] = field(default_factory=list)  # of the first responses
     content_range: str | None = None  # sent instead of the right one
     redirect: str | None = None
+    send_length: bool = True
     delay_s: float = 0.0
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # path and Range of each
 
@@ -81,7 +84,8 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
                 self.send_header("Content-Range", site.content_range or f"bytes {start}-{total - 1}/{total}")
             else:
                 self.send_response(200)
-            self.send_header("Content-Length", str(total - start))
+            if site.send_length:
+                self.send_header("Content-Length", str(total - start))
             self.end_headers()
             self.wfile.write(site.body[start:][: site.break_after.pop(0) if site.break_after else total])
 
@@ -321,6 +325,83 @@ def test_a_redirect_to_another_scheme_is_refused(site: Site, tmp_path: Path, sch
         download([site.url()], tmp_path / "file.bin")
 
     assert not (tmp_path / "file.bin").exists()
+
+
+@pytest.fixture
+def secure_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
+    """Serve a redirect over https; return the address, and the list whose only item is the target."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-keyout", key, "-out", certificate, "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    target: list[str] = []
+
+    class Redirect(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if "moved" in self.path:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(BODY)))
+                self.end_headers()
+                self.wfile.write(BODY)
+                return
+            self.send_response(302)
+            self.send_header("Location", target[0])
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Redirect)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"https://127.0.0.1:{server.server_port}", target
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate")
+def test_https_may_redirect_to_https_only(site: Site, secure_site: tuple[str, list[str]], tmp_path: Path) -> None:
+    address, target = secure_site
+    target.append(f"{address}/moved")
+
+    download([f"{address}/file.bin"], tmp_path / "first.bin")
+    target[0] = site.url()
+    with pytest.raises(UserError, match=r"it redirects to http://127.0.0.1.*, which is not https"):
+        download([f"{address}/file.bin"], tmp_path / "second.bin")
+
+    assert (tmp_path / "first.bin").read_bytes() == BODY
+    assert not (tmp_path / "second.bin").exists()
+    assert site.requests == []
+
+
+def test_a_file_of_unknown_size_is_refused_above_the_limit(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_BYTES", 4999)
+
+    with pytest.raises(UserError, match="it has 5,000 bytes, more than 4,999"):
+        download([site.url()], tmp_path / "file.bin")
+
+    assert not (tmp_path / "file.bin").exists()
+
+
+@pytest.mark.parametrize("size", [None, 4999])
+def test_a_response_without_a_length_is_stopped_at_the_limit(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int | None
+) -> None:
+    monkeypatch.setattr(module, "MAX_BYTES", 4999)
+    site.send_length = False
+
+    with pytest.raises(UserError, match="it has more than 4,999 bytes; the download was deleted"):
+        download([site.url()], tmp_path / "file.bin", size=size)
+
+    assert not (tmp_path / "file.bin").exists()
+    assert not part_of(tmp_path / "file.bin").exists()
 
 
 def test_an_existing_file_is_not_downloaded(site: Site, tmp_path: Path) -> None:

@@ -173,8 +173,8 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("no_proxy", "*")
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(module, "MIRRORS", (f"{address}/gone/", f"{address}/"))
-    sums = {stem: hashlib.md5((folder / f"{stem}.gz").read_bytes()).hexdigest() for stem in STEMS}
-    monkeypatch.setattr(module, "MD5", sums)
+    sums = {stem: hashlib.sha256((folder / f"{stem}.gz").read_bytes()).hexdigest() for stem in STEMS}
+    monkeypatch.setattr(module, "SHA256", sums)
     yield folder
     server.shutdown()
     thread.join()
@@ -197,7 +197,7 @@ def test_a_download_with_a_wrong_checksum_leaves_no_file(mirror: Path, tmp_path:
     (mirror / f"{STEMS[1]}.gz").write_bytes(b"something else")
     root = tmp_path / "root"
 
-    with pytest.raises(UserError, match=f"{STEMS[1]}.*md5"):
+    with pytest.raises(UserError, match=f"{STEMS[1]}.*sha256"):
         MNIST(str(root)).prepare()
 
     assert sorted(path.name for path in root.glob("*.gz*") if path.suffix != ".lock") == [f"{STEMS[0]}.gz"]
@@ -234,6 +234,6 @@ def test_the_published_files_have_the_published_counts(
 
 @pytest.mark.data
 def test_the_checksums_are_those_of_the_published_files(test_data: Path) -> None:
-    found = {stem: hashlib.md5((test_data / "mnist" / f"{stem}.gz").read_bytes()).hexdigest() for stem in STEMS}
+    found = {stem: hashlib.sha256((test_data / "mnist" / f"{stem}.gz").read_bytes()).hexdigest() for stem in STEMS}
 
-    assert found == module.MD5
+    assert found == module.SHA256

@@ -10,6 +10,7 @@ from PIL import Image
 
 from agebench.data.sources.table import Table
 from agebench.errors import UserError
+from agebench.files import write_csv
 
 COLUMNS = {"path": "path", "label": "label", "identity": "identity", "split": "split"}
 
@@ -87,11 +88,45 @@ def test_a_table_in_utf8_is_read_with_or_without_a_byte_order_mark(tmp_path: Pat
     assert records.class_names == ("犬", "猫")  # U+72AC before U+732B
 
 
-def test_a_table_in_shift_jis_raises_with_the_fix(tmp_path: Path) -> None:
-    source = table(tmp_path, "path,label", "a.png,猫", encoding="cp932")
+@pytest.mark.parametrize(("encoding", "name"), [("cp932", "Shift-JIS (cp932)"), ("utf-16", "UTF-16")])
+def test_a_table_in_another_encoding_is_read_and_a_line_names_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, encoding: str, name: str
+) -> None:
+    caplog.set_level("INFO")
 
-    with pytest.raises(UserError, match="save it as CSV UTF-8"):
+    records = table(tmp_path, "path,label", "①.png,表", "b.png,ﾈｺ", encoding=encoding).records()
+
+    assert records.names.tolist() == ["①.png", "b.png"]
+    assert records.class_names == ("表", "ﾈｺ")
+    assert caplog.messages == [f"{tmp_path / 'mine.csv'} is read as {name}"]
+
+
+def test_a_table_in_utf8_is_read_without_a_line_about_its_encoding(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    table(tmp_path, "path,label", "a.png,猫").prepare()
+
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("content", [b"path,label\n\x00\x01", b"\x89PNG\r\n\xff\xfd", b"\xff\xfep", b"path,\x81"])
+def test_a_table_that_is_not_text_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    source = table(tmp_path)
+    source.root.write_bytes(content)
+
+    with pytest.raises(UserError, match=r"it is not text in UTF-8, UTF-16 or Shift-JIS.*save it as CSV UTF-8"):
         source.prepare()
+
+
+def test_a_table_that_agebench_wrote_is_read_without_its_apostrophes(tmp_path: Path) -> None:
+    write_csv(tmp_path / "mine.csv", ("path", "label"), [("=a.png", "-"), ("'b.png", "+x")])
+
+    records = Table(str(tmp_path / "mine.csv"), COLUMNS).records()
+
+    assert records.names.tolist() == ["=a.png", "'b.png"]
+    assert set(records.class_names) == {"-", "+x"}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
@@ -16,11 +17,13 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from agebench.errors import UserError
+from agebench.text import visible
 
 TIMEOUT_S = 10.0  # for connecting, and for waiting for the next bytes
 ATTEMPTS = 4  # consecutive attempts without a new byte before the next mirror is tried
 BACKOFF_S = 0.5  # delay before the second attempt; doubles for each further attempt
 CHUNK = 1 << 18  # bytes
+MAX_BYTES = 1 << 34  # largest download of unknown size, 16 GiB
 
 _log = logging.getLogger(__name__)
 
@@ -51,11 +54,11 @@ def download(
     The bytes are written to `<path>.part`, which survives an interruption; the next call resumes it.
 
     Args:
-        urls: http or https URLs of the same file, the preferred one first.
+        urls: http or https URLs of the same file, the preferred one first. An https URL may redirect only to https.
         path: Path of the downloaded file; its folder is created.
         md5: Expected MD5 in hexadecimal.
         sha256: Expected SHA-256 in hexadecimal.
-        size: Expected size in bytes.
+        size: Expected size in bytes. Without it, a download of more than MAX_BYTES is refused.
         check: Called with the complete `.part` file before it is renamed. If it raises UserError, the file is deleted.
 
     Returns:
@@ -153,13 +156,18 @@ def _transfer(url: str, part: Path, *, size: int | None) -> None:
             raise _RefusedError(f"HTTP {response.status} {response.reason}")
         if size is not None and total is not None and total != size:
             raise _RefusedError(f"it has {total:,} bytes, not {size:,}")
+        most = MAX_BYTES if size is None else size
+        if total is not None and total > most:
+            raise _RefusedError(f"it has {total:,} bytes, more than {most:,}")
         done = start
         with (
             part.open("ab" if start else "wb") as file,
             # disable=None: no bar if stderr is not a terminal
-            tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
+            tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=visible(part.stem), disable=None) as bar,
         ):
             while chunk := _read(response):
+                if done + len(chunk) > most:  # the declared length is missing or wrong
+                    raise _WrongFileError(f"it has more than {most:,} bytes")
                 file.write(chunk)
                 bar.update(len(chunk))
                 done += len(chunk)
@@ -192,6 +200,18 @@ def _request(url: str, part: Path, *, start: int) -> http.client.HTTPResponse | 
         raise _TransferError(f"{type(error).__name__}: {error}") from error
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but not from https to http, where anybody on the way could replace the file."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """Return the next request."""
+        if req.type == "https" and urlsplit(newurl).scheme != "https":
+            raise _RefusedError(f"it redirects to {newurl}, which is not https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _opener() -> urllib.request.OpenerDirector:
     """Return an opener that does not follow redirects to local files or ftp, unlike urllib's default."""
     opener = urllib.request.OpenerDirector()
@@ -201,7 +221,7 @@ def _opener() -> urllib.request.OpenerDirector:
         urllib.request.HTTPHandler(),
         urllib.request.HTTPSHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
+        _Redirects(),
         urllib.request.HTTPErrorProcessor(),
     ):
         opener.add_handler(handler)

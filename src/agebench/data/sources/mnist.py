@@ -20,11 +20,11 @@ MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-MD5 = {
-    "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+SHA256 = {
+    "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }  # of the .gz files
 FOLDERS = ("", "MNIST/raw", "raw", "mnist", "MNIST", "mnist/raw")  # below the root, in the order they are searched
 TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]  # images of 0 to 9, as published
@@ -56,9 +56,9 @@ class MNIST:
 
     def prepare(self) -> None:
         """Download the missing files, about 11 MB in all; raise UserError if that fails."""
-        for stem, md5 in MD5.items():
+        for stem, sha256 in SHA256.items():
             if self.download and self._find(stem) is None:
-                fetch([f"{mirror}{stem}.gz" for mirror in MIRRORS], self.root / f"{stem}.gz", md5=md5)
+                fetch([f"{mirror}{stem}.gz" for mirror in MIRRORS], self.root / f"{stem}.gz", sha256=sha256)
         self._files()
 
     def records(self) -> Records:
@@ -100,7 +100,7 @@ class MNIST:
 
     def _files(self) -> list[Path]:
         """Return train images, train labels, test images, test labels."""
-        found = {stem: self._find(stem) for stem in MD5}
+        found = {stem: self._find(stem) for stem in SHA256}
         missing = [stem for stem, path in found.items() if path is None]
         if missing:
             raise UserError(

@@ -1,6 +1,7 @@
 """A CSV file of images and their labels, for your own data without code."""
 
 import csv
+import io
 import os
 import re
 import unicodedata
@@ -18,6 +19,7 @@ from agebench.data.readers.folders import FileSource, FolderFiles, nfc
 from agebench.data.records import Array, Records
 from agebench.data.split_lists import delimiter
 from agebench.errors import UserError, did_you_mean
+from agebench.files import plain_cell, read_any_text
 
 NUMBER = re.compile(r"-?[0-9]+")
 # Normalization changes only paths that are not ASCII or contain one of these, if paths are joined by line breaks.
@@ -29,7 +31,8 @@ class Table(FileSource):
     """A CSV file with one row per image.
 
     Args:
-        root: The CSV file (UTF-8, header in the first row). Relative image paths start at its folder.
+        root: The CSV file (UTF-8, UTF-16 or Shift-JIS, header in the first row). Relative image paths start at its
+            folder.
         columns: Names of the columns for `path` and `label`, and optionally for `identity` and `split` (train, val or
             test). A table without the optional columns may leave them at their default names; a column with another
             name must exist.
@@ -93,24 +96,27 @@ def _read_columns(root: Path, columns: Mapping[str, str | None]) -> dict[str, li
     if not root.is_file():
         raise UserError(f"no table at {root}: data.root must be a CSV file with the columns path and label")
     try:
-        with root.open(newline="", encoding="utf-8-sig") as file:
-            mark = delimiter(file)
-            file.seek(0)
-            reader = csv.reader(file, delimiter=mark)
-            at = _find_columns(root, next(reader, []), columns)
-            cells: dict[str, list[str]] = {column: [] for column in at}
-            known: dict[str, str] = {}
-            while rows := list(islice(reader, ROWS_AT_ONCE)):
-                for column, i in at.items():
-                    found = [row[i] if i < len(row) else "" for row in rows if row]
-                    # Equal labels and equal identities share one string, which saves memory and time.
-                    cells[column] += found if column == "path" else map(known.setdefault, found, found)
+        text = read_any_text(root)
+        file = io.StringIO(text, newline="")
+        mark = delimiter(file)
+        file.seek(0)
+        reader = csv.reader(file, delimiter=mark)
+        at = _find_columns(root, next(reader, []), columns)
+        cells: dict[str, list[str]] = {column: [] for column in at}
+        known: dict[str, str] = {}
+        while rows := list(islice(reader, ROWS_AT_ONCE)):
+            for column, i in at.items():
+                found = [row[i] if i < len(row) else "" for row in rows if row]
+                # Equal labels and equal identities share one string, which saves memory and time.
+                cells[column] += found if column == "path" else map(known.setdefault, found, found)
     except OSError as error:
         raise UserError(
             f"cannot read {root} ({error.strerror or error}): check its permissions and the disk"
         ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {root} as a CSV file in UTF-8 ({error}): save it as CSV UTF-8") from error
+    except (UnicodeError, csv.Error) as error:
+        raise UserError(f"cannot read {root} as a CSV file ({error}): save it as CSV UTF-8") from error
+    if "'" in text:  # it may be a CSV file of agebench
+        cells = {column: [plain_cell(cell) for cell in found] for column, found in cells.items()}
     if not cells["path"]:
         raise UserError(f"{root} has a header but no rows: it needs one row per image")
     return cells
