@@ -37,13 +37,14 @@ def with_own_data(arguments: Sequence[str]) -> list[str]:
     """
     from pathlib import Path
 
+    from agebench.cli.overrides import typed_text
     from agebench.runs.folder import read_results
 
     given = {_key(argument): argument.partition("=")[2] for argument in arguments if not argument.startswith("-")}
     if any(argument in ("--help", "-h") for argument in arguments):
         return list(arguments)
-    run = given.get("run", "").strip("'\"")
-    if run and "$" not in run:
+    run = typed_text(given["run"]) if given.get("run") else ""
+    if run and "${" not in run:
         read_results(Path(run))  # before Hydra creates the folder of the evaluation inside it
     data_keys = [key for key in given if key.startswith(("data/", "data."))]
     if "data" in given or not data_keys:

@@ -4,14 +4,15 @@ This module imports nothing heavy, so that --help and errors in the command line
 """
 
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agebench.cli.help import SWEEPING, show_help
+from agebench.cli.overrides import key_takes_text, to_hydra
 from agebench.config import config_folder
 from agebench.errors import FailedError, SweepError
 
@@ -23,17 +24,14 @@ VALUED |= {"--experimental-rerun"}
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return flags (with their values) and overrides as two lists, because Hydra accepts no override after a flag.
-
-    A ~ at the start of an override's value becomes the home folder, as in a shell.
-    """
+    """Return flags (with their values) and overrides as two lists, because Hydra accepts no override after a flag."""
     flags: list[str] = []
     overrides: list[str] = []
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("-"):
-            overrides.append(_expand_home(argument))
+            overrides.append(argument)
         elif argument in VALUED:
             flags += [argument, *rest[:1]]
             rest = rest[1:]
@@ -43,23 +41,6 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             flags.append(argument)
     return flags, overrides
-
-
-def quoted(value: str) -> str:
-    """Return a text quoted for Hydra's override grammar. It may contain any characters."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
-
-
-def _expand_home(override: str) -> str:
-    """Return an override with a leading ~ expanded and any other ~ quoted, because Hydra's grammar has no ~."""
-    key, sign, value = override.partition("=")
-    if "'" in value or '"' in value:
-        return override
-    return key + sign + re.sub(r"[^][,{}()=]*~[^][,{}()=]*", lambda m: quoted(_home(m[0])), value)
-
-
-def _home(path: str) -> str:
-    return os.path.expanduser(path)  # noqa: PTH111  # Path.expanduser raises for an unknown user
 
 
 def main(command: str, task: Task, *, config_name: str) -> None:
@@ -73,8 +54,7 @@ def main(command: str, task: Task, *, config_name: str) -> None:
         config_name: The primary config of the command in conf/.
     """
     flags, overrides = split_flags(sys.argv[1:])
-    sys.argv[1:] = [*flags, *overrides]
-    if any(a in ("--help", "-h") for a in sys.argv[1:]):
+    if {"--help", "-h"} & {*flags, *overrides}:
         with suppress(BrokenPipeError):  # `--help | head` closes the pipe early
             print(show_help(command, config_folder(), config_name), flush=True)
         return
@@ -82,6 +62,8 @@ def main(command: str, task: Task, *, config_name: str) -> None:
         once = f"leave it out, and call {command} once per value"
         print(f"agebench {command}: -m is for {' and '.join(SWEEPING)}: {once}", file=sys.stderr)
         sys.exit(2)
+    is_text = partial(key_takes_text, conf=config_folder(), config_name=config_name)
+    sys.argv[1:] = [*flags, *(to_hydra(each, is_text=is_text, sweeps=command in SWEEPING) for each in overrides)]
     try:
         _run(task, config_name)
     except Exception as error:

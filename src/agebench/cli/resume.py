@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.main import quoted
+from agebench.cli.overrides import quoted, typed_text
 from agebench.errors import UserError
 from agebench.trust import check_trusted, find_foreign_overrides
 
@@ -23,10 +23,12 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
             that is not part of agebench and is not trusted.
     """
     given = [argument for argument in arguments if argument.partition("=")[0] == "resume"]
-    name = given[-1].partition("=")[2].strip("'\"") if given else "auto"
-    if name.lower() in ("", "auto", "false", "null", "true") or any(a in ("--help", "-h") for a in arguments):
+    typed = given[-1].partition("=")[2] if given else "auto"
+    is_word = typed.strip("'\"").lower() in ("", "auto", "false", "null", "true")
+    if is_word or any(a in ("--help", "-h") for a in arguments):
         return list(arguments)
     rest = [argument for argument in arguments if argument not in given]
+    name = typed_text(typed)
     folder = Path(name).absolute()
     own = f"hydra.run.dir={quoted(str(folder))}"
     if own in rest:  # a DDP rank, started with the expanded command line
