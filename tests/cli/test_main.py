@@ -88,6 +88,7 @@ def test_flags_may_stand_anywhere(line, expected) -> None:
         (["experiment=ds_ch14"], "experiment=ds_ch14 does not exist (did you mean 'ds_ch14_cacd'?)"),
         (["hydra/launcher=rays"], "hydra/launcher=rays does not exist (did you mean 'ray_cluster'?)"),
         (["optim.lr=1e-4,1e-3"], "optim.lr has several values: add -m to run them all, or write optim.lr=[1e-4,1e-3]"),
+        (["data.name='甲','乙'"], "add -m to run them all, or write data.name=['甲','乙'] for one list, or"),
         (["optim.lr=[1"], "cannot read optim.lr=[1: give KEY=VALUE"),
         (["optim.lr", "=", "3"], "cannot read optim.lr: give KEY=VALUE without spaces"),
         (["data.name=顔"], "cannot read data.name=顔: give KEY=VALUE"),

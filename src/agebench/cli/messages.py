@@ -133,7 +133,7 @@ def _missing_value(match: Match[str], conf: Path) -> str:
 # Messages of Hydra and OmegaConf, in the order in which they are tried. A function may return None to pass.
 SENTENCES: tuple[tuple[str, Callable[[Match[str], Path], str | None]], ...] = (
     (r"Could not (?:find|load) '(hydra/(?:launcher|sweeper))/(\w+)'", _missing_extra),
-    (r"Ambiguous value for argument '([^=']+)=([^']*)'", _several_values),
+    (r"Ambiguous value for argument '([^=']+)=(.*?)' 1\. To use", _several_values),
     (r"An item is already at '([^']*)'|^(\S+) appears more than once in the final defaults", _already_present),
     (r"Could not (?:override|append to config|delete from config)[^']*'([^']*)'", _no_key),
     (r"Key '[^']+' is not in struct full_key: (\S+)", _no_key),
