@@ -12,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from agebench.build import build_monitor
+from agebench.cli.messages import install_command
 from agebench.cli.rules import check_config
 from agebench.errors import UserError
 from hydra_plugins.agebench_optuna.sweeper import StudySweeper, direction
@@ -241,4 +242,4 @@ def test_the_error_names_a_missing_extra(tmp_path, choice, extra) -> None:
     done = train(tmp_path, choice, "-m", "seed=0,1")
 
     assert done.returncode == 2
-    assert f'{choice} needs an extra: pip install "agebench[{extra}]"' in done.stderr
+    assert f"{choice} needs an extra: {install_command(extra)}; see docs/sweeps.md" in done.stderr

@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from agebench.errors import UserError, did_you_mean
 from agebench.text import say, visible
@@ -16,8 +17,8 @@ WITHOUT_NOTES = ("csv", "json", "latex")  # formats that cannot contain notes
 
 def main() -> None:
     """Run the command: exit code 0, or 2 if the command or a folder is wrong."""
-    given = _parser().parse_args()
     try:
+        given = _parser().parse_args()
         formats = _formats(given.format, several=given.output is not None)
         _compare(given.folders, given.metric, formats, output=given.output, plot=given.plot)
     except UserError as error:
@@ -25,8 +26,15 @@ def main() -> None:
         sys.exit(2)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Raises UserError for wrong arguments, so that the message has the form of the other commands."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help describes the arguments")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m agebench.compare",
         description="Group runs that differ only in the seed, rank the groups by a test metric, and show the "
         "uncertainty of their differences. Runs of different protocols, or on different test images, "

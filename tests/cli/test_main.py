@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from agebench.cli.main import main, split_flags
-from agebench.cli.messages import explain
+from agebench.cli.messages import explain, install_command
 from agebench.config import config_folder
 from agebench.errors import UserError
 from agebench.runs.identity import config_hash
@@ -88,10 +88,11 @@ def test_flags_may_stand_anywhere(line, expected) -> None:
         (["experiment=ds_ch14"], "experiment=ds_ch14 does not exist (did you mean 'ds_ch14_cacd'?)"),
         (["hydra/launcher=rays"], "hydra/launcher=rays does not exist (did you mean 'ray_cluster'?)"),
         (["optim.lr=1e-4,1e-3"], "optim.lr has several values: add -m to run them all, or write optim.lr=[1e-4,1e-3]"),
+        (["data.name='甲','乙'"], "add -m to run them all, or write data.name=['甲','乙'] for one list, or"),
         (["optim.lr=[1"], "cannot read optim.lr=[1: give KEY=VALUE"),
         (["optim.lr", "=", "3"], "cannot read optim.lr: give KEY=VALUE without spaces"),
         (["data.name=顔"], "cannot read data.name=顔: give KEY=VALUE"),
-        (["data.root=/x&y"], "cannot read data.root=/x&y: give KEY=VALUE without spaces around =, and use two layers"),
+        (["data.root=/x&y"], "cannot read data.root=/x&y: give KEY=VALUE without spaces around =, with a closing"),
         (["=3"], "a group takes the name of a choice, as in model=mlp"),
         (["optim=null"], "a group takes the name of a choice, as in model=mlp"),
     ],
@@ -287,6 +288,29 @@ def test_a_sweep_with_one_wrong_point_starts_none(run_line, capsys) -> None:
 
     assert code == 2
     assert "optim.lr must be a number above 0, got -1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("origin", "installer", "expected"),
+    [
+        ('{"url": "file:///my%20work", "dir_info": {"editable": true}}', "pip", 'pip install -e ".[ray]" in /my work'),
+        ('{"url": "file:///work", "dir_info": {}}', "uv", 'uv pip install -e ".[ray]" in /work'),
+        ('{"url": "https://x/agebench.whl", "archive_info": {}}', "pip", 'pip install "agebench[ray]"'),
+        (None, None, 'pip install "agebench[ray]"'),
+    ],
+)
+def test_an_extra_is_installed_from_where_agebench_was(tmp_path, monkeypatch, origin, installer, expected) -> None:
+    installed = tmp_path / "agebench-9.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: agebench\nVersion: 9\n")
+    for name, text in (("direct_url.json", origin), ("INSTALLER", installer)):
+        if text is not None:
+            (installed / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    command = install_command("ray")
+
+    assert command == expected
 
 
 def test_help_exits_with_0_and_does_not_run(run_line, capsys) -> None:

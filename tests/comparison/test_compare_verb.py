@@ -122,3 +122,13 @@ def test_comparing_imports_neither_torch_nor_matplotlib() -> None:
     assert "agebench.comparison.tables" in loaded
     heavy = {"torch", "lightning", "timm", "matplotlib", "sklearn", "scipy", "hydra", "omegaconf"}
     assert heavy & {name.partition(".")[0] for name in loaded} == set()
+
+
+@pytest.mark.parametrize("line", [[], ["x", "--nope"], ["x", "--metric"]])
+def test_wrong_arguments_are_one_sentence_as_in_other_commands(verb, line) -> None:
+    code, out, err = verb(*line)
+
+    assert (code, out) == (2, "")
+    assert err.startswith("agebench compare: ")
+    assert err.endswith("; --help describes the arguments\n")
+    assert err.count("\n") == 1

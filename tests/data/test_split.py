@@ -171,7 +171,7 @@ def test_identity_needs_identities_and_at_least_one_per_fold() -> None:
 
     with pytest.raises(UserError, match="into 10 folds needs at least 10 identities, got 4"):
         splits.identity(records, labels)
-    with pytest.raises(UserError, match="needs the identity of each image"):
+    with pytest.raises(UserError, match=r"needs the identity of each image.*data\.columns\.identity=COLUMN"):
         splits.kfold(*blocks(20, 20))
 
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from agebench.errors import UserError
-from agebench.inference.export import ExportedModel, compare, write_onnx, write_program
+from agebench.inference.export import ExportedModel, compare, describe_difference, write_onnx, write_program
 from agebench.module import ImageModule, Normalise
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -110,3 +110,14 @@ def test_a_network_that_cannot_be_traced_raises_one_sentence(tmp_path) -> None:
     with pytest.raises(UserError, match=r"this network cannot be exported: .+"):
         write_onnx(ExportedModel(module), SHAPE, tmp_path / "m.onnx", "{}")
     assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("difference", "sentence"),
+    [
+        (0.0, "the outputs are equal to PyTorch's, on random images"),
+        (2.3e-7, "probabilities differ by at most 2.3e-07 from PyTorch's, on random images"),
+    ],
+)
+def test_the_difference_from_pytorch_is_a_sentence(difference, sentence) -> None:
+    assert describe_difference(difference) == sentence

@@ -204,6 +204,10 @@ def test_the_name_of_a_point_has_its_differing_keys_without_groups() -> None:
 
     assert point_name("optim.lr-0.001|seed-0", config) == f"lr-0.001_seed-0-{six}"
     assert point_name("model-small_cnn|optim.lr-1e-3", config) == f"model-small_cnn_lr-1e-3-{six}"
+    assert point_name("optim.lr-0.0023456789012345|optim.weight_decay-1.2345678901e-06", config) == (
+        f"lr-0.00235_weight_decay-1.23e-06-{six}"
+    )
+    assert point_name("optim.lr-0.00015", config) == f"lr-0.00015-{six}"
     assert point_name("data.split.seed-1|data.per_class-5", config) == f"seed-1_per_class-5-{six}"
 
 

@@ -8,11 +8,14 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import BaseFinetuning, EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from agebench.data.loader import Batch
+from agebench.errors import UserError
 from agebench.training import callbacks
-from agebench.training.callbacks import EpochTable, Progress, Speed
+from agebench.training import fit as training
+from agebench.training.callbacks import EpochTable, Progress, Speed, failed_callback
 
 
 class Line(L.LightningModule):
@@ -241,3 +244,41 @@ def test_the_bar_shows_images_per_second_and_the_remaining_time(capsys) -> None:
     assert "img/s=" in shown.out + shown.err
     assert "eta=" in shown.out + shown.err
     assert "epoch 1/2  " not in shown.out  # no line in addition to the bar
+
+
+@pytest.mark.parametrize("name", ["LearningRateFinder", "BackboneFinetuning", "BatchSizeFinder"])
+def test_a_callback_that_needs_another_module_gets_one_sentence(tmp_path, compose_config, name) -> None:
+    added = f"+callbacks.added._target_=lightning.pytorch.callbacks.{name}"
+    config = compose_config("data=digits", "data.limit=64", "trainer.max_epochs=1", "report=false", "logger=csv", added)
+
+    with pytest.raises(UserError, match=rf"^the callback {name} cannot be used with agebench \([^\n]+\): remove it$"):
+        training.fit(config, tmp_path / "run")
+
+
+class OwnCallback(L.Callback):
+    def on_train_start(self, trainer, module):
+        module.missing  # noqa: B018
+
+
+class FullDisk(ModelCheckpoint):
+    def on_train_start(self, trainer, module):
+        raise OSError(28, "No space left on device")
+
+
+FullDisk.__module__ = ModelCheckpoint.__module__
+
+
+@pytest.mark.parametrize(
+    ("callback", "expected"),
+    [
+        (EarlyStopping("val/none", check_on_train_epoch_end=False), "EarlyStopping"),
+        (BaseFinetuning(), "BaseFinetuning"),
+        (OwnCallback(), None),
+        (FullDisk(), None),
+    ],
+)
+def test_only_errors_that_lightnings_callbacks_cause_are_explained(callback, expected) -> None:
+    with pytest.raises(Exception) as raised:  # noqa: PT011  # the types differ; the name is the test
+        quiet_fit(callback)
+
+    assert failed_callback(raised.value) == expected

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,18 +72,38 @@ def _explain_parse_error(override: str, text: str) -> str:
     reason = "" if reason.startswith(PARSER_TERMS) else f" ({reason})"
     return (
         f"cannot read {override}{reason}: give KEY=VALUE without spaces around =, "
-        f"""and use two layers of quotes for values other than plain words and numbers: 'KEY="VALUE"'"""
+        "with a closing bracket for each opening one"
     )
 
 
 def _missing_extra(match: Match[str], conf: Path) -> str | None:
     if match[2] not in EXTRAS:
         return None
-    return f'{match[1]}={match[2]} needs an extra: pip install "agebench[{EXTRAS[match[2]]}]"; see docs/sweeps.md'
+    return f"{match[1]}={match[2]} needs an extra: {install_command(EXTRAS[match[2]])}; see docs/sweeps.md"
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra, from the checkout if agebench was installed from one."""
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    try:
+        installed = distribution("agebench")
+    except PackageNotFoundError:
+        return f'pip install -e ".[{extra}]" in the checkout'
+    pip = "uv pip" if (installed.read_text("INSTALLER") or "").strip() == "uv" else "pip"
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    if "dir_info" not in origin:
+        return f'{pip} install "agebench[{extra}]"'
+    return f'{pip} install -e ".[{extra}]" in {url2pathname(urlsplit(origin["url"]).path)}'
 
 
 def _several_values(match: Match[str], conf: Path) -> str:
-    return f"{match[1]} has several values: add -m to run them all, or write {match[1]}=[{match[2]}] for one list"
+    return (
+        f"{match[1]} has several values: add -m to run them all, or write {match[1]}=[{match[2]}] for one list, "
+        "or a backslash before a comma that is a part of the value"
+    )
 
 
 def _already_present(match: Match[str], conf: Path) -> str:
@@ -112,7 +133,7 @@ def _missing_value(match: Match[str], conf: Path) -> str:
 # Messages of Hydra and OmegaConf, in the order in which they are tried. A function may return None to pass.
 SENTENCES: tuple[tuple[str, Callable[[Match[str], Path], str | None]], ...] = (
     (r"Could not (?:find|load) '(hydra/(?:launcher|sweeper))/(\w+)'", _missing_extra),
-    (r"Ambiguous value for argument '([^=']+)=([^']*)'", _several_values),
+    (r"Ambiguous value for argument '([^=']+)=(.*?)' 1\. To use", _several_values),
     (r"An item is already at '([^']*)'|^(\S+) appears more than once in the final defaults", _already_present),
     (r"Could not (?:override|append to config|delete from config)[^']*'([^']*)'", _no_key),
     (r"Key '[^']+' is not in struct full_key: (\S+)", _no_key),

@@ -61,7 +61,10 @@ def identity_codes(records: Records) -> tuple[Array, int]:
     """
     identities = records.columns.get("identity")
     if identities is None or not is_known(identities).any():
-        raise UserError("this split needs the identity of each image, and this data has none: use data/split=random")
+        raise UserError(
+            "this split needs the identity of each image, and this data has none: use data/split=random, or name the "
+            "column with identities in a CSV file of the images (data=table data.columns.identity=COLUMN)"
+        )
     return group_codes(identities, len(records))
 
 

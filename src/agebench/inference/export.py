@@ -79,7 +79,7 @@ def export_run(cfg: DictConfig) -> None:
         raise UserError(f"cannot write {output}: {error.strerror or error}; set another output=") from error
     labels = len(description["labels"])
     log.info("images uint8 (batch, %d, %d, %d) -> posterior (batch, %d), point (batch)", *shape, labels)
-    log.info("probabilities differ by at most %.1e from PyTorch, on random images", difference)
+    log.info("%s", describe_difference(difference))
     log.info("written to %s, %s KiB, and %s", output, f"{output.stat().st_size / 2**10:,.0f}", description_file.name)
 
 
@@ -93,6 +93,13 @@ def _output_files(cfg: DictConfig) -> tuple[Path, Path]:
         if file.exists():
             raise UserError(f"{file} already exists: set another output=, or delete it")
     return output, description_file
+
+
+def describe_difference(difference: float) -> str:
+    """Return a sentence about the largest difference of a probability from PyTorch's."""
+    if difference == 0:
+        return "the outputs are equal to PyTorch's, on random images"
+    return f"probabilities differ by at most {difference:.1e} from PyTorch's, on random images"
 
 
 def describe(stamp: dict[str, Any], trained: DictConfig, *, weights: str) -> dict[str, Any]:

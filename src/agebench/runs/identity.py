@@ -88,6 +88,8 @@ def point_name(differs: str, config: Mapping[str, Any]) -> str:
     """
     # `optim.lr-0.001` -> `lr-0.001`; then only characters that Hydra's override grammar accepts.
     short = "_".join(re.sub(r"^[+~]*(?:\w+[./@])*(\w+-)", r"\1", each) for each in differs.split("|"))
+    # A search draws numbers of 17 digits; three are enough beside the hash.
+    short = re.sub(r"\d+\.\d{4,}(?:e[+-]?\d+)?(?![a-zA-Z\d.])", lambda m: f"{float(m[0]):.3g}", short)
     safe = re.sub(r"[^\w.\-]+", "-", short, flags=re.ASCII).strip("-_.")[:100]
     return f"{safe or 'point'}-{config_hash(config)[:6]}"  # 123456 alone would be parsed as a number
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import lightning as L
@@ -36,6 +37,20 @@ def skip_idle_hooks(module: L.LightningModule, callbacks: Sequence[Callback]) ->
         for hook in STEP_HOOKS:
             if hook not in vars(owner) and getattr(type(owner), hook) is getattr(base, hook):
                 setattr(owner, hook, None)
+
+
+def failed_callback(error: Exception) -> str | None:
+    """Return the name of Lightning's callback that cannot work with agebench's module, if this is why training failed.
+
+    Such a callback raises an error itself, or uses an attribute that the module does not have. The bugs of a user's own
+    callback need their traceback, and system errors have their own messages.
+    """
+    owners = [frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__)]
+    callbacks = [owner for owner in owners if isinstance(owner, Callback)]
+    if not callbacks or not type(callbacks[-1]).__module__.startswith("lightning.") or isinstance(error, OSError):
+        return None
+    is_refusal = owners[-1] is callbacks[-1] or isinstance(error, AttributeError | NotImplementedError)
+    return type(callbacks[-1]).__name__ if is_refusal else None
 
 
 class Speed(Callback):

@@ -20,7 +20,7 @@ from agebench.build.keys import NETWORK, TRAINING, check_nodes
 from agebench.build.module import build_data, build_module
 from agebench.build.monitor import build_monitor
 from agebench.data.datamodule import ImageDataModule
-from agebench.errors import FailedError, UserError
+from agebench.errors import FailedError, UserError, one_line_message
 from agebench.lightning_internals import compile_errors
 from agebench.metrics.predictions import Predictions
 from agebench.models.summary import count_parameters
@@ -33,7 +33,7 @@ from agebench.runs.identity import config_hash, git_commit, versions
 from agebench.runs.tables import write_breakdown, write_predictions, write_split
 from agebench.runs.writer import RunWriter
 from agebench.training import resume
-from agebench.training.callbacks import EpochTable, Speed, skip_idle_hooks
+from agebench.training.callbacks import EpochTable, Speed, failed_callback, skip_idle_hooks
 from agebench.training.console import device_name, log_results, log_start
 from agebench.training.fast_loop import MultiStepModule, can_multi_step
 from agebench.training.hparams import hparams
@@ -201,6 +201,12 @@ def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[st
     except compile_errors() as error:
         why = str(error).strip().splitlines()[0]
         raise UserError(f"compile=true: torch.compile cannot compile this network ({why}): remove it") from error
+    except Exception as error:
+        name = failed_callback(error)
+        if name is None:
+            raise
+        why = one_line_message(error)
+        raise UserError(f"the callback {name} cannot be used with agebench ({why}): remove it") from error
     checkpoint = trainer.checkpoint_callback
     has_best = training.cfg.test_checkpoint == "best" and getattr(checkpoint, "best_model_path", "")
     best = {
