@@ -14,6 +14,7 @@ from typing import Any
 from agebench.cli.help import SWEEPING, show_help
 from agebench.config import config_folder
 from agebench.errors import FailedError, SweepError
+from agebench.interrupts import handle_signals
 
 Task = Callable[[Any], Any]  # of the composed config
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -83,7 +84,8 @@ def main(command: str, task: Task, *, config_name: str) -> None:
         print(f"agebench {command}: -m is for {' and '.join(SWEEPING)}: {once}", file=sys.stderr)
         sys.exit(2)
     try:
-        _run(task, config_name)
+        with handle_signals():
+            _run(task, config_name)
     except Exception as error:
         from agebench.cli.messages import explain
 
@@ -93,12 +95,18 @@ def main(command: str, task: Task, *, config_name: str) -> None:
         print(f"agebench {command}: {message}", file=sys.stderr)
         sys.exit(1 if isinstance(error, FailedError) else 2)
     except KeyboardInterrupt:
-        print(f"agebench {command}: interrupted; finished work is kept", file=sys.stderr)
+        _report_interrupt(command)
         sys.exit(1)
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):  # Lightning's test and predict exit without a message
-            print(f"agebench {command}: interrupted; finished work is kept", file=sys.stderr)
+            _report_interrupt(command)
         raise
+
+
+def _report_interrupt(command: str) -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # one message per DDP run
+        with suppress(OSError):  # the terminal may be closed
+            print(f"agebench {command}: interrupted; finished work is kept", file=sys.stderr)
 
 
 def announce_loading() -> None:
