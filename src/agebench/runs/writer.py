@@ -59,6 +59,8 @@ class RunWriter:
             self.update(end)
             raise
         except OSError:
+            if not self.file.exists():
+                raise
             change_json(self.file, {key: text[:MAX_ERROR] for key, text in end.items()})
 
     @classmethod
