@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 VERBS = ("train", "evaluate", "predict", "prepare", "audit", "compare", "export")
 # A package imports only itself and packages in the lines above.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "public", "text", "identity_groups"),
+    ("errors", "public", "text", "identity_groups", "interrupts"),
     ("config", "files", "schema"),
     ("trust",),
     ("data", "models", "heads", "augment", "metrics", "report"),

@@ -4,6 +4,7 @@ No file is written through a symbolic link: an atomic write replaces the link, a
 """
 
 import csv
+import errno
 import io
 import json
 import logging
@@ -67,11 +68,34 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON file; NaN and infinities, which JSON cannot represent, become null."""
-    text = json.dumps(replace_nan(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def write_json(path: Path, data: Mapping[str, Any], *, spare: int = 0) -> None:
+    """Write a JSON file; NaN and infinities, which JSON cannot represent, become null.
+
+    Args:
+        path: The file.
+        data: Its content.
+        spare: Number of spaces at the end, which `change_json` can replace on a full disk.
+    """
+    text = json.dumps(replace_nan(data), indent=1, ensure_ascii=False, allow_nan=False) + " " * spare + "\n"
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def change_json(path: Path, changes: Mapping[str, Any]) -> None:
+    """Change entries of a JSON file in place and without changing its size, which works on a full disk.
+
+    This is not atomic. Use it only if `write_json` failed.
+
+    Raises:
+        OSError: If the file lacks room for the entries.
+    """
+    data = json.dumps(replace_nan({**read_json(path), **changes}), ensure_ascii=False, allow_nan=False).encode()
+    with path.open("r+b") as file:
+        room = file.seek(0, os.SEEK_END) - 1
+        if len(data) > room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        file.seek(0)
+        file.write(data.ljust(room) + b"\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -4,8 +4,10 @@ A later version may rename or remove them. The caller then falls back to documen
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
+from subprocess import Popen
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +15,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.utilities import rank_zero_only
 
 log = logging.getLogger(__name__)
@@ -124,6 +127,26 @@ def restart_at_epoch(trainer: L.Trainer) -> None:
     fit_loop.epoch_loop.restarting = False
     fit_loop.reset_restart_stage()
     fit_loop.epoch_loop.reset_restart_stage()
+
+
+@contextmanager
+def observe_ranks(observe: Callable[[list[Popen[bytes]]], None]) -> Iterator[None]:
+    """Context manager: pass the processes that Lightning starts for DDP to a function.
+
+    Otherwise Lightning kills this process with SIGKILL when one of them fails.
+    """
+    module: Any = subprocess_script
+    name = "_launch_process_observer"
+    if not hasattr(module, name):
+        log_missing(name, "a run whose other processes died may end without a status")
+        yield
+        return
+    before = getattr(module, name)
+    setattr(module, name, observe)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 class StepProgressBar(TQDMProgressBar):

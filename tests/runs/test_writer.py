@@ -1,11 +1,14 @@
 """results.json has one writer, and its status is right however a run ends."""
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
 
+from agebench import files
 from agebench.errors import UserError
+from agebench.runs import writer as writer_module
 from agebench.runs.writer import RunWriter
 
 
@@ -54,3 +57,38 @@ def test_the_end_of_a_killed_run_keeps_what_it_had_written(tmp_path: Path) -> No
     RunWriter.close(tmp_path, "failed", "killed by signal 9")
 
     assert written(tmp_path) == {"status": "failed", "seed": 5, "error": "killed by signal 9"}
+
+
+def full_disk(path: Path):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_does_not_hide_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(writer: RunWriter) -> None:
+        with writer.running({"seed": 0, "name": "ひらがな"}):
+            monkeypatch.setattr(files, "atomic_write", full_disk)
+            raise OSError(errno.ENOSPC, "No space left on device", "あ" * 3000)
+
+    with pytest.raises(OSError, match="No space"):
+        fill(RunWriter(tmp_path))
+
+    found = written(tmp_path)
+    assert (found["status"], found["seed"], found["name"]) == ("failed", 0, "ひらがな")
+    assert "No space left on device" in found["error"]
+
+
+def test_a_signal_while_the_status_is_written_does_not_lose_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_json, calls = writer_module.write_json, []
+
+    def interrupted(path: Path, data: dict, **more: int) -> None:
+        calls.append(data["status"])
+        if calls == ["running", "completed"]:
+            raise KeyboardInterrupt
+        write_json(path, data, **more)
+
+    monkeypatch.setattr(writer_module, "write_json", interrupted)
+
+    with pytest.raises(KeyboardInterrupt), RunWriter(tmp_path).running({"seed": 0}):
+        pass
+
+    assert written(tmp_path) == {"status": "completed", "seed": 0}

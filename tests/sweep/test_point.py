@@ -113,6 +113,7 @@ def test_an_exit_code_and_a_status_make_one_outcome_and_only_an_open_status_is_r
     tmp_path, code, recorded, stopped
 ) -> None:
     point = make_point(tmp_path, RECORDED[recorded], console=f"noise\n{LAST}\n")
+    point.begin()
     by_itself = CLOSED_BY_ITSELF[code][list(RECORDED).index(recorded)]
     expected = {"": by_itself, "interrupted": ("interrupted", ""), LATE: ("failed", LATE)}[stopped]
     if code == 0 and recorded == "completed":  # done before it could be stopped
@@ -126,6 +127,26 @@ def test_an_exit_code_and_a_status_make_one_outcome_and_only_an_open_status_is_r
         assert stored(tmp_path) == {"status": expected[0], **error}
     else:
         assert stored(tmp_path) == RECORDED[recorded]
+
+
+def test_a_job_that_fails_while_the_sweep_stops_is_failed(tmp_path) -> None:
+    point = make_point(tmp_path / "new")
+    point.begin()
+    (tmp_path / "new").mkdir()
+    make_point(tmp_path / "new", RECORDED["failed"])
+
+    point.close(1, stopped="interrupted")
+
+    assert (point.status, point.error) == ("failed", "ValueError: bad")
+
+
+def test_a_failure_of_an_earlier_start_does_not_count_when_the_sweep_stops(tmp_path) -> None:
+    point = make_point(tmp_path, RECORDED["failed"])
+    point.begin()
+
+    point.close(1, stopped="interrupted")
+
+    assert (point.status, point.error) == ("interrupted", "")
 
 
 def test_a_process_that_printed_nothing_still_has_an_error(tmp_path) -> None:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from agebench.interrupts import handle_signals
 from agebench.sweep import queue
 from agebench.sweep.board import Board
 from agebench.sweep.job import Job
@@ -127,10 +128,10 @@ def sweep(monkeypatch, tmp_path):
 
 @pytest.fixture
 def own_handlers():
-    """Let SIGINT raise and SIGTERM do nothing, whatever the test process was started with."""
+    """Set the default handlers of SIGINT and SIGTERM, whatever the test process was started with."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -254,7 +255,7 @@ def test_a_signal_marks_the_running_jobs_interrupted_and_ends_the_sweep(sweep, o
     plans = {"a": Plan(looks=50, signals=number), "b": HANGS, "c": Plan()}
     queue_, points, world = sweep(plans, [Slot(), Slot()])
 
-    with caplog.at_level(logging.INFO), pytest.raises(KeyboardInterrupt):
+    with caplog.at_level(logging.INFO), pytest.raises(KeyboardInterrupt), handle_signals():
         queue_.run(points)
 
     assert statuses(points) == {"a": "interrupted", "b": "interrupted", "c": "waiting"}
@@ -262,15 +263,6 @@ def test_a_signal_marks_the_running_jobs_interrupted_and_ends_the_sweep(sweep, o
     assert world.names("killed") == []
     assert any(message.startswith("stopping") for message in caplog.messages)
     assert queue_.running == {}
-
-
-def test_the_handler_of_sigterm_is_restored(sweep, own_handlers) -> None:
-    queue_, points, _ = sweep({"a": Plan()}, [Slot()])
-    before = signal.getsignal(signal.SIGTERM)
-
-    queue_.run(points)
-
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_error_in_the_loop_leaves_no_job_running(sweep) -> None:

@@ -15,6 +15,7 @@ from agebench.cli.help import SWEEPING, show_help
 from agebench.cli.overrides import key_takes_text, to_hydra
 from agebench.config import config_folder
 from agebench.errors import FailedError, SweepError, UserError
+from agebench.interrupts import handle_signals
 from agebench.text import say
 
 Task = Callable[[Any], Any]  # of the composed config
@@ -66,7 +67,8 @@ def main(command: str, task: Task, *, config_name: str) -> None:
     is_text = partial(key_takes_text, conf=config_folder(), config_name=config_name)
     sys.argv[1:] = [*flags, *(to_hydra(each, is_text=is_text, sweeps=command in SWEEPING) for each in overrides)]
     try:
-        _run(task, config_name)
+        with handle_signals():
+            _run(task, config_name)
     except Exception as error:
         from agebench.cli.messages import explain
 
@@ -77,12 +79,18 @@ def main(command: str, task: Task, *, config_name: str) -> None:
         say(f"agebench {command}: {message}")
         sys.exit(1 if isinstance(error, FailedError) else 2)
     except KeyboardInterrupt:
-        say(f"agebench {command}: interrupted; finished work is kept")
+        _report_interrupt(command)
         sys.exit(1)
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):  # Lightning's test and predict exit without a message
-            say(f"agebench {command}: interrupted; finished work is kept")
+            _report_interrupt(command)
         raise
+
+
+def _report_interrupt(command: str) -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # one message per DDP run
+        with suppress(OSError):  # the terminal may be closed
+            say(f"agebench {command}: interrupted; finished work is kept")
 
 
 def _show_traceback(*error: Any) -> None:

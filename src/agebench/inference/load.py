@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from agebench.errors import UserError, one_line_message
 from agebench.models.weights import hash_tensors
+from agebench.runs.folder import CRASHED, actual_status
 from agebench.trust import check_trusted, find_foreign
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,12 @@ def read_checkpoint(
     """
     name = results.get("best", {}).get("tested", "best") if choice == "tested" else choice
     path = run_dir / "checkpoints" / f"{name}.ckpt" if name in ("best", "last") else Path(name)
-    status = results.get("status")
+    status = actual_status(run_dir, results)
     if not path.is_file():
         raise UserError(f"no checkpoint {path} (the run is {status}): set checkpoint=best, last or a file")
     if status != "completed":
-        log.warning("%s is %s, not completed: its weights are from an unfinished training", run_dir, status)
+        why = f" ({CRASHED})" if status == "crashed" else ""
+        log.warning("%s is %s%s, not completed: its weights are from an unfinished training", run_dir, status, why)
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file

@@ -2,6 +2,8 @@
 
 import json
 import os
+import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from agebench.files import read_json, remove_link, write_text
 
 STATUSES = ("running", "completed", "failed", "interrupted")
 FOLDERS = (".hydra", "checkpoints", "csv", "report", "report/projector")  # inside a run
+CRASHED = "its process ended without a final status (killed, or the machine stopped); repeat its command to resume it"
 WRITTEN_FIRST = {".lock", "train.log", "console.log", "evaluate.log", "audit.log"}  # before the first result
 
 
@@ -41,6 +44,43 @@ def read_results(folder: Path) -> dict[str, Any]:
             f"{folder} is not a run: it has no readable results.json; give a folder that train wrote"
         ) from error
     return results
+
+
+def actual_status(folder: Path, results: Mapping[str, Any]) -> str:
+    """Return the status of a run: `crashed` instead of `running` if the process that wrote it has ended.
+
+    A running process holds the lock of its folder. A run that was started on another machine stays `running`, because
+    locks of other machines are not always visible here.
+
+    Args:
+        folder: The run directory.
+        results: Content of its results.json.
+    """
+    status = str(results.get("status"))
+    here = results.get("host", socket.gethostname()) == socket.gethostname()
+    return "crashed" if status == "running" and here and not _is_locked(folder) else status
+
+
+def _is_locked(folder: Path) -> bool:
+    """Return whether a process holds the lock of a run; True if it cannot be determined."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        lock = os.open(folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:  # a copy of a run, because a run creates its lock first
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released by close
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(lock)
 
 
 def check_folder(folder: Path, kind: str) -> None:

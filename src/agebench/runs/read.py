@@ -12,6 +12,7 @@ import yaml  # type: ignore[import-untyped]  # PyYAML has no type information
 
 from agebench.config import flatten
 from agebench.errors import UserError
+from agebench.runs.folder import CRASHED, actual_status
 from agebench.runs.identity import config_hash, has_effect, path_is_identity
 
 # Folders inside a run that may contain many files but no other run.
@@ -27,7 +28,8 @@ class Run:
 
     Args:
         folder: The folder.
-        status: `completed`, `running`, `failed`, `interrupted`, `unreadable`, or `not started`.
+        status: `completed`, `running`, `failed`, `interrupted`, `crashed` (its process ended without a final status),
+            `unreadable`, or `not started`.
         results: The content of results.json. For an evaluation, the keys that only its run has (seed, params, epochs,
             timing) are added.
         config: The composed config with dotted keys, without keys that have no effect; empty if it cannot be read.
@@ -178,7 +180,8 @@ def _results(folder: Path) -> tuple[dict[str, Any], str, float]:
         return {}, "unreadable", 0.0
     if not isinstance(read, dict) or not isinstance(read.get("status"), str):
         return {}, "unreadable", written
-    return read, read["status"], written
+    status = actual_status(folder, read)
+    return read | ({"error": CRASHED} if status == "crashed" else {}), status, written
 
 
 def _yaml(path: Path) -> Any:

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from agebench.errors import reason
-from agebench.files import read_json, write_json
+from agebench.files import change_json, read_json, write_json
+
+SPARE = 2000  # bytes in results.json of a running run, for the final status on a full disk
+MAX_ERROR = 300  # characters of an error message there
 
 
 class RunWriter:
@@ -26,7 +29,7 @@ class RunWriter:
         self.results |= facts
         if self.enabled:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.file, self.results)
+            write_json(self.file, self.results, spare=SPARE if self.results.get("status") == "running" else 0)
 
     @contextmanager
     def running(self, facts: Mapping[str, Any]) -> Iterator[None]:
@@ -35,9 +38,9 @@ class RunWriter:
         The final status is `completed` without an exception, `interrupted` after KeyboardInterrupt or SystemExit, else
         `failed` with the reason as `error`.
         """
-        self.update({"status": "running", **facts})
         end = {"status": "completed"}
         try:
+            self.update({"status": "running", **facts})
             yield
         except (KeyboardInterrupt, SystemExit):
             end = {"status": "interrupted"}
@@ -46,11 +49,23 @@ class RunWriter:
             end = {"status": "failed", "error": reason(error)}
             raise
         finally:
+            self.end(end)
+
+    def end(self, end: Mapping[str, str]) -> None:
+        """Write the final status, also on a full disk."""
+        try:
             self.update(end)
+        except KeyboardInterrupt:  # the work is done, so that the status does not change
+            self.update(end)
+            raise
+        except OSError:
+            if not self.file.exists():
+                raise
+            change_json(self.file, {key: text[:MAX_ERROR] for key, text in end.items()})
 
     @classmethod
     def close(cls, folder: Path, status: str, error: str = "") -> None:
         """Write the final status of a run whose process died. The results that it wrote are kept."""
         writer = cls(folder)
         writer.results = read_json(writer.file)
-        writer.update({"status": status, **({"error": error} if error else {})})
+        writer.end({"status": status, **({"error": error} if error else {})})

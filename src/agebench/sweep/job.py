@@ -18,6 +18,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from agebench import interrupts
 from agebench.errors import UserError
 from agebench.files import open_log
 from agebench.sweep.environment import set_variable
@@ -27,6 +28,8 @@ from agebench.sweep.slots import Slot
 
 CHECKED = ["seed", "paths", "data", "head", "augment"]  # the keys that agebench.build.check_parts reads
 Context = ForkServerContext | SpawnContext
+# The signals that end a sweep in order.
+ENDING = [getattr(signal, name) for name in ("SIGINT", *interrupts.NAMES) if hasattr(signal, name)]
 
 
 def start_server() -> Context:
@@ -49,15 +52,19 @@ def start_server() -> Context:
 
 @contextlib.contextmanager
 def _ignore_interrupts() -> Iterator[None]:
-    """Context manager: processes that start in the block ignore Ctrl-C. Otherwise the server prints a traceback."""
+    """Context manager: processes that start in the block ignore signals that end the sweep.
+
+    A terminal sends them to the fork server too. Without it the jobs could not end in order.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def count_gpus(context: Context) -> int:
@@ -202,7 +209,9 @@ def _run(point: Point, environment: Mapping[str, str], jobs: int, line: Connecti
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C in the terminal reaches the sweep alone, and kill_group also ends the DDP ranks
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a sweep started in the background ignores it
+    for number in ENDING:  # the fork server ignores them
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
     point.folder.mkdir(parents=True, exist_ok=True)

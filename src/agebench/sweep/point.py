@@ -34,6 +34,7 @@ class Point:
         seconds: Duration of its process.
         exit_code: Exit code of its process, negative for a signal; None before the process ends.
         results: Its results.json.
+        modified: Time of the last change of results.json before the process started, in ns; None without the file.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Point:
     seconds: float = 0.0
     exit_code: int | None = None
     results: dict[str, Any] = field(default_factory=dict)
+    modified: int | None = None
 
     @property
     def best(self) -> float:
@@ -62,6 +64,7 @@ class Point:
     def begin(self) -> None:
         """Record that the process starts, and whether the run is complete already."""
         self.status, self.was_complete = "running", self._read().get("status") == "completed"
+        self.modified = self._modified()
 
     def close(self, exit_code: int | None, *, stopped: str = "") -> None:
         """Read the outcome from the folder after the process has ended, and write the status if the process did not.
@@ -75,6 +78,10 @@ class Point:
         if exit_code == 0 and recorded == "completed":
             self.status = recorded
             return
+        # A job may fail while the sweep stops it. A failure of an earlier start does not count.
+        failed = recorded == "failed" and self._modified() != self.modified
+        if failed and stopped == "interrupted":
+            stopped = ""
         self.status = "interrupted" if stopped == "interrupted" else "failed"
         died = f"killed by signal {-exit_code}" if exit_code is not None and exit_code < 0 else ""
         if exit_code == -9:
@@ -85,6 +92,12 @@ class Point:
         if recorded in ("", "running"):  # the process ended before it could write its status
             with contextlib.suppress(OSError):
                 RunWriter.close(self.folder, self.status, self.error)
+
+    def _modified(self) -> int | None:
+        """Return the time of the last change of results.json in ns; None without the file."""
+        with contextlib.suppress(OSError):
+            return (self.folder / "results.json").stat().st_mtime_ns
+        return None
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -1,12 +1,9 @@
 """Runs the points of a sweep: each in a separate process, and one process per slot at a time."""
 
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from multiprocessing.connection import wait
-from types import FrameType
 
 from agebench.sweep.board import Board
 from agebench.sweep.job import Context, Job
@@ -39,10 +36,10 @@ class Queue:
         """Run every point and set its status.
 
         Raises:
-            KeyboardInterrupt: On Ctrl-C and on SIGTERM, after the jobs have ended.
+            KeyboardInterrupt: On Ctrl-C, and on the signals of agebench.interrupts, after the jobs have ended.
         """
         free, waiting = list(self.slots), list(points)
-        with self.board, _terminable():
+        with self.board:
             try:
                 while waiting or self.running:
                     while waiting and free:
@@ -97,20 +94,3 @@ class Queue:
                 self._close(job, stopped=why)
         for job in list(self.running):
             self._close(job, stopped=why)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Context manager: treat SIGTERM, which schedulers send, like Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

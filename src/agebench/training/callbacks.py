@@ -1,5 +1,7 @@
-"""Callbacks of a run: progress bar, metrics.csv and training speed."""
+"""Callbacks of a run: progress bar, metrics.csv, training speed and the handler of SIGTERM."""
 
+import signal
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +53,23 @@ def failed_callback(error: Exception) -> str | None:
         return None
     is_refusal = owners[-1] is callbacks[-1] or isinstance(error, AttributeError | NotImplementedError)
     return type(callbacks[-1]).__name__ if is_refusal else None
+
+
+class OwnSigterm(Callback):
+    """Keeps this process's handler of SIGTERM, if it has one, instead of Lightning's.
+
+    Lightning's handler sends a message to the other DDP processes, which waits forever if they do not expect it.
+    """
+
+    def __init__(self) -> None:
+        self._handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Restore the handler, which Lightning replaces before each stage."""
+        if callable(self._handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._handler)
+
+    on_sanity_check_start = on_test_start = on_train_start
 
 
 class Speed(Callback):

@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -38,6 +39,7 @@ from agebench.training.console import device_name, log_results, log_start
 from agebench.training.fast_loop import MultiStepModule, can_multi_step
 from agebench.training.hparams import hparams
 from agebench.training.memory import keep_freed_memory
+from agebench.training.ranks import watch_ranks
 from agebench.training.tensorboard import RunTensorBoard
 from agebench.training.trainer import build_callbacks, make_trainer
 
@@ -109,7 +111,14 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -
                 "resume=FOLDER takes no override that changes the result"
             )
         writer = RunWriter(run_dir, enabled=first)
-        facts = {"seed": cfg.seed, "config": wanted, "resumed": previous.get("resumed", 0)}
+        if previous.get("status") == "running" and first:  # this process holds the lock
+            log.warning("an earlier process of %s ended without a final status: it was killed", run_dir)
+        facts = {
+            "host": socket.gethostname(),
+            "seed": cfg.seed,
+            "config": wanted,
+            "resumed": previous.get("resumed", 0),
+        }
         try:
             with writer.running(facts):
                 if first:
@@ -119,7 +128,7 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -
             if first:
                 again = f"python -m agebench.train {shlex.quote(f'resume={run_dir}')}"
                 log.warning("interrupted: finished epochs are kept in %s; to resume: %s", run_dir, again)
-            sys.exit(1)  # also after SIGTERM, where Lightning would exit with 0
+            sys.exit(1)  # also after Lightning's SIGTERMException, which has the exit code 0
 
 
 def _run(
@@ -135,8 +144,9 @@ def _run(
     keep_freed_memory()
     training = build_training(cfg, config, run_dir, progress=progress)
     start = prepare(training, previous, writer)
-    best = train(training, start, writer)
-    predictions = test(training, best, writer)
+    with watch_ranks(run_dir, first=writer.enabled):
+        best = train(training, start, writer)
+        predictions = test(training, best, writer)
     if writer.enabled:
         write(training, predictions, best, writer)
     return float(best["value"])

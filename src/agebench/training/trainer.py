@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from agebench.build.monitor import watched
 from agebench.errors import UserError
-from agebench.training.callbacks import EpochTable, Progress, Speed
+from agebench.training.callbacks import EpochTable, OwnSigterm, Progress, Speed
 from agebench.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from agebench.training.sweep_progress import SweepProgress
 
@@ -42,7 +42,7 @@ def make_trainer(
     """
     loggers = build_loggers(cfg, run_dir)
     bar = cfg.callbacks.get("progress")
-    chosen = [*callbacks, speed, table]
+    chosen = [*callbacks, speed, table, OwnSigterm()]
     if bar:
         chosen.append(Progress(speed, terminal=sys.stderr.isatty(), refresh_rate=bar.refresh_rate))
     if progress is not None:

@@ -1,0 +1,114 @@
+"""The processes of a DDP run on this machine: if one of them dies, the others end with one sentence."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from agebench.errors import FailedError
+from agebench.lightning_internals import observe_ranks
+from agebench.runs.writer import RunWriter
+
+POLL_S = 0.5
+EXIT_S = 5.0  # a process closes its connections seconds before its exit code is known
+GRACE_S = 10.0  # time to notice a lost connection; a collective on a GPU may wait for much longer
+
+
+class _Peers:
+    """The other processes of a DDP run, as far as this one can watch them.
+
+    The first process watches those that Lightning started. Each of those watches the first one, which is its parent.
+
+    Args:
+        run_dir: The run directory.
+        first: Whether this is the first process, which writes the status of the run.
+    """
+
+    def __init__(self, run_dir: Path, *, first: bool) -> None:
+        self.run_dir, self.first = run_dir, first
+        self.children: list[subprocess.Popen[bytes]] = []
+        # Hydra's job name in the command line with which Lightning starts a process
+        started = not first and any(a.startswith("hydra.job.name=train_ddp_process_") for a in sys.argv)
+        self.parent = os.getppid() if started else None
+        self.ended = threading.Event()
+
+    def start(self) -> None:
+        """Watch the other processes in a thread, if there are any."""
+        if self.children or self.parent is not None:
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def add(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        """Watch the processes that Lightning has started."""
+        self.children = processes
+        self.start()
+
+    def find_lost(self) -> str:
+        """Return a sentence about a process that has died; empty if there is none."""
+        if self.parent is not None and os.getppid() != self.parent:
+            return "the first process of this run died"
+        for rank, child in enumerate(self.children, start=1):
+            if (code := child.poll()) not in (None, 0):
+                how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+                return f"process {rank} of this run {how}"
+        return ""
+
+    def wait_for_lost(self) -> str:
+        """Return the sentence about a lost process. Wait for its exit code, if there are processes to wait for."""
+        until = time.monotonic() + EXIT_S
+        while not (lost := self.find_lost()) and (self.children or self.parent) and time.monotonic() < until:
+            time.sleep(0.05)
+        return lost
+
+    def kill(self) -> None:
+        """Kill the processes that Lightning has started."""
+        for child in self.children:
+            child.kill()
+
+    def _watch(self) -> None:
+        while not (lost := self.find_lost()):
+            if self.ended.wait(POLL_S):
+                return
+        if self.ended.wait(GRACE_S):
+            return
+        self.kill()
+        sentence = explain_lost(lost, self.run_dir)
+        if self.first:
+            with suppress(OSError):
+                RunWriter.close(self.run_dir, "failed", sentence)
+        print(f"agebench train: {sentence}", file=sys.stderr, flush=True)
+        os._exit(1)  # the main thread waits for a process that is dead
+
+
+def explain_lost(lost: str, run_dir: Path) -> str:
+    """Return one sentence about a lost process and how to resume the run."""
+    return f"{lost}, so the others ended too; finished epochs are kept in {run_dir}: repeat the command to resume"
+
+
+@contextmanager
+def watch_ranks(run_dir: Path, *, first: bool) -> Iterator[None]:
+    """Context manager: end this process soon after another process of its DDP run has died.
+
+    Args:
+        run_dir: The run directory.
+        first: Whether this is the first process, which writes the status of the run.
+
+    Raises:
+        FailedError: If another process died, instead of the error of the lost connection.
+    """
+    peers = _Peers(run_dir, first=first)
+    peers.start()
+    try:
+        with observe_ranks(peers.add):
+            yield
+    except BaseException as error:
+        lost = peers.wait_for_lost() if isinstance(error, RuntimeError) else ""
+        peers.kill()  # they would wait for this one
+        if lost:
+            raise FailedError(explain_lost(lost, run_dir)) from error
+        raise
+    finally:
+        peers.ended.set()
