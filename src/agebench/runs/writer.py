@@ -53,6 +53,7 @@ class RunWriter:
 
     def end(self, end: Mapping[str, str]) -> None:
         """Write the final status, also on a full disk."""
+        self.results.pop("host", None)  # says where a run is running; not a result
         try:
             self.update(end)
         except KeyboardInterrupt:  # the work is done, so that the status does not change
