@@ -1,5 +1,6 @@
 """Build network, normalisation, schedule and monitor of a run from a config, on scikit-learn's digits."""
 
+import logging
 import math
 
 import lightning as L
@@ -11,6 +12,7 @@ from timm.data import constants
 from torch import nn
 
 from agebench import build
+from agebench.build.nodes import find_target
 from agebench.data.records import Records
 from agebench.data.target import make_target
 from agebench.errors import UserError
@@ -56,6 +58,13 @@ def test_the_initial_weights_depend_only_on_the_seed(compose_config) -> None:
 
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+def test_a_class_that_is_not_found_leaves_the_log_of_hydra_enabled() -> None:
+    with pytest.raises(UserError, match=r"model\._target_=torch\.nn\.Liner cannot be imported.*did you mean 'Linear'"):
+        find_target("model", "torch.nn.Liner")
+
+    assert not logging.getLogger("hydra.utils").disabled
 
 
 def test_a_network_is_returned_in_training_mode(compose_config) -> None:

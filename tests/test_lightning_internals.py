@@ -322,3 +322,12 @@ def test_without_its_exception_an_error_of_torch_compile_is_raised_as_it_is(monk
         compile_network()
 
     assert len(lines) == 1
+
+
+def test_a_bar_is_redrawn_when_enough_steps_have_passed_since_the_last_time() -> None:
+    bar = lightning_internals.StepProgressBar(refresh_rate=10)
+    bar.enable()
+
+    epochs = [[step for step in (4, 8, 12, 16, 20, 24, 30, 33) if bar._should_update(step, 33)] for _ in range(2)]
+
+    assert epochs == [[12, 24, 33], [12, 24, 33]]
