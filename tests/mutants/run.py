@@ -186,7 +186,7 @@ def find_killed(mutants: Sequence[Mutant], *, jobs: int, timeout: float) -> list
             print(f"SURVIVED: {mutant}", flush=True)
         elif killed and mutant.survives:
             print(f"KILLED, so its reason to survive is wrong: {mutant}", flush=True)
-        elif code < 0:
+        elif code == -signal.SIGKILL:
             print(f"KILLED BY THE TIME LIMIT: {mutant}", flush=True)
     return results
 
