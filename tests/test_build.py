@@ -363,3 +363,15 @@ def test_auto_uses_the_published_statistics_if_the_weights_are_from_a_file(compo
     )
 
     assert statistics(module) == ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])  # as in timm's model card
+
+
+def test_a_trained_module_has_the_weights_of_its_checkpoint(compose_config) -> None:
+    config = compose_config(*SMALL)
+    module, _ = module_of(config)
+    stored = {"state_dict": module.state_dict(), "agebench": module.stamp}
+    config.seed = 9  # other initial weights
+
+    again = build.build_trained(config, stored)
+
+    assert again.state_dict().keys() == module.state_dict().keys()
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in module.state_dict().items())
