@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from timm.data import constants
 from torch import nn
 
@@ -375,3 +376,14 @@ def test_a_trained_module_has_the_weights_of_its_checkpoint(compose_config) -> N
 
     assert again.state_dict().keys() == module.state_dict().keys()
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in module.state_dict().items())
+
+
+def test_class_weights_are_those_of_the_train_part(compose_config) -> None:
+    config = compose_config("data=digits", "model=mlp", "head.class_weight=balanced", "data.per_class=7")
+    module, data = module_of(config)
+
+    labels = data.plan.target.labels[data.plan.split.train]
+
+    assert len(labels) == 70 < len(data.plan.target.labels)  # the other parts do not have seven images of each class
+    expected = compute_class_weight("balanced", classes=np.arange(10), y=labels)
+    np.testing.assert_allclose(module.head.weights.numpy(), expected, rtol=1e-6)
