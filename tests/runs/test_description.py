@@ -23,11 +23,14 @@ PEOPLE = np.array(["a", "a", "b", "b", "c", "c"])
 def make_predictions(
     *, unit: str = "years", people: np.ndarray | None = PEOPLE, loss: float = 3.5, weights: tuple[int, ...] = (1,) * 6
 ) -> tuple[SimpleNamespace, Predictions]:
-    """Return data and predictions for rows 1 to 6 of the test part; a trainer limit left out row 0."""
-    identity = {} if people is None else {"identity": np.concatenate([["z"], people])}
+    """Return data and predictions for rows 1 to 6 of the test part; a trainer limit left out row 0.
+
+    The test part begins at the third image of the data.
+    """
+    identity = {} if people is None else {"identity": np.concatenate([["x", "y", "z"], people])}
     data = SimpleNamespace(
         records=SimpleNamespace(columns=identity),
-        split=SimpleNamespace(test=np.arange(7)),
+        split=SimpleNamespace(test=np.arange(2, 9)),
         target=SimpleNamespace(label_names=("20", "21", "22")),
     )
     target = np.array([0, 1, 2, 0, 1, 2])
