@@ -36,6 +36,7 @@ def test_records_have_the_columns_and_the_order_of_the_rows(tmp_path: Path) -> N
     assert records.columns["class"].tolist() == [1, 0, 1]
     assert records.columns["identity"].tolist() == ["p2", "p1", "p2"]
     assert records.columns["part"].tolist() == ["train", "test", ""]
+    assert records.own_parts
     assert source.targets == ("class",)
 
 
@@ -46,6 +47,7 @@ def test_columns_may_have_other_names_and_identity_and_split_are_optional(tmp_pa
 
     assert records.names.tolist() == ["a.png"]
     assert set(records.columns) == {"class"}
+    assert not records.own_parts
 
 
 def test_numeric_labels_are_sorted_as_numbers(tmp_path: Path) -> None:
@@ -246,10 +248,11 @@ def test_a_table_without_read_permission_raises(tmp_path: Path, monkeypatch: pyt
         source.records()
 
 
-def test_files_are_found_in_another_unicode_form_than_in_the_table(tmp_path: Path) -> None:
-    Image.new("L", (3, 3), 9).save(tmp_path / unicodedata.normalize("NFD", "Chloé.png"))
+@pytest.mark.parametrize(("on_disk", "in_table"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_files_are_found_in_another_unicode_form_than_in_the_table(tmp_path: Path, on_disk: str, in_table: str) -> None:
+    Image.new("L", (3, 3), 9).save(tmp_path / unicodedata.normalize(on_disk, "Chloé.png"))
 
-    source = table(tmp_path, "path,label", "Chloé.png,x")
+    source = table(tmp_path, "path,label", f"{unicodedata.normalize(in_table, 'Chloé.png')},x")
 
     assert source.present().tolist() == [True]
     assert np.asarray(source.open(0)).max() == 9
