@@ -70,7 +70,7 @@ class ModelKeys(Node):
 
     pretrained: bool
     checkpoint_path: Text | None
-    freeze: Literal["backbone"] | None
+    freeze: NotRequired[Literal["backbone"] | None]
 
 
 class OptimKeys(PartialNode, total=False):
@@ -178,6 +178,20 @@ class TrainKeys(TypedDict):
     trainer: TrainerKeys
     callbacks: CallbackKeys
     logger: Annotated[dict[str, Node | None] | None, "null or a group of loggers"]
+
+
+class TrainedKeys(TypedDict):
+    """The keys of a run's config that the commands for trained runs read."""
+
+    seed: Seed
+    matmul_precision: Literal["highest", "high", "medium"]
+    channels_last: bool
+    paths: PathKeys
+    data: DataKeys
+    model: ModelKeys
+    head: Node
+    augment: Node
+    trainer: TrainerKeys
 
 
 class AuditKeys(TypedDict):
