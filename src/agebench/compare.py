@@ -20,7 +20,7 @@ def main() -> None:
     try:
         given = _parser().parse_args()
         formats = _formats(given.format, several=given.output is not None)
-        _compare(given.folders, given.metric, formats, output=given.output, plot=given.plot)
+        _compare(given, formats)
     except UserError as error:
         say(f"agebench compare: {error}")
         sys.exit(2)
@@ -76,9 +76,7 @@ def _formats(text: str, *, several: bool) -> list[str]:
     return names
 
 
-def _compare(
-    folders: Sequence[Path], metric: str | None, formats: Sequence[str], *, output: Path | None, plot: Path | None
-) -> None:
+def _compare(given: argparse.Namespace, formats: Sequence[str]) -> None:
     # These load NumPy, which --help and wrong arguments do not need.
     from agebench.comparison import render
     from agebench.comparison.tables import compare
@@ -87,7 +85,7 @@ def _compare(
     compared = compare(find_runs(folders), metric)
     if compared.not_comparable:
         say(compared.not_comparable)
-    for folder, names in ((output, formats), (plot, ())):
+    for folder, names in ((output, formats), (given.plot, ())):
         if folder is not None:
             from agebench.comparison.write import write_comparison
 

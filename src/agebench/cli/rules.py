@@ -41,6 +41,8 @@ def check_config(cfg: DictConfig, keys: Any = TrainKeys) -> None:
         check_cache(Path(cfg.paths.cache), str(cfg.data.name))
         check_nodes(plain, LIGHT)
         _check_target(cfg)
+        if keys is TrainKeys:  # the other commands take the target of a run
+            _check_age_limit(cfg)
     if "monitor" in plain:
         _check_monitor(cfg)
         _check_precision(cfg)

@@ -41,7 +41,8 @@ def _spread(table: Table) -> list[str]:
         over = ""
         if isinstance(about, dict) and isinstance(about.get("groups"), int):
             units = "people" if about.get("over") == "identity" else "images"
-            resamples = about.get("resamples") or resamples_for(about["groups"])
+            known = about.get("resamples")
+            resamples = known if isinstance(known, int) else resamples_for(about["groups"])
             over = f" from {resamples:,} resamples of {about['groups']:,} {units}"
         sentences.append(f"One seed{' (n = 1)' if several else ''}: 95% bootstrap interval{over}.")
     return sentences

@@ -1,6 +1,7 @@
 """Test a trained run again, on its own test images or on those of another data set or split."""
 
 import logging
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -187,7 +188,7 @@ def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, war
     differing = [
         name
         for name, value in reported.items()
-        if value is not None and abs(predictions.metrics[name] - value) > REPRODUCED_WITHIN
+        if value is not None and not abs(predictions.metrics.get(name, math.nan) - value) <= REPRODUCED_WITHIN
     ]
     if differing and warn:
         log.warning(

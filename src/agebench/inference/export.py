@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from agebench.build.module import build_trained
-from agebench.errors import UserError, one_line_message
+from agebench.errors import UserError, chain, one_line_message
 from agebench.files import atomic_write, write_json
 from agebench.inference.load import read_checkpoint
 from agebench.module import ImageModule
@@ -75,8 +75,11 @@ def export_run(cfg: DictConfig) -> None:
                     f"{TOLERANCE:g}: nothing was written; try another format="
                 )
         write_json(description_file, description)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}; set another output=") from error
+    except (OSError, RuntimeError) as error:
+        cause = next((each for each in chain(error) if isinstance(each, OSError)), None)
+        if cause is None:
+            raise
+        raise UserError(f"cannot write {output}: {cause.strerror or cause}; set another output=") from error
     labels = len(description["labels"])
     log.info("images uint8 (batch, %d, %d, %d) -> posterior (batch, %d), point (batch)", *shape, labels)
     log.info("%s", describe_difference(difference))

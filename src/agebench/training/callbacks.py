@@ -106,6 +106,11 @@ class Speed(Callback):
         seconds = time.perf_counter() - self._start
         return self._images / seconds if self._start and seconds else 0.0
 
+    @property
+    def has_started(self) -> bool:
+        """Whether an epoch has started in this process."""
+        return self._start > 0
+
     def begin(self) -> None:
         """Start measuring the duration of the training."""
         self._began = time.perf_counter()

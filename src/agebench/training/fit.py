@@ -21,7 +21,11 @@ from agebench.build.keys import NETWORK, TRAINING, check_nodes
 from agebench.build.module import build_data, build_module
 from agebench.build.monitor import build_monitor
 from agebench.data.datamodule import ImageDataModule
+<<<<<<< HEAD
 from agebench.errors import FailedError, UserError, one_line_message
+=======
+from agebench.errors import FailedError, UserError, is_out_of_memory, one_line_message
+>>>>>>> w-schema
 from agebench.lightning_internals import compile_errors
 from agebench.metrics.predictions import Predictions
 from agebench.models.summary import count_parameters
@@ -206,17 +210,38 @@ def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[st
     """Train, write `best` to results.json and return it: the best epoch, its value, and the checkpoint to test."""
     trainer, speed = training.trainer, training.speed
     speed.begin()
+    if trainer.num_nodes > 1 and writer.enabled:
+        log.info(
+            "waiting for %d more machines: run the same command there with NODE_RANK=1, 2, ..., and with MASTER_ADDR "
+            "and MASTER_PORT of this one",
+            trainer.num_nodes - 1,
+        )
     try:
         trainer.fit(training.module, datamodule=training.data, ckpt_path=start.checkpoint, weights_only=True)
     except compile_errors() as error:
         why = str(error).strip().splitlines()[0]
         raise UserError(f"compile=true: torch.compile cannot compile this network ({why}): remove it") from error
+<<<<<<< HEAD
     except Exception as error:
         name = failed_callback(error)
         if name is None:
             raise
         why = one_line_message(error)
         raise UserError(f"the callback {name} cannot be used with agebench ({why}): remove it") from error
+=======
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        if type(error).__name__ == "DistStoreError":
+            raise FailedError(
+                f"not all {trainer.world_size} processes on {trainer.num_nodes} machines connected "
+                f"({one_line_message(error)[:200]}): start the others in time, or set trainer.num_nodes=1"
+            ) from error
+        if start.checkpoint is None or speed.has_started or is_out_of_memory(error):
+            raise
+        why = f"{type(error).__name__}: {one_line_message(error)}"[:200]
+        raise UserError(
+            f"cannot resume from {start.checkpoint} ({why}): restore it from a copy, or start over with resume=false"
+        ) from error
+>>>>>>> w-schema
     checkpoint = trainer.checkpoint_callback
     has_best = training.cfg.test_checkpoint == "best" and getattr(checkpoint, "best_model_path", "")
     best = {

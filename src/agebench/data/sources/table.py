@@ -234,7 +234,7 @@ def _list_files(root: Path, folder: str) -> dict[str, str] | None:
 
 
 def _ask_disk(root: Path, path: str) -> str | None:
-    return next((each for each in _spellings(path) if (root / each).is_file()), None)
+    return next((each for each in _spellings(path) if os.path.isfile(root / each)), None)  # noqa: PTH113  # False if a path is too long
 
 
 def _spellings(path: str) -> list[str]:
