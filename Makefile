@@ -35,7 +35,7 @@ test: $(READY) ## run the tests, except the slow ones
 test-all: $(READY) ## run all tests, and show the coverage by package
 	$(BIN)/python -m pytest --cov --cov-report=json; status=$$?; $(BIN)/python tests/coverage_table.py; exit $$status
 
-mutants: $(READY) ## check that the tests notice small wrong changes of the code (30 minutes on 2 cores)
+mutants: $(READY) ## check that the tests notice small wrong changes of the code (20 minutes on 2 cores)
 	$(BIN)/python tests/mutants/run.py
 
 check: $(READY) ## check lint, format and types
