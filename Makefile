@@ -38,7 +38,7 @@ test-ci: $(READY) ## run the slower tests that CI also runs: killed runs, sweeps
 test-all: $(READY) ## run all tests, and show the coverage by package
 	$(BIN)/python -m pytest --cov --cov-report=json; status=$$?; $(BIN)/python tests/coverage_table.py; exit $$status
 
-mutants: $(READY) ## check that the tests notice small wrong changes of the code (30 minutes on 2 cores)
+mutants: $(READY) ## check that the tests notice small wrong changes of the code (20 minutes on 2 cores)
 	$(BIN)/python tests/mutants/run.py
 
 check: $(READY) ## check lint, format and types
