@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from agebench.errors import UserError, did_you_mean
 
 log = logging.getLogger(__name__)
 
 MAX_SEED = 2**32 - 1  # NumPy's
+MAX_AGE = 150  # years
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true", "bf16-true", "16-true", "32", "64")
 CROP_MODES = ("squash", "center", "border")
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
@@ -42,9 +43,33 @@ def _is_node(value: Any) -> bool:
     return isinstance(value, Mapping | DictConfig)
 
 
+def _is_list(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list | ListConfig) and len(value) > 0 and all(map(holds, value))
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value, 0, open_end=True) and value < 1
+
+
+DECISION_RULES: tuple[Rule, ...] = (
+    (
+        "age_limit",
+        lambda v: v is None or _is_int(v, 1, MAX_AGE),
+        f"a whole number of years from 1 to {MAX_AGE}, or null",
+    ),
+    (
+        "challenge_ages",
+        lambda v: v is None or _is_list(v, lambda age: _is_number(age, 0, open_end=True) and age <= MAX_AGE),
+        f"a list of ages above 0 and at most {MAX_AGE} years, such as [18,21,25,30]",
+    ),
+    ("acceptable", lambda v: v is None or _is_share(v), "a share above 0 and below 1"),
+    ("priors", lambda v: v is None or _is_list(v, _is_share), "a list of shares above 0 and below 1: [0.1,0.2,0.3]"),
+)
+
 RULES: tuple[Rule, ...] = (
     ("seed", lambda v: _is_int(v, 0, MAX_SEED), f"an integer from 0 to {MAX_SEED}"),
     ("report", lambda v: isinstance(v, bool), "true or false"),
+    *DECISION_RULES,
     ("resume", lambda v: v is False or (isinstance(v, str) and v != ""), "auto, false or the folder of a run"),
     ("trust", lambda v: isinstance(v, bool), "true or false"),
     ("channels_last", lambda v: isinstance(v, bool), "true or false"),
@@ -96,6 +121,7 @@ RULES: tuple[Rule, ...] = (
 
 # Rules of the commands that take a trained run.
 RUN_RULES: tuple[Rule, ...] = (
+    *DECISION_RULES,
     ("run", _is_path, "the folder of a trained run: run=outputs/..."),
     ("images", _is_path, "a folder of images, a zip or tar of one, or an image"),
     ("output", _is_path, "a file to write"),
@@ -119,6 +145,7 @@ def check_config(cfg: DictConfig, rules: Sequence[Rule] = RULES) -> None:
     OmegaConf.to_container(cfg, resolve=True)
     check_rules(cfg, rules)
     _check_target(cfg)
+    _check_age_limit(cfg)
     _check_monitor(cfg)
     _check_precision(cfg)
 
@@ -162,6 +189,12 @@ def _check_target(cfg: DictConfig) -> None:
     if cfg.data.target != "bins" and cfg.data.get("bins"):
         # Only a warning, because a sweep over targets may set bins.
         log.warning("data.bins is ignored: it needs data.target=bins, and the target is %s", cfg.data.target)
+
+
+def _check_age_limit(cfg: DictConfig) -> None:
+    from agebench.metrics.age_limit import check_age_limit
+
+    check_age_limit(cfg.get("age_limit"), target=cfg.data.target, bins=cfg.data.get("bins"))
 
 
 def _check_monitor(cfg: DictConfig) -> None:

@@ -21,12 +21,12 @@ from agebench.build.monitor import build_monitor
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import FailedError, UserError
 from agebench.lightning_internals import compile_errors
-from agebench.metrics.predictions import Predictions
+from agebench.metrics.predictions import Array, Predictions
 from agebench.models.summary import count_parameters
 from agebench.models.weights import hash_tensors
 from agebench.module import ImageModule
 from agebench.process import set_up_process
-from agebench.runs.description import DataDescription, data_sha, describe_test
+from agebench.runs.description import DataDescription, data_sha, decision_curves, describe_test
 from agebench.runs.folder import check_folder, is_first_process, write_config
 from agebench.runs.identity import config_hash, git_commit, versions
 from agebench.runs.tables import write_breakdown, write_predictions, write_split
@@ -260,17 +260,21 @@ def write(training: Training, predictions: Predictions, best: Mapping[str, Any],
     for logger in trainer.loggers:
         logger.log_metrics({f"best/{training.monitor}": best["value"]}, step=trainer.global_step)
     if training.cfg.report:
-        _write_report(training, predictions, leak=description.facts["leak"])
+        _write_report(training, predictions, bounds=bounds, results=writer.results)
     for board in training.boards:
         board.finish_hparams()
     resume.tidy(run_dir)
     log_results(writer.results, run_dir)
 
 
-def _write_report(training: Training, predictions: Predictions, *, leak: Mapping[str, Any] | None) -> None:
+def _write_report(
+    training: Training, predictions: Predictions, *, bounds: dict[str, Array], results: Mapping[str, Any]
+) -> None:
+    from agebench.report.decisions import write_decisions
     from agebench.training.run_report import write_run_report
 
-    boards = training.boards
+    boards, plan = training.boards, training.data.plan
+    board = boards[0].experiment if boards else None
     try:
         write_run_report(
             training.run_dir,
@@ -278,9 +282,19 @@ def _write_report(training: Training, predictions: Predictions, *, leak: Mapping
             training.data,
             predictions=predictions,
             history=training.table.rows,
-            leak=leak,
-            writer=boards[0].experiment if boards else None,
+            leak=results["leak"],
+            writer=board,
         )
+        curves = decision_curves(plan, predictions, bounds)
+        if curves is not None:
+            write_decisions(
+                training.run_dir / "report",
+                curves,
+                results["decision"],
+                title=plan.protocol,
+                writer=board,
+                step=training.trainer.global_step,
+            )
     except Exception:  # a failed plot must not fail the run
         log.exception("the report could not be finished; the results are complete without it")
 
