@@ -97,7 +97,8 @@ def intervals(
         resampled = dict(zip(keys, parts, strict=True))
         further = {name: resampled.pop(name) for name in extra}
         found = from_sums(resampled, rows)
-        found |= {name: each[:, 0] / each[:, 1] for name, each in further.items()}
+        with np.errstate(invalid="ignore"):  # a resample may have no image with a weight
+            found |= {name: each[:, 0] / each[:, 1] for name, each in further.items()}
         found |= from_images(images, rows, partial(_times_of_images, times, codes))
         for name, each in found.items():
             drawn.setdefault(name, []).append(each)
