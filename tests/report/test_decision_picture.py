@@ -37,7 +37,7 @@ def test_both_rates_their_bands_and_the_limit_are_drawn() -> None:
     adults = lines["a person below 18 passes (false adult), 12 images"]
     np.testing.assert_array_equal(adults.get_ydata(), curves()["false_adult_rate"])
     assert list(lines["age limit: 18"].get_xdata()) == [18, 18]
-    assert list(lines["acceptable: 0.01"].get_ydata()) == [0.01, 0.01]
+    assert list(lines["acceptable: 1%"].get_ydata()) == [0.01, 0.01]
     assert len(axes.collections) == 2
     low, high = axes.get_xlim()
     assert low <= 18 < 25 <= high

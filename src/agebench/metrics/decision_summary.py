@@ -88,21 +88,30 @@ def _sentence(limit: AgeLimit, curves: Curves, allowed: list[float], *, people: 
     if count == 0:
         return f"No test image is below {limit.limit:g}, so no challenge age can be recommended."
     ages = ", ".join(f"{age:g}" for age in limit.challenge_ages)
-    goal = f"has a false-adult rate of at most {limit.acceptable:.3g} (upper end of the 95% interval)"
+    bound = f"an upper bound of at most {_percent(limit.acceptable)}"
     if allowed:
         row = _row(curves, allowed[0])
         return (
-            f"{allowed[0]:g} is the lowest of the challenge ages {ages} that {goal}: {row['false_adult_rate']:.3g}, at "
-            f"most {row['false_adult_rate_high']:.3g}; its false-minor rate is {row['false_minor_rate']:.3g}."
+            f"{allowed[0]:g} is the lowest of the challenge ages {ages} whose false-adult rate has {bound}: it is "
+            f"{_rate(row, FALSE_ADULT)}; the false-minor rate is {_rate(row, FALSE_MINOR)}."
         )
     row = _row(curves, limit.challenge_ages[-1])
     needed = math.ceil(math.log(TAIL) / math.log1p(-limit.acceptable))
-    more = f"; at least {needed:,} {people} without an error are needed to show it" if count < needed else ""
+    more = f"; it takes at least {needed:,} {people} without an error to show it" if count < needed else ""
     return (
-        f"None of the challenge ages {ages} {goal}: at {limit.challenge_ages[-1]:g} it is "
-        f"{row['false_adult_rate']:.3g}, at most {row['false_adult_rate_high']:.3g}, with {count:,} {people} below "
-        f"{limit.limit:g}{more}."
+        f"None of the challenge ages {ages} has a false-adult rate with {bound}: at {limit.challenge_ages[-1]:g} it is "
+        f"{_rate(row, FALSE_ADULT)}, with {count:,} {people} below {limit.limit:g}{more}."
     )
+
+
+def _rate(row: Mapping[str, float], name: str) -> str:
+    if math.isnan(row[name]):
+        return "unknown"
+    return f"{_percent(row[name])} (at most {_percent(row[f'{name}_high'])})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
 
 
 def _notes(limit: AgeLimit, sides: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -60,12 +60,14 @@ def draw_decisions(curves: Mapping[str, Array], decision: Mapping[str, Any], *, 
         axes.fill_between(ages, curves[f"{name}_low"], curves[f"{name}_high"], color=style["color"], alpha=0.2, lw=0)
         axes.plot(ages, curves[name], label=f"a person {where} {what}, {count}", **style)
     axes.axvline(limit, color="black", linewidth=1, label=f"age limit: {limit:g}")
-    axes.axhline(decision["acceptable"], color=GREY, linestyle=":", label=f"acceptable: {decision['acceptable']:.3g}")
-    for age in challenge_ages[1:]:
-        axes.axvline(age, color=GREY, linewidth=0.6)
+    axes.axhline(
+        decision["acceptable"], color=GREY, linestyle=":", label=f"acceptable: {100 * decision['acceptable']:.3g}%"
+    )
+    for i, age in enumerate(challenge_ages[1:]):
+        axes.axvline(age, color=GREY, linewidth=0.6, label=None if i else "challenge ages")
     axes.set(
         xlabel="challenge age: a person judged at least so old passes unchecked (years)",
-        ylabel="share of images",
+        ylabel="share of images (band: 95% interval)",
         xlim=(max(ages[0], limit - MARGIN), min(ages[-1], challenge_ages[-1] + MARGIN)),
         ylim=(-0.02, 1.02),
     )

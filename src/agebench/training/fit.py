@@ -100,6 +100,9 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -
             quiet=progress is not None,
         )
         if done is not None:
+            if cfg.get("age_limit") not in (None, (previous.get("decision") or {}).get("age_limit")):
+                again = f"python -m agebench.evaluate {shlex.quote(f'run={run_dir}')} age_limit={cfg.age_limit}"
+                log.warning("the finished run has no decisions at age_limit=%s: %s", cfg.age_limit, again)
             return done
         if cfg.resume not in ("auto", False) and previous.get("config") not in (None, wanted):
             raise UserError(
