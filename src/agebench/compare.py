@@ -53,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
         help="the test metric to rank by (default: mae for ages in years, else accuracy)",
     )
     parser.add_argument(
+        "--age-limit",
+        type=int,
+        metavar="YEARS",
+        help="compare decisions at this age limit, such as 18, for all runs; needs their predictions.csv",
+    )
+    parser.add_argument(
         "--format", metavar="NAMES", default="md", help=f"{', '.join(FORMATS)}; several need --output (default: md)"
     )
     parser.add_argument(
@@ -82,7 +88,14 @@ def _compare(given: argparse.Namespace, formats: Sequence[str]) -> None:
     from agebench.comparison.tables import compare
     from agebench.runs.read import find_runs
 
-    compared = compare(find_runs(folders), metric)
+    runs, output = find_runs(given.folders), given.output
+    if given.age_limit is not None:
+        from agebench.comparison.decisions import at_age_limit
+
+        runs, notes = at_age_limit(runs, given.age_limit)
+        for note in notes:
+            print(f"no decisions at {given.age_limit}: {note}", file=sys.stderr)
+    compared = compare(runs, given.metric)
     if compared.not_comparable:
         say(compared.not_comparable)
     for folder, names in ((output, formats), (given.plot, ())):

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from agebench.build.data import LOADED, build_images, build_planner
+from agebench.build.limit import build_age_limit
 from agebench.build.model import build_model, build_normalise
 from agebench.build.monitor import build_monitor, watched
 from agebench.build.nodes import instantiate_node
@@ -103,7 +104,8 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
     model = build_model(cfg, channels=cfg.data.channels, num_outputs=head.num_outputs, image_size=cfg.data.image_size)
     if data.batch_size == 1 and any(isinstance(layer, BATCH_NORMS) for layer in model.modules()):
         raise UserError("this network has batch norm, which needs two images per step: set data.batch_size=2 or more")
-    return kind(
+    stamp = _stamp(cfg, data.plan)
+    module = kind(
         model,
         head,
         normalise=build_normalise(cfg, data, model),
@@ -114,8 +116,10 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
         channels_last=cfg.channels_last,
         compile=cfg.compile,
         seed=cfg.seed,
-        stamp=_stamp(cfg, data.plan),
+        stamp=stamp,
     )
+    module.age_limit = build_age_limit(cfg, stamp)
+    return module
 
 
 def build_schedule(cfg: DictConfig, data: ImageDataModule) -> Callable[..., Any]:

@@ -112,6 +112,12 @@ def _check_target(cfg: DictConfig) -> None:
         log.warning("data.bins is ignored: it needs data.target=bins, and the target is %s", cfg.data.target)
 
 
+def _check_age_limit(cfg: DictConfig) -> None:
+    from agebench.metrics.age_limit import check_age_limit
+
+    check_age_limit(cfg.get("age_limit"), target=cfg.data.target, bins=cfg.data.get("bins"))
+
+
 def _check_monitor(cfg: DictConfig) -> None:
     from agebench.metrics.table import UNITS, monitor_keys
 

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agebench.build.data import LOADED, build_planner, pack_plan
+from agebench.build.limit import build_age_limit
 from agebench.build.module import build_trained
 from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
@@ -25,10 +26,11 @@ from agebench.leakage.seen_in_training import (
     own_leak,
     read_split,
 )
+from agebench.metrics.age_limit import DEFAULTS
 from agebench.metrics.predictions import Array, Predictions
-from agebench.metrics.table import headline
+from agebench.metrics.table import find, is_decision
 from agebench.process import set_up_process
-from agebench.runs.description import DataDescription, describe_test
+from agebench.runs.description import DataDescription, decision_curves, describe_test, log_decision
 from agebench.runs.folder import check_folder, is_first_process, read_results, write_config
 from agebench.runs.identity import path_is_identity, versions
 from agebench.runs.tables import write_breakdown, write_predictions, write_split
@@ -79,8 +81,8 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
     }
     if is_first_process():
         write(cfg, folder, evaluation.images.plan, predictions, bounds=bounds, results=results)
-        reported = {} if evaluation.other else trained.get("metrics", {})
-        log_evaluation(predictions, reported, warn=cfg.checkpoint == "tested")
+        log_evaluation(predictions, _reported(trained, evaluation, results), warn=cfg.checkpoint == "tested")
+        log_decision(results)
         if results["leak"]:
             log.info("%s", leak_sentence(results["leak"]))
         log.info("written to %s", folder)
@@ -141,6 +143,7 @@ def test(
     loading = {key: config.data[key] for key in LOADED} | {"residency": "auto"}
     data = ImageDataModule(evaluation.images, seed=config.seed, **loading)
     module = build_trained(config, stored)
+    module.age_limit = build_age_limit(cfg, stored["agebench"])
     trainer = make_trainer(
         cfg,
         config,
@@ -171,6 +174,10 @@ def write(
     write_split(folder, plan)
     write_predictions(folder, plan, predictions)
     write_breakdown(folder, plan, predictions, bounds=bounds)
+    if (curves := decision_curves(plan, predictions, bounds)) is not None:
+        from agebench.report.decisions import write_decisions
+
+        write_decisions(folder / "report", curves, results["decision"], title=plan.protocol, writer=None, step=0)
     RunWriter(folder).update(results)
 
 
@@ -182,8 +189,10 @@ def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, war
         reported: Metrics in the run's results.json; empty for another test set.
         warn: Whether to warn if a metric differs from the reported one.
     """
-    for name in (f"test/{short}" for short in headline(ordered=predictions.ordered, unit=predictions.unit)):
-        value, before = predictions.metrics[name], reported.get(name)
+    for name, value in predictions.metrics.items():
+        if not find(name).headline:
+            continue
+        before = reported.get(name)
         log.info("%-16s %.6f%s", name, value, f"  (train reported {before:.6f})" if before is not None else "")
     differing = [
         name
@@ -195,6 +204,15 @@ def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, war
             "%s differ from those that train reported: the data or the versions have changed since then",
             ", ".join(differing),
         )
+
+
+def _reported(trained: Mapping[str, Any], evaluation: Evaluation, results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics in the run's results.json that the evaluation should reproduce."""
+    if evaluation.other:
+        return {}
+    settings = [{key: each.get("decision", {}).get(key) for key in DEFAULTS} for each in (trained, results)]
+    metrics = trained.get("metrics", {})
+    return {name: value for name, value in metrics.items() if settings[0] == settings[1] or not is_decision(name)}
 
 
 def _keep_split(planner: Planner, run_dir: Path, protocol: str) -> None:

@@ -15,11 +15,8 @@ from agebench.build.keys import LIGHT, NETWORK, TrainedKeys, check_nodes
 from agebench.build.module import check_stored
 from agebench.errors import UserError, one_line_message
 from agebench.models.weights import hash_tensors
-<<<<<<< HEAD
 from agebench.runs.folder import CRASHED, actual_status
-=======
 from agebench.schema import check
->>>>>>> w-schema
 from agebench.trust import check_trusted, find_foreign
 
 log = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from agebench.identity_groups import group_codes
+from agebench.metrics import decisions
 from agebench.metrics.compute import from_images, from_sums, rows_of, sums
 from agebench.metrics.predictions import Array, Images, LabelledPredictions, cells, is_finite
 
@@ -60,7 +61,8 @@ def intervals(
 
     Intervals are too narrow with fewer than about 20 groups, and for shares that depend on few images. The interval of
     a share of exactly 0 or 1 has no width. The calibration error is biased upwards in resamples, so its interval is too
-    high; for a well calibrated model it may not contain the metric.
+    high; for a well calibrated model it may not contain the metric. Intervals of decisions at an age limit are wider,
+    see agebench.metrics.decisions.widen.
 
     Args:
         predictions: N images.
@@ -95,12 +97,14 @@ def intervals(
         resampled = dict(zip(keys, parts, strict=True))
         further = {name: resampled.pop(name) for name in extra}
         found = from_sums(resampled, rows)
-        found |= {name: each[:, 0] / each[:, 1] for name, each in further.items()}
+        with np.errstate(invalid="ignore"):  # a resample may have no image with a weight
+            found |= {name: each[:, 0] / each[:, 1] for name, each in further.items()}
         found |= from_images(images, rows, partial(_times_of_images, times, codes))
         for name, each in found.items():
             drawn.setdefault(name, []).append(each)
     bounds = {name: _central(np.concatenate(each)) for name, each in drawn.items()}
-    return {n: np.where(undefined[n], np.nan, each) if n in undefined else each for n, each in bounds.items()}
+    bounds |= {name: np.where(few, np.nan, bounds[name]) for name, few in undefined.items()}
+    return decisions.widen(bounds, images, codes)
 
 
 def _has_few_groups(added: Mapping[str, Array]) -> dict[str, Array]:

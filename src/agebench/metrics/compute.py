@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from agebench.metrics import decisions
 from agebench.metrics.formulas import Drawn, Sums
 from agebench.metrics.predictions import Array, Images, LabelledPredictions, cells, is_finite
-from agebench.metrics.table import Metric, metrics_of
+from agebench.metrics.table import Metric, decision_rows, metrics_of
 
 BINS = 15  # number of bins of the expected calibration error
 
@@ -14,7 +15,11 @@ BINS = 15  # number of bins of the expected calibration error
 def rows_of(predictions: LabelledPredictions) -> list[Metric]:
     """Return the rows of the metrics that can be computed from these predictions, in the order of the table."""
     rows = metrics_of(num_labels=len(predictions.values), ordered=predictions.ordered, unit=predictions.unit)
-    return [metric for metric in rows if metric.computed]
+    rows = [metric for metric in rows if metric.computed]
+    if predictions.age_limit is not None:
+        above = Images(predictions).at_limit
+        rows += decision_rows(predictions.age_limit, below=not above.all(), above=bool(above.any()))
+    return rows
 
 
 def summarise(predictions: LabelledPredictions) -> dict[str, float]:
@@ -34,6 +39,8 @@ def summarise(predictions: LabelledPredictions) -> dict[str, float]:
     qwk: Cohen's kappa of the most likely label with quadratic weights; 0 if the expected disagreement is 0.
     qwk_point: the same of the label nearest to the point estimate.
     balanced_mae: mean of the mae of each decade of the true age (years) or of each label (other units).
+
+    With an age limit also the metrics of decisions, see agebench.metrics.decisions, as far as they are defined.
 
     All metrics are NaN if any prediction is not finite, because the network has diverged.
     """
@@ -92,6 +99,9 @@ def sums(images: Images, groups: Array, count: int) -> dict[str, Array]:
         found["cell_error"] = add(images.error, at=cell, width=width)
         found["nearest"] = add(at=images.nearest, width=labels)
         found["disagreement_point"] = add((target - images.nearest) ** 2.0)
+    if (limit := images.predictions.age_limit) is not None:
+        for name, columns in decisions.sums_at_limit(images, limit.challenge_ages).items():
+            found[name] = np.concatenate([add(column) for column in columns.T], axis=1)
     return found
 
 

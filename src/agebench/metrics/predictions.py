@@ -1,11 +1,13 @@
 """The predictions of a model with the true labels, and the quantities that metrics share, computed once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from agebench.metrics.age_limit import AgeLimit
 
 Array = npt.NDArray[Any]
 
@@ -21,6 +23,7 @@ class LabelledPredictions:
         values: The value of each label in the unit, shape (R,).
         ordered: Whether the labels have an order.
         unit: `years`, `decades`, `bins`, or empty for classes.
+        age_limit: The limit of decisions about these images, or None.
     """
 
     posterior: Array
@@ -29,6 +32,7 @@ class LabelledPredictions:
     values: Array
     ordered: bool
     unit: str
+    age_limit: AgeLimit | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,12 @@ def nearest_labels(point: Array, values: Array) -> Array:
     return np.searchsorted((numbers[:-1] + numbers[1:]) / 2, np.asarray(point, dtype=np.float64))
 
 
+def probability_at_limit(posterior: Array, limit: AgeLimit) -> Array:
+    """Return the probability of an age at or above a limit, float64, (N, R) -> (N,)."""
+    found: Array = posterior[:, np.asarray(limit.starts) >= limit.limit].astype(np.float64).sum(1)
+    return found
+
+
 def cells(predictions: LabelledPredictions) -> tuple[Array, Array]:
     """Return the cell of each label, int64, shape (R,), and the names of the C cells, shape (C,).
 
@@ -102,6 +112,32 @@ class Images:
     def nearest(self) -> Array:
         """Index of the label nearest to the point estimate, int64, shape (N,). Only for ordered labels."""
         return nearest_labels(self.predictions.point, self.predictions.values)
+
+    def judged(self, age: float) -> Array:
+        """Return whether each image is judged at or above an age in years, bool, shape (N,).
+
+        For labels in years the estimate counts. For decades and bins the label nearest to the estimate counts.
+        """
+        limit = self._age_limit
+        if limit.unit == "years":
+            return np.asarray(self.predictions.point, dtype=np.float64) >= age
+        return np.asarray(limit.starts)[self.nearest] >= age
+
+    @cached_property
+    def at_limit(self) -> Array:
+        """Whether the true age is at or above the age limit, bool, shape (N,)."""
+        return np.asarray(self._age_limit.starts)[self.target] >= self._age_limit.limit
+
+    @cached_property
+    def probability_at_limit(self) -> Array:
+        """Probability of an age at or above the age limit, float64, shape (N,)."""
+        return probability_at_limit(self.predictions.posterior, self._age_limit)
+
+    @property
+    def _age_limit(self) -> AgeLimit:
+        if self.predictions.age_limit is None:
+            raise ValueError("these predictions have no age limit")
+        return self.predictions.age_limit
 
     @cached_property
     def correct(self) -> Array:

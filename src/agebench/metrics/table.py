@@ -4,12 +4,14 @@ A new metric is a row of METRICS and a function in agebench.metrics.formulas. It
 and monitor follow from the row.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from agebench.errors import UserError, did_you_mean
-from agebench.metrics import formulas
+from agebench.metrics import decisions, formulas
+from agebench.metrics.age_limit import AgeLimit
 from agebench.metrics.formulas import OfImages, OfSums, PerImage
 
 Better = Literal["lower", "higher", "nearest to zero"]
@@ -152,6 +154,19 @@ METRICS: tuple[Metric, ...] = (
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
 
+# Metrics of decisions at an age limit. A run has them only if it has a limit, see `decision_rows`.
+DECISIONS = {
+    metric.name: metric
+    for metric in (
+        Metric(decisions.FALSE_ADULT, "lower", of_sums=decisions.false_adult_rate(0), headline=True),
+        Metric(decisions.FALSE_MINOR, "lower", of_sums=decisions.false_minor_rate(0), headline=True),
+        Metric(decisions.AUC, "higher", of_images=decisions.area_under_curve),
+        Metric(decisions.RECALL, "higher", of_sums=decisions.recall),
+        Metric(decisions.PRECISION, "higher"),  # of a prior
+    )
+}
+NUMBERED = re.compile(r"(\w+?)_(?:at_)?[0-9.e+]+")  # false_adult_rate_at_21, minor_precision_0.1
+
 
 def find(name: str) -> Metric:
     """Return the row of a metric, such as `mae` or `test/mae`. For an unknown metric higher values are better.
@@ -160,7 +175,42 @@ def find(name: str) -> Metric:
         name: With or without the part. `val/abs_bias` returns the row of `bias`.
     """
     short = name.rpartition("/")[2]
-    return BY_NAME.get(short.removeprefix(ABSOLUTE)) or BY_NAME.get(short) or Metric(short, "higher")
+    known = BY_NAME.get(short.removeprefix(ABSOLUTE)) or BY_NAME.get(short) or DECISIONS.get(short)
+    if known is None and (match := NUMBERED.fullmatch(short)) and match[1] in DECISIONS:
+        known = replace(DECISIONS[match[1]], name=short, headline=False)
+    return known or Metric(short, "higher")
+
+
+def is_decision(name: str) -> bool:
+    """Return whether a metric, with or without the part, depends on an age limit."""
+    match = NUMBERED.fullmatch(short := name.rpartition("/")[2])
+    return short in DECISIONS or (match is not None and match[1] in DECISIONS)
+
+
+def decision_rows(limit: AgeLimit, *, below: bool, above: bool) -> list[Metric]:
+    """Return the rows of the metrics that decisions at an age limit have.
+
+    Args:
+        limit: The age limit.
+        below: Whether there are images below the limit. Without them some metrics are undefined.
+        above: Whether there are images at or above the limit.
+    """
+    rows = []
+    for name, formula, defined in (
+        (decisions.FALSE_ADULT, decisions.false_adult_rate, below),
+        (decisions.FALSE_MINOR, decisions.false_minor_rate, above),
+    ):
+        at_ages = [
+            replace(find(decisions.at_age(name, age)), of_sums=formula(column))
+            for column, age in enumerate(limit.challenge_ages)
+        ]
+        rows += [DECISIONS[name], *at_ages] if defined else []
+    if below:
+        rows.append(DECISIONS[decisions.RECALL])
+    if below and above:
+        rows.append(DECISIONS[decisions.AUC])
+        rows += [replace(find(decisions.at_prior(prior)), of_sums=decisions.precision(prior)) for prior in limit.priors]
+    return rows
 
 
 def metrics_of(*, num_labels: int, ordered: bool, unit: str) -> list[Metric]:

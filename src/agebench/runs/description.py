@@ -1,6 +1,8 @@
 """The parts of results.json that describe the data of a run and its test."""
 
 import hashlib
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,8 +14,11 @@ from agebench.data.split import PARTS, test_sha
 from agebench.identity_groups import group_codes
 from agebench.leakage.audit import leak
 from agebench.leakage.seen_in_training import audit_tested
+from agebench.metrics import decision_summary
 from agebench.metrics.bootstrap import intervals, resamples_for
-from agebench.metrics.predictions import Array, Predictions
+from agebench.metrics.predictions import Array, Predictions, is_finite
+
+log = logging.getLogger(__name__)
 
 SEED = 0  # of the bootstrap, independent of the run's seed: equal predictions have equal intervals
 
@@ -81,7 +86,8 @@ class DataDescription:
 def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the keys of results.json about a test, and all intervals as `agebench.metrics.bootstrap` returns them.
 
-    The keys are `metrics`, their 95% `intervals`, and `bootstrap` (the resampled units and the number of resamples).
+    The keys are `metrics`, their 95% `intervals`, `bootstrap` (the resampled units and the number of resamples), and
+    with an age limit `decision`, see agebench.metrics.decision_summary.
     The loss has an interval only if it is a mean over images, weighted by the head's sample weights.
     """
     identities = identities_of(plan, predictions)
@@ -90,12 +96,34 @@ def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any],
     losses, weights = predictions.losses, predictions.weights
     mean = np.average(losses, weights=weights)
     is_mean = np.isclose(mean, predictions.metrics["test/loss"], rtol=1e-4, equal_nan=True)
-    means = {"loss": (losses, weights)} if is_mean else {}
+    means = ({"loss": (losses, weights)} if is_mean else {}) | decision_summary.curve_means(predictions)
     bounds = intervals(predictions, identities, means=means, resamples=resamples, seed=SEED)
     found = {name: bounds[short].tolist() for name in predictions.metrics if (short := name[len("test/") :]) in bounds}
     over = "image" if identities is None else "identity"
     about = {"over": over, "groups": groups, "resamples": resamples, "seed": SEED}
-    return {"metrics": predictions.metrics, "intervals": found, "bootstrap": about}, bounds
+    described = {"metrics": predictions.metrics, "intervals": found, "bootstrap": about}
+    if (curves := decision_curves(plan, predictions, bounds)) is not None:
+        described["decision"] = decision_summary.describe_decisions(predictions, curves, over=over)
+    return described, bounds
+
+
+def decision_curves(plan: Plan, predictions: Predictions, bounds: dict[str, Array]) -> dict[str, Array] | None:
+    """Return the error rates of decisions at an age limit, see agebench.metrics.decision_summary.
+
+    They are None without a limit, or if the predictions are not finite.
+    """
+    if predictions.age_limit is None or not is_finite(predictions):
+        return None
+    return decision_summary.decision_curves(predictions, bounds, identities_of(plan, predictions))
+
+
+def log_decision(results: Mapping[str, Any]) -> None:
+    """Log what decisions at an age limit amount to, and warn about few people, if results.json has `decision`."""
+    decision = results.get("decision", {})
+    if decision:
+        log.info("%s", decision["sentence"])
+    for note in decision.get("notes", ()):
+        log.warning("age_limit=%g: %s", decision["age_limit"], note)
 
 
 def identities_of(plan: Plan, predictions: Predictions) -> Array | None:

@@ -8,19 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, Required, TypedDict, get_args
 
 from agebench.errors import UserError
-<<<<<<< HEAD
 from agebench.files import read_json, remove_link, write_text
-
-STATUSES = ("running", "completed", "failed", "interrupted")
-FOLDERS = (".hydra", "checkpoints", "csv", "report", "report/projector")  # inside a run
-CRASHED = "its process ended without a final status (killed, or the machine stopped); repeat its command to resume it"
-=======
-from agebench.files import read_json
 from agebench.schema import Natural, find_mismatch
 
 Status = Literal["running", "completed", "failed", "interrupted"]
 STATUSES = get_args(Status)
->>>>>>> w-schema
+FOLDERS = (".hydra", "checkpoints", "csv", "report", "report/projector")  # inside a run
+CRASHED = "its process ended without a final status (killed, or the machine stopped); repeat its command to resume it"
 WRITTEN_FIRST = {".lock", "train.log", "console.log", "evaluate.log", "audit.log"}  # before the first result
 
 

@@ -11,7 +11,9 @@ from agebench.data.plan import Plan
 from agebench.data.split import PARTS
 from agebench.files import write_csv
 from agebench.metrics import breakdown
+from agebench.metrics.decision_summary import decision_table
 from agebench.metrics.predictions import Array, Predictions, is_finite
+from agebench.runs.description import decision_curves
 
 
 def write_split(folder: Path, plan: Plan) -> None:
@@ -71,7 +73,7 @@ def write_predictions(folder: Path, plan: Plan, predictions: Predictions) -> Non
 
 
 def write_breakdown(folder: Path, plan: Plan, predictions: Predictions, *, bounds: dict[str, Array]) -> None:
-    """Write per_class.csv; for ages also error_by_decade.csv; for ages in years also cs_curve.csv.
+    """Write per_class.csv; for ages also error_by_decade.csv; for years also cs_curve.csv; with a limit decision.csv.
 
     Nothing is written if the predictions are not finite.
     """
@@ -82,3 +84,5 @@ def write_breakdown(folder: Path, plan: Plan, predictions: Predictions, *, bound
         write_csv(folder / "error_by_decade.csv", *breakdown.error_by_decade(predictions, bounds))
     if predictions.unit == "years":
         write_csv(folder / "cs_curve.csv", *breakdown.cs_curve(predictions, bounds))
+    if (curves := decision_curves(plan, predictions, bounds)) is not None:
+        write_csv(folder / "decision.csv", *decision_table(curves))

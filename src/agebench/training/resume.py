@@ -29,6 +29,7 @@ WRITTEN = (
     "per_class.csv",
     "error_by_decade.csv",
     "cs_curve.csv",
+    "decision.csv",
     "projector_config.pbtxt",
 )
 UNREADABLE = (
