@@ -11,7 +11,7 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check fix bench bench-gpu clean tensorboard
+.PHONY: help setup demo test test-all fuzz check fix bench bench-gpu clean tensorboard
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test: $(READY) ## run the tests, except the slow ones
 
 test-all: $(READY) ## run all tests
 	$(BIN)/python -m pytest
+
+fuzz: $(READY) ## run the commands on 3,000 damaged inputs and hostile overrides (15 minutes)
+	$(BIN)/python tests/fuzz --corpus --cases 3000
 
 check: $(READY) ## check lint, format and types
 	$(BIN)/ruff check .
