@@ -1,6 +1,7 @@
 """A CSV file of images and their labels, for your own data without code."""
 
 import csv
+import errno
 import os
 import re
 import unicodedata
@@ -17,7 +18,7 @@ from agebench.data.records import Array, Records
 from agebench.data.split_lists import delimiter
 from agebench.errors import UserError, did_you_mean
 
-NUMBER = re.compile(r"-?[0-9]+")
+NUMBER = re.compile(r"-?[0-9]{1,4000}")  # Python converts no longer text
 # Normalization changes only paths that are not ASCII or contain one of these, if paths are joined by line breaks.
 NOT_NORMAL = ("//", "/.", "\n.", "/\n", "\\")
 ROWS_AT_ONCE = 256  # few enough to stay in the CPU cache
@@ -224,7 +225,12 @@ def _list_files(root: Path, folder: str) -> dict[str, str] | None:
 
 
 def _ask_disk(root: Path, path: str) -> str | None:
-    return next((each for each in _spellings(path) if (root / each).is_file()), None)
+    try:
+        return next((each for each in _spellings(path) if (root / each).is_file()), None)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # no file can have this name
+            return None
+        raise
 
 
 def _spellings(path: str) -> list[str]:
