@@ -11,7 +11,7 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all fuzz check fix bench bench-gpu clean tensorboard
+.PHONY: help setup demo test test-all check fix bench bench-gpu clean tensorboard
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,9 +35,6 @@ test: $(READY) ## run the tests, except the slow ones
 test-all: $(READY) ## run all tests
 	$(BIN)/python -m pytest
 
-fuzz: $(READY) ## run the commands on 3,000 damaged inputs and hostile overrides (15 minutes)
-	$(BIN)/python tests/fuzz --corpus --cases 3000
-
 check: $(READY) ## check lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,6 +43,10 @@ check: $(READY) ## check lint, format and types
 fix: $(READY) ## fix lint and format automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+.PHONY: fuzz
+fuzz: $(READY) ## run the commands on 3,000 damaged inputs and hostile overrides (15 minutes)
+	$(BIN)/python tests/fuzz --corpus --cases 3000
 
 bench: $(READY) ## run the speed benchmarks (minutes; needs an idle machine)
 	$(BIN)/python -m benchmarks.throughput

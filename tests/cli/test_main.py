@@ -162,6 +162,18 @@ def test_a_full_disk_is_explained_without_a_file_name(conf) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000])
+def test_a_path_that_is_too_long_is_explained_and_shortened(tmp_path, conf, name) -> None:
+    with pytest.raises(OSError, match="too long") as raised:
+        (tmp_path / name).stat()
+
+    message = explain(raised.value, conf)
+
+    assert message is not None
+    assert message.endswith("File name too long; choose another one")
+    assert len(message) < 200
+
+
 def test_choices_from_the_users_config_folder_are_suggested(run_line, tmp_path, capsys) -> None:
     own = tmp_path / "own" / "model"
     own.mkdir(parents=True)

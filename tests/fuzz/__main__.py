@@ -39,7 +39,7 @@ def main() -> None:
         names += cases.draw(given.cases, given.seed, given.kind.split(","))
     work = given.work or Path(tempfile.mkdtemp(prefix="agebench-fuzz-"))
     began = time.monotonic()
-    harness.preload(work)
+    harness.preload(work, every_verb=len(names) > 50)
     print(f"{len(names)} cases; everything is imported after {time.monotonic() - began:.0f} s", flush=True)
     table: dict[str, Counter[str]] = {}
     slowest: list[tuple[float, str]] = []
@@ -57,6 +57,8 @@ def main() -> None:
         print(f"the inputs of what is wrong are in {work}")
         sys.exit(1)
     shutil.rmtree(work, ignore_errors=True)
+    sys.stdout.flush()
+    os._exit(0)  # without the warnings of compiled extensions about their own leaks
 
 
 def read_corpus() -> list[str]:

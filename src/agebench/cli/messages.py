@@ -54,6 +54,8 @@ def explain(error: BaseException, conf: Path) -> str | None:
 def _explain_os_error(error: OSError) -> str | None:
     if error.errno == errno.ENOSPC:  # the system names no file
         return "the disk is full: free some space, or choose another hydra.run.dir or paths.output"
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return f"cannot use the path {str(error.filename)[:80]!r}: {error.strerror}; choose another one"
     if not error.filename or error.errno not in UNWRITABLE:
         return None
     if error.errno in (errno.EACCES, errno.EPERM):  # does not say whether reading or writing was tried
