@@ -82,6 +82,10 @@ def main(command: str, task: Task, *, config_name: str) -> None:
         once = f"leave it out, and call {command} once per value"
         print(f"agebench {command}: -m is for {' and '.join(SWEEPING)}: {once}", file=sys.stderr)
         sys.exit(2)
+    if any(flag.startswith("--experimental-rerun") for flag in flags):  # reads a pickle, which could run any code
+        overrides_file = "the overrides in .hydra/overrides.yaml of the run"
+        print(f"agebench {command}: no --experimental-rerun: repeat {overrides_file}", file=sys.stderr)
+        sys.exit(2)
     try:
         _run(task, config_name)
     except Exception as error:
@@ -98,6 +102,9 @@ def main(command: str, task: Task, *, config_name: str) -> None:
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):  # Lightning's test and predict exit without a message
             print(f"agebench {command}: interrupted; finished work is kept", file=sys.stderr)
+        elif end.code == 1 and {"--package", "-p"} & set(flags):  # Hydra has printed why
+            print(f"agebench {command}: --package takes a key of the config, such as trainer", file=sys.stderr)
+            sys.exit(2)
         raise
 
 
