@@ -78,13 +78,13 @@ def main(command: str, task: Task, *, config_name: str) -> None:
         with suppress(BrokenPipeError):  # `--help | head` closes the pipe early
             print(show_help(command, config_folder(), config_name), flush=True)
         return
-    if command not in SWEEPING and {"-m", "--multirun"} & set(flags):
-        once = f"leave it out, and call {command} once per value"
-        print(f"agebench {command}: -m is for {' and '.join(SWEEPING)}: {once}", file=sys.stderr)
-        sys.exit(2)
     if any(flag.startswith("--experimental-rerun") for flag in flags):  # reads a pickle, which could run any code
         overrides_file = "the overrides in .hydra/overrides.yaml of the run"
         print(f"agebench {command}: no --experimental-rerun: repeat {overrides_file}", file=sys.stderr)
+        sys.exit(2)
+    if command not in SWEEPING and {"-m", "--multirun"} & set(flags):
+        once = f"leave it out, and call {command} once per value"
+        print(f"agebench {command}: -m is for {' and '.join(SWEEPING)}: {once}", file=sys.stderr)
         sys.exit(2)
     try:
         _run(task, config_name)
