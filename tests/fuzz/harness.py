@@ -231,6 +231,8 @@ def _judge(text: str, code: int, box: Path) -> tuple[str, str]:
     sentences = [each for each in lines if each.startswith(("agebench ", "python -m agebench.", "agebench-"))]
     if len(sentences) != 1 or not re.match(r"[\w. -]+: ", sentences[0]):
         return "wrong", f"exit code {code} and {len(sentences)} sentences: {last[:300]}"
+    if re.search(r": (None|[A-Z]\w+Error)?$", sentences[0]):
+        return "wrong", f"a sentence without content: {last}"
     if len(sentences[0]) > 7000:
         return "wrong", f"a sentence of {len(sentences[0])} characters"
     if "\x1b" in text:

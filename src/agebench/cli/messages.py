@@ -36,7 +36,8 @@ def explain(error: BaseException, conf: Path) -> str | None:
             return str(found)
     if isinstance(error, OSError) and (sentence := _explain_os_error(error)):
         return sentence
-    text = " ".join(str(error).split()) if str(error) else str(links[-1])
+    # Hydra wraps some errors without a message, and the error of its parser is "None".
+    text = next((" ".join(str(link).split()) for link in links if str(link) not in ("", "None")), type(error).__name__)
     # Hydra raises a plain ValueError for a value, and a TypeError for an item of a list.
     if "Config group override must be a string" in text or _is_from_hydra(
         error, r"argument of type .* is not iterable"
