@@ -50,6 +50,10 @@ fix: $(READY) ## fix lint and format automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: fuzz
+fuzz: $(READY) ## run the commands on 3,000 damaged inputs and hostile overrides (15 minutes)
+	$(BIN)/python tests/fuzz --corpus --cases 3000
+
 bench: $(READY) ## run the speed benchmarks (minutes; needs an idle machine)
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.sweeps

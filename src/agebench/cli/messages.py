@@ -52,11 +52,15 @@ def explain(error: BaseException, conf: Path) -> str | None:
             continue
         if sentence := _explain_os_error(found):
             return sentence
-    if isinstance(error, ValueError) and str(error).startswith("The --resolve flag"):
-        return "--resolve is for --cfg: add --cfg job, or remove it"
-    text = " ".join(str(error).split()) if str(error) else str(links[-1])
-    if "Config group override must be a string" in text:  # Hydra raises a plain ValueError
+    # Hydra wraps some errors without a message, and the error of its parser is "None".
+    text = next((" ".join(str(link).split()) for link in links if str(link) not in ("", "None")), type(error).__name__)
+    # Hydra raises a plain ValueError for a value, and a TypeError for an item of a list.
+    if "Config group override must be a string" in text or _is_from_hydra(
+        error, r"argument of type .* is not iterable"
+    ):
         return "a group takes the name of a choice, as in model=mlp: no number, no null, and no spaces around ="
+    if "--resolve flag" in text:  # another plain ValueError
+        return "--resolve needs --cfg job: it shows the composed config with its interpolations resolved"
     if not any(isinstance(found, HydraException | OmegaConfBaseException) for found in links):
         return None
     if isinstance(error, OverrideParseException):
@@ -67,6 +71,15 @@ def explain(error: BaseException, conf: Path) -> str | None:
     where = re.search(r"full_key: (\S+)", text)
     text = re.sub(r" *(full_key:.*|object_type=\S+|Config search path:.*|See https?://\S+.*)", "", text)
     return f"{where[1]}: {text}" if where else text
+
+
+def _is_from_hydra(error: BaseException, pattern: str) -> bool:
+    """Return whether Hydra itself raised an exception, and its message matches a pattern."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    name = "" if frame is None else str(frame.tb_frame.f_globals.get("__name__"))
+    return name.startswith("hydra.") and re.fullmatch(pattern, str(error)) is not None
 
 
 def _explain_os_error(error: OSError) -> str | None:

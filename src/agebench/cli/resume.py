@@ -63,11 +63,11 @@ def _import_from_here() -> None:
 
 
 def _refuse(name: str, folder: Path, rest: Sequence[str]) -> None:
-    if (folder / "multirun.yaml").is_file():
+    if os.path.isfile(folder / "multirun.yaml"):  # noqa: PTH113  # Path.is_file raises for a name that is too long
         raise UserError(
             f"resume={name} is a sweep: repeat the command of the sweep, which resumes its incomplete points"
         )
-    if not (folder / ".hydra" / "overrides.yaml").is_file():
+    if not os.path.isfile(folder / ".hydra" / "overrides.yaml"):  # noqa: PTH113
         raise UserError(
             f"resume={name} is not a run (it has no .hydra/overrides.yaml): "
             "give a folder that train wrote, auto or false"

@@ -57,7 +57,7 @@ def test_numeric_labels_are_sorted_as_numbers(tmp_path: Path) -> None:
     assert records.columns["class"].tolist() == [2, 1, 0, 1]
 
 
-@pytest.mark.parametrize("odd", ["²", "--5", "5a"])
+@pytest.mark.parametrize("odd", ["²", "--5", "5a", "7" * 5000])
 def test_labels_that_are_not_all_integers_are_sorted_as_text(tmp_path: Path, odd: str) -> None:
     records = table(tmp_path, "path,label", "a,10", "b,9", f"c,{odd}").records()
 
@@ -256,6 +256,15 @@ def test_files_are_found_in_another_unicode_form_than_in_the_table(tmp_path: Pat
 
     assert source.present().tolist() == [True]
     assert np.asarray(source.open(0)).max() == 9
+
+
+@pytest.mark.parametrize("path", ["y" * 300 + ".png", "y/" * 5000 + "x.png"])
+def test_a_path_that_is_too_long_for_the_disk_is_a_missing_file(tmp_path: Path, path: str) -> None:
+    (tmp_path / "a.png").touch()
+
+    source = table(tmp_path, "path,label", f"{path},1", "a.png,2")
+
+    assert source.present().tolist() == [False, True]
 
 
 def test_blank_lines_and_surplus_cells_are_ignored_and_the_row_number_counts_rows(tmp_path: Path) -> None:
