@@ -103,6 +103,8 @@ RUN_RULES: tuple[Rule, ...] = (
     ("format", lambda v: v in ("onnx", "pt2"), "one of onnx, pt2"),
     ("batch_size", lambda v: _is_int(v, 1), "an integer of 1 or more"),
     ("precision", lambda v: v is None or str(v) in PRECISIONS, f"null for the run's, or {', '.join(PRECISIONS[:3])}"),
+    ("coverage", lambda v: _is_number(v, 0, open_end=True) and v < 1, "a share above 0 and below 1"),
+    ("calibration", lambda v: isinstance(v, bool), "true or false"),
     ("allow_leak", lambda v: isinstance(v, bool), "true or false"),
     ("trust", lambda v: isinstance(v, bool), "true or false"),
 )

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agebench.build.data import LOADED, build_planner, pack_plan
 from agebench.build.module import build_trained
+from agebench.calibration.calibration import Calibration
 from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.packed import PackedImages
@@ -27,7 +28,7 @@ from agebench.leakage.seen_in_training import (
 from agebench.metrics.predictions import Array, Predictions
 from agebench.metrics.table import headline
 from agebench.process import set_up_process
-from agebench.runs.description import DataDescription, describe_test
+from agebench.runs.description import DataDescription, describe_calibration, describe_test
 from agebench.runs.folder import check_folder, is_first_process, read_results, write_config
 from agebench.runs.identity import path_is_identity, versions
 from agebench.runs.tables import write_breakdown, write_predictions, write_split
@@ -62,7 +63,10 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
     trained = read_results(run_dir)
     path, stored, config = read_checkpoint(run_dir, cfg.checkpoint, trained, trust=cfg.trust)
     evaluation = prepare(cfg, config, stored["agebench"], user_keys=user_keys)
-    predictions = test(cfg, config, evaluation, stored, folder)
+    predictions = test(cfg, config, evaluation, stored, folder, part="test")
+    calibration = Calibration.read(run_dir, stored["agebench"]["weights_sha"], use=cfg.calibration)
+    if calibration is not None:
+        predictions = calibration.apply(predictions)
     description = DataDescription.of(evaluation.images.plan).limited_to(predictions)
     tested, bounds = describe_test(evaluation.images.plan, predictions)
     results = {
@@ -76,6 +80,9 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
         **tested,
         "versions": versions(),
     }
+    if calibration is not None:
+        plan = evaluation.images.plan
+        results["calibration"] = describe_calibration(plan, calibration, predictions, bounds)
     if is_first_process():
         write(cfg, folder, evaluation.images.plan, predictions, bounds=bounds, results=results)
         reported = {} if evaluation.other else trained.get("metrics", {})
@@ -133,23 +140,33 @@ def prepare(cfg: DictConfig, config: DictConfig, stamp: Mapping[str, Any], *, us
 
 
 def test(
-    cfg: DictConfig, config: DictConfig, evaluation: Evaluation, stored: dict[str, Any], folder: Path
+    cfg: DictConfig,
+    config: DictConfig,
+    evaluation: Evaluation,
+    stored: dict[str, Any],
+    folder: Path,
+    *,
+    part: str,
 ) -> Predictions:
-    """Return the predictions of a run's weights for the test part."""
+    """Return the predictions of a run's weights for the test part, or for all images of another part."""
     # The residency is auto, because this machine may not have the GPU of the run.
     loading = {key: config.data[key] for key in LOADED} | {"residency": "auto"}
     data = ImageDataModule(evaluation.images, seed=config.seed, **loading)
     module = build_trained(config, stored)
+    devices = cfg.get("devices", 1)
     trainer = make_trainer(
         cfg,
         config,
-        devices=cfg.devices,
-        strategy="ddp" if cfg.devices not in (1, "1") else "auto",
+        devices=devices,
+        strategy="ddp" if devices not in (1, "1") else "auto",
         use_distributed_sampler=False,
         default_root_dir=str(folder),
-        limit_test_batches=None if evaluation.other else config.trainer.limit_test_batches,
+        limit_test_batches=None if evaluation.other or part != "test" else config.trainer.limit_test_batches,
     )
-    trainer.test(module, datamodule=data, verbose=False)
+    if part == "test":
+        trainer.test(module, datamodule=data, verbose=False)
+    else:
+        trainer.test(module, dataloaders=data.val_dataloader(), verbose=False)
     if module.predictions is None:
         raise RuntimeError("the test ended without predictions")
     return module.predictions
@@ -187,7 +204,7 @@ def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, war
     differing = [
         name
         for name, value in reported.items()
-        if value is not None and abs(predictions.metrics[name] - value) > REPRODUCED_WITHIN
+        if value is not None and abs(predictions.metrics.get(name, value) - value) > REPRODUCED_WITHIN
     ]
     if differing and warn:
         log.warning(

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from agebench.build.module import build_trained
+from agebench.calibration.calibration import Calibration
 from agebench.data.resize import Resize
 from agebench.data.unlabelled import Unlabelled
 from agebench.errors import UserError
@@ -40,6 +42,7 @@ def predict_images(cfg: DictConfig) -> None:
         raise UserError(f"{output} already exists: set another output=, or delete it")
     run_dir = Path(str(cfg.run)).expanduser()
     _, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, read_results(run_dir), trust=cfg.trust)
+    calibration = Calibration.read(run_dir, stored["agebench"]["weights_sha"], use=cfg.calibration)
     data = trained.data
     resize = Resize(data.image_size, data.channels, data.crop_mode, data.crop_pct, data.interpolation)
     images = Unlabelled(Path(str(cfg.images)).expanduser(), resize=resize, batch_size=cfg.batch_size)
@@ -52,7 +55,11 @@ def predict_images(cfg: DictConfig) -> None:
         name, reason = images.names[0], images.broken[0]
         raise UserError(f"none of the {len(images.names):,} images can be read, for example {name}: {reason}")
     posterior, point = (torch.cat(part).float().numpy() for part in zip(*predictions, strict=True))
-    columns, rows = tabulate(images, stored["agebench"], posterior, point)
+    sets = {}
+    if calibration is not None:
+        posterior = calibration.temper(posterior)
+        sets = calibration.columns(calibration.sets(posterior, point), stored["agebench"]["label_names"])
+    columns, rows = tabulate(images, stored["agebench"], posterior, point, sets=sets)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_csv(output, columns, rows)
@@ -75,7 +82,12 @@ def _log_predictions(rows: list[list[str]], *, unit: str, seconds: float) -> Non
 
 
 def tabulate(
-    images: Unlabelled, stamp: dict[str, Any], posterior: Array, point: Array
+    images: Unlabelled,
+    stamp: dict[str, Any],
+    posterior: Array,
+    point: Array,
+    *,
+    sets: Mapping[str, Sequence[str]],
 ) -> tuple[list[str], list[list[str]]]:
     """Return the column names, and the row of each image in the order of the names.
 
@@ -84,16 +96,17 @@ def tabulate(
         stamp: The metadata in the run's checkpoint.
         posterior: Posteriors of the n images, float, shape (n, R).
         point: Point estimates of the n images, float, shape (n,).
+        sets: The columns of the conformal sets of the n images; empty without a calibration.
     """
     names = stamp["label_names"]
     labels = [names[best] for best in posterior.argmax(1)]
     points = [f"{p:.6g}" for p in point] if stamp["ordered"] else labels
-    predictions = zip(labels, points, ([f"{p:.6g}" for p in each] for each in posterior), strict=True)
+    predictions = zip(labels, points, *sets.values(), ([f"{p:.6g}" for p in each] for each in posterior), strict=True)
     rows = []
     for i, name in enumerate(images.names):
         if i in images.broken:
-            rows.append([name, *[""] * (2 + len(names)), images.broken[i]])
+            rows.append([name, *[""] * (2 + len(sets) + len(names)), images.broken[i]])
         else:
-            label, at, probabilities = next(predictions)
-            rows.append([name, label, at, *probabilities, ""])
-    return ["name", "label", "point", *(f"p({name})" for name in names), "problem"], rows
+            *given, probabilities = next(predictions)
+            rows.append([name, *given, *probabilities, ""])
+    return ["name", "label", "point", *sets, *(f"p({name})" for name in names), "problem"], rows

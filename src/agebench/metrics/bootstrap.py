@@ -12,6 +12,7 @@ from agebench.metrics.predictions import Array, Images, LabelledPredictions, cel
 
 CENTRAL = (0.025, 0.975)
 MAX_ELEMENTS = 4_000_000  # elements of one array of resamples: 32 MB
+CELL_METRICS = ("cell_mae", "cell_bias", "cell_coverage", "cell_range_width")  # the last two if calibrated
 CACHED_DRAWS = 1 << 16  # draws that fit into a processor's cache
 
 
@@ -72,7 +73,7 @@ def intervals(
 
     Returns:
         An array of shape (2,) for every metric of summarise and of `means`; of shape (2, R) for `precision`, `recall`
-        and `f1`; of shape (2, C) for `cell_mae` and `cell_bias`, over the resamples in which the label or cell occurs.
+        and `f1`; of shape (2, C) for CELL_METRICS, over the resamples in which the label or cell occurs.
         NaN if a prediction is not finite, and for metrics that depend on fewer than two groups.
     """
     codes, count = group_codes(groups, len(predictions.target))
@@ -107,7 +108,7 @@ def _has_few_groups(added: Mapping[str, Array]) -> dict[str, Array]:
     """Return whether each metric of a label or cell depends on fewer than two groups, bool, shape (R,) or (C,)."""
     counts = {"precision": added["predicted"], "recall": added["actual"], "f1": added["predicted"] + added["actual"]}
     if "cell_images" in added:
-        counts |= {"cell_mae": added["cell_images"], "cell_bias": added["cell_images"]}
+        counts |= dict.fromkeys(CELL_METRICS, added["cell_images"])
     return {name: (images > 0).sum(0) < 2 for name, images in counts.items()}
 
 
@@ -121,7 +122,8 @@ def _unknown(predictions: LabelledPredictions, extra: list[str]) -> dict[str, Ar
     labels, widths = len(predictions.values), dict[str, int]()
     widths |= dict.fromkeys(("precision", "recall", "f1"), labels)
     if predictions.ordered:
-        widths |= dict.fromkeys(("cell_mae", "cell_bias"), len(cells(predictions)[1]))
+        metrics = CELL_METRICS if predictions.calibrated is not None else CELL_METRICS[:2]
+        widths |= dict.fromkeys(metrics, len(cells(predictions)[1]))
     scalars = [*(metric.name for metric in rows_of(predictions)), *extra]
     tables = {name: np.full((2, width), np.nan) for name, width in widths.items()}
     return {name: np.full(2, np.nan) for name in scalars} | tables

@@ -1,19 +1,22 @@
 """The parts of results.json that describe the data of a run and its test."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from agebench.calibration.calibration import Calibration
 from agebench.data.plan import Plan
 from agebench.data.split import PARTS, test_sha
 from agebench.identity_groups import group_codes
 from agebench.leakage.audit import leak
 from agebench.leakage.seen_in_training import audit_tested
 from agebench.metrics.bootstrap import intervals, resamples_for
-from agebench.metrics.predictions import Array, Predictions
+from agebench.metrics.breakdown import coverage_by_decade
+from agebench.metrics.predictions import Array, Predictions, is_finite
 
 SEED = 0  # of the bootstrap, independent of the run's seed: equal predictions have equal intervals
 
@@ -98,7 +101,28 @@ def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any],
     return {"metrics": predictions.metrics, "intervals": found, "bootstrap": about}, bounds
 
 
-def identities_of(plan: Plan, predictions: Predictions) -> Array | None:
-    """Return the identity of each predicted image, shape (N,), or None if the data has none."""
+def identities_of(plan: Plan, predictions: Predictions, *, part: str = "test") -> Array | None:
+    """Return the identity of each predicted image of a part, shape (N,), or None if the data has none."""
     identities = plan.records.columns.get("identity")
-    return None if identities is None else identities[plan.split.test[predictions.rows]]
+    return None if identities is None else identities[getattr(plan.split, part)[predictions.rows]]
+
+
+def describe_calibration(
+    plan: Plan, calibration: Calibration, predictions: Predictions, bounds: Mapping[str, Array]
+) -> dict[str, Any]:
+    """Return `calibration` of results.json: how it was fitted, and its coverage and width by decade of the true age.
+
+    Args:
+        plan: The plan of the data.
+        calibration: The calibration.
+        predictions: The calibrated predictions for the test part.
+        bounds: The intervals of their metrics.
+    """
+    if not (predictions.ordered and is_finite(predictions)):
+        return calibration.facts
+    (_, *names), rows = coverage_by_decade(predictions, plan.target.label_names, bounds)
+    by_decade = {
+        str(cell): dict(zip(names, [images, *(float(str(each)) if each else None for each in numbers)], strict=True))
+        for cell, images, *numbers in rows
+    }
+    return {**calibration.facts, "by_decade": by_decade}

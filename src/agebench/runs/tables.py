@@ -73,7 +73,8 @@ def write_predictions(folder: Path, plan: Plan, predictions: Predictions) -> Non
 def write_breakdown(folder: Path, plan: Plan, predictions: Predictions, *, bounds: dict[str, Array]) -> None:
     """Write per_class.csv; for ages also error_by_decade.csv; for ages in years also cs_curve.csv.
 
-    Nothing is written if the predictions are not finite.
+    Calibrated predictions of ordered labels also have coverage_by_decade.csv. Nothing is written if the predictions are
+    not finite.
     """
     if not is_finite(predictions):
         return
@@ -82,3 +83,11 @@ def write_breakdown(folder: Path, plan: Plan, predictions: Predictions, *, bound
         write_csv(folder / "error_by_decade.csv", *breakdown.error_by_decade(predictions, bounds))
     if predictions.unit == "years":
         write_csv(folder / "cs_curve.csv", *breakdown.cs_curve(predictions, bounds))
+    write_coverage(folder, plan, predictions, bounds=bounds)
+
+
+def write_coverage(folder: Path, plan: Plan, predictions: Predictions, *, bounds: dict[str, Array]) -> None:
+    """Write coverage_by_decade.csv, if the predictions are finite and calibrated and the labels have an order."""
+    if predictions.calibrated is not None and predictions.ordered and is_finite(predictions):
+        table = breakdown.coverage_by_decade(predictions, plan.target.label_names, bounds)
+        write_csv(folder / "coverage_by_decade.csv", *table)

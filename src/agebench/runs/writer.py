@@ -49,8 +49,13 @@ class RunWriter:
             self.update(end)
 
     @classmethod
-    def close(cls, folder: Path, status: str, error: str = "") -> None:
-        """Write the final status of a run whose process died. The results that it wrote are kept."""
+    def reopen(cls, folder: Path) -> "RunWriter":
+        """Return the writer of a run that ended, with the results that it wrote."""
         writer = cls(folder)
         writer.results = read_json(writer.file)
-        writer.update({"status": status, **({"error": error} if error else {})})
+        return writer
+
+    @classmethod
+    def close(cls, folder: Path, status: str, error: str = "") -> None:
+        """Write the final status of a run whose process died. The results that it wrote are kept."""
+        cls.reopen(folder).update({"status": status, **({"error": error} if error else {})})
