@@ -1,6 +1,7 @@
 """The parts of results.json that describe the data of a run and its test."""
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +15,11 @@ from agebench.data.split import PARTS, test_sha
 from agebench.identity_groups import group_codes
 from agebench.leakage.audit import leak
 from agebench.leakage.seen_in_training import audit_tested
-from agebench.metrics.bootstrap import intervals, resamples_for
+from agebench.metrics.bootstrap import METHOD, few_groups, intervals, resamples_for
 from agebench.metrics.breakdown import coverage_by_decade
 from agebench.metrics.predictions import Array, Predictions, is_finite
 
+log = logging.getLogger(__name__)
 SEED = 0  # of the bootstrap, independent of the run's seed: equal predictions have equal intervals
 
 
@@ -84,8 +86,8 @@ class DataDescription:
 def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the keys of results.json about a test, and all intervals as `agebench.metrics.bootstrap` returns them.
 
-    The keys are `metrics`, their 95% `intervals`, and `bootstrap` (the resampled units and the number of resamples).
-    The loss has an interval only if it is a mean over images, weighted by the head's sample weights.
+    The keys are `metrics`, their 95% `intervals`, and `bootstrap` (the resampled units, the number of resamples and
+    the method). The loss has an interval only if it is a mean over images, weighted by the head's sample weights.
     """
     identities = identities_of(plan, predictions)
     groups = group_codes(identities, len(predictions.rows))[1]
@@ -97,7 +99,9 @@ def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any],
     bounds = intervals(predictions, identities, means=means, resamples=resamples, seed=SEED)
     found = {name: bounds[short].tolist() for name in predictions.metrics if (short := name[len("test/") :]) in bounds}
     over = "image" if identities is None else "identity"
-    about = {"over": over, "groups": groups, "resamples": resamples, "seed": SEED}
+    if warning := few_groups(groups, "images" if identities is None else "people"):
+        log.warning("%s", warning)
+    about = {"over": over, "groups": groups, "resamples": resamples, "seed": SEED, "method": METHOD}
     return {"metrics": predictions.metrics, "intervals": found, "bootstrap": about}, bounds
 
 
