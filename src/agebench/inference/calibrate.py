@@ -9,7 +9,7 @@ from agebench.calibration.calibration import FILE, Calibration, fit
 from agebench.data.plan import Plan
 from agebench.data.split import test_sha
 from agebench.errors import UserError
-from agebench.inference.evaluate import prepare, test
+from agebench.inference.evaluate import log_calibrated_metrics, prepare, test
 from agebench.inference.load import read_checkpoint
 from agebench.metrics.predictions import Predictions
 from agebench.metrics.table import find
@@ -106,8 +106,4 @@ def log_calibration(calibration: Calibration, predictions: Predictions) -> None:
         before,
         after,
     )
-    metrics, size = predictions.metrics, ("range_width" if predictions.ordered else "set_size")
-    for name in ("nll", "ece"):
-        log.info("test/%-12s %.4f -> %.4f", name, metrics[f"test/{name}"], metrics[f"test/{name}_calibrated"])
-    for name in ("coverage", size):
-        log.info("test/%-12s %.4f -> %.4f", name, metrics[f"test/{name}_uncalibrated"], metrics[f"test/{name}"])
+    log_calibrated_metrics(predictions)

@@ -87,6 +87,8 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
         write(cfg, folder, evaluation.images.plan, predictions, bounds=bounds, results=results)
         reported = {} if evaluation.other else trained.get("metrics", {})
         log_evaluation(predictions, reported, warn=cfg.checkpoint == "tested")
+        if calibration is not None:
+            log_calibrated_metrics(predictions)
         if results["leak"]:
             log.info("%s", leak_sentence(results["leak"]))
         log.info("written to %s", folder)
@@ -211,6 +213,15 @@ def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, war
             "%s differ from those that train reported: the data or the versions have changed since then",
             ", ".join(differing),
         )
+
+
+def log_calibrated_metrics(predictions: Predictions) -> None:
+    """Log the metrics of calibrated predictions, each without and with the calibration."""
+    metrics, size = predictions.metrics, ("range_width" if predictions.ordered else "set_size")
+    for name in ("nll", "ece"):
+        log.info("test/%-12s %.4f -> %.4f", name, metrics[f"test/{name}"], metrics[f"test/{name}_calibrated"])
+    for name in ("coverage", size):
+        log.info("test/%-12s %.4f -> %.4f", name, metrics[f"test/{name}_uncalibrated"], metrics[f"test/{name}"])
 
 
 def _keep_split(planner: Planner, run_dir: Path, protocol: str) -> None:
