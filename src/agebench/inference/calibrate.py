@@ -97,13 +97,7 @@ def write_results(run_dir: Path, plan: Plan, calibration: Calibration, predictio
 def log_calibration(calibration: Calibration, predictions: Predictions) -> None:
     """Log the temperature, and each test metric before and after the calibration."""
     before, after = calibration.nll
-    log.info(
-        "temperature %.3f, from %s %s and %s images of val: nll %.3f -> %.3f",
-        calibration.temperature,
-        f"{calibration.groups:,}",
-        "people" if calibration.over == "identity" else "groups",
-        f"{calibration.images:,}",
-        before,
-        after,
-    )
+    people = f" of {calibration.groups:,} people" if calibration.over == "identity" else ""
+    log.info("temperature %.3f, from %s val images%s", calibration.temperature, f"{calibration.images:,}", people)
+    log.info("val/nll           %.4f -> %.4f", before, after)
     log_calibrated_metrics(predictions)
