@@ -52,8 +52,20 @@ def make_predictions(
 def test_intervals_are_over_identities_if_they_are_known() -> None:
     over_people, over_images = (describe_test(*make_predictions(people=people))[0] for people in (PEOPLE, None))
 
-    assert over_people["bootstrap"] == {"over": "identity", "groups": 3, "resamples": 10_000, "seed": 0}
-    assert over_images["bootstrap"] == {"over": "image", "groups": 6, "resamples": 10_000, "seed": 0}
+    assert over_people["bootstrap"] == {
+        "over": "identity",
+        "groups": 3,
+        "resamples": 10_000,
+        "seed": 0,
+        "method": "expanded percentile",
+    }
+    assert over_images["bootstrap"] == {
+        "over": "image",
+        "groups": 6,
+        "resamples": 10_000,
+        "seed": 0,
+        "method": "expanded percentile",
+    }
     assert over_people["intervals"]["test/accuracy"] == pytest.approx([0, 1])  # c, c, c has probability 1/27
     assert over_people["intervals"]["test/loss"] == pytest.approx([1.5, 5.5])  # a, a, a and c, c, c
 

@@ -240,9 +240,18 @@ class RunKeys(TypedDict):
     trust: bool
 
 
+class CalibrateKeys(RunKeys):
+    """The keys of a calibration."""
+
+    coverage: Annotated[float, Range(above=0, below=1), "a share above 0 and below 1"]
+    accelerator: Text
+    precision: Annotated[Precision | None, f"null for the run's, or {', '.join(PRECISIONS[:3])}"]
+
+
 class ExportKeys(RunKeys):
     """The keys of an export."""
 
+    calibration: bool
     format: Literal["onnx", "pt2"]
     output: Annotated[Text | int, "a file to write"]
 
@@ -250,6 +259,7 @@ class ExportKeys(RunKeys):
 class PredictKeys(RunKeys):
     """The keys of a prediction."""
 
+    calibration: bool
     images: Annotated[Text | int, "a folder of images, a zip or tar of one, or an image"]
     output: Annotated[Text | int, "a file to write"]
     age_limit: AgeLimit
@@ -261,6 +271,7 @@ class PredictKeys(RunKeys):
 class EvaluateKeys(RunKeys, DecisionKeys):
     """The keys of an evaluation."""
 
+    calibration: bool
     data: NotRequired[DataKeys | None]
     paths: PathKeys
     devices: Devices

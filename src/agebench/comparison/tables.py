@@ -114,7 +114,8 @@ def shown_metrics(table: Table) -> list[str]:
     known = {name for run in table.runs for name in run.metrics}
     columns = ("always",) if table.unit else ("always", "classes")
     rows = (*METRICS, *(DECISIONS.values() if _has_one_limit(table.runs) else ()))
-    names = [f"test/{metric.name}" for metric in rows if metric.headline and metric.column in columns]
+    shown = [metric for metric in rows if (metric.headline or metric.calibrated) and metric.column in columns]
+    names = [f"test/{metric.name}" for metric in shown]
     return [name for name in names if name in known and name != table.metric]
 
 
@@ -197,4 +198,6 @@ def _why_no_pairs(metric: str) -> str:
         return f"predictions.csv does not have the {row.name} of each image; --metric nll has paired differences"
     if row.better == "nearest to zero":
         return f"groups are ranked by their absolute {row.name}, which is not a mean over images"
+    if row.calibrated:
+        return f"predictions.csv does not have the {row.name} of each image"
     return f"{row.name} is not a mean over images"

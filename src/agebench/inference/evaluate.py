@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from agebench.build.data import LOADED, build_planner, pack_plan
 from agebench.build.limit import build_age_limit
 from agebench.build.module import build_trained
+from agebench.calibration.calibration import Calibration
 from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.packed import PackedImages
@@ -30,7 +31,13 @@ from agebench.metrics.age_limit import DEFAULTS
 from agebench.metrics.predictions import Array, Predictions
 from agebench.metrics.table import find, is_decision
 from agebench.process import set_up_process
-from agebench.runs.description import DataDescription, decision_curves, describe_test, log_decision
+from agebench.runs.description import (
+    DataDescription,
+    decision_curves,
+    describe_calibration,
+    describe_test,
+    log_decision,
+)
 from agebench.runs.folder import check_folder, is_first_process, read_results, write_config
 from agebench.runs.identity import path_is_identity, versions
 from agebench.runs.tables import write_breakdown, write_predictions, write_split
@@ -65,7 +72,10 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
     trained = read_results(run_dir)
     path, stored, config = read_checkpoint(run_dir, cfg.checkpoint, trained, trust=cfg.trust)
     evaluation = prepare(cfg, config, stored["agebench"], user_keys=user_keys)
-    predictions = test(cfg, config, evaluation, stored, folder)
+    predictions = test(cfg, config, evaluation, stored, folder, part="test")
+    calibration = Calibration.read(run_dir, stored["agebench"]["weights_sha"], use=cfg.calibration)
+    if calibration is not None:
+        predictions = calibration.apply(predictions)
     description = DataDescription.of(evaluation.images.plan).limited_to(predictions)
     tested, bounds = describe_test(evaluation.images.plan, predictions)
     results = {
@@ -79,10 +89,15 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
         **tested,
         "versions": versions(),
     }
+    if calibration is not None:
+        plan = evaluation.images.plan
+        results["calibration"] = describe_calibration(plan, calibration, predictions, bounds)
     if is_first_process():
         write(cfg, folder, evaluation.images.plan, predictions, bounds=bounds, results=results)
         log_evaluation(predictions, _reported(trained, evaluation, results), warn=cfg.checkpoint == "tested")
         log_decision(results)
+        if calibration is not None:
+            log_calibrated_metrics(predictions)
         if results["leak"]:
             log.info("%s", leak_sentence(results["leak"]))
         log.info("written to %s", folder)
@@ -136,24 +151,34 @@ def prepare(cfg: DictConfig, config: DictConfig, stamp: Mapping[str, Any], *, us
 
 
 def test(
-    cfg: DictConfig, config: DictConfig, evaluation: Evaluation, stored: dict[str, Any], folder: Path
+    cfg: DictConfig,
+    config: DictConfig,
+    evaluation: Evaluation,
+    stored: dict[str, Any],
+    folder: Path,
+    *,
+    part: str,
 ) -> Predictions:
-    """Return the predictions of a run's weights for the test part."""
+    """Return the predictions of a run's weights for the test part, or for all images of another part."""
     # The residency is auto, because this machine may not have the GPU of the run.
     loading = {key: config.data[key] for key in LOADED} | {"residency": "auto"}
     data = ImageDataModule(evaluation.images, seed=config.seed, **loading)
     module = build_trained(config, stored)
     module.age_limit = build_age_limit(cfg, stored["agebench"])
+    devices = cfg.get("devices", 1)
     trainer = make_trainer(
         cfg,
         config,
-        devices=cfg.devices,
-        strategy="ddp" if cfg.devices not in (1, "1") else "auto",
+        devices=devices,
+        strategy="ddp" if devices not in (1, "1") else "auto",
         use_distributed_sampler=False,
         default_root_dir=str(folder),
-        limit_test_batches=None if evaluation.other else config.trainer.limit_test_batches,
+        limit_test_batches=None if evaluation.other or part != "test" else config.trainer.limit_test_batches,
     )
-    trainer.test(module, datamodule=data, verbose=False)
+    if part == "test":
+        trainer.test(module, datamodule=data, verbose=False)
+    else:
+        trainer.test(module, dataloaders=data.val_dataloader(), verbose=False)
     if module.predictions is None:
         raise RuntimeError("the test ended without predictions")
     return module.predictions
@@ -211,8 +236,21 @@ def _reported(trained: Mapping[str, Any], evaluation: Evaluation, results: Mappi
     if evaluation.other:
         return {}
     settings = [{key: each.get("decision", {}).get(key) for key in DEFAULTS} for each in (trained, results)]
-    metrics = trained.get("metrics", {})
-    return {name: value for name, value in metrics.items() if settings[0] == settings[1] or not is_decision(name)}
+    same_limit, calibrated = settings[0] == settings[1], "calibration" in results
+    return {
+        name: value
+        for name, value in trained.get("metrics", {}).items()
+        if (same_limit or not is_decision(name)) and (calibrated or not find(name).calibrated)
+    }
+
+
+def log_calibrated_metrics(predictions: Predictions) -> None:
+    """Log the metrics of calibrated predictions, each without and with the calibration."""
+    metrics, size = predictions.metrics, ("range_width" if predictions.ordered else "set_size")
+    for name in ("nll", "ece"):
+        log.info("test/%-12s %.4f -> %.4f", name, metrics[f"test/{name}"], metrics[f"test/{name}_calibrated"])
+    for name in ("coverage", size):
+        log.info("test/%-12s %.4f -> %.4f", name, metrics[f"test/{name}_uncalibrated"], metrics[f"test/{name}"])
 
 
 def _keep_split(planner: Planner, run_dir: Path, protocol: str) -> None:

@@ -1,6 +1,6 @@
 """The predictions of a model with the true labels, and the quantities that metrics share, computed once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +10,22 @@ import numpy.typing as npt
 from agebench.metrics.age_limit import AgeLimit
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a calibration makes of the posteriors of N images.
+
+    Args:
+        posterior: Probability of each label after temperature scaling, float64, shape (N, R).
+        sets: Whether each label belongs to the conformal set of the image, bool, shape (N, R).
+        uncalibrated_sets: The same for the set that the posterior implies without calibration: the range between two
+            quantiles for ordered labels, the most probable labels for classes.
+    """
+
+    posterior: Array
+    sets: Array
+    uncalibrated_sets: Array
 
 
 @dataclass(frozen=True)
@@ -24,6 +40,7 @@ class LabelledPredictions:
         ordered: Whether the labels have an order.
         unit: `years`, `decades`, `bins`, or empty for classes.
         age_limit: The limit of decisions about these images, or None.
+        calibrated: The calibrated posteriors and sets, or None without a calibration.
     """
 
     posterior: Array
@@ -33,6 +50,7 @@ class LabelledPredictions:
     ordered: bool
     unit: str
     age_limit: AgeLimit | None = field(default=None, kw_only=True)
+    calibrated: Calibrated | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -90,6 +108,15 @@ def cells(predictions: LabelledPredictions) -> tuple[Array, Array]:
     values = np.asarray(predictions.values, dtype=np.float64)
     names, cell = np.unique(values // 10 if predictions.unit == "years" else values, return_inverse=True)
     return cell, names
+
+
+def ends_of(sets: Array) -> tuple[Array, Array]:
+    """Return the indices of the first and the last label in the set of each image, int64, shape (N,) each.
+
+    Args:
+        sets: Whether each label belongs to the set, with at least one label per image, bool, shape (N, R).
+    """
+    return sets.argmax(1), sets.shape[1] - 1 - sets[:, ::-1].argmax(1)
 
 
 class Images:
@@ -169,3 +196,31 @@ class Images:
     def by_error(self) -> Array:
         """Indices of the images in ascending order of their absolute errors, int64, shape (N,)."""
         return np.argsort(self.absolute_error, kind="stable")
+
+    @property
+    def calibrated(self) -> "Images":
+        """The images with their calibrated posteriors. Only for calibrated predictions."""
+        return Images(replace(self.predictions, posterior=self._calibrated.posterior))
+
+    def covered(self, *, calibrated: bool) -> Array:
+        """Return whether the set of each image contains the true label, bool, shape (N,)."""
+        return np.asarray(self._sets(calibrated)[np.arange(len(self.target)), self.target])
+
+    def set_sizes(self, *, calibrated: bool) -> Array:
+        """Return the number of labels in the set of each image, int64, shape (N,)."""
+        return np.asarray(self._sets(calibrated).sum(1))
+
+    def range_widths(self, *, calibrated: bool) -> Array:
+        """Return the highest minus the lowest value in the set of each image, in the unit, float64, shape (N,)."""
+        low, high = ends_of(self._sets(calibrated))
+        values = np.asarray(self.predictions.values, dtype=np.float64)
+        return np.asarray(values[high] - values[low])
+
+    def _sets(self, calibrated: bool) -> Array:
+        return self._calibrated.sets if calibrated else self._calibrated.uncalibrated_sets
+
+    @property
+    def _calibrated(self) -> Calibrated:
+        if self.predictions.calibrated is None:
+            raise ValueError("the predictions are not calibrated")
+        return self.predictions.calibrated

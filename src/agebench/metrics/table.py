@@ -37,6 +37,7 @@ class Metric:
         balanced: Whether per_image is averaged within each cell (decade of the true age, or label) and then over the
             cells with images. Only for ordered labels.
         targets: The targets that have the metric. `steps` is every ordered target except ages in years.
+        calibrated: Whether only calibrated predictions have the metric.
         min_labels: Minimum number of labels.
         in_unit: Whether the metric is in the target's unit.
         from_point: Whether per_image needs only the point estimates and not the posterior.
@@ -52,7 +53,8 @@ class Metric:
     of_sums: OfSums | None = None
     of_images: OfImages | None = None
     balanced: bool = False
-    targets: Literal["all", "ordered", "years", "steps"] = "all"
+    targets: Literal["all", "ordered", "years", "steps", "classes"] = "all"
+    calibrated: bool = False
     min_labels: int = 1
     in_unit: bool = False
     from_point: bool = False
@@ -78,8 +80,9 @@ class Metric:
 
     @property
     def can_pair(self) -> bool:
-        """Whether paired differences are possible: the metric, as it is ranked, is a mean over images."""
-        return self.per_image is not None and not self.balanced and self.better != "nearest to zero"
+        """Whether paired differences are possible: a mean over images, computed from what predictions.csv contains."""
+        mean = self.per_image is not None and not self.balanced and self.better != "nearest to zero"
+        return mean and not self.calibrated
 
     @property
     def mode(self) -> Mode:
@@ -89,7 +92,7 @@ class Metric:
     def exists(self, *, num_labels: int, ordered: bool, unit: str) -> bool:
         """Return whether a target has the metric."""
         applies = {"all": True, "ordered": ordered, "years": ordered and unit == "years"}
-        applies["steps"] = ordered and unit != "years"
+        applies |= {"steps": ordered and unit != "years", "classes": not ordered}
         return applies[self.targets] and num_labels >= self.min_labels
 
     def oriented(self, value: float) -> float:
@@ -151,6 +154,39 @@ METRICS: tuple[Metric, ...] = (
     Metric("qwk", "higher", of_sums=formulas.quadratic_kappa, targets="ordered", headline=True),
     Metric("qwk_point", "higher", of_sums=formulas.quadratic_kappa_of_point, targets="ordered"),
     Metric("balanced_mae", "lower", formulas.absolute_error, balanced=True, targets="ordered", in_unit=True, digits=3),
+    Metric("nll_calibrated", "lower", formulas.calibrated_nll, calibrated=True, column="never", digits=3),
+    Metric("ece_calibrated", "lower", of_sums=formulas.calibrated_calibration_error, calibrated=True, column="never"),
+    Metric("coverage", "higher", formulas.covered(calibrated=True), calibrated=True),
+    Metric(
+        "range_width",
+        "lower",
+        formulas.range_width(calibrated=True),
+        calibrated=True,
+        targets="ordered",
+        in_unit=True,
+        digits=3,
+    ),
+    Metric("set_size", "lower", formulas.set_size(calibrated=True), calibrated=True, targets="classes", digits=3),
+    Metric("coverage_uncalibrated", "higher", formulas.covered(calibrated=False), calibrated=True, column="never"),
+    Metric(
+        "range_width_uncalibrated",
+        "lower",
+        formulas.range_width(calibrated=False),
+        calibrated=True,
+        targets="ordered",
+        in_unit=True,
+        column="never",
+        digits=3,
+    ),
+    Metric(
+        "set_size_uncalibrated",
+        "lower",
+        formulas.set_size(calibrated=False),
+        calibrated=True,
+        targets="classes",
+        column="never",
+        digits=3,
+    ),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
 

@@ -75,7 +75,8 @@ def write_predictions(folder: Path, plan: Plan, predictions: Predictions) -> Non
 def write_breakdown(folder: Path, plan: Plan, predictions: Predictions, *, bounds: dict[str, Array]) -> None:
     """Write per_class.csv; for ages also error_by_decade.csv; for years also cs_curve.csv; with a limit decision.csv.
 
-    Nothing is written if the predictions are not finite.
+    Calibrated predictions of ordered labels also have coverage_by_decade.csv. Nothing is written if the predictions are
+    not finite.
     """
     if not is_finite(predictions):
         return
@@ -86,3 +87,11 @@ def write_breakdown(folder: Path, plan: Plan, predictions: Predictions, *, bound
         write_csv(folder / "cs_curve.csv", *breakdown.cs_curve(predictions, bounds))
     if (curves := decision_curves(plan, predictions, bounds)) is not None:
         write_csv(folder / "decision.csv", *decision_table(curves))
+    write_coverage(folder, plan, predictions, bounds=bounds)
+
+
+def write_coverage(folder: Path, plan: Plan, predictions: Predictions, *, bounds: dict[str, Array]) -> None:
+    """Write coverage_by_decade.csv, if the predictions are finite and calibrated and the labels have an order."""
+    if predictions.calibrated is not None and predictions.ordered and is_finite(predictions):
+        table = breakdown.coverage_by_decade(predictions, plan.target.label_names, bounds)
+        write_csv(folder / "coverage_by_decade.csv", *table)

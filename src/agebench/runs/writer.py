@@ -65,8 +65,13 @@ class RunWriter:
             change_json(self.file, {key: text[:MAX_ERROR] for key, text in end.items()})
 
     @classmethod
-    def close(cls, folder: Path, status: str, error: str = "") -> None:
-        """Write the final status of a run whose process died. The results that it wrote are kept."""
+    def reopen(cls, folder: Path) -> "RunWriter":
+        """Return the writer of a run that ended, with the results that it wrote."""
         writer = cls(folder)
         writer.results = read_json(writer.file)
-        writer.end({"status": status, **({"error": error} if error else {})})
+        return writer
+
+    @classmethod
+    def close(cls, folder: Path, status: str, error: str = "") -> None:
+        """Write the final status of a run whose process died. The results that it wrote are kept."""
+        cls.reopen(folder).end({"status": status, **({"error": error} if error else {})})
