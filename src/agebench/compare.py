@@ -94,7 +94,7 @@ def _compare(given: argparse.Namespace, formats: Sequence[str]) -> None:
 
         runs, notes = at_age_limit(runs, given.age_limit)
         for note in notes:
-            print(f"no decisions at {given.age_limit}: {note}", file=sys.stderr)
+            say(f"no decisions at {given.age_limit}: {note}")
     compared = compare(runs, given.metric)
     if compared.not_comparable:
         say(compared.not_comparable)

@@ -190,4 +190,4 @@ def test_a_checkpoint_without_labels_raises(command, trained, tmp_path, capsys):
         command("predict", "run=run", f"images={trained}/data/demo")
 
     assert end.value.code == 2
-    assert "saved by an older version of agebench" in capsys.readouterr().err
+    assert "agebench.values is missing" in capsys.readouterr().err
