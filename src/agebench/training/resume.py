@@ -29,6 +29,8 @@ WRITTEN = (
     "per_class.csv",
     "error_by_decade.csv",
     "cs_curve.csv",
+    "groups.csv",
+    "by_group.csv",
     "projector_config.pbtxt",
 )
 UNREADABLE = (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError, pickle.UnpicklingError)
