@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 
@@ -47,7 +46,8 @@ class Group:
         return self.people < LEAST
 
 
-class Gap(NamedTuple):
+@dataclass(frozen=True)
+class Gap:
     """The difference of a metric between the two groups of a column that differ most.
 
     Args:
@@ -103,7 +103,11 @@ def members(labels: Array) -> Iterator[tuple[str, Array]]:
 
 
 def measure_groups(
-    predictions: LabelledPredictions, columns: Mapping[str, Array], identities: Array | None
+    predictions: LabelledPredictions,
+    columns: Mapping[str, Array],
+    identities: Array | None,
+    *,
+    resamples: int | None = None,
 ) -> list[Group]:
     """Return the headline metrics of each group and of each pair of groups.
 
@@ -111,6 +115,7 @@ def measure_groups(
         predictions: N images, all finite.
         columns: The group of each image, str, shape (N,) for each column.
         identities: The identity of each image, shape (N,). None: all are unknown.
+        resamples: Number of resamples of each interval; None is resamples_for.
     """
     names, found = [metric.name for metric in headline_rows(predictions)], []
     for by, labels in labels_by(columns).items():
@@ -119,7 +124,7 @@ def measure_groups(
             group = Group(by, name, rows, group_codes(people, len(rows))[1], {}, {})
             if not (group.is_small and by not in columns):
                 part = take(predictions, rows)
-                values, bounds = summarise(part), intervals(part, people)
+                values, bounds = summarise(part), intervals(part, people, resamples=resamples)
                 values, bounds = ({n: each[n] for n in names if n in each} for each in (values, bounds))  # type: ignore[assignment]  # both have the same keys
                 group = replace(group, values=values, bounds=bounds)
             found.append(group)
@@ -175,7 +180,7 @@ def find_gaps(
         of_metric = [gap for gap in gaps if gap.metric == name]
         for gap, adjusted in zip(of_metric, holm([gap.p for gap in of_metric]), strict=True):
             corrected[gap.by, name] = adjusted
-    return [gap._replace(adjusted=corrected[gap.by, gap.metric]) for gap in gaps]
+    return [replace(gap, adjusted=corrected[gap.by, gap.metric]) for gap in gaps]
 
 
 class _Part:
