@@ -41,6 +41,12 @@ def check_all(config) -> None:
 
 
 BROKEN = [
+    ("data.groups=sex", "data.groups must be a list of different columns, such as [sex,race], or null, got sex"),
+    ("data.groups=[sex,race,sex]", "data.groups must be a list of different columns, such as [sex,race], or null, got"),
+    ("data.groups=[1,'1']", "data.groups must be a list of different columns, such as [sex,race], or null, got"),
+    ("data.groups=['']", "data.groups[0] must be a text, or an integer, got ''"),
+    ("data.groups=[null]", "data.groups[0] must be a text, or an integer, got null"),
+    ("data.groups={sex:1}", "data.groups must be a list of different columns, such as [sex,race], or null, got"),
     ("sweep=", "sweep must be the name of a folder below"),
     ("sweep=a/../../b", "sweep must be the name of a folder below"),
     ("launcher.jobs=0", "launcher.jobs must be auto, or an integer of 1 or more, got 0"),

@@ -9,6 +9,7 @@ from agebench.comparison.groups import Group
 from agebench.comparison.predictions_csv import NoPairsError, Numbers, read_numbers
 from agebench.identity_groups import group_codes
 from agebench.metrics.bootstrap import CENTRAL, draw, resamples_for
+from agebench.metrics.holm import holm
 from agebench.metrics.predictions import Array
 
 
@@ -127,16 +128,6 @@ def _difference(value: float, resampled: Array) -> Difference:
     low, high = np.quantile(resampled, CENTRAL)
     tail_count = min(int((resampled <= 0).sum()), int((resampled >= 0).sum())) + 1
     return Difference(value, float(low), float(high), min(1.0, 2 * tail_count / (len(resampled) + 1)))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values with the correction of Holm (1979), Scand. J. Statist. 6, 65-70. NaN stays NaN."""
-    order = [i for i in np.argsort(p_values, kind="stable").tolist() if not np.isnan(p_values[i])]
-    adjusted, highest = list(p_values), 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * p_values[i]))
-        adjusted[i] = highest
-    return adjusted
 
 
 def _read_group(group: Group, metric: str, unit: str) -> Numbers:
