@@ -68,7 +68,8 @@ class GroupResults:
             for name in chosen
         }
         units = "images" if self.facts["over"] == "image" else "people"
-        write_groups(folder, self.table, panels, title=f"{self.protocol}: results by group (number of {units})", writer=writer, step=step)
+        title = f"{self.protocol}: results by group (number of {units})"
+        write_groups(folder, self.table, panels, title=title, writer=writer, step=step)
 
     def log(self) -> None:
         """Log the gap of the main metric for each column, and warn about groups that are not compared."""
