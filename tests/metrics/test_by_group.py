@@ -1,5 +1,6 @@
 """Metrics by group, and the gap between the worst and the best group."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from scipy.stats import ttest_ind
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, log_loss, mean_absolute_error
 
+from agebench.metrics.age_limit import make_age_limit
 from agebench.metrics.bootstrap import intervals
 from agebench.metrics.breakdown import by_group
 from agebench.metrics.by_group import LEAST, Gap, find_gaps, labels_by, measure_groups, members
@@ -230,3 +232,21 @@ def test_five_equal_groups_seldom_have_a_significant_gap() -> None:
 
         significant += gap.p < 0.05
     assert significant <= 5  # 1.5 are expected; if the choice of the two groups is ignored, about 9
+
+
+def test_error_rates_at_an_age_limit_need_enough_people_on_their_side_of_it() -> None:
+    target = np.concatenate([np.repeat([0, 9], 40), np.repeat([0, 9], [29, 41])])  # 29 men are below 25 years
+    sex = np.repeat(["f", "m"], [80, 70])
+    limit = make_age_limit({"age_limit": 25}, values=VALUES.tolist(), unit="years", bins=None)
+    errors = np.where(np.arange(150) % 3 == 0, 6.0, -6.0)
+    predictions = replace(faces(target, errors), age_limit=limit)
+
+    groups = measure_groups(predictions, {"sex": sex}, None, resamples=20)
+    gaps = {gap.metric: gap for gap in find_gaps(predictions, groups, None, resamples=50)}
+
+    wrong = (predictions.point >= 25) & (target == 0)
+    rates = {group.name: group.values["false_adult_rate"] for group in groups}
+    assert rates == pytest.approx({"f": wrong[:80].sum() / 40, "m": wrong[80:].sum() / 29})
+    assert "false_adult_rate" not in gaps
+    missed = (predictions.point < 25) & (target == 9)
+    assert gaps["false_minor_rate"].value == pytest.approx(abs(missed[:80].sum() / 40 - missed[80:].sum() / 41))

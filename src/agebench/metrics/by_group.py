@@ -10,6 +10,7 @@ import numpy as np
 from agebench.identity_groups import factorize, group_codes
 from agebench.metrics.bootstrap import draw, intervals, resamples_for
 from agebench.metrics.compute import from_images, from_sums, rows_of, summarise, sums
+from agebench.metrics.decisions import FALSE_ADULT, FALSE_MINOR
 from agebench.metrics.holm import holm
 from agebench.metrics.predictions import Array, Images, LabelledPredictions, take
 from agebench.metrics.table import Metric, find
@@ -141,6 +142,8 @@ def find_gaps(
 ) -> list[Gap]:
     """Return the gap of each headline metric for each column and pair of columns with two groups that are not small.
 
+    The error rates at an age limit depend on the people on one side of it, and need LEAST of them in a group.
+
     A resample draws as many people as there are, with replacement, each with all images in all groups. The worst and
     the best group are selected among all groups, so the interval and the p-value are those of the largest of all
     pairwise differences (single-step maxT, Westfall and Young 1993): the interval is the gap ± q standard errors, where
@@ -172,7 +175,7 @@ def find_gaps(
     for by in dict.fromkeys(group.by for group in kept):
         for metric in headline_rows(predictions):
             name = metric.name
-            of = [i for i, group in enumerate(kept) if group.by == by and np.isfinite(group.values.get(name, np.nan))]
+            of = [i for i, part in enumerate(parts) if kept[i].by == by and part.people_of(name) >= LEAST]
             if len(of) > 1:
                 gaps.append(_gap([kept[i] for i in of], name, np.stack([resampled[i][name] for i in of], axis=1)))
     corrected: dict[tuple[str, str], float] = {}
@@ -206,6 +209,17 @@ class _Part:
     @cached_property
     def headline(self) -> list[Metric]:
         return [metric for metric in self.rows if metric.headline]
+
+    def people_of(self, metric: str) -> int:
+        """Return the number of people that a metric depends on: those on one side of an age limit for its error rates.
+
+        It is 0 if the group does not have the metric.
+        """
+        if metric not in (row.name for row in self.headline):
+            return 0
+        if metric not in (FALSE_ADULT, FALSE_MINOR):
+            return len(self.people)
+        return len(np.unique(self.codes[self.images.at_limit == (metric == FALSE_MINOR)]))
 
     def metrics(self, times: Array) -> dict[str, Array]:
         """Return the headline metrics of the resamples, shape (b,) each, from how often they have each person."""

@@ -110,7 +110,7 @@ def group_results(plan: Plan, predictions: Predictions) -> GroupResults | None:
         "over": "image" if identities is None else "identity",
         "resamples": resamples_for(group_codes(identities, len(rows))[1]),
         "gaps": [_fact(gap) for gap in gaps],
-        "notes": _notes(groups, units),
+        "notes": [*_notes(groups, units), *_notes_on_rates(groups, gaps, units)],
     }
     table = breakdown.by_group(predictions, groups, notes)
     names = plan.records.names[rows]
@@ -142,4 +142,19 @@ def _notes(groups: list[Group], units: str) -> list[str]:
             notes.append(f"by {by}: not compared, fewer than {LEAST} {units}: {', '.join(small[:5])}{more}")
         if len(of) - len(small) < 2:
             notes.append(f"by {by}: no gap, because fewer than two groups have {LEAST} {units}")
+    return notes
+
+
+def _notes_on_rates(groups: list[Group], gaps: list[Gap], units: str) -> list[str]:
+    """Return a sentence for each column and metric with groups that have too few people on one side of an age limit."""
+    notes = []
+    for by in dict.fromkeys(group.by for group in groups):
+        large = [group for group in groups if group.by == by and not group.is_small]
+        compared = {gap.metric: gap.groups for gap in gaps if gap.by == by}
+        for name in dict.fromkeys(name for group in large for name in group.values):
+            if len(large) > 1 and (count := compared.get(name, 0)) < len(large):
+                notes.append(
+                    f"by {by}: {name} is compared for {count} of {len(large)} groups, the others have fewer than "
+                    f"{LEAST} {units} on its side of the limit"
+                )
     return notes
