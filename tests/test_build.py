@@ -419,10 +419,21 @@ def test_a_trained_network_is_built_without_published_weights(compose_config) ->
 
 
 def test_batch_norm_with_one_image_per_step_is_refused(compose_config) -> None:
-    with pytest.raises(UserError, match="batch norm, which needs two images per step: set data.batch_size=2"):
+    with pytest.raises(UserError, match=r"batch norm, which needs two images per step: set data.batch_size=2"):
         module_of(compose_config("data=digits", "model=small_cnn", "data.batch_size=1"))
 
 
 def test_an_unknown_key_of_the_data_is_refused(compose_config) -> None:
     with pytest.raises(UserError, match=r"data has no key batch_sise \(did you mean 'batch_size'\?\): remove it"):
         build.build_data(compose_config(*SMALL, "+data.batch_sise=8"))
+
+
+def test_a_label_without_train_images_has_a_class_weight(compose_config) -> None:
+    config = compose_config(*SMALL, "head.class_weight=balanced")
+    data = build.build_data(config)
+    labels = data.plan.target.labels
+    labels[labels == 9] = 0
+
+    module = build.build_module(config, data)
+
+    assert module.head.weights.shape == (10,)
