@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
 from agebench.build.keys import NETWORK, TRAINING, EvaluateKeys, ExportKeys, PredictKeys, PrepareKeys, check_nodes
-from agebench.cli.rules import check_config
+from agebench.cli.rules import check_config, check_sources
 from agebench.errors import UserError
 
 GROUPS = ("data", "data/split", "model", "head", "optim", "scheduler", "augment", "trainer", "callbacks", "logger")
@@ -368,3 +368,16 @@ def test_an_interpolation_of_a_missing_key_is_an_error(compose_config) -> None:
 
 def test_the_other_verbs_configs_pass(compose_config) -> None:
     check_config(compose_config("data=digits", name="prepare"), PrepareKeys)
+
+
+def test_the_groups_of_every_point_of_a_sweep_are_checked_before_it_starts(compose_config, tmp_path) -> None:
+    (tmp_path / "faces.csv").write_text("path,label,sex\na.png,x,f\nb.png,y,m\n")
+    points = [
+        compose_config("data=table", f"data.root={tmp_path / 'faces.csv'}", f"data.groups=[{column}]")
+        for column in ("sex", "sx")
+    ]
+
+    check_sources(points[:1])
+
+    with pytest.raises(UserError, match=r"no column 'sx' \(did you mean 'sex'\?\)"):
+        check_sources(points)
