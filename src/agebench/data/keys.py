@@ -1,6 +1,6 @@
 """The keys under `data` and their values. This file imports nothing heavy."""
 
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from agebench.schema import Count, Natural, Node, PartialNode, Range, Text
 
@@ -12,6 +12,15 @@ TargetName = Literal["class", "decade", "age", "bins"]
 DataPath = Annotated[str, bool, "the path of the data, given as data.root=PATH (a folder named 2024 is ./2024)"]
 
 
+def _differ(columns: list[Any]) -> bool:
+    return len(set(map(str, columns))) == len(columns)
+
+
+GroupColumns = Annotated[
+    Annotated[list[Text | int], _differ] | None, "a list of different columns, such as [sex,race], or null"
+]
+
+
 class DataKeys(TypedDict):
     """The keys of conf/data. Those of `source` and `split` are the arguments of the objects that they name."""
 
@@ -19,6 +28,7 @@ class DataKeys(TypedDict):
     root: Any  # checked as an argument of the source
     target: TargetName
     bins: list[float] | None
+    groups: NotRequired[GroupColumns]  # runs of earlier versions have no such key
     image_size: Annotated[int, Range(least=1), "a side in px of 1 or more"]
     channels: Annotated[Literal[1, 3], "1 (grey) or 3 (colour)"]
     crop_mode: CropMode
