@@ -80,7 +80,7 @@ def test_an_evaluation_inherits_the_config_of_its_run(make_run, tmp_path) -> Non
         ("", "unreadable"),
         ("[1, 2]", "unreadable"),
         ('{"status": 3}', "unreadable"),
-        ('{"status": "running"}', "running"),
+        ('{"status": "running"}', "crashed"),  # no process holds its lock
     ],
 )
 def test_invalid_results_have_the_status_unreadable(tmp_path, text, status) -> None:

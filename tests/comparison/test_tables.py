@@ -160,11 +160,13 @@ def test_unfinished_runs_are_listed_and_never_ranked(make_run, tmp_path) -> None
     found = compared(tmp_path)
 
     assert len(found.tables[0].runs) == 1
-    assert [(run.folder.name, run.status, run.error) for run in found.unranked] == [
+    assert [(run.folder.name, run.status, run.error) for run in found.unranked[:2]] == [
         ("b", "failed", "ValueError: no"),
         ("c", "interrupted", ""),
-        ("d", "running", ""),
     ]
+    name, status, error = found.unranked[2].folder.name, found.unranked[2].status, found.unranked[2].error
+    assert (name, status) == ("d", "crashed")  # no process holds its lock
+    assert "without a final status" in error
 
 
 def test_a_diverged_group_is_last_and_has_a_note(make_run, tmp_path) -> None:

@@ -488,8 +488,9 @@ def test_column_raises_for_a_list_that_does_not_match_the_data(tmp_path: Path, t
         splits.column(*blocks(3), file=file)
 
 
-def test_column_raises_for_a_missing_file_and_one_that_is_not_utf8(tmp_path: Path) -> None:
-    file = write(tmp_path / "mine.csv", "name,part\n山田.jpg,train\n", "cp932")
+def test_column_raises_for_a_missing_file_and_one_in_no_known_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_bytes(b"name,part\n\xfc\xff\x81.jpg,train\n")  # neither UTF-8 nor cp932
 
     with pytest.raises(UserError, match="save it as CSV UTF-8"):
         splits.column(*blocks(3), file=file)

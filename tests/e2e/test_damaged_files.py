@@ -26,6 +26,7 @@ from agebench.inference.load import read_checkpoint
 from agebench.inference.predict import predict_images
 from agebench.runs.folder import read_results
 from agebench.runs.read import find_runs
+from agebench.training.callbacks import Speed
 from agebench.training.resume import Start, find_start, finished
 
 WRONG = (None, True, -1, 1.5, "あ", [], ["a", 1], {}, {"a": 1})
@@ -83,6 +84,7 @@ def save(stored: dict[str, Any], run: Path) -> None:
 
 def command_config(run: Path, **more: Any) -> Any:
     keys = {"run": str(run), "checkpoint": "tested", "trust": False, "accelerator": "cpu", "precision": None}
+    keys |= {"calibration": True}
     return OmegaConf.create({**keys, **more})
 
 
@@ -94,7 +96,7 @@ def predict(run: Path) -> None:
 def export(run: Path) -> None:
     path, stored, config = read_checkpoint(run, "tested", read_results(run), trust=False)
     build_trained(config, stored)
-    describe(stored["agebench"], config, weights=str(path))
+    describe(stored["agebench"], config, weights=str(path), calibration=None)
 
 
 def test_again(run: Path) -> None:
@@ -197,18 +199,29 @@ def test_compare_lists_a_run_with_a_damaged_config(run) -> None:
         assert "run" in RENDERERS["md"](compare(find_runs([run]), None))
 
 
+@pytest.fixture
+def interrupted(command, monkeypatch, tmp_path) -> Path:
+    """Return a run of two epochs that was interrupted in the second one."""
+
+    def stop(self: Speed, trainer: Any, module: Any) -> None:
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, contextlib.suppress(SystemExit):
+        patch.setattr(Speed, "on_train_epoch_start", stop)
+        command("train", *"data=digits model=mlp trainer.max_epochs=2 report=false hydra.run.dir=run".split())
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["status"] == "interrupted"
+    return tmp_path / "run"
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("optimizer_states", []), ("loops", {}), ("callbacks", {"Speed": {}}), ("lr_schedulers", [1]), ("epoch", "あ")],
+    [("optimizer_states", [{}]), ("optimizer_states", [1]), ("loops", {}), ("loops", 1)],
 )
-def test_a_damaged_training_state_gives_one_sentence(run, command, capsys, key, value) -> None:
-    last = run / "checkpoints" / "last.ckpt"
+def test_a_damaged_training_state_gives_one_sentence(interrupted, command, capsys, key, value) -> None:
+    last = interrupted / "checkpoints" / "last.ckpt"
     stored = torch.load(last, weights_only=True)
-    merged = {**stored[key], **value} if key == "callbacks" else value
-    torch.save({**stored, key: merged}, last)
-    results = json.loads((run / "results.json").read_text())
-    (run / "results.json").write_text(json.dumps({**results, "status": "interrupted"}))
-    logging.disable(logging.NOTSET)
+    torch.save({**stored, key: value}, last)
 
     with pytest.raises(SystemExit) as end:
         command("train", "resume=run")
@@ -217,3 +230,13 @@ def test_a_damaged_training_state_gives_one_sentence(run, command, capsys, key, 
     assert end.value.code == 2
     assert "cannot resume from " in error
     assert "Traceback" not in error
+
+
+def test_a_run_without_the_state_of_its_optimizer_starts_over(interrupted, command, capsys) -> None:
+    last = interrupted / "checkpoints" / "last.ckpt"
+    stored = torch.load(last, weights_only=True)
+    torch.save({**stored, "optimizer_states": []}, last)
+
+    command("train", "resume=run")
+
+    assert json.loads((interrupted / "results.json").read_text())["resumed"] == 0

@@ -156,7 +156,7 @@ def test_evaluate_warns_if_the_runs_data_root_no_longer_exists(command, leaky, t
 )
 def test_evaluate_names_the_missing_argument(command, leaky, tmp_path, capsys, given, message):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "results.json").write_text("{}")
+    (tmp_path / "empty" / "results.json").write_text('{"status": "completed"}')
 
     with pytest.raises(SystemExit) as end:
         command("evaluate", "run=run", *given.split())

@@ -119,7 +119,7 @@ def test_a_folder_without_a_run_raises_and_is_not_changed(command, tmp_path, cap
     (elsewhere / "thesis.ckpt").write_text("mine")
     project = tmp_path / "proj"
     (project / "report").mkdir(parents=True)
-    (project / "checkpoints").symlink_to(elsewhere)
+    (project / "weights").symlink_to(elsewhere)
     for name in ("report/figure.png", "predictions.csv", "draft.part", ".hydra"):
         (project / name).write_text("mine")
     before = {path: path.read_text() for path in project.rglob("*") if path.is_file()}
@@ -133,12 +133,27 @@ def test_a_folder_without_a_run_raises_and_is_not_changed(command, tmp_path, cap
     assert (elsewhere / "thesis.ckpt").read_text() == "mine"
 
 
-def test_starting_over_removes_only_files_of_a_run_and_follows_no_link(command, tmp_path):
+def test_a_linked_folder_of_a_run_is_refused_and_not_changed(command, tmp_path, capsys):
     command("train", *QUICK)
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     (out / "checkpoints").rename(elsewhere)
     (out / "checkpoints").symlink_to(elsewhere)
+    before = {path: path.read_bytes() for path in elsewhere.iterdir()}
+
+    code = exit_code(command, "train", *QUICK, "resume=false")
+
+    assert code == 2
+    assert "checkpoints is a link" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in elsewhere.iterdir()} == before
+
+
+def test_starting_over_removes_only_files_of_a_run_and_follows_no_link(command, tmp_path):
+    command("train", *QUICK)
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
     (elsewhere / "thesis.ckpt").write_text("mine")
+    (out / "checkpoints" / "best.ckpt").unlink()
+    (out / "checkpoints" / "best.ckpt").symlink_to(elsewhere / "thesis.ckpt")
     (out / "report").mkdir()
     (out / "report" / "notes.txt").write_text("mine")
     (out / "draft.part").write_text("mine")

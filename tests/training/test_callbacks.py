@@ -154,7 +154,7 @@ def test_the_table_has_a_header_and_a_row_per_epoch(tmp_path) -> None:
 
     quiet_fit(EpochTable(file))
 
-    rows = list(csv.DictReader(file.open()))
+    rows = list(csv.DictReader(file.open(encoding="utf-8-sig")))
     assert list(rows[0])[:3] == ["epoch", "step", "lr"]
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert [row["step"] for row in rows] == ["3", "6", "9"]
