@@ -25,6 +25,10 @@ USES = {
         "python -m agebench.evaluate run=FOLDER [data=CHOICE] [KEY=VALUE ...]",
         "Test a trained run again, or on another data set with the same labels.",
     ),
+    "score": (
+        "python -m agebench.score predictions=FILE data=CHOICE [data/split=CHOICE] [KEY=VALUE ...]",
+        "Test the predictions of any program, given as a CSV file, and write a run folder that compare ranks.",
+    ),
     "audit": (
         "python -m agebench.audit data=CHOICE [data/split=CHOICE] [KEY=VALUE ...]",
         "Measure what a split leaks: identities in both train and test, and the accuracy they give without any image.",

@@ -14,7 +14,10 @@ BINS = 15  # number of bins of the expected calibration error
 def rows_of(predictions: LabelledPredictions) -> list[Metric]:
     """Return the rows of the metrics that can be computed from these predictions, in the order of the table."""
     rows = metrics_of(num_labels=len(predictions.values), ordered=predictions.ordered, unit=predictions.unit)
-    return [metric for metric in rows if metric.computed]
+    rows = [metric for metric in rows if metric.computed]
+    if not predictions.points_only:
+        return rows
+    return [metric for metric in rows if (metric.from_point if predictions.ordered else metric.from_label)]
 
 
 def summarise(predictions: LabelledPredictions) -> dict[str, float]:

@@ -37,7 +37,8 @@ class Metric:
         targets: The targets that have the metric. `steps` is every ordered target except ages in years.
         min_labels: Minimum number of labels.
         in_unit: Whether the metric is in the target's unit.
-        from_point: Whether per_image needs only the point estimates and not the posterior.
+        from_point: Whether the metric needs only the point estimates and not the posterior. Only for ordered labels.
+        from_label: Whether the metric needs only the most likely label, which is the point estimate of classes.
         headline: Whether the metric is logged at every epoch and shown after a test.
         live: Whether the metric is shown during training.
         column: Whether `compare` shows the metric as a further column. `classes`: only if labels have no order.
@@ -54,6 +55,7 @@ class Metric:
     min_labels: int = 1
     in_unit: bool = False
     from_point: bool = False
+    from_label: bool = False
     headline: bool = False
     live: bool = False
     column: Literal["always", "classes", "never"] = "always"
@@ -112,10 +114,10 @@ class Metric:
 
 METRICS: tuple[Metric, ...] = (
     Metric("loss", "lower", headline=True, live=True, column="never", digits=3),
-    Metric("accuracy", "higher", formulas.correct, headline=True, live=True),
+    Metric("accuracy", "higher", formulas.correct, from_label=True, headline=True, live=True),
     Metric("top5", "higher", formulas.in_top5, min_labels=6),
-    Metric("balanced_accuracy", "higher", of_sums=formulas.mean_recall),
-    Metric("macro_f1", "higher", of_sums=formulas.mean_f1, headline=True, column="classes"),
+    Metric("balanced_accuracy", "higher", of_sums=formulas.mean_recall, from_label=True),
+    Metric("macro_f1", "higher", of_sums=formulas.mean_f1, from_label=True, headline=True, column="classes"),
     Metric("nll", "lower", formulas.negative_log_likelihood, headline=True, digits=3),
     Metric("ece", "lower", of_sums=formulas.calibration_error),
     Metric(
@@ -129,8 +131,18 @@ METRICS: tuple[Metric, ...] = (
         live=True,
         digits=3,
     ),
-    Metric("rmse", "lower", of_sums=formulas.root_mean_square, targets="ordered", in_unit=True, digits=3),
-    Metric("median_error", "lower", of_images=formulas.median_error, targets="ordered", in_unit=True, digits=3),
+    Metric(
+        "rmse", "lower", of_sums=formulas.root_mean_square, targets="ordered", from_point=True, in_unit=True, digits=3
+    ),
+    Metric(
+        "median_error",
+        "lower",
+        of_images=formulas.median_error,
+        targets="ordered",
+        from_point=True,
+        in_unit=True,
+        digits=3,
+    ),
     Metric(
         "bias",
         "nearest to zero",
@@ -147,8 +159,17 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("within_1", "higher", formulas.within(1), targets="steps", from_point=True, headline=True),
     Metric("qwk", "higher", of_sums=formulas.quadratic_kappa, targets="ordered", headline=True),
-    Metric("qwk_point", "higher", of_sums=formulas.quadratic_kappa_of_point, targets="ordered"),
-    Metric("balanced_mae", "lower", formulas.absolute_error, balanced=True, targets="ordered", in_unit=True, digits=3),
+    Metric("qwk_point", "higher", of_sums=formulas.quadratic_kappa_of_point, targets="ordered", from_point=True),
+    Metric(
+        "balanced_mae",
+        "lower",
+        formulas.absolute_error,
+        balanced=True,
+        targets="ordered",
+        from_point=True,
+        in_unit=True,
+        digits=3,
+    ),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
 

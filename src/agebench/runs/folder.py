@@ -13,7 +13,14 @@ from agebench.files import read_json, remove_link, write_text
 STATUSES = ("running", "completed", "failed", "interrupted")
 FOLDERS = (".hydra", "checkpoints", "csv", "report", "report/projector")  # inside a run
 CRASHED = "its process ended without a final status (killed, or the machine stopped); repeat its command to resume it"
-WRITTEN_FIRST = {".lock", "train.log", "console.log", "evaluate.log", "audit.log"}  # before the first result
+WRITTEN_FIRST = {
+    ".lock",
+    "train.log",
+    "console.log",
+    "evaluate.log",
+    "audit.log",
+    "score.log",
+}  # before the first result
 
 
 def write_config(folder: Path, config: Any) -> None:
@@ -90,7 +97,7 @@ def check_folder(folder: Path, kind: str) -> None:
 
     Args:
         folder: The folder to write to.
-        kind: What the folder may contain: `run`, `evaluation` or `audit`.
+        kind: What the folder may contain: `run`, `evaluation`, `score` or `audit`.
     """
     if not folder.exists():
         return
@@ -111,6 +118,7 @@ def check_folder(folder: Path, kind: str) -> None:
     found = {
         "run": known and "run" not in results and isinstance(results.get("config"), str),
         "evaluation": known and isinstance(results.get("run"), str),
+        "score": known and isinstance(results.get("scored"), dict),
         "audit": isinstance(audited.get("protocol"), str),
     }
     if found[kind]:

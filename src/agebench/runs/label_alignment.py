@@ -1,0 +1,221 @@
+"""Test ordered predictions on data with other labels, such as a model of the ages 0 to 69 on ages of 1 to 110."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from agebench.data.plan import Plan
+from agebench.data.target import Target, names_of
+from agebench.metrics.compute import summarise
+from agebench.metrics.predictions import Array, LabelledPredictions, Predictions
+from agebench.metrics.table import find, metrics_of
+
+
+@dataclass(frozen=True)
+class OrderedLabels:
+    """Ordered labels of ages.
+
+    Args:
+        values: The value of each label in the unit, ascending, shape (R,).
+        unit: `years`, `decades` or `bins`.
+        bins: Lower edges in years of all bins except the first; only for bins.
+    """
+
+    values: Array
+    unit: str
+    bins: tuple[float, ...] = ()
+
+    @property
+    def ages(self) -> tuple[float, float]:
+        """The lowest and the highest age in years that has a label. Bins have no limits."""
+        if self.unit == "bins":
+            return float("-inf"), float("inf")
+        step = 10 if self.unit == "decades" else 1
+        return float(self.values[0]) * step, float(self.values[-1]) * step + step - 1
+
+    def to_years(self, points: Array) -> Array:
+        """Return estimates in years, float64, from estimates in the unit. A decade or a bin is its middle age.
+
+        The first bin starts at 0. The last one, which has no end, counts as wide as the one before it.
+        """
+        if self.unit == "years":
+            return points.astype(np.float64)
+        if self.unit == "decades":
+            return points.astype(np.float64) * 10 + 4.5
+        starts = np.array([0.0, *self.bins])
+        starts = np.append(starts, 2 * starts[-1] - starts[-2])
+        middles = (starts[:-1] + starts[1:] - 1) / 2
+        return np.asarray(np.interp(points, np.arange(len(middles)), middles))
+
+    def from_years(self, years: Array) -> Array:
+        """Return values in the unit, float64, of ages in years: a decade or a bin by its edges."""
+        if self.unit == "years":
+            return years.astype(np.float64)
+        if self.unit == "decades":
+            return np.floor(years / 10)
+        return np.searchsorted(np.array(self.bins), years, side="right").astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The labels under which predictions are tested on data with other labels.
+
+    Args:
+        target: The labels of the data, extended by those of the model if both have the same unit.
+        model: The labels of the model.
+        data: The labels of the data.
+        columns: The index in the target of each label of the model, int64, shape (K,); None if the units differ.
+        complete: Whether the model can predict every label of the data. Then every metric is defined.
+    """
+
+    target: Target
+    model: OrderedLabels
+    data: OrderedLabels
+    columns: Array | None
+    complete: bool
+
+    def spread(self, posterior: Array) -> Array:
+        """Return the posterior over the labels of the target, shape (N, R), from that of the model, shape (N, K)."""
+        if self.columns is None:
+            return np.broadcast_to(posterior.dtype.type(0), (len(posterior), self.target.num_labels))
+        found = np.zeros((len(posterior), self.target.num_labels), dtype=posterior.dtype)
+        found[:, self.columns] = posterior
+        return found
+
+    def convert(self, points: Array) -> Array:
+        """Return point estimates in the unit of the data."""
+        same = self.model.unit == self.data.unit and self.model.bins == self.data.bins
+        return points if same else self.data.from_years(self.model.to_years(points))
+
+
+def align_labels(target: Target, model: OrderedLabels, *, bins: Sequence[float] | None) -> Alignment | None:
+    """Return how predictions of a model are tested on data with other labels; None for classes.
+
+    Args:
+        target: The labels of the data.
+        model: The labels of the model.
+        bins: The edges of the data's bins.
+    """
+    if not (target.ordered and target.unit and model.unit):
+        return None
+    data = OrderedLabels(target.values, target.unit, tuple(bins or ()) if target.unit == "bins" else ())
+    if data.unit != model.unit or data.unit == "bins":
+        return Alignment(target, model, data, None, complete=False)
+    low, high = (end(model.values[i], data.values[i]) for end, i in ((min, 0), (max, -1)))
+    values = np.arange(low, high + 1, dtype=np.float64)
+    union = replace(
+        target,
+        labels=target.labels + int(data.values[0] - low),
+        label_names=names_of(values, data.unit),
+        values=values,
+    )
+    return Alignment(
+        union,
+        model,
+        data,
+        np.arange(len(model.values)) + int(model.values[0] - low),
+        complete=len(values) == len(model.values),
+    )
+
+
+def label_predictions(
+    plan: Plan, rows: Array, point: Array, posterior: Array | None, *, alignment: Alignment | None = None
+) -> Predictions:
+    """Return the predictions for images of the test part with their metrics, without the loss.
+
+    Args:
+        plan: The plan, whose target is that of the alignment.
+        rows: Rows of the test part, int64, shape (N,).
+        point: Point estimates in the unit of the model, shape (N,); for classes indices of labels.
+        posterior: Probability of each label of the model, shape (N, K); None if it is unknown.
+        alignment: The alignment of the model's labels; None if the data has the same labels.
+    """
+    target, known = plan.target, posterior is not None
+    if posterior is None:
+        posterior = np.broadcast_to(np.float32(0), (len(rows), target.num_labels))
+        if not target.ordered:
+            posterior = np.eye(target.num_labels, dtype=np.float32)[point.astype(np.int64)]
+    elif alignment is not None:
+        posterior, known = alignment.spread(posterior), alignment.columns is not None
+    labelled = LabelledPredictions(
+        posterior=posterior,
+        point=point if alignment is None else alignment.convert(point),
+        target=target.labels[plan.split.test[rows]],
+        values=target.values,
+        ordered=target.ordered,
+        unit=target.unit,
+        has_posterior=known,
+        same_labels=alignment is None or alignment.complete,
+    )
+    metrics = {f"test/{name}": value for name, value in summarise(labelled).items()}
+    return Predictions(**vars(labelled), rows=rows, losses=None, weights=None, metrics=metrics)
+
+
+def describe_labels(predictions: Predictions, alignment: Alignment | None) -> dict[str, Any]:
+    """Return `left_out` and `model_range` of results.json, as far as they apply.
+
+    `left_out` has the metrics that these predictions do not have, and why. `model_range` has the lowest and the highest
+    age that the model can predict, the number of test images beyond it, and the metrics `within` and `beyond` it.
+    """
+    found: dict[str, Any] = {}
+    if predictions.points_only:
+        unit, ordered = predictions.unit, predictions.ordered
+        names = [row.name for row in metrics_of(num_labels=len(predictions.values), ordered=ordered, unit=unit)]
+        why = "they need the probability of each label, and only point estimates are known"
+        if alignment is not None:
+            why = f"they need equal labels: {_sentence(alignment)}"
+        left = [name for name in names if f"test/{name}" not in predictions.metrics and find(name).computed]
+        found["left_out"] = {"metrics": left, "reason": why}
+    if alignment is not None and np.isfinite(alignment.model.ages).all():
+        found["model_range"] = _describe_range(predictions, alignment)
+    return found
+
+
+def label_messages(found: Mapping[str, Any]) -> list[str]:
+    """Return one sentence for each fact of describe_labels."""
+    messages = []
+    if left := found.get("left_out"):
+        messages.append(f"metrics left out ({', '.join(left['metrics'])}): {left['reason']}")
+    if (about := found.get("model_range")) and about["images"]:
+        parts = [f"MAE {about[part]['mae']:.2f} {part}" for part in ("within", "beyond") if about[part]]
+        low, high = about["ages"]
+        messages.append(
+            f"{about['images']:,} test images are beyond the ages {low:g} to {high:g} that the model can predict: "
+            f"{', '.join(parts)}"
+        )
+    return messages
+
+
+def _sentence(alignment: Alignment) -> str:
+    model, data = (_describe(labels) for labels in (alignment.model, alignment.data))
+    return f"the model predicts {model}, the data has {data}"
+
+
+def _describe(labels: OrderedLabels) -> str:
+    if labels.unit == "bins":
+        return f"bins with the edges {', '.join(f'{edge:g}' for edge in labels.bins)}"
+    names = names_of(labels.values[[0, -1]], labels.unit)
+    return f"{'decades' if labels.unit == 'decades' else 'ages'} {names[0]} to {names[1]}"
+
+
+def _describe_range(predictions: Predictions, alignment: Alignment) -> dict[str, Any]:
+    low, high = alignment.data.from_years(np.array(alignment.model.ages))
+    true = predictions.values[predictions.target]
+    beyond = (true < low) | (true > high)
+    parts = {"within": ~beyond, "beyond": beyond}
+    metrics = {
+        part: summarise(_select(predictions, images)) if images.any() else None for part, images in parts.items()
+    }
+    return {"ages": list(alignment.model.ages), "images": int(beyond.sum()), **metrics}
+
+
+def _select(predictions: Predictions, images: Array) -> LabelledPredictions:
+    """Return the predictions of some images, bool, shape (N,)."""
+    return replace(
+        predictions,
+        posterior=predictions.posterior[images],
+        point=predictions.point[images],
+        target=predictions.target[images],
+    )
