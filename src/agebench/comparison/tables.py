@@ -137,6 +137,8 @@ def _table(runs: Sequence[Run], protocol: str, split_sha: str, requested: str | 
     unit = unit_of(protocol)
     known = {name for run in runs for name in run.metrics}
     metric = f"test/{main_metric(unit)}" if requested is None or requested not in known else requested
+    if metric not in known and "test/mae" in known:
+        metric = "test/mae"  # only estimates are known, or labels differ
     if requested is not None and metric != requested:
         notes.append(f"no run of this table has {find(requested).name}: it is ranked by {find(metric).name}")
 

@@ -204,7 +204,10 @@ def _numbers(sheet: Sheet, lines: list[int], cells: list[list[str]]) -> Array:
                 "remove rows without a prediction, which then count as missing"
             )
     is_long = any(LONG.search(cell) for row in cells for cell in row)
-    return np.array(numbers, dtype=np.float64 if is_long else np.float32)
+    doubles = np.array(numbers, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        singles = doubles.astype(np.float32)
+    return singles if np.isfinite(singles).all() and not is_long else doubles
 
 
 def _number(cell: str) -> float:
