@@ -71,6 +71,13 @@ BAD = {
     "an unknown class": ([["name", "point"], ["4.jpg", "pig"]], "class", "is 'pig', which is not a label of the data"),
     "a gap in the ages": ([["name", "p(20)", "p(22)"], ["4.jpg", 1, 0]], "age", "no column for the label before p(22)"),
     "other bins": ([["name", "p(<18)", "p(18+)"], ["4.jpg", 1, 0]], "bins", "it lacks p(<21), p(21+)"),
+    "years for decades": (
+        [["name", "point"], ["4.jpg", 24]],
+        "decade",
+        "has values from 2 to 3: for predictions in years",
+    ),
+    "years for bins": ([["name", "point"], ["4.jpg", 24]], "bins", "for predictions in years set data.target=age"),
+    "ages for decades": ([["name", "p(20)", "p(21)"], ["4.jpg", 1, 0]], "decade", "ages in years set data.target=age"),
     "a column twice": ([["name", "p(20)", "p(20)"], ["4.jpg", 1, 0]], "age", "has the column p(20) twice"),
     "percent": ([["name", *P_AGES], ["4.jpg", *(100 * p for p in CERTAIN)]], "age", "sum to 100"),
     "a sum of 0.9": ([["name", *P_AGES], ["4.jpg", 0.9, *[0] * 10]], "age", "of 4.jpg sum to 0.9"),

@@ -238,7 +238,7 @@ def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, war
     differing = [
         name
         for name, value in reported.items()
-        if value is not None and abs(predictions.metrics[name] - value) > REPRODUCED_WITHIN
+        if value is not None and abs(predictions.metrics.get(name, value) - value) > REPRODUCED_WITHIN
     ]
     if differing and warn:
         log.warning(

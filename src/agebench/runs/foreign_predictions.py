@@ -23,6 +23,7 @@ POINT_COLUMNS = ("point", "prediction", "predicted", "pred")
 PROBABILITY = re.compile(r"p\((.*)\)")
 # A number of ten or more significant digits, which no float32 needs.
 LONG = re.compile(r"[1-9](?:\.?[0-9]){9}")
+FAR = 3  # decades or bins beyond the last label, which half of the estimates cannot be
 SUM_TOLERANCE = 0.01  # of the probabilities of an image, which may be rounded
 
 
@@ -241,10 +242,13 @@ def _align(sheet: Sheet, posterior: Array, target: Target) -> tuple[Array, Align
     if values is None:
         named = [f"p({name})" for name in sheet.labels if name not in target.label_names]
         lacks = [f"p({name})" for name in target.label_names if name not in sheet.labels]
+        in_years = target.ordered and _values(sheet.labels, "years") is not None
+        hint = "; for columns of ages in years set data.target=age" if in_years else ""
         differ = f"it lacks {', '.join(lacks[:3])}" if lacks else f"{', '.join(named[:3])} are unknown"
         raise UserError(
             f"{sheet.file} has {len(sheet.labels)} columns p(LABEL), and the data has {target.num_labels} labels: "
-            f"{differ}; the labels are {', '.join(target.label_names[:6])}{', ...' if target.num_labels > 6 else ''}"
+            f"{differ}; the labels are {', '.join(target.label_names[:6])}"
+            f"{', ...' if target.num_labels > 6 else ''}{hint}"
         )
     order = np.argsort(values)
     values = values[order]
@@ -277,7 +281,13 @@ def _points(
         return posterior @ values if target.ordered else posterior.argmax(1)
     cells = [sheet.points[line] for line in lines]
     if target.ordered:
-        return _numbers(sheet, lines, [[cell] for cell in cells])[:, 0]
+        points = _numbers(sheet, lines, [[cell] for cell in cells])[:, 0]
+        if target.unit != "years" and np.median(points) > target.values[-1] + FAR:
+            raise UserError(
+                f"{sheet.file} predicts {np.median(points):.4g} (median), and data.target={target.name} has values "
+                f"from {target.values[0]:g} to {target.values[-1]:g}: for predictions in years set data.target=age"
+            )
+        return points
     index = {name: i for i, name in enumerate(target.label_names)}
     for line, cell in zip(lines, cells, strict=True):
         if cell not in index:
