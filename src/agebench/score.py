@@ -32,7 +32,7 @@ def _score(cfg: Any, folder: Path) -> None:
         raise UserError("score needs a data set, whose test images were predicted: data=NAME")
     check_config(cfg, ScoreKeys)
     from agebench.build.data import build_planner
-    from agebench.runs.foreign_predictions import read_sheet
+    from agebench.runs.foreign_sheet import read_sheet
     from agebench.runs.score import score_sheet
 
     sheet = read_sheet(Path(str(cfg.predictions)).expanduser())

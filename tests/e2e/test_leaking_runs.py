@@ -247,7 +247,10 @@ def test_images_cropped_in_another_way_than_those_of_the_run_raise(command, leak
         command("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "data.crop_mode=center")
 
     assert end.value.code == 2
-    assert "trained with data.crop_mode=squash and must be tested with it: remove data.crop_mode" in capsys.readouterr().err
+    assert (
+        "trained with data.crop_mode=squash and must be tested with it: remove data.crop_mode"
+        in capsys.readouterr().err
+    )
 
 
 def test_allow_leak_is_true_or_false(command, leaky, capsys):

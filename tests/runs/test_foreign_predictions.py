@@ -12,7 +12,8 @@ from agebench.data.split import Split
 from agebench.data.target import make_target
 from agebench.errors import UserError
 from agebench.metrics.predictions import Predictions
-from agebench.runs.foreign_predictions import match_sheet, predictions_of, read_sheet
+from agebench.runs.foreign_predictions import predictions_of
+from agebench.runs.foreign_sheet import match_sheet, read_sheet
 
 AGES = (20, 22, 21, 30, 20, 22)  # of train (3 images), val (1) and test (2)
 NAMES = ("a/0.jpg", "a/1.jpg", "b/1.jpg", "b/3.jpg", "b/4.jpg", "b/é.jpg")

@@ -35,10 +35,9 @@ from agebench.runs.label_alignment import (
     Alignment,
     OrderedLabels,
     align_labels,
-    describe_labels,
-    label_messages,
     label_predictions,
 )
+from agebench.runs.label_notes import describe_labels, label_messages
 from agebench.runs.tables import write_breakdown, write_predictions, write_split
 from agebench.runs.writer import RunWriter
 

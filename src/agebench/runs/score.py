@@ -13,9 +13,10 @@ from agebench.metrics.predictions import Predictions
 from agebench.metrics.table import headline
 from agebench.runs.description import describe_test
 from agebench.runs.folder import check_folder, write_config
-from agebench.runs.foreign_predictions import Matches, Sheet, match_sheet, predictions_of
+from agebench.runs.foreign_predictions import predictions_of
+from agebench.runs.foreign_sheet import Matches, Sheet, match_sheet
 from agebench.runs.identity import versions
-from agebench.runs.label_alignment import describe_labels, label_messages
+from agebench.runs.label_notes import describe_labels, label_messages
 from agebench.runs.tables import write_breakdown, write_predictions, write_split
 from agebench.runs.writer import RunWriter
 
