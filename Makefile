@@ -11,7 +11,7 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-ci test-all check fix bench bench-gpu clean tensorboard
+.PHONY: help setup demo test test-ci test-all mutants check fix bench bench-gpu clean tensorboard
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +35,11 @@ test: $(READY) ## run the fast tests (4 minutes on 2 cores)
 test-ci: $(READY) ## run the slower tests that CI also runs: killed runs, sweeps, DDP, a simulated GPU
 	$(BIN)/python -m pytest -m ci --numprocesses auto --dist worksteal
 
-test-all: $(READY) ## run all tests
-	$(BIN)/python -m pytest
+test-all: $(READY) ## run all tests, and show the coverage by package
+	$(BIN)/python -m pytest --cov --cov-report=json; status=$$?; $(BIN)/python tests/coverage_table.py; exit $$status
+
+mutants: $(READY) ## check that the tests notice small wrong changes of the code (20 minutes on 2 cores)
+	$(BIN)/python tests/mutants/run.py
 
 check: $(READY) ## check lint, format and types
 	$(BIN)/ruff check .
@@ -46,6 +49,10 @@ check: $(READY) ## check lint, format and types
 fix: $(READY) ## fix lint and format automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+.PHONY: fuzz
+fuzz: $(READY) ## run the commands on 3,000 damaged inputs and hostile overrides (15 minutes)
+	$(BIN)/python tests/fuzz --corpus --cases 3000
 
 bench: $(READY) ## run the speed benchmarks (minutes; needs an idle machine)
 	$(BIN)/python -m benchmarks.throughput
@@ -65,5 +72,5 @@ tensorboard: $(READY) ## compare the runs in outputs/ in a browser on this machi
 	$(BIN)/tensorboard --logdir outputs --host 127.0.0.1
 
 clean: ## remove the environment and caches of tools; keep data and outputs
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist build
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,6 @@
 """Build network, normalisation, schedule and monitor of a run from a config, on scikit-learn's digits."""
 
+import logging
 import math
 
 import lightning as L
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from timm.data import constants
 from torch import nn
 
 from agebench import build
+from agebench.build.nodes import find_target
 from agebench.data.records import Records
 from agebench.data.target import make_target
 from agebench.errors import UserError
@@ -56,6 +59,23 @@ def test_the_initial_weights_depend_only_on_the_seed(compose_config) -> None:
 
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+def test_a_class_that_is_not_found_leaves_the_log_of_hydra_enabled() -> None:
+    with pytest.raises(UserError, match=r"model\._target_=torch\.nn\.Liner cannot be imported.*did you mean 'Linear'"):
+        find_target("model", "torch.nn.Liner")
+
+    assert not logging.getLogger("hydra.utils").disabled
+
+
+def test_checking_the_image_size_leaves_batch_norm_unchanged(compose_config) -> None:
+    config = compose_config("data=digits", "model=small_cnn")
+
+    model = build.build_model(config, channels=1, num_outputs=10, image_size=8)
+
+    batches = [value for name, value in model.state_dict().items() if name.endswith("num_batches_tracked")]
+    assert batches
+    assert all(int(value) == 0 for value in batches)
 
 
 def test_a_network_is_returned_in_training_mode(compose_config) -> None:
@@ -224,6 +244,14 @@ def test_the_plateau_schedule_uses_the_configured_metric(compose_config, overrid
     assert (schedule["monitor"], schedule["scheduler"].mode) == watched
 
 
+def test_the_plateau_schedule_steps_after_each_validation(compose_config) -> None:
+    config = compose_config(*SMALL, "scheduler=plateau", "trainer.check_val_every_n_epoch=3")
+
+    schedule = module_of(config)[0].configure_optimizers()["lr_scheduler"]
+
+    assert (schedule["interval"], schedule["frequency"]) == ("epoch", 3)
+
+
 class Rates(L.Callback):
     """Records the learning rate of every optimizer step."""
 
@@ -354,3 +382,58 @@ def test_auto_uses_the_published_statistics_if_the_weights_are_from_a_file(compo
     )
 
     assert statistics(module) == ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])  # as in timm's model card
+
+
+def test_a_trained_module_has_the_weights_of_its_checkpoint(compose_config) -> None:
+    config = compose_config(*SMALL)
+    module, _ = module_of(config)
+    stored = {"state_dict": module.state_dict(), "agebench": module.stamp}
+    config.seed = 9  # other initial weights
+
+    again = build.build_trained(config, stored)
+
+    assert again.state_dict().keys() == module.state_dict().keys()
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in module.state_dict().items())
+
+
+def test_class_weights_are_those_of_the_train_part(compose_config) -> None:
+    config = compose_config("data=digits", "model=mlp", "head.class_weight=balanced", "data.per_class=7")
+    module, data = module_of(config)
+
+    labels = data.plan.target.labels[data.plan.split.train]
+
+    assert len(labels) == 70 < len(data.plan.target.labels)  # the other parts do not have seven images of each class
+    expected = compute_class_weight("balanced", classes=np.arange(10), y=labels)
+    np.testing.assert_allclose(module.head.weights.numpy(), expected, rtol=1e-6)
+
+
+def test_a_trained_network_is_built_without_published_weights(compose_config) -> None:
+    config = compose_config(*SMALL)
+    config.model = {"_target_": f"{__name__}.Network", "pretrained": False, "checkpoint_path": None, "freeze": None}
+    module, _ = module_of(config)
+    config.model.pretrained = True  # as the run was trained
+
+    again = build.build_trained(config, {"state_dict": module.state_dict(), "agebench": module.stamp})
+
+    assert again.model.pretrained is False
+
+
+def test_batch_norm_with_one_image_per_step_is_refused(compose_config) -> None:
+    with pytest.raises(UserError, match=r"batch norm, which needs two images per step: set data.batch_size=2"):
+        module_of(compose_config("data=digits", "model=small_cnn", "data.batch_size=1"))
+
+
+def test_an_unknown_key_of_the_data_is_refused(compose_config) -> None:
+    with pytest.raises(UserError, match=r"data has no key batch_sise \(did you mean 'batch_size'\?\): remove it"):
+        build.build_data(compose_config(*SMALL, "+data.batch_sise=8"))
+
+
+def test_a_label_without_train_images_has_a_class_weight(compose_config) -> None:
+    config = compose_config(*SMALL, "head.class_weight=balanced")
+    data = build.build_data(config)
+    labels = data.plan.target.labels
+    labels[labels == 9] = 0
+
+    module = build.build_module(config, data)
+
+    assert module.head.weights.shape == (10,)

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
-VERBS = ("train", "evaluate", "predict", "prepare", "audit", "compare", "export", "score")
+VERBS = ("train", "evaluate", "calibrate", "predict", "prepare", "audit", "compare", "export", "score")
 # A package imports only itself and packages in the lines above.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "public", "text", "identity_groups", "interrupts"),
     ("config", "files", "schema"),
     ("trust",),
     ("data", "models", "heads", "augment", "metrics", "report"),
-    ("leakage",),
+    ("leakage", "calibration"),
     ("runs",),
     ("comparison",),
     ("lightning_internals", "process"),
@@ -134,10 +134,10 @@ def test_the_launcher_loads_nothing_heavy() -> None:
 
 
 def test_audit_prepare_and_compare_do_not_load_torch() -> None:
-    """Records, target, split, store, plan, readers, leakage, runs, comparison and report."""
+    """Records, target, split, store, plan, readers, leakage, calibration, runs, comparison and report."""
     with_torch = {"agebench.data.datamodule", "agebench.data.loader", "agebench.data.residency"}
     with_torch |= {"agebench.data.unlabelled"}
-    wings = ("data", "leakage", "runs", "metrics", "comparison", "report")
+    wings = ("data", "leakage", "calibration", "runs", "metrics", "comparison", "report")
     light = [name for name in FILES if package(name) in wings and name not in with_torch]
 
     assert loaded_by(*light, "agebench.build.data") & set(HEAVY) == set()

@@ -322,3 +322,24 @@ def test_without_its_exception_an_error_of_torch_compile_is_raised_as_it_is(monk
         compile_network()
 
     assert len(lines) == 1
+
+
+def test_a_bar_is_redrawn_when_enough_steps_have_passed_since_the_last_time() -> None:
+    bar = lightning_internals.StepProgressBar(refresh_rate=10)
+    bar.enable()
+
+    epochs = [[step for step in (4, 8, 12, 16, 20, 24, 30, 33) if bar._should_update(step, 33)] for _ in range(2)]
+
+    assert epochs == [[12, 24, 33], [12, 24, 33]]
+
+
+def test_batches_that_lightning_does_not_count_are_added_to_its_counters() -> None:
+    counted = []
+    steps = SimpleNamespace(optim_step_progress=SimpleNamespace(increment_by=None))
+    progress = SimpleNamespace(increment_by=counted.append)
+    loop = SimpleNamespace(_batches_that_stepped=3, batch_progress=progress, manual_optimization=steps)
+
+    lightning_internals.StepCounters(loop).add_batches(2)
+    lightning_internals.StepCounters(loop).add_batches(5)
+
+    assert (loop._batches_that_stepped, counted) == (10, [2, 5])

@@ -303,6 +303,25 @@ def test_a_frozen_backbone_keeps_its_weights_and_batch_norm_statistics() -> None
     assert changed == {"classifier.weight", "classifier.bias"}
 
 
+def test_the_compiled_network_is_used_for_training_only() -> None:
+    module = make_module()
+    module._compiled = lambda images: torch.full((len(images), LABELS), 7.0)  # stands for torch.compile's
+    images = pixels(2).store
+
+    trained, evaluated = module.train()(images), module.eval()(images)
+
+    assert torch.equal(trained, torch.full((2, LABELS), 7.0))
+    assert not torch.equal(evaluated, trained)
+
+
+def test_the_images_of_an_epoch_are_counted() -> None:
+    module, data = make_module(), pixels(7)
+
+    make_trainer(2).fit(module, batches_of(data, [4, 3]), loader(data, 7))
+
+    assert module.images_seen == 7
+
+
 def test_training_uses_training_mode_even_after_an_evaluation() -> None:
     class Modes(L.Callback):
         seen: list[bool]

@@ -113,6 +113,20 @@ def test_points_alone_leave_out_metrics_with_a_reason(verb, faces, tmp_path) -> 
         assert {row["p(20)"] for row in csv.DictReader(file)} == {""}
 
 
+def test_decisions_at_an_age_limit_need_only_points_except_the_area_under_the_curve(verb, faces, tmp_path) -> None:
+    test = range(1, ROWS, 4)  # true ages 21, 25, 29, 33, 37; estimates 2 higher
+    (tmp_path / "theirs.csv").write_text("\n".join(["image,pred", *(f"{i}.png,{22 + i % 20}" for i in test)]))
+
+    found = verb(tmp_path / "theirs.csv", *faces, "age_limit=26", "challenge_ages=[30]")
+
+    assert found["metrics"]["test/false_adult_rate"] == 0.5  # 25 is judged 27
+    assert found["metrics"]["test/false_minor_rate"] == 0
+    assert found["metrics"]["test/false_adult_rate_at_30"] == 0
+    assert "test/limit_auc" not in found["metrics"]
+    assert found["decision"]["age_limit"] == 26
+    assert (tmp_path / "out" / "decision.csv").is_file()
+
+
 def test_rows_that_do_not_match_are_counted_and_listed(verb, faces, tmp_path, caplog) -> None:
     rows = ["1.png,20", "5.png,20", "5.png,30", "9.png,20", "9.png,20", "0.png,20", "ghost.png,20"]
     (tmp_path / "theirs.csv").write_text("\n".join(["name,point", *rows]))

@@ -6,6 +6,7 @@ import sys
 COMMANDS = {
     "train": "train a model, test it, write a run directory; -m runs a sweep",
     "evaluate": "test a trained run again, or on another data set",
+    "calibrate": "fit ranges with a promised coverage on the val part of a trained run",
     "predict": "predict ages or classes of new images and write them as CSV",
     "prepare": "check a data set, download it if possible, pack its pixels",
     "export": "write a trained run as one ONNX file, or as a PyTorch program",
@@ -20,7 +21,7 @@ def main() -> None:
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command in ("", "-h", "--help"):
         print("usage: agebench COMMAND [GROUP=CHOICE ...] [KEY=VALUE ...]\n")
-        print("\n".join(f"  {name:<10}{purpose}" for name, purpose in COMMANDS.items()))
+        print("\n".join(f"  {name:<11}{purpose}" for name, purpose in COMMANDS.items()))
         print("\nagebench COMMAND --help describes a command")
         return
     if command == "--version":

@@ -20,7 +20,7 @@ def main() -> None:
     try:
         given = _parser().parse_args()
         formats = _formats(given.format, several=given.output is not None)
-        _compare(given.folders, given.metric, formats, output=given.output, plot=given.plot)
+        _compare(given, formats)
     except UserError as error:
         say(f"agebench compare: {error}")
         sys.exit(2)
@@ -53,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
         help="the test metric to rank by (default: mae for ages in years, else accuracy)",
     )
     parser.add_argument(
+        "--age-limit",
+        type=int,
+        metavar="YEARS",
+        help="compare decisions at this age limit, such as 18, for all runs; needs their predictions.csv",
+    )
+    parser.add_argument(
         "--format", metavar="NAMES", default="md", help=f"{', '.join(FORMATS)}; several need --output (default: md)"
     )
     parser.add_argument(
@@ -76,18 +82,23 @@ def _formats(text: str, *, several: bool) -> list[str]:
     return names
 
 
-def _compare(
-    folders: Sequence[Path], metric: str | None, formats: Sequence[str], *, output: Path | None, plot: Path | None
-) -> None:
+def _compare(given: argparse.Namespace, formats: Sequence[str]) -> None:
     # These load NumPy, which --help and wrong arguments do not need.
     from agebench.comparison import render
     from agebench.comparison.tables import compare
     from agebench.runs.read import find_runs
 
-    compared = compare(find_runs(folders), metric)
+    runs, output = find_runs(given.folders), given.output
+    if given.age_limit is not None:
+        from agebench.comparison.decisions import at_age_limit
+
+        runs, notes = at_age_limit(runs, given.age_limit)
+        for note in notes:
+            say(f"no decisions at {given.age_limit}: {note}")
+    compared = compare(runs, given.metric)
     if compared.not_comparable:
         say(compared.not_comparable)
-    for folder, names in ((output, formats), (plot, ())):
+    for folder, names in ((output, formats), (given.plot, ())):
         if folder is not None:
             from agebench.comparison.write import write_comparison
 

@@ -38,6 +38,20 @@ class BrokenImageError(UserError):
         self.lasting = lasting
 
 
+OUT_OF_MEMORY = "the memory is exhausted: use a smaller batch size, image size or model, or close other programs"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception, or one in its chain, says that no memory of the CPU or the GPU is left."""
+    texts = ("can't allocate memory", "not enough memory", "out of memory", "Unable to allocate")
+    return any(
+        isinstance(each, MemoryError)
+        or type(each).__name__ == "OutOfMemoryError"
+        or (isinstance(each, RuntimeError | OSError) and any(text in str(each) for text in texts))
+        for each in chain(error)
+    )
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return ` (did you mean ...?)` with the known name closest to an unknown name; empty if no name is close."""
     from difflib import get_close_matches  # slow to import, and rarely needed
@@ -61,6 +75,8 @@ def reason(error: BaseException) -> str:
     for found in chain(error):
         if isinstance(found, UserError | FailedError):
             return str(found)
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
     return f"{type(error).__name__}: {error}"
 
 

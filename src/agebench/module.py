@@ -14,9 +14,10 @@ from torchmetrics import Metric
 
 from agebench.errors import FailedError
 from agebench.heads.base import Head
+from agebench.metrics.age_limit import AgeLimit
 from agebench.metrics.compute import summarise
 from agebench.metrics.predictions import LabelledPredictions, Predictions
-from agebench.metrics.table import absolute_values, headline
+from agebench.metrics.table import absolute_values, find
 from agebench.models.freeze import keep_frozen_in_eval
 from agebench.models.weights import hash_tensors
 
@@ -135,6 +136,7 @@ class ImageModule(L.LightningModule):
         self._compiled = torch.compile(model.forward) if compile else None
         self.collected = CollectedOutputs()
         self.predictions: Predictions | None = None
+        self.age_limit: AgeLimit | None = None  # of the metrics of decisions
         self.tested_sha = ""  # hash of the weights that the last test used
         # For the current epoch: images and mean loss of each step, correct predictions, and outputs not yet counted.
         self._step_losses: list[tuple[int, Tensor]] = []
@@ -245,9 +247,10 @@ class ImageModule(L.LightningModule):
             values=self.head.values.cpu().numpy(),
             ordered=self.head.ordered,
             unit=self.unit,
+            age_limit=self.age_limit,
         )
         scores = {"loss": loss, **summarise(predictions)}
-        logged = {name: scores[name] for name in headline(ordered=predictions.ordered, unit=predictions.unit)}
+        logged = {name: value for name, value in scores.items() if find(name).headline}
         if part == "val":
             logged |= absolute_values(logged)
         self.log_dict({f"{part}/{name}": value for name, value in logged.items()}, sync_dist=True)

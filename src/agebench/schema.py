@@ -87,7 +87,8 @@ class Mismatch:
     def __str__(self) -> str:
         if self.missing:
             return f"{self.key} is missing: it must be {self.needed}"
-        return f"{self.key} must be {self.needed}, got {show(self.value)}{did_you_mean(self.value, self.choices)}"
+        guess = did_you_mean(self.value, self.choices)
+        return f"{self.key or 'the content'} must be {self.needed}, got {show(self.value)}{guess}"
 
 
 def check(key: str, value: Any, kind: Any) -> None:

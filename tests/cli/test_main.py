@@ -155,6 +155,18 @@ def test_a_full_disk_is_explained_without_a_file_name(conf) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000])
+def test_a_path_that_is_too_long_is_explained_and_shortened(tmp_path, conf, name) -> None:
+    with pytest.raises(OSError, match="too long") as raised:
+        (tmp_path / name).stat()
+
+    message = explain(raised.value, conf)
+
+    assert message is not None
+    assert message.endswith("File name too long; choose another one")
+    assert len(message) < 200
+
+
 def test_choices_from_the_users_config_folder_are_suggested(run_line, tmp_path, capsys) -> None:
     own = tmp_path / "own" / "model"
     own.mkdir(parents=True)
@@ -189,12 +201,25 @@ def test_a_run_that_ends_well_exits_with_0_and_gets_its_config(run_line) -> None
     assert (seen[0].seed, seen[0].optim.lr) == (3, 0.5)
 
 
-@pytest.mark.parametrize("line", ["optim.lrr=1", "data=minst", "optim.lr=[1", "optim.lr=1,2", "= 3", "-m modle=a,b"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("optim.lrr=1", "data=minst", "optim.lr=[1", "optim.lr=1,2", "= 3", "-m modle=a,b", "optim=[null]"),
+        *("optim=[1,2]", "--resolve", "--experimental-rerun a.pickle", "logger='${x'"),
+    ],
+)
 def test_a_wrong_line_exits_with_2_one_line_and_no_traceback(run_line, capsys, line) -> None:
     code = run_line(line, lambda cfg: pytest.fail("nothing must start"))
 
     assert code == 2
-    assert re.fullmatch(r"agebench train: [^\n]+\n", capsys.readouterr().err)
+    assert re.fullmatch(r"agebench train: [^\n]{20,}\n", capsys.readouterr().err)
+
+
+def test_a_package_that_does_not_exist_exits_with_2(run_line, capsys) -> None:
+    code = run_line("--cfg job -p modle", lambda cfg: pytest.fail("nothing must start"))
+
+    assert code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("agebench train: --package takes a key of the config")
 
 
 def test_a_user_error_exits_with_2_and_its_message(run_line, capsys) -> None:

@@ -18,7 +18,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     sources = [{"path": "hydra.conf", "provider": "hydra"}, {"path": "/my conf", "provider": "command-line"}]
     runtime = {"cwd": str(tmp_path / "began"), "config_sources": sources}
     hydra = ["hydra.run.dir=elsewhere", "hydra.mode=RUN", "hydra.searchpath=[file:///x]"]
-    task = ["data=digits", "+model.width=4", "resume=false", "optim.lr=1e-3"]
+    task = ["data=digits", "+model.width=4", "resume=false", "trust=false", "optim.lr=1e-3"]
     (made / ".hydra" / "hydra.yaml").write_text(
         yaml.safe_dump({"hydra": {"runtime": runtime, "overrides": {"hydra": hydra, "task": task}}})
     )
@@ -59,6 +59,17 @@ def test_a_folder_expands_to_the_overrides_and_working_directory_of_its_run(fold
     ]
     assert Path.cwd() == tmp_path / "began"
     assert expand_resume(line) == line  # a DDP rank is started with the expanded line
+
+
+def test_the_trust_of_an_earlier_command_is_not_repeated(folder) -> None:
+    hydra = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())
+    hydra["hydra"]["runtime"]["config_sources"], hydra["hydra"]["overrides"]["hydra"] = [], []
+    (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(["data=digits", "trust=true"]))
+
+    line = expand_resume(["resume=a run=1"])
+
+    assert line == ["data=digits", f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
 
 
 def test_a_folder_of_configs_needs_trust(folder, tmp_path) -> None:

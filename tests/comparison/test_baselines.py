@@ -1,10 +1,11 @@
 """Baselines without an image are in the table and equal values computed manually."""
 
 import csv
+from types import SimpleNamespace
 
 import pytest
 
-from agebench.comparison.baselines import score_blind
+from agebench.comparison.baselines import find_baselines, score_blind
 from agebench.comparison.render import RENDERERS
 from agebench.comparison.tables import compare
 from agebench.runs.read import read_run
@@ -50,3 +51,26 @@ def test_a_run_without_a_readable_split_has_no_baseline(make_run, train) -> None
 
     assert score_blind(read_run(folder), "years") == {}
     assert "always the median" not in RENDERERS["md"](compare([read_run(folder)]))
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [
+        ("years", {"identity looked up": {"test/mae": 3.0}, "always the median": {"test/mae": 8.0}}),
+        (
+            "decades",
+            {
+                "identity looked up": {"test/mae": 3.0, "test/accuracy": 0.25},
+                "always the median": {"test/mae": 8.0},
+                "most common label": {"test/accuracy": 0.125},
+            },
+        ),
+    ],
+)
+def test_an_identity_lookup_has_no_accuracy_of_exact_years(unit, expected) -> None:
+    leak = {"lookup_mae": 3.0, "median_mae": 8.0, "lookup_accuracy": 0.25, "majority_accuracy": 0.125, "images": 4}
+    group = SimpleNamespace(runs=[SimpleNamespace(results={"leak": leak})])
+
+    baselines, _ = find_baselines([group], unit)
+
+    assert {each.name: each.metrics for each in baselines} == expected

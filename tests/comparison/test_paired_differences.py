@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm, t
 
 from agebench.comparison.groups import Group
 from agebench.comparison.paired_differences import compare_with_best, holm, paired_differences
@@ -15,6 +15,11 @@ from agebench.runs.read import read_run
 
 TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
 PEOPLE = np.array(list("aaabbbcccddd"))
+
+
+def smallest_p(groups: float) -> float:
+    """Return the p-value if no resample has the other sign: Student's for the normal quantile of 2 / 10,001."""
+    return 2 * t.sf(norm.isf(1 / 10_001) * math.sqrt((groups - 1) / groups), groups - 1)
 
 
 def test_holm_for_values_computed_manually() -> None:
@@ -38,7 +43,7 @@ def test_the_difference_of_a_pair_does_not_depend_on_the_other_pairs() -> None:
         (alone,) = paired_differences([numbers], people)
         assert (one.value, one.p) == (pytest.approx(alone.value), alone.p)
         assert (one.low, one.high) == pytest.approx((alone.low, alone.high))
-    assert found[2].p == pytest.approx(2 / 10_001)
+    assert found[2].p == pytest.approx(smallest_p(200**2 / (np.bincount(people) ** 2).sum()))
 
 
 def test_intervals_over_images_equal_those_of_scipy() -> None:
@@ -59,7 +64,9 @@ def test_intervals_over_people_equal_those_of_a_simple_loop() -> None:
 
     found = paired_differences([numbers], people)[0]
 
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, (0.025, 0.975))), abs=0.015)
+    effective = 90**2 / sum(len(rows) ** 2 for rows in members)
+    tail = norm.sf(t.ppf(0.975, effective - 1) * math.sqrt(effective / (effective - 1)))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, (tail, 1 - tail))), abs=0.025)
 
 
 def test_a_single_person_has_no_interval() -> None:
@@ -120,7 +127,7 @@ def test_equal_models_have_p_1_and_no_p_value_is_zero() -> None:
 
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
     assert (different.value, different.low, different.high) == (4, 4, 4)
-    assert different.p == pytest.approx(2 / 10_001)
+    assert different.p == pytest.approx(smallest_p(30))
 
 
 def test_a_difference_that_is_not_finite_has_no_interval_and_leaves_other_pairs_unchanged() -> None:
@@ -157,6 +164,7 @@ def test_the_value_of_a_group_on_an_image_is_the_mean_over_its_seeds(make_run) -
     assert found.differences[1].value == pytest.approx(differences.mean())
     assert (found.differences[1].low, found.differences[1].high) == pytest.approx((expected.low, expected.high))
     assert (found.over, found.drawn, found.resamples) == ("people", 4, 10_000)
+    assert found.least == 2 / 10_001  # a two-sided p-value if no resample is on the other side of zero
     assert list(found.differences) == [1]
 
 

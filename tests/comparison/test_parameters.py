@@ -10,6 +10,19 @@ def test_a_config_group_is_represented_by_its_choice(make_run) -> None:
     assert differing(runs) == [{"head": "softmax"}, {"head": "coral"}]
 
 
+def test_groups_are_in_the_order_of_a_command_and_before_single_keys(make_run) -> None:
+    first = {"data": "demo", "model": "mlp", "optim": "adam", "trainer": "cpu"}
+    second = {"data": "cacd", "model": "timm", "optim": "sgd", "trainer": "gpu"}
+    runs = [
+        read_run(make_run("a", choices=first, config={"seed_of_split": 1}, typed=["seed_of_split=1"])),
+        read_run(make_run("b", choices=second, head="coral", config={"seed_of_split": 2})),
+    ]
+
+    params = differing(runs)
+
+    assert list(params[0]) == ["data", "model", "head", "optim", "trainer", "seed_of_split"]
+
+
 def test_a_key_that_differs_within_a_choice_is_a_parameter(make_run) -> None:
     runs = [
         read_run(make_run("a", config={"optim.lr": 0.1, "head.decode": "mean"})),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 
 from agebench.comparison.caption import caption, heading
 from agebench.comparison.cells import lay_out
@@ -42,7 +43,7 @@ def test_the_markdown_of_a_comparison(study, tmp_path) -> None:
 | ---: | ------------------ | --: | ----------------: | -------------------: | -------: | -------: | ---: | ----: | ------: |
 |    1 | coral              |   2 |       1.50 ± 0.71 |                    - |        - |    0.083 | 1.50 | 1.000 |      60 |
 |    - | identity looked up |   - |              2.00 |                    - |        - |        - |    - |     - |       - |
-|    2 | softmax            |   1 | 3.00 [0.50, 4.50] | +1.50 [+1.50, +1.50] | < 0.0002 |    0.083 | 3.00 | 1.000 |      60 |
+|    2 | softmax            |   1 | 3.00 [0.50, 4.50] | +1.50 [+1.50, +1.50] |  < 0.049 |    0.083 | 3.00 | 1.000 |      60 |
 |    - | always the median  |   - |              4.00 |                    - |        - |        - |    - |     - |       - |
 
 Ranked by mae, lower is better. Several seeds (n > 1): mean ± standard deviation over seeds. One seed (n = 1): 95%
@@ -52,6 +53,7 @@ correction for 1 comparison. They describe the variation over people, not over s
 same test images, so its result is optimistic. All runs: 1,190,000 parameters, 20 epochs.
 
 - the split leaks: 100.0% of the test images show an identity that is also in train; an identity lookup uses no pixels
+- 95% intervals over only 4 people hold less often than 95% of the time: see docs/heads.md
 
 ## Not ranked: 1 run that did not complete
 
@@ -97,7 +99,8 @@ def test_csv_has_one_row_per_group_with_unrounded_numbers(study, tmp_path) -> No
     ]
     assert float(rows[0]["std"]) == pytest.approx(0.5**0.5, abs=1e-15)
     assert (rows[0]["low"], rows[0]["difference"], rows[1]["low"], rows[1]["high"]) == ("", "", "0.5", "4.5")
-    assert float(rows[1]["p_holm"]) == pytest.approx(2 / 10_001)
+    smallest = 2 * t.sf(norm.isf(1 / 10_001) * math.sqrt(3 / 4), 3)  # over four people
+    assert float(rows[1]["p_holm"]) == pytest.approx(smallest)
     assert float(rows[1]["test/bias"]) == 3
     assert rows[0]["folders"] == f"{tmp_path}/coral-0; {tmp_path}/coral-1"
 

@@ -37,6 +37,11 @@ def test_every_point_has_a_row_also_if_it_is_not_finished(make_run, tmp_path) ->
     assert text.startswith("# sweep: 2 of 4 points completed\n\n## demo/official/age: 12 test images")
     assert "| lr-0.2_seed-2 | not started |   - |    - |" in text
     assert "| OSError: gone |" in text
+    header, points = (
+        [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith(start)]
+        for start in ("| point", "| lr-")
+    )
+    assert [row[header[0].index("at epoch")] for row in points] == ["4", "4", "-", "-"]  # epoch 3, counted from 1
     assert not list(sweep.glob("*.part"))
 
 

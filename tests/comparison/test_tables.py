@@ -1,7 +1,10 @@
 """Which runs are ranked in one table, and the notes of the tables."""
 
+import math
+
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 
 from agebench.comparison.tables import compare
 from agebench.errors import UserError
@@ -69,9 +72,12 @@ def test_p_values_are_corrected_for_the_number_of_rows(make_run, tmp_path) -> No
 
     (table,) = compared(tmp_path).tables
 
-    # Every image differs by the same value, so no resample is on the other side of zero: 2 / 10,001 each, times three.
-    assert [row.difference.p for row in table.rows[1:]] == pytest.approx([2 / 10_001] * 3)
-    assert [row.adjusted for row in table.rows[1:]] == pytest.approx([6 / 10_001] * 3)
+    # Every image differs by the same value, so no resample is on the other side of zero: 2 / 10,001 each, as a p-value
+    # of Student's distribution for four people of three images, times three.
+    smallest = 2 * t.sf(norm.isf(1 / 10_001) * math.sqrt(3 / 4), 3)
+    assert [row.difference.p for row in table.rows[1:]] == pytest.approx([smallest] * 3)
+    assert [row.adjusted for row in table.rows[1:]] == pytest.approx([3 * smallest] * 3)
+    assert "95% intervals over only 4 people hold less often than 95% of the time: see docs/heads.md" in table.notes
 
 
 def test_runs_of_different_protocols_have_separate_tables(make_run, tmp_path) -> None:

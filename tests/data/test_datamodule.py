@@ -9,6 +9,7 @@ import pytest
 import torch
 from memory_source import Memory, pack_images
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.sources.digits import Digits
@@ -107,6 +108,15 @@ def test_devices_with_less_than_two_images_are_refused(tmp_path: Path) -> None:
         on_devices(4, data).val_dataloader()
     assert len(on_devices(2, data).train_dataloader()) == 9  # of 48: nine fives; the last three are too few for two
     assert len(on_devices(3, data).test_dataloader()) == 2
+
+
+def test_a_loader_does_not_use_the_generator_of_dropout(tmp_path: Path) -> None:
+    loader = module(tmp_path).train_dataloader()
+    before = torch.get_rng_state()
+
+    next(DataLoader.__iter__(loader))  # as with workers, where PyTorch draws a seed for them
+
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_grey_digits_of_the_right_size_are_unchanged(tmp_path: Path) -> None:

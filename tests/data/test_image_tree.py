@@ -1,5 +1,6 @@
 """Export of images to one folder for each class."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,18 @@ def test_a_partial_export_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyP
         )
     monkeypatch.undo()
     assert export_tree(data, tmp_path / "tree") == 60
+
+
+def test_a_name_with_a_dot_is_kept_before_png(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = Digits()
+    records = digits.records()
+    monkeypatch.setattr(digits, "records", lambda: replace(records, names=np.char.add(records.names, ".5")))
+    data = packed(tmp_path / "cache", digits, splits.random, channels=1, limit=3)
+
+    export_tree(data, tmp_path / "tree")
+
+    expected = {f"{name}.png" for part in splits.PARTS for name in data.plan.records.names[data.plan.split.part(part)]}
+    assert {path.name for path in (tmp_path / "tree").rglob("*.png")} == expected
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])

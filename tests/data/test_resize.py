@@ -85,6 +85,12 @@ def test_eight_bit_values_in_a_wider_mode_are_unchanged() -> None:
     assert Resize(4, 1)(image).tolist() == [[[200] * 4] * 4]
 
 
+def test_integers_that_are_all_0_or_1_are_not_shares() -> None:
+    image = Image.fromarray(np.eye(4, dtype=np.int32))
+
+    assert Resize(4, 1)(image)[0].tolist() == np.eye(4).tolist()
+
+
 @pytest.mark.parametrize(
     ("top", "kind"), [(1.0, np.float32), (255, np.float32), (65535, np.float32), (65535, np.int32)]
 )

@@ -171,6 +171,8 @@ def test_identity_needs_identities_and_at_least_one_per_fold() -> None:
 
     with pytest.raises(UserError, match="into 10 folds needs at least 10 identities, got 4"):
         splits.identity(records, labels)
+    with pytest.raises(UserError, match="into 5 folds needs at least 5 identities, got 4"):
+        splits.kfold(records, labels, k=5)
     with pytest.raises(UserError, match=r"needs the identity of each image.*data\.columns\.identity=COLUMN"):
         splits.kfold(*blocks(20, 20))
 
@@ -566,6 +568,8 @@ def test_images_in_two_lists_raise_with_their_number(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"train\.txt and .*test\.txt: 30 images are in train and in test, such as 30;"):
         splits.column(*blocks(100), train=train, test=test)
+    with pytest.raises(UserError, match="30 images are in train and in test"):
+        splits.column(*blocks(100), train=train, val=test, test=test)
 
 
 def test_an_error_names_the_list_without_a_match_and_one_of_its_names(tmp_path: Path) -> None:
@@ -592,6 +596,15 @@ def test_lists_with_semicolons_or_tabs_are_read(tmp_path: Path, mark: str) -> No
 
     assert [split.part(part).tolist() for part in PARTS] == [[0], [1], [2]]
     assert of_one.train.tolist() == [0]
+
+
+def test_a_semicolon_in_a_table_with_commas_is_not_its_delimiter(tmp_path: Path) -> None:
+    records = Records(np.array(["0", "1", "2"]))
+    file = write(tmp_path / "mine.csv", "name,part,note (a; b)\n0,train,x\n1,val,y\n2,test,z\n")
+
+    split = splits.column(records, np.zeros(3, dtype=int), file=file)
+
+    assert [split.part(part).tolist() for part in PARTS] == [[0], [1], [2]]
 
 
 @pytest.mark.parametrize(

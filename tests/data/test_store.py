@@ -57,6 +57,16 @@ def fill(cache: Path, source: Shades, rows: Array | None = None, **changes: obje
     return pixels[rows, 0, 0, 0].tolist()
 
 
+def test_a_stamp_of_zero_is_not_taken_for_an_empty_row(tmp_path: Path) -> None:
+    source = Shades()
+    source.version[:] = 0
+
+    shades = fill(tmp_path, source)
+
+    assert shades == list(range(20))
+    assert sorted(source.opened) == list(range(20))
+
+
 def test_only_requested_rows_are_decoded_and_later_splits_add_missing_rows(tmp_path: Path) -> None:
     source = Shades()
 

@@ -55,6 +55,58 @@ def test_the_predictions_are_those_of_the_runs_test(command, trained, faces, pac
         assert row["problem"] == ""
 
 
+def test_with_an_age_limit_the_probability_of_at_least_that_age_is_added(command, trained, faces):
+    command("predict", f"run={trained}/run", f"images={faces}", "output=ages.csv", "age_limit=18")
+
+    predicted = table(Path("ages.csv"))
+    assert list(predicted[0])[4:7] == ["probability", "p(>=18)", "p(14)"]
+    for row in predicted:
+        older = [
+            float(value) for key, value in row.items() if key.startswith("p(") and key[2:-1] in map(str, range(18, 99))
+        ]
+        assert float(row["p(>=18)"]) == pytest.approx(sum(older), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("10", "age_limit=10 needs labels on both sides"),
+        ("0", "age_limit must be a whole number"),
+        ("x", "whole number"),
+    ],
+)
+def test_an_age_limit_outside_the_labels_is_one_sentence(command, trained, faces, capsys, value, sentence):
+    with pytest.raises(SystemExit) as end:
+        command("predict", f"run={trained}/run", f"images={faces}", "output=ages.csv", f"age_limit={value}")
+
+    assert end.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_evaluation_adds_an_age_limit_that_the_run_did_not_have(command, trained, capsys):
+    shutil.copytree(trained / "run", "run")
+    limit = ["age_limit=30", "challenge_ages=[30,40]", "hydra.run.dir=again"]
+
+    command("evaluate", "run=run", f"paths.data={trained}/data", *limit)
+
+    results = json.loads(Path("again/results.json").read_text())
+    rows = table(Path("again/predictions.csv"))
+    minors = [float(row["point"]) for row in rows if int(row["target"]) < 30]
+    for age in (30, 40):
+        assert results["metrics"][f"test/false_adult_rate_at_{age}"] == np.mean([point >= age for point in minors])
+    low, high = results["intervals"]["test/false_adult_rate"]
+    assert low <= results["metrics"]["test/false_adult_rate"] <= high
+    assert results["decision"]["below"]["images"] == len(minors)
+    by_age = {row["challenge_age"]: row for row in table(Path("again/decision.csv"))}
+    assert float(by_age["30"]["false_adult_rate"]) == pytest.approx(
+        results["metrics"]["test/false_adult_rate"], rel=1e-5
+    )
+    assert Path("again/report/decision.png").is_file()
+    err = capsys.readouterr().err
+    assert results["decision"]["sentence"] in err
+    assert "differ from those that train reported" not in err
+
+
 def test_an_unreadable_image_has_a_row_with_the_problem(command, trained, faces, capsys):
     (faces / "empty.png").touch()
     (faces / "a.jpg").write_text("no image")
@@ -138,4 +190,4 @@ def test_a_checkpoint_without_labels_raises(command, trained, tmp_path, capsys):
         command("predict", "run=run", f"images={trained}/data/demo")
 
     assert end.value.code == 2
-    assert "saved by an older version of agebench" in capsys.readouterr().err
+    assert "agebench.values is missing" in capsys.readouterr().err

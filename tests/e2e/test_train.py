@@ -32,7 +32,13 @@ def test_a_run_writes_every_promised_file_and_key(command, tmp_path):
     for name in ("accuracy", "loss", "macro_f1"):
         low, high = found["intervals"][f"test/{name}"]
         assert low < found["metrics"][f"test/{name}"] < high
-    assert found["bootstrap"] == {"over": "image", "groups": 180, "resamples": 10_000, "seed": 0}
+    assert found["bootstrap"] == {
+        "over": "image",
+        "groups": 180,
+        "resamples": 10_000,
+        "seed": 0,
+        "method": "expanded percentile",
+    }
     assert set(found["timing"]) == {"fit_s", "train_images_per_s", "data_wait_share"}
     assert {"split_sha", "seed", "leak", "config", "versions", "git"} <= set(found)
     for name in (

@@ -28,7 +28,7 @@ def results(folder: Path) -> dict:
 
 
 def rows(file: Path) -> list[dict[str, str]]:
-    with file.open() as lines:
+    with file.open(encoding="utf-8-sig") as lines:
         return list(csv.DictReader(lines))
 
 

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
+from agebench.calibration.calibration import Calibration
 from agebench.errors import UserError
 from agebench.inference.export import ExportedModel, compare, describe_difference, write_onnx, write_program
 from agebench.module import ImageModule, Normalise
@@ -21,11 +22,11 @@ HEADS = sorted(path.stem for path in (CONF / "head").glob("*.yaml"))
 SHAPE = [3, 8, 8]
 
 
-def module_of(head_name: str) -> ImageModule:
+def module_of(head_name: str, *, ordered: bool = True) -> ImageModule:
     labels = 2 if head_name == "binary" else 6
     torch.manual_seed(0)
     node = OmegaConf.load(CONF / "head" / f"{head_name}.yaml")
-    head = instantiate(node, labels, [20.0 + i for i in range(labels)], ordered=True)
+    head = instantiate(node, labels, [20.0 * ordered + i for i in range(labels)], ordered=ordered)
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(), nn.Linear(144, head.num_outputs)
     )
@@ -58,6 +59,42 @@ def test_onnx_runtime_has_the_outputs_of_the_network_for_any_batch_size(tmp_path
             expected = module.eval().predict_step(images)
         assert np.abs(posterior - expected[0].numpy()).max() < 1e-5
         assert np.abs(point - expected[1].numpy()).max() < 1e-3
+
+
+@pytest.mark.parametrize(("head", "ordered"), [("softmax", False), ("softmax", True), ("regression", True)])
+def test_the_sets_of_a_calibration_are_outputs_of_the_onnx_file(tmp_path, head, ordered) -> None:
+    module = module_of(head, ordered=ordered)
+    values = module.head.values.tolist()
+    calibration = Calibration(
+        coverage=0.9,
+        temperature=1.7,
+        threshold=0.13,
+        ordered=ordered,
+        values=tuple(values),
+        over="image",
+        groups=50,
+        images=50,
+        nll=(1.0, 1.0),
+        weights_sha="",
+    )
+    write_onnx(ExportedModel(module, calibration), SHAPE, tmp_path / "m.onnx", "{}")
+    images = torch.randint(256, (16, *SHAPE), dtype=torch.uint8)
+
+    outputs = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    found = dict(
+        zip([o.name for o in outputs.get_outputs()], outputs.run(None, {"images": images.numpy()}), strict=True)
+    )
+
+    with torch.no_grad():
+        posterior, point = (each.double().numpy() for each in module.eval().predict_step(images))
+    powers = posterior.clip(1e-12) ** (1 / 1.7)
+    np.testing.assert_allclose(found["posterior"], powers / powers.sum(1, keepdims=True), atol=1e-5)
+    sets = calibration.sets(calibration.temper(posterior), point)
+    if ordered:
+        np.testing.assert_array_equal(found["low"], [min(np.array(values)[each]) for each in sets])
+        np.testing.assert_array_equal(found["high"], [max(np.array(values)[each]) for each in sets])
+    else:
+        np.testing.assert_array_equal(found["label_set"], sets)
 
 
 def test_the_onnx_file_is_valid_and_contains_its_description(tmp_path) -> None:

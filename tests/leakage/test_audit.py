@@ -210,6 +210,16 @@ def test_the_verdict_on_classes_has_only_accuracy() -> None:
     )
 
 
+@pytest.mark.parametrize(("accuracy", "start"), [(0.54, "shares identities, but"), (0.56, "leaks: ")])
+def test_a_lookup_must_avoid_a_tenth_of_the_errors_to_be_called_a_leak(accuracy: float, start: str) -> None:
+    shares = {"test_identity_in_train": 1.0, "test_identity_and_label_in_train": 1.0}
+    scores = {"lookup_mae": None, "median_mae": None, "lookup_accuracy": accuracy, "majority_accuracy": 0.5}
+
+    sentence = verdict({**shares, **scores, "unit": ""})
+
+    assert sentence.startswith(start)
+
+
 def test_a_split_without_shared_identities_is_clean() -> None:
     records, split = family()
     apart = Split("apart", split.train, np.array([8]), np.array([11]))

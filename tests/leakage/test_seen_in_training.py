@@ -66,6 +66,17 @@ def test_people_of_val_cause_only_a_warning(caplog: pytest.LogCaptureFixture) ->
     assert "the val part that selected the run's epoch" in caplog.text
 
 
+def test_people_of_both_train_and_val_are_counted_for_train_only(caplog: pytest.LogCaptureFixture) -> None:
+    trained = {**TRAINED, "identity": np.array(["ann", "ann", "bo", "ann", "di"])}
+
+    with caplog.at_level(logging.WARNING):
+        found = leaks.check_people(trained, data_of(["6.jpg"], ["ann"], [20]), same_data=True, allow=True)
+
+    assert found is not None
+    assert found["images"] == 1
+    assert "the val part" not in caplog.text
+
+
 def test_people_outside_train_and_val_cause_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     data = data_of(["6.jpg", "7.jpg"], ["di", ""], [40, 50])
     trained = {**TRAINED, "identity": np.array(["ann", "", "bo", "cy", "di"])}

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 from sklearn.metrics import (
     accuracy_score,
     cohen_kappa_score,
@@ -18,7 +19,15 @@ from sklearn.metrics import (
 )
 
 from agebench.identity_groups import group_codes
-from agebench.metrics.bootstrap import draw, intervals, resamples_for
+from agebench.metrics.bootstrap import (
+    central_levels,
+    corrected_p_value,
+    draw,
+    effective_groups,
+    few_groups,
+    intervals,
+    resamples_for,
+)
 from agebench.metrics.compute import summarise
 from agebench.metrics.predictions import LabelledPredictions
 
@@ -96,11 +105,15 @@ def test_every_interval_equals_a_direct_computation_on_the_same_resamples(people
     found = intervals(predictions, groups, means={"loss": (loss, weights)}, resamples=60, seed=3)
 
     (times,) = draw(count, resamples=60, seed=3)
+    sizes = [(codes == code).sum() for code in range(count)]
+    effective = sum(sizes) ** 2 / sum(size**2 for size in sizes)
+    tail = norm.sf(t.ppf(0.975, effective - 1) * math.sqrt(effective / (effective - 1)))
+    levels = [tail, 1 - tail]
     resamples = [direct_computation(predictions, codes, each, loss, weights) for each in times]
     tables = {"precision", "recall", "f1"} | ({"cell_mae", "cell_bias"} if ordered else set())
     assert set(found) == {*summarise(predictions), "loss"} | tables
     for name, bounds in found.items():
-        expected = np.nanquantile([each[name] for each in resamples], [0.025, 0.975], axis=0)
+        expected = np.nanquantile([each[name] for each in resamples], levels, axis=0)
         np.testing.assert_allclose(bounds, expected, atol=1e-9, rtol=0, err_msg=name)
 
 
@@ -142,6 +155,43 @@ def test_the_interval_for_identical_images_per_person_depends_on_the_number_of_p
 
     assert (high - low) / 2 == pytest.approx(half, rel=0.05)
     assert (high - low) / (alone_high - alone_low) == pytest.approx(np.sqrt(20), rel=0.1)
+
+
+def test_the_interval_of_a_mean_over_few_people_is_close_to_that_of_student() -> None:
+    people = np.random.default_rng(4).normal(3, 2, size=10)
+    half = t.ppf(0.975, 9) * people.std(ddof=1) / math.sqrt(10)
+
+    low, high = of_means(people, resamples=20_000)
+
+    assert (high - low) / 2 == pytest.approx(half, rel=0.06)
+    assert (high - low) / 2 > 1.1 * 1.96 * people.std() / math.sqrt(10)  # the percentile interval is narrower
+
+
+def test_for_many_groups_the_levels_are_those_of_the_percentile_interval() -> None:
+    assert central_levels(10_571) == pytest.approx((0.025, 0.975), abs=5e-5)
+    assert central_levels(10) == pytest.approx((0.0086, 0.9914), abs=1e-4)
+
+
+def test_unequal_people_count_as_fewer() -> None:
+    assert effective_groups(np.repeat(np.arange(8), 5), 8) == pytest.approx(8)
+    assert effective_groups(np.array([0] * 9 + [1]), 2) == pytest.approx(100 / 82)
+
+
+@pytest.mark.parametrize("groups", [2, 5, 22, 120])
+def test_a_p_value_is_5_percent_where_the_interval_ends(groups) -> None:
+    low, _ = central_levels(groups)
+
+    assert corrected_p_value(2 * low, groups) == pytest.approx(0.05)
+    assert corrected_p_value(1.0, groups) == 1
+    assert corrected_p_value(2.0, groups) == 1
+    assert corrected_p_value(0.01, groups) > 0.01
+
+
+@pytest.mark.parametrize(("groups", "warns"), [(1, False), (2, True), (19, True), (20, False), (500, False)])
+def test_intervals_over_fewer_than_20_people_have_a_warning(groups, warns) -> None:
+    expected = f"95% intervals over only {groups} people hold less often than 95% of the time: see docs/heads.md"
+
+    assert few_groups(groups, "people") == (expected if warns else "")
 
 
 def test_people_are_weighted_by_their_number_of_images() -> None:

@@ -8,11 +8,23 @@ import pytest
 from agebench.errors import UserError
 from agebench.metrics.bootstrap import intervals
 from agebench.metrics.compute import summarise
-from agebench.metrics.predictions import LabelledPredictions
+from agebench.metrics.predictions import Calibrated, LabelledPredictions
 from agebench.metrics.table import METRICS, find, headline, live_keys, main_metric, monitor_keys, monitor_mode
 
 # Independent of the table.
-LOWER = ("loss", "nll", "ece", "mae", "rmse", "median_error", "balanced_mae")
+SIZES = ("range_width", "range_width_uncalibrated", "set_size", "set_size_uncalibrated")
+LOWER = (
+    "loss",
+    "nll",
+    "ece",
+    "mae",
+    "rmse",
+    "median_error",
+    "balanced_mae",
+    "nll_calibrated",
+    "ece_calibrated",
+    *SIZES,
+)
 SHARES = (
     "accuracy",
     "top5",
@@ -22,7 +34,10 @@ SHARES = (
     "within_1",
     "qwk",
     "qwk_point",
+    "coverage",
+    "coverage_uncalibrated",
 )
+CALIBRATED = {"nll_calibrated", "ece_calibrated", "coverage", "coverage_uncalibrated", *SIZES}
 TARGETS = {"years": (True, "years"), "decades": (True, "decades"), "bins": (True, "bins"), "classes": (False, "")}
 
 
@@ -61,9 +76,34 @@ def test_every_metric_of_a_target_is_computed_with_an_interval(kind, labels, abs
     found, bounds = summarise(predictions), intervals(predictions, resamples=50)
 
     # The head computes the loss.
-    assert set(found) == {metric.name for metric in METRICS} - absent - {"loss"}
+    assert set(found) == {metric.name for metric in METRICS} - absent - {"loss"} - CALIBRATED
     assert all(np.isfinite(value) for value in found.values())
     assert all(np.isfinite(bounds[name]).all() for name in found)
+
+
+@pytest.mark.parametrize(("kind", "absent"), [("years", "set_size"), ("bins", "set_size"), ("classes", "range_width")])
+def test_calibrated_predictions_have_further_metrics_with_intervals(kind, absent) -> None:
+    plain = drawn(kind)
+    sets = np.random.default_rng(1).random((2, 40, 7)) < 0.5
+    sets[:, :, 3] = True
+    calibrated = replace(plain, calibrated=Calibrated(plain.posterior**2, *sets))
+
+    found, bounds = summarise(calibrated), intervals(calibrated, resamples=50)
+
+    assert set(found) - set(summarise(plain)) == CALIBRATED - {absent, f"{absent}_uncalibrated"}
+    assert {name: found[name] for name in summarise(plain)} == summarise(plain)
+    assert all(np.isfinite(bounds[name]).all() for name in found)
+    rows = range(40)
+    for suffix, each in (("", sets[0]), ("_uncalibrated", sets[1])):
+        assert found[f"coverage{suffix}"] == pytest.approx(np.mean([each[i, plain.target[i]] for i in rows]))
+        if kind == "classes":
+            assert found[f"set_size{suffix}"] == pytest.approx(np.mean([sum(each[i]) for i in rows]))
+        else:
+            widths = [max(plain.values[each[i]]) - min(plain.values[each[i]]) for i in rows]
+            assert found[f"range_width{suffix}"] == pytest.approx(np.mean(widths))
+    assert found["nll_calibrated"] == pytest.approx(2 * found["nll"])
+    squared = replace(plain, posterior=plain.posterior**2)
+    assert found["ece_calibrated"] == summarise(squared)["ece"]
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
@@ -77,7 +117,7 @@ def test_every_row_except_the_loss_has_exactly_one_function(metric) -> None:
 def test_only_metrics_of_ordered_labels_are_in_the_unit_balanced_or_from_the_point(metric) -> None:
     special = metric.in_unit or metric.balanced or metric.from_point
 
-    assert not special or metric.targets != "all"
+    assert not special or metric.targets not in ("all", "classes")
 
 
 @pytest.mark.parametrize("kind", ["years", "decades"])

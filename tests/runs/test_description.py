@@ -1,15 +1,20 @@
 """The results of a test: metrics with intervals over identities, and the tables of the target's unit."""
 
 import csv
+import hashlib
 import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from agebench.data.plan import Plan
+from agebench.data.records import Records
+from agebench.data.split import Split
+from agebench.data.target import make_target
 from agebench.files import write_json
 from agebench.metrics.predictions import Predictions
-from agebench.runs.description import describe_test
+from agebench.runs.description import DataDescription, describe_test
 from agebench.runs.tables import write_breakdown, write_split
 
 PEOPLE = np.array(["a", "a", "b", "b", "c", "c"])
@@ -18,11 +23,14 @@ PEOPLE = np.array(["a", "a", "b", "b", "c", "c"])
 def make_predictions(
     *, unit: str = "years", people: np.ndarray | None = PEOPLE, loss: float = 3.5, weights: tuple[int, ...] = (1,) * 6
 ) -> tuple[SimpleNamespace, Predictions]:
-    """Return data and predictions for rows 1 to 6 of the test part; a trainer limit left out row 0."""
-    identity = {} if people is None else {"identity": np.concatenate([["z"], people])}
+    """Return data and predictions for rows 1 to 6 of the test part; a trainer limit left out row 0.
+
+    The test part begins at the third image of the data.
+    """
+    identity = {} if people is None else {"identity": np.concatenate([["x", "y", "z"], people])}
     data = SimpleNamespace(
         records=SimpleNamespace(columns=identity),
-        split=SimpleNamespace(test=np.arange(7)),
+        split=SimpleNamespace(test=np.arange(2, 9)),
         target=SimpleNamespace(label_names=("20", "21", "22")),
     )
     target = np.array([0, 1, 2, 0, 1, 2])
@@ -44,8 +52,20 @@ def make_predictions(
 def test_intervals_are_over_identities_if_they_are_known() -> None:
     over_people, over_images = (describe_test(*make_predictions(people=people))[0] for people in (PEOPLE, None))
 
-    assert over_people["bootstrap"] == {"over": "identity", "groups": 3, "resamples": 10_000, "seed": 0}
-    assert over_images["bootstrap"] == {"over": "image", "groups": 6, "resamples": 10_000, "seed": 0}
+    assert over_people["bootstrap"] == {
+        "over": "identity",
+        "groups": 3,
+        "resamples": 10_000,
+        "seed": 0,
+        "method": "expanded percentile",
+    }
+    assert over_images["bootstrap"] == {
+        "over": "image",
+        "groups": 6,
+        "resamples": 10_000,
+        "seed": 0,
+        "method": "expanded percentile",
+    }
     assert over_people["intervals"]["test/accuracy"] == pytest.approx([0, 1])  # c, c, c has probability 1/27
     assert over_people["intervals"]["test/loss"] == pytest.approx([1.5, 5.5])  # a, a, a and c, c, c
 
@@ -102,6 +122,20 @@ def test_a_diverged_network_has_null_intervals_and_no_tables(tmp_path) -> None:
         "test/loss": [None, None],
         "test/accuracy": [None, None],
     }
+
+
+def test_facts_describe_only_the_tested_images() -> None:
+    records = Records(
+        np.array(list("abcdef")), {"class": np.zeros(6, int), "identity": np.array(list("ppqpqr"))}, ("x",)
+    )
+    split = Split("mine", np.array([0, 1]), np.array([2]), np.array([3, 4, 5]))
+    plan = Plan("d", "d/mine/class", records, np.arange(6), records, make_target(records, "class"), split, np.array([]))
+
+    facts = DataDescription.of(plan).limited_to(SimpleNamespace(rows=np.array([0, 2]))).facts
+
+    assert facts["split_sha"] == hashlib.sha256(b"d\nf").hexdigest()[:16]
+    assert facts["data"] == {"train": 2, "val": 1, "test": 2, "val_is_test": False, "missing": 0, "broken": 0}
+    assert facts["leak"]["test_identity_in_train"] == 0.5  # d shows p, f shows r
 
 
 @pytest.mark.parametrize("known", [True, False])

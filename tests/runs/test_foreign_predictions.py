@@ -41,7 +41,7 @@ def write(tmp_path):
 
 def predict(file: Path, target: str = "age") -> tuple[Plan, Predictions]:
     sheet, plan = read_sheet(file), make_plan(target)
-    return predictions_of(sheet, match_sheet(sheet, plan), plan)[:2]
+    return predictions_of(sheet, match_sheet(sheet, plan), plan, settings={})[:2]
 
 
 P_AGES = [f"p({age})" for age in range(20, 31)]

@@ -280,7 +280,7 @@ def test_a_folder_that_is_not_a_run_raises(tmp_path) -> None:
 
 
 def test_results_are_read_back(tmp_path) -> None:
-    write_json(tmp_path / "results.json", {"metrics": {"test/accuracy": 0.1 + 0.2}})
+    write_json(tmp_path / "results.json", {"status": "completed", "metrics": {"test/accuracy": 0.1 + 0.2}})
 
     assert read_results(tmp_path)["metrics"]["test/accuracy"] == 0.1 + 0.2
 

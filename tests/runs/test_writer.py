@@ -44,6 +44,12 @@ def test_an_exception_is_written_and_passes_through(tmp_path: Path, error: BaseE
     assert written(tmp_path) == {"seed": 0, **expected}
 
 
+def test_numbers_that_json_does_not_have_become_null(tmp_path: Path) -> None:
+    RunWriter(tmp_path).update({"best": {"value": float("inf")}, "interval": [float("nan"), 1.5]})
+
+    assert written(tmp_path) == {"best": {"value": None}, "interval": [None, 1.5]}
+
+
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     with RunWriter(tmp_path, enabled=False).running({"seed": 0}):
         pass

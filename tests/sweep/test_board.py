@@ -33,3 +33,15 @@ def test_the_start_an_epoch_and_the_end_of_each_job_are_a_line_each(tmp_path, ca
         "[ 1/12] lr-0.1-abc123 failed after 7.2 s with exit code 1: no memory",
         f"        its log: {tmp_path}/console.log",
     ]
+
+
+def test_the_time_left_is_that_of_the_points_that_were_trained(tmp_path) -> None:
+    board = Board(10, at_once=2, terminal=False)
+    shown = []
+    for seconds, was_complete in ((60.0, False), (100.0, False), (0.5, True)):
+        point = Point("p", tmp_path, [], status="completed", seconds=seconds, was_complete=was_complete)
+        board.show_end(point)
+        shown.append(board._eta())
+
+    # 9, 8 and 7 points are left, two at once, of 60, 80 and 80 s each.
+    assert shown == ["0:04:30", "0:05:20", "0:04:40"]

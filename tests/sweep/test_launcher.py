@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from agebench.errors import UserError
 from hydra_plugins.agebench_launcher import launcher
 
 
@@ -51,3 +52,20 @@ def test_a_point_gets_its_overrides_and_the_sweeps_settings_but_not_the_settings
         "hydra.mode=RUN",
         "hydra.job.num=1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "folders", "message"),
+    [
+        (("x", "y"), ("a", "b"), "sweep must be one name for all points, got x, y"),
+        (("x", "x"), ("a", "a"), "two points of the sweep would write to .*a: they are the same run"),
+    ],
+)
+def test_points_that_do_not_belong_together_are_refused(compose_config, tmp_path, sweeps, folders, message) -> None:
+    composed = [
+        launcher.Composed(i, [], compose_config("data=digits", f"sweep={sweep}"), tmp_path / folder)
+        for i, (sweep, folder) in enumerate(zip(sweeps, folders, strict=True))
+    ]
+
+    with pytest.raises(UserError, match=message):
+        launcher.AgebenchLauncher()._check(composed, None)

@@ -86,7 +86,7 @@ def train(compose_config, monkeypatch):
             # TensorBoard sorts event files by name: second, host, process, counter.
             patch.setattr(socket, "gethostname", lambda: f"start{next(STARTS):06d}")
             patch.setattr(fitting, "make_trainer", trainer_with)
-            patch.setattr(writing, "write_json", lambda *given: None if dead else write(*given))
+            patch.setattr(writing, "write_json", lambda *given, **more: None if dead else write(*given, **more))
             patch.setattr(L.pytorch.trainer.call, "_interrupt", lambda *given: die() if dead else interrupt(*given))
             if inside:
                 inside(patch, die)

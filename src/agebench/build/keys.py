@@ -15,6 +15,7 @@ from agebench.errors import UserError
 from agebench.schema import (
     INSTRUCTIONS,
     Count,
+    InnerShare,
     Natural,
     Node,
     NonNegative,
@@ -43,6 +44,16 @@ def _is_share(value: int | float) -> bool:
 BatchLimit = Annotated[int | float, Range(least=0), _is_share, "a number of batches, or a share from 0.0 to 1.0"]
 Interval = Annotated[int | float, Range(above=0), _is_share, "a number of steps, or a share of an epoch up to 1.0"]
 
+MAX_AGE = 150  # years
+Age = Annotated[float, Range(above=0, most=MAX_AGE)]
+AgeLimit = Annotated[
+    Annotated[int, Range(least=1, most=MAX_AGE)] | None, f"a whole number of years from 1 to {MAX_AGE}, or null"
+]
+
+
+def _is_filled(value: list[Any] | None) -> bool:
+    return value is None or len(value) > 0
+
 
 def _is_sweep_name(value: str) -> bool:
     return bool(value.strip("/. ")) and ".." not in Path(value).parts and not Path(value).is_absolute()
@@ -70,7 +81,7 @@ class ModelKeys(Node):
 
     pretrained: bool
     checkpoint_path: Text | None
-    freeze: Literal["backbone"] | None
+    freeze: NotRequired[Literal["backbone"] | None]
 
 
 class OptimKeys(PartialNode, total=False):
@@ -154,7 +165,16 @@ class CallbackKeys(TypedDict, total=False):
     progress: ProgressKeys | None
 
 
-class TrainKeys(TypedDict):
+class DecisionKeys(TypedDict):
+    """The keys of decisions at an age limit; null is the default or, for a trained run, the value of the run."""
+
+    age_limit: AgeLimit
+    challenge_ages: Annotated[list[Age] | None, _is_filled, "a list of ages in years, such as [18,21,25,30]"]
+    acceptable: InnerShare | None
+    priors: Annotated[list[InnerShare] | None, _is_filled, "a list of shares, such as [0.1,0.2,0.3]"]
+
+
+class TrainKeys(DecisionKeys):
     """The keys of a training run."""
 
     seed: Seed
@@ -178,6 +198,20 @@ class TrainKeys(TypedDict):
     trainer: TrainerKeys
     callbacks: CallbackKeys
     logger: Annotated[dict[str, Node | None] | None, "null or a group of loggers"]
+
+
+class TrainedKeys(TypedDict):
+    """The keys of a run's config that the commands for trained runs read."""
+
+    seed: Seed
+    matmul_precision: Literal["highest", "high", "medium"]
+    channels_last: bool
+    paths: PathKeys
+    data: DataKeys
+    model: ModelKeys
+    head: Node
+    augment: Node
+    trainer: TrainerKeys
 
 
 class AuditKeys(TypedDict):
@@ -206,9 +240,18 @@ class RunKeys(TypedDict):
     trust: bool
 
 
+class CalibrateKeys(RunKeys):
+    """The keys of a calibration."""
+
+    coverage: Annotated[float, Range(above=0, below=1), "a share above 0 and below 1"]
+    accelerator: Text
+    precision: Annotated[Precision | None, f"null for the run's, or {', '.join(PRECISIONS[:3])}"]
+
+
 class ExportKeys(RunKeys):
     """The keys of an export."""
 
+    calibration: bool
     format: Literal["onnx", "pt2"]
     output: Annotated[Text | int, "a file to write"]
 
@@ -216,16 +259,19 @@ class ExportKeys(RunKeys):
 class PredictKeys(RunKeys):
     """The keys of a prediction."""
 
+    calibration: bool
     images: Annotated[Text | int, "a folder of images, a zip or tar of one, or an image"]
     output: Annotated[Text | int, "a file to write"]
+    age_limit: AgeLimit
     batch_size: Count
     accelerator: Text
     precision: Annotated[Precision | None, f"null for the run's, or {', '.join(PRECISIONS[:3])}"]
 
 
-class EvaluateKeys(RunKeys):
+class EvaluateKeys(RunKeys, DecisionKeys):
     """The keys of an evaluation."""
 
+    calibration: bool
     data: NotRequired[DataKeys | None]
     paths: PathKeys
     devices: Devices
@@ -234,7 +280,7 @@ class EvaluateKeys(RunKeys):
     allow_leak: bool
 
 
-class ScoreKeys(TypedDict):
+class ScoreKeys(DecisionKeys):
     """The keys of scoring a file of predictions. It may be called 2024."""
 
     predictions: Annotated[Text | int, "a CSV file of predictions"]

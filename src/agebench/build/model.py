@@ -13,7 +13,7 @@ from torch import nn
 
 from agebench.build.nodes import find_target, plain_node
 from agebench.data.datamodule import ImageDataModule
-from agebench.errors import UserError
+from agebench.errors import UserError, is_out_of_memory
 from agebench.models.freeze import freeze_backbone
 from agebench.models.minimum_size import check_patches, smallest_size
 from agebench.models.weights import create_pretrained, load_checkpoint
@@ -57,6 +57,8 @@ def build_model(cfg: DictConfig, *, channels: int, num_outputs: int, image_size:
     except (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError, InstantiationException) as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
+        if is_out_of_memory(error):
+            raise
         raise _size_error(create, error, name=name, image_size=image_size, channels=channels, node=node) from error
     model.train()
     if path:

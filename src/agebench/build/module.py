@@ -1,10 +1,11 @@
 """Build the data module, the head and the LightningModule of a config."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
 from hydra.utils import instantiate
@@ -12,14 +13,16 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from agebench.build.data import LOADED, build_images, build_planner
+from agebench.build.limit import build_age_limit
 from agebench.build.model import build_model, build_normalise
 from agebench.build.monitor import build_monitor, watched
 from agebench.build.nodes import instantiate_node
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.plan import Plan
-from agebench.errors import UserError
+from agebench.errors import UserError, one_line_message
 from agebench.heads.base import Head
 from agebench.module import ImageModule, Normalise
+from agebench.schema import Text, find_mismatch
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -54,8 +57,6 @@ def build_trained(cfg: DictConfig, stored: dict[str, Any]) -> ImageModule:
         stored: Content of a checkpoint of the run.
     """
     stamp = stored["agebench"]
-    if "values" not in stamp:
-        raise UserError("the checkpoint was saved by an older version of agebench, without its labels: train again")
     cfg = cfg.copy()
     cfg.model.pretrained, cfg.model.checkpoint_path = False, None
     head = build_head(cfg, stamp["values"], ordered=stamp["ordered"])
@@ -73,7 +74,13 @@ def build_trained(cfg: DictConfig, stored: dict[str, Any]) -> ImageModule:
         seed=cfg.seed,
         stamp=stamp,
     )
-    module.load_state_dict(stored["state_dict"])
+    try:
+        module.load_state_dict(stored["state_dict"])
+    except RuntimeError as error:
+        why = one_line_message(error)[:200]
+        raise UserError(
+            f"the checkpoint does not fit the network of its config ({why}): restore it from a copy"
+        ) from error
     return module
 
 
@@ -97,7 +104,8 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
     model = build_model(cfg, channels=cfg.data.channels, num_outputs=head.num_outputs, image_size=cfg.data.image_size)
     if data.batch_size == 1 and any(isinstance(layer, BATCH_NORMS) for layer in model.modules()):
         raise UserError("this network has batch norm, which needs two images per step: set data.batch_size=2 or more")
-    return kind(
+    stamp = _stamp(cfg, data.plan)
+    module = kind(
         model,
         head,
         normalise=build_normalise(cfg, data, model),
@@ -108,8 +116,10 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
         channels_last=cfg.channels_last,
         compile=cfg.compile,
         seed=cfg.seed,
-        stamp=_stamp(cfg, data.plan),
+        stamp=stamp,
     )
+    module.age_limit = build_age_limit(cfg, stamp)
+    return module
 
 
 def build_schedule(cfg: DictConfig, data: ImageDataModule) -> Callable[..., Any]:
@@ -143,6 +153,39 @@ def build_schedule(cfg: DictConfig, data: ImageDataModule) -> Callable[..., Any]
         val_every_epochs=cfg.trainer.check_val_every_n_epoch,
     )
     return schedule
+
+
+class StampKeys(TypedDict):
+    """The metadata of a checkpoint, under the key `agebench`. The last three are added when training starts."""
+
+    started_in: Text
+    config: dict[str, Any]
+    protocol: Annotated[str, re.compile(r"[^/]+/[^/]+/.+").fullmatch, "a protocol as DATA/SPLIT/TARGET"]
+    label_names: list[str]
+    target: Text
+    values: list[float]
+    unit: Literal["years", "decades", "bins", ""]
+    ordered: bool
+    config_hash: Text
+    data_sha: Text
+    weights_sha: Text
+
+
+class StoredKeys(TypedDict):
+    """The content of a checkpoint that agebench reads."""
+
+    agebench: StampKeys
+    state_dict: dict[str, torch.Tensor]
+
+
+def check_stored(path: Path, stored: Any) -> None:
+    """Raise UserError if the content of a checkpoint is not what agebench writes."""
+    damaged = f"{path} is damaged, or from another version of agebench or another program"
+    if (found := find_mismatch("", stored, StoredKeys)) is not None:
+        raise UserError(f"{damaged} ({found}): give a file in checkpoints/ of a run, or train again")
+    names, values = len(stored["agebench"]["label_names"]), len(stored["agebench"]["values"])
+    if names != values or not names:
+        raise UserError(f"{damaged} (it has {names} label names and {values} values): restore it from a copy")
 
 
 def _stamp(cfg: DictConfig, plan: Plan) -> dict[str, Any]:

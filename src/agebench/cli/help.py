@@ -9,6 +9,10 @@ USES = {
         "Train a model, test it, and write a run directory. Several values for a key and -m run them all:\n"
         "  python -m agebench.train model=convnext data=cacd -m optim.lr=1e-4,1e-3",
     ),
+    "calibrate": (
+        "python -m agebench.calibrate run=FOLDER [coverage=SHARE] [KEY=VALUE ...]",
+        "Fit a temperature, and ranges or label sets with a promised coverage, on the val part of a trained run.",
+    ),
     "predict": (
         "python -m agebench.predict run=FOLDER images=FOLDER [KEY=VALUE ...]",
         "Predict the ages or classes of unlabelled images with a trained run, and write them as CSV.",
@@ -65,7 +69,9 @@ def show_help(command: str, conf: Path, config_name: str) -> str:
     folders = sorted(p for p in conf.rglob("*") if p.is_dir() and p.relative_to(conf).parts[0] != "hydra")
     if command != "train":  # the other commands read the other groups from a run, or do not need them
         folders = [
-            f for f in folders if f.relative_to(conf).parts[0] == "data" and command not in ("predict", "export")
+            f
+            for f in folders
+            if f.relative_to(conf).parts[0] == "data" and command not in ("calibrate", "predict", "export")
         ]
     for folder in folders:
         choices = sorted(p for p in folder.glob("*.yaml") if not p.stem.startswith("_"))

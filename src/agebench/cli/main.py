@@ -60,6 +60,10 @@ def main(command: str, task: Task, *, config_name: str) -> None:
         with suppress(BrokenPipeError):  # `--help | head` closes the pipe early
             print(show_help(command, config_folder(), config_name), flush=True)
         return
+    if any(flag.startswith("--experimental-rerun") for flag in flags):  # reads a pickle, which could run any code
+        overrides_file = "the overrides in .hydra/overrides.yaml of the run"
+        say(f"agebench {command}: no --experimental-rerun: repeat {overrides_file}")
+        sys.exit(2)
     if command not in SWEEPING and {"-m", "--multirun"} & set(flags):
         once = f"leave it out, and call {command} once per value"
         say(f"agebench {command}: -m is for {' and '.join(SWEEPING)}: {once}")
@@ -84,6 +88,9 @@ def main(command: str, task: Task, *, config_name: str) -> None:
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):  # Lightning's test and predict exit without a message
             _report_interrupt(command)
+        elif end.code == 1 and {"--package", "-p"} & set(flags):  # Hydra has printed why
+            say(f"agebench {command}: --package takes a key of the config, such as trainer")
+            sys.exit(2)
         raise
 
 

@@ -9,12 +9,22 @@ from pathlib import Path
 from re import Match
 from typing import Any
 
-from agebench.errors import FailedError, UserError, chain, did_you_mean
+from agebench.errors import OUT_OF_MEMORY, FailedError, UserError, chain, did_you_mean, is_out_of_memory
 
 # Hydra plugins that agebench installs as extras: the choice of hydra/launcher or hydra/sweeper, and the extra.
 EXTRAS = {"ray": "ray", "ray_aws": "ray", "ray_cluster": "ray", "joblib": "joblib", "optuna": "optuna"}
 EXTRAS |= {"submitit_local": "slurm", "submitit_slurm": "slurm"}
-UNWRITABLE = (errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNWRITABLE = (
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+)
 
 
 # How Hydra's parser begins messages that help no user.
@@ -35,11 +45,22 @@ def explain(error: BaseException, conf: Path) -> str | None:
     for found in links:
         if isinstance(found, UserError | FailedError):
             return str(found)
-    if isinstance(error, OSError) and (sentence := _explain_os_error(error)):
-        return sentence
-    text = " ".join(str(error).split()) if str(error) else str(links[-1])
-    if "Config group override must be a string" in text:  # Hydra raises a plain ValueError
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
+    for found in links:  # torch.save raises a RuntimeError whose context is the OSError
+        if not isinstance(found, OSError) or (found is not error and found.errno not in FULL):
+            continue
+        if sentence := _explain_os_error(found):
+            return sentence
+    # Hydra wraps some errors without a message, and the error of its parser is "None".
+    text = next((" ".join(str(link).split()) for link in links if str(link) not in ("", "None")), type(error).__name__)
+    # Hydra raises a plain ValueError for a value, and a TypeError for an item of a list.
+    if "Config group override must be a string" in text or _is_from_hydra(
+        error, r"argument of type .* is not iterable"
+    ):
         return "a group takes the name of a choice, as in model=mlp: no number, no null, and no spaces around ="
+    if "--resolve flag" in text:  # another plain ValueError
+        return "--resolve needs --cfg job: it shows the composed config with its interpolations resolved"
     if not any(isinstance(found, HydraException | OmegaConfBaseException) for found in links):
         return None
     if isinstance(error, OverrideParseException):
@@ -52,11 +73,24 @@ def explain(error: BaseException, conf: Path) -> str | None:
     return f"{where[1]}: {text}" if where else text
 
 
+def _is_from_hydra(error: BaseException, pattern: str) -> bool:
+    """Return whether Hydra itself raised an exception, and its message matches a pattern."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    name = "" if frame is None else str(frame.tb_frame.f_globals.get("__name__"))
+    return name.startswith("hydra.") and re.fullmatch(pattern, str(error)) is not None
+
+
 def _explain_os_error(error: OSError) -> str | None:
-    if error.errno == errno.ENOSPC:  # the system names no file
+    if error.errno in FULL:  # the system names no file
         return "the disk is full: free some space, or choose another hydra.run.dir or paths.output"
     if not error.filename or error.errno not in UNWRITABLE:
         return None
+    if error.errno == errno.ELOOP:
+        return f"{error.filename} is a link that agebench does not follow, or a loop of links: remove it"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"a path of {len(str(error.filename)):,} characters is too long: {str(error.filename)[:80]}..."
     if error.errno in (errno.EACCES, errno.EPERM):  # does not say whether reading or writing was tried
         return (
             f"cannot read or write {error.filename}: {error.strerror}; check its permissions, or choose another "

@@ -4,10 +4,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from agebench.cli.overrides import quoted, typed_text
 from agebench.errors import UserError
+from agebench.schema import check
 from agebench.trust import check_trusted, find_foreign_overrides
 
 
@@ -34,10 +35,11 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
     if own in rest:  # a DDP rank, started with the expanded command line
         return list(arguments)
     _refuse(name, folder, rest)
-    hydra, overrides = _read(folder / ".hydra" / "hydra.yaml"), _read(folder / ".hydra" / "overrides.yaml")
+    hydra = _read(folder / ".hydra" / "hydra.yaml", HydraFile)
+    overrides = _read(folder / ".hydra" / "overrides.yaml", list[str])
     sources = hydra["hydra"]["runtime"]["config_sources"]
-    configs = [f"--config-dir={source['path']}" for source in sources if source["provider"] == "command-line"]
-    searched = [o for o in hydra["hydra"]["overrides"]["hydra"] if o.startswith("hydra.searchpath=")]
+    configs = [f"--config-dir={source.get('path')}" for source in sources if source.get("provider") == "command-line"]
+    searched = [o for o in hydra["hydra"]["overrides"].get("hydra", []) if o.startswith("hydra.searchpath=")]
     run_overrides = [o for o in overrides if _key(o) not in ("resume", "trust")]
     trusted = [o.partition("=")[2].lower() for o in rest if _key(o) == "trust"][-1:] == ["true"]
     if not trusted:
@@ -61,11 +63,11 @@ def _import_from_here() -> None:
 
 
 def _refuse(name: str, folder: Path, rest: Sequence[str]) -> None:
-    if (folder / "multirun.yaml").is_file():
+    if os.path.isfile(folder / "multirun.yaml"):  # noqa: PTH113  # Path.is_file raises for a name that is too long
         raise UserError(
             f"resume={name} is a sweep: repeat the command of the sweep, which resumes its incomplete points"
         )
-    if not (folder / ".hydra" / "overrides.yaml").is_file():
+    if not os.path.isfile(folder / ".hydra" / "overrides.yaml"):  # noqa: PTH113
         raise UserError(
             f"resume={name} is not a run (it has no .hydra/overrides.yaml): "
             "give a folder that train wrote, auto or false"
@@ -76,10 +78,33 @@ def _refuse(name: str, folder: Path, rest: Sequence[str]) -> None:
         raise UserError(f"resume={name} writes to that folder: remove hydra.run.dir")
 
 
-def _read(path: Path) -> Any:
+class RuntimeKeys(TypedDict):
+    """`hydra.runtime` of hydra.yaml."""
+
+    cwd: str
+    config_sources: list[dict[str, str]]
+
+
+class HydraKeys(TypedDict):
+    """`hydra` of hydra.yaml."""
+
+    runtime: RuntimeKeys
+    overrides: dict[str, list[str]]
+
+
+class HydraFile(TypedDict):
+    """What is read of .hydra/hydra.yaml."""
+
+    hydra: HydraKeys
+
+
+def _read(path: Path, kind: Any) -> Any:
     from omegaconf import OmegaConf
+    from yaml import YAMLError  # type: ignore[import-untyped]  # PyYAML has no type information
 
     try:
-        return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (OSError, ValueError) as error:
+        read = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        check("", read, kind)
+        return read
+    except (OSError, ValueError, YAMLError, UserError) as error:
         raise UserError(f"{path} cannot be read ({error}): repeat the command of the run instead of resume=") from error

@@ -41,6 +41,8 @@ def check_config(cfg: DictConfig, keys: Any = TrainKeys) -> None:
         check_cache(Path(cfg.paths.cache), str(cfg.data.name))
         check_nodes(plain, LIGHT)
         _check_target(cfg)
+        if keys is TrainKeys:  # the other commands take the target of a run
+            _check_age_limit(cfg)
     if "monitor" in plain:
         _check_monitor(cfg)
         _check_precision(cfg)
@@ -110,6 +112,12 @@ def _check_target(cfg: DictConfig) -> None:
         log.warning("data.bins is ignored: it needs data.target=bins, and the target is %s", cfg.data.target)
     if cfg.data.target not in ("age", "decade") and cfg.data.get("ages"):
         log.warning("data.ages is ignored: it needs data.target=age or decade, and the target is %s", cfg.data.target)
+
+
+def _check_age_limit(cfg: DictConfig) -> None:
+    from agebench.metrics.age_limit import check_age_limit
+
+    check_age_limit(cfg.get("age_limit"), target=cfg.data.target, bins=cfg.data.get("bins"))
 
 
 def _check_monitor(cfg: DictConfig) -> None:

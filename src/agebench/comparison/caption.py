@@ -4,7 +4,7 @@ from agebench.comparison.formatting import NONE, amount
 from agebench.comparison.groups import count
 from agebench.comparison.tables import Table
 from agebench.metrics.bootstrap import resamples_for
-from agebench.metrics.table import find
+from agebench.metrics.table import find, is_decision
 
 BETTER = {
     "lower": "lower is better",
@@ -41,9 +41,11 @@ def _spread(table: Table) -> list[str]:
         over = ""
         if isinstance(about, dict) and isinstance(about.get("groups"), int):
             units = "people" if about.get("over") == "identity" else "images"
-            resamples = about.get("resamples") or resamples_for(about["groups"])
+            known = about.get("resamples")
+            resamples = known if isinstance(known, int) else resamples_for(about["groups"])
             over = f" from {resamples:,} resamples of {about['groups']:,} {units}"
-        sentences.append(f"One seed{' (n = 1)' if several else ''}: 95% bootstrap interval{over}.")
+        wider = ", widened to that of Clopper and Pearson" if is_decision(table.metric) else ""
+        sentences.append(f"One seed{' (n = 1)' if several else ''}: 95% bootstrap interval{over}{wider}.")
     return sentences
 
 

@@ -8,7 +8,14 @@ import numpy as np
 from agebench.comparison.groups import Group
 from agebench.comparison.predictions_csv import NoPairsError, Numbers, read_numbers
 from agebench.identity_groups import group_codes
-from agebench.metrics.bootstrap import CENTRAL, draw, resamples_for
+from agebench.metrics.bootstrap import (
+    central_levels,
+    corrected_p_value,
+    draw,
+    effective_groups,
+    few_groups,
+    resamples_for,
+)
 from agebench.metrics.predictions import Array
 
 
@@ -36,7 +43,7 @@ class Paired:
     Args:
         differences: The difference of each group to the best, by the index of the group.
         adjusted: The p-values after Holm's correction, by the index of the group.
-        least: The smallest possible p-value for this number of resamples.
+        least: The smallest possible p-value for this number of resamples and groups.
         over: `people` or `images`: what was resampled.
         drawn: The number of people or images.
         resamples: The number of resamples.
@@ -83,18 +90,23 @@ def compare_with_best(groups: Sequence[Group], best: int, *, metric: str, unit: 
         except NoPairsError as error:
             notes.append(f"no paired difference: {error}")
     people = np.array(standard.people) if any(standard.people) else None
-    over, drawn = ("people" if people is not None else "images"), group_codes(people, len(standard.names))[1]
+    codes, drawn = group_codes(people, len(standard.names))
+    over = "people" if people is not None else "images"
     resamples = resamples_for(drawn)
     found = dict(zip(rows, paired_differences(list(rows.values()), people), strict=True))
     adjusted = dict(zip(found, holm([each.p for each in found.values()]), strict=True))
-    return Paired(found, adjusted, 2 / (resamples + 1), over, drawn, resamples, tuple(notes))
+    least = corrected_p_value(2 / (resamples + 1), effective_groups(codes, drawn)) if drawn > 1 else 1.0
+    if warning := few_groups(drawn, over):
+        notes.append(warning)
+    return Paired(found, adjusted, least, over, drawn, resamples, tuple(notes))
 
 
 def paired_differences(differences: Sequence[Array], people: Array | None) -> list[Difference]:
-    """Return the percentile bootstrap of the mean difference of each of P pairs of models.
+    """Return the bootstrap of the mean difference of each of P pairs of models.
 
-    The p-value is twice the share of resamples whose mean is zero or has the other sign. The sample itself counts as
-    one such resample, so the p-value is at least 2 / (resamples + 1). All pairs share their resamples, because drawing
+    The interval has the quantiles of central_levels, which correct for few groups. The p-value is twice the share of
+    resamples whose mean is zero or has the other sign, with the same correction. The sample itself counts as one such
+    resample, so the share is at least 1 / (resamples + 1). All pairs share their resamples, because drawing
     them takes most of the time (1 s for 10,000 images).
 
     Args:
@@ -117,16 +129,18 @@ def paired_differences(differences: Sequence[Array], people: Array | None) -> li
     drawn = draw(count, resamples=resamples, seed=0, width=columns.shape[1])
     sums = np.concatenate([times.astype(np.float64) @ columns for times in drawn])  # (resamples, P + 1)
     means = sums[:, :-1] / sums[:, -1:]
-    return [_difference(value, resampled) for value, resampled in zip(values, means.T, strict=True)]
+    effective = effective_groups(codes, count)
+    return [_difference(value, resampled, effective) for value, resampled in zip(values, means.T, strict=True)]
 
 
-def _difference(value: float, resampled: Array) -> Difference:
-    """Return the difference from its resampled means, shape (resamples,)."""
+def _difference(value: float, resampled: Array, groups: float) -> Difference:
+    """Return the difference from its resampled means, shape (resamples,), over an effective number of groups."""
     if not np.isfinite(value):
         return Difference(value, float("nan"), float("nan"), float("nan"))
-    low, high = np.quantile(resampled, CENTRAL)
+    low, high = np.quantile(resampled, central_levels(groups))
     tail_count = min(int((resampled <= 0).sum()), int((resampled >= 0).sum())) + 1
-    return Difference(value, float(low), float(high), min(1.0, 2 * tail_count / (len(resampled) + 1)))
+    p = corrected_p_value(2 * tail_count / (len(resampled) + 1), groups)
+    return Difference(value, float(low), float(high), p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

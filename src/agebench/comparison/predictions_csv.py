@@ -57,7 +57,7 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
         if labels_suffice:
             numbers = np.array([t == p for t, p in zip(targets, points, strict=True)], dtype=np.float64)
         else:
-            numbers = _per_image(row, _labelled_predictions(labels, targets, points, posterior=posterior, unit=unit))
+            numbers = _per_image(row, labelled_predictions(labels, targets, points, posterior=posterior, unit=unit))
     except FileNotFoundError:
         raise NoPairsError(f"{run.folder.name} has no predictions.csv") from None
     except (OSError, ValueError, KeyError, IndexError, csv.Error, DeprecationWarning) as error:
@@ -72,9 +72,10 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
     return Numbers(names, people, numbers)
 
 
-def _labelled_predictions(
+def labelled_predictions(
     labels: Sequence[str], targets: Sequence[str], points: Sequence[str], *, posterior: Array, unit: str
 ) -> LabelledPredictions:
+    """Return the predictions of N images from the labels and the columns of predictions.csv."""
     index = {label: i for i, label in enumerate(labels)}
     return LabelledPredictions(
         posterior=posterior,

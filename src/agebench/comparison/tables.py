@@ -10,7 +10,7 @@ from agebench.comparison.notes import notes_on, why_not_comparable
 from agebench.comparison.paired_differences import Difference, Paired, compare_with_best
 from agebench.comparison.parameters import Parameters, differing
 from agebench.errors import UserError, did_you_mean
-from agebench.metrics.table import METRICS, UNITS, find, main_metric
+from agebench.metrics.table import DECISIONS, METRICS, UNITS, find, is_decision, main_metric
 from agebench.runs.read import Run
 
 
@@ -113,8 +113,15 @@ def shown_metrics(table: Table) -> list[str]:
     """Return the further metrics with a column, such as `test/nll`."""
     known = {name for run in table.runs for name in run.metrics}
     columns = ("always",) if table.unit else ("always", "classes")
-    names = [f"test/{metric.name}" for metric in METRICS if metric.headline and metric.column in columns]
+    rows = (*METRICS, *(DECISIONS.values() if _has_one_limit(table.runs) else ()))
+    shown = [metric for metric in rows if (metric.headline or metric.calibrated) and metric.column in columns]
+    names = [f"test/{metric.name}" for metric in shown]
     return [name for name in names if name in known and name != table.metric]
+
+
+def _has_one_limit(runs: Sequence[Run]) -> bool:
+    """Return whether the runs that have an age limit have the same one."""
+    return len({run.result("decision", "age_limit") for run in runs} - {None}) <= 1
 
 
 def _find_metric(metric: str | None, completed: Sequence[Run]) -> str | None:
@@ -139,6 +146,11 @@ def _table(runs: Sequence[Run], protocol: str, split_sha: str, requested: str | 
     metric = f"test/{main_metric(unit)}" if requested is None or requested not in known else requested
     if metric not in known and "test/mae" in known:
         metric = "test/mae"  # only estimates are known, or labels differ
+    if not _has_one_limit(runs):
+        limits = sorted({str(run.result("decision", "age_limit")) for run in runs if run.result("decision")})
+        notes.append(f"decisions are not compared: the age limits are {', '.join(limits)}; --age-limit N sets one")
+        if is_decision(metric):
+            metric, requested = f"test/{main_metric(unit)}", None
     if requested is not None and metric != requested:
         notes.append(f"no run of this table has {find(requested).name}: it is ranked by {find(metric).name}")
 
@@ -188,4 +200,6 @@ def _why_no_pairs(metric: str) -> str:
         return f"predictions.csv does not have the {row.name} of each image; --metric nll has paired differences"
     if row.better == "nearest to zero":
         return f"groups are ranked by their absolute {row.name}, which is not a mean over images"
+    if row.calibrated:
+        return f"predictions.csv does not have the {row.name} of each image"
     return f"{row.name} is not a mean over images"

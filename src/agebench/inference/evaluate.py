@@ -1,6 +1,7 @@
 """Test a trained run again, on its own test images or on those of another data set or split."""
 
 import logging
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agebench.build.data import LOADED, build_planner, pack_plan
+from agebench.build.limit import build_age_limit
 from agebench.build.module import build_trained
+from agebench.calibration.calibration import Calibration
 from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.packed import PackedImages
@@ -25,10 +28,17 @@ from agebench.leakage.seen_in_training import (
     own_leak,
     read_split,
 )
+from agebench.metrics.age_limit import DEFAULTS
 from agebench.metrics.predictions import Array, Predictions
-from agebench.metrics.table import UNITS, headline
+from agebench.metrics.table import UNITS, find, is_decision
 from agebench.process import set_up_process
-from agebench.runs.description import DataDescription, describe_test
+from agebench.runs.description import (
+    DataDescription,
+    decision_curves,
+    describe_calibration,
+    describe_test,
+    log_decision,
+)
 from agebench.runs.folder import check_folder, is_first_process, read_results, write_config
 from agebench.runs.identity import path_is_identity, versions
 from agebench.runs.label_alignment import (
@@ -70,7 +80,12 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
     trained = read_results(run_dir)
     path, stored, config = read_checkpoint(run_dir, cfg.checkpoint, trained, trust=cfg.trust)
     evaluation = prepare(cfg, config, stored["agebench"], user_keys=user_keys)
-    predictions = test(cfg, config, evaluation, stored, folder)
+    predictions = test(cfg, config, evaluation, stored, folder, part="test")
+    # The sets of a calibration are of the run's own labels.
+    use = cfg.calibration and evaluation.alignment is None
+    calibration = Calibration.read(run_dir, stored["agebench"]["weights_sha"], use=use)
+    if calibration is not None:
+        predictions = calibration.apply(predictions)
     description = DataDescription.of(evaluation.plan).limited_to(predictions)
     tested, bounds = describe_test(evaluation.plan, predictions)
     labels = describe_labels(predictions, evaluation.alignment)
@@ -86,12 +101,17 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
         **labels,
         "versions": versions(),
     }
+    if calibration is not None:
+        plan = evaluation.plan
+        results["calibration"] = describe_calibration(plan, calibration, predictions, bounds)
     if is_first_process():
         write(cfg, folder, evaluation.plan, predictions, bounds=bounds, results=results)
-        reported = {} if evaluation.other else trained.get("metrics", {})
-        log_evaluation(predictions, reported, warn=cfg.checkpoint == "tested")
+        log_evaluation(predictions, _reported(trained, evaluation, results), warn=cfg.checkpoint == "tested")
+        log_decision(results)
         for message in label_messages(labels):
             log.info("%s", message)
+        if calibration is not None:
+            log_calibrated_metrics(predictions)
         if results["leak"]:
             log.info("%s", leak_sentence(results["leak"]))
         log.info("written to %s", folder)
@@ -177,30 +197,47 @@ def _align(run_dir: Path, plan: Plan, stamp: Mapping[str, Any], bins: Any) -> Al
 
 
 def test(
-    cfg: DictConfig, config: DictConfig, evaluation: Evaluation, stored: dict[str, Any], folder: Path
+    cfg: DictConfig,
+    config: DictConfig,
+    evaluation: Evaluation,
+    stored: dict[str, Any],
+    folder: Path,
+    *,
+    part: str,
 ) -> Predictions:
-    """Return the predictions of a run's weights for the test part."""
+    """Return the predictions of a run's weights for the test part, or for all images of another part."""
     # The residency is auto, because this machine may not have the GPU of the run.
     loading = {key: config.data[key] for key in LOADED} | {"residency": "auto"}
     data = ImageDataModule(evaluation.images, seed=config.seed, **loading)
     module = build_trained(config, stored)
+    module.age_limit = build_age_limit(cfg, stored["agebench"])
+    devices = cfg.get("devices", 1)
     trainer = make_trainer(
         cfg,
         config,
-        devices=cfg.devices,
-        strategy="ddp" if cfg.devices not in (1, "1") else "auto",
+        devices=devices,
+        strategy="ddp" if devices not in (1, "1") else "auto",
         use_distributed_sampler=False,
         default_root_dir=str(folder),
-        limit_test_batches=None if evaluation.other else config.trainer.limit_test_batches,
+        limit_test_batches=None if evaluation.other or part != "test" else config.trainer.limit_test_batches,
     )
-    trainer.test(module, datamodule=data, verbose=False)
+    if part == "test":
+        trainer.test(module, datamodule=data, verbose=False)
+    else:
+        trainer.test(module, dataloaders=data.val_dataloader(), verbose=False)
     if module.predictions is None:
         raise RuntimeError("the test ended without predictions")
     predictions, alignment = module.predictions, evaluation.alignment
     if alignment is None:
         return predictions
+    limit = build_age_limit(cfg, stored["agebench"], labels=alignment.data_labels)
     return label_predictions(
-        evaluation.plan, predictions.rows, predictions.point, predictions.posterior, alignment=alignment
+        evaluation.plan,
+        predictions.rows,
+        predictions.point,
+        predictions.posterior,
+        alignment=alignment,
+        age_limit=limit,
     )
 
 
@@ -219,6 +256,10 @@ def write(
     write_split(folder, plan)
     write_predictions(folder, plan, predictions)
     write_breakdown(folder, plan, predictions, bounds=bounds)
+    if (curves := decision_curves(plan, predictions, bounds)) is not None:
+        from agebench.report.decisions import write_decisions
+
+        write_decisions(folder / "report", curves, results["decision"], title=plan.protocol, writer=None, step=0)
     RunWriter(folder).update(results)
 
 
@@ -230,20 +271,43 @@ def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, war
         reported: Metrics in the run's results.json; empty for another test set.
         warn: Whether to warn if a metric differs from the reported one.
     """
-    for name in (f"test/{short}" for short in headline(ordered=predictions.ordered, unit=predictions.unit)):
-        value, before = predictions.metrics.get(name), reported.get(name)
-        if value is not None:
-            log.info("%-16s %.6f%s", name, value, f"  (train reported {before:.6f})" if before is not None else "")
+    for name, value in predictions.metrics.items():
+        if not find(name).headline:
+            continue
+        before = reported.get(name)
+        log.info("%-16s %.6f%s", name, value, f"  (train reported {before:.6f})" if before is not None else "")
     differing = [
         name
         for name, value in reported.items()
-        if value is not None and abs(predictions.metrics.get(name, value) - value) > REPRODUCED_WITHIN
+        if value is not None and not abs(predictions.metrics.get(name, math.nan) - value) <= REPRODUCED_WITHIN
     ]
     if differing and warn:
         log.warning(
             "%s differ from those that train reported: the data or the versions have changed since then",
             ", ".join(differing),
         )
+
+
+def _reported(trained: Mapping[str, Any], evaluation: Evaluation, results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics in the run's results.json that the evaluation should reproduce."""
+    if evaluation.other:
+        return {}
+    settings = [{key: each.get("decision", {}).get(key) for key in DEFAULTS} for each in (trained, results)]
+    same_limit, calibrated = settings[0] == settings[1], "calibration" in results
+    return {
+        name: value
+        for name, value in trained.get("metrics", {}).items()
+        if (same_limit or not is_decision(name)) and (calibrated or not find(name).calibrated)
+    }
+
+
+def log_calibrated_metrics(predictions: Predictions) -> None:
+    """Log the metrics of calibrated predictions, each without and with the calibration."""
+    metrics, size = predictions.metrics, ("range_width" if predictions.ordered else "set_size")
+    for name in ("nll", "ece"):
+        log.info("test/%-12s %.4f -> %.4f", name, metrics[f"test/{name}"], metrics[f"test/{name}_calibrated"])
+    for name in ("coverage", size):
+        log.info("test/%-12s %.4f -> %.4f", name, metrics[f"test/{name}_uncalibrated"], metrics[f"test/{name}"])
 
 
 def _keep_split(planner: Planner, run_dir: Path, protocol: str) -> None:

@@ -12,9 +12,11 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from agebench.build.module import build_trained
-from agebench.errors import UserError, one_line_message
+from agebench.calibration.calibration import Calibration
+from agebench.errors import UserError, chain, one_line_message
 from agebench.files import atomic_write, write_json
 from agebench.inference.load import read_checkpoint
+from agebench.metrics.formulas import FLOOR
 from agebench.module import ImageModule
 from agebench.runs.folder import read_results
 from agebench.runs.identity import versions
@@ -25,28 +27,51 @@ TOLERANCE = 1e-3  # of a probability: other kernels sum in another order
 
 
 class ExportedModel(nn.Module):
-    """Normalisation, network and head in one module.
+    """Normalisation, network, head and calibration in one module.
 
     Args:
         module: The trained module.
+        calibration: The calibration of its weights, or None.
     """
 
-    def __init__(self, module: ImageModule) -> None:
+    def __init__(self, module: ImageModule, calibration: Calibration | None = None) -> None:
         super().__init__()
         self.normalise, self.model, self.head = module.normalise, module.model, module.head
+        self.calibration = calibration
         self.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the posteriors and the point estimates of images.
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the posteriors and the point estimates of images, and with a calibration also the conformal sets.
 
         Args:
             images: uint8, shape (B, C, S, S).
 
         Returns:
-            Posteriors, shape (B, R), and point estimates in the target's unit, shape (B,).
+            Posteriors, shape (B, R), and point estimates in the target's unit, shape (B,). With a calibration the
+            posteriors are tempered, and two further outputs for ordered labels, `low` and `high` in the unit, have the
+            shape (B,); for classes one further output, whether each label belongs to the set, bool, has shape (B, R).
         """
         outputs = self.model(self.normalise(images)).float()
-        return self.head.posterior(outputs), self.head.point(outputs)
+        posterior, point = self.head.posterior(outputs), self.head.point(outputs)
+        if self.calibration is None:
+            return posterior, point
+        tempered = (posterior.clamp(min=FLOOR).log() / self.calibration.temperature).softmax(dim=1)
+        return tempered, point, *self._sets(tempered, point, self.calibration.threshold)
+
+    def _sets(self, posterior: Tensor, point: Tensor, threshold: float) -> tuple[Tensor, ...]:
+        """Return the sets of agebench.calibration.conformal in operations that ONNX has."""
+        values, estimate = self.head.values, point[:, None]  # (R,), (B, 1)
+        if not self.head.ordered:
+            return ((posterior >= threshold) | (values == estimate),)
+        below, above = (
+            posterior.cumsum(dim=1),
+            posterior.flip(1).cumsum(dim=1),
+        )  # (B, R); above starts at the last label
+        last = len(values) - 1
+        low, high = (below < threshold).sum(dim=1), last - (above < threshold).sum(dim=1)  # (B,)
+        low = torch.minimum(low, ((values <= estimate).sum(dim=1) - 1).clamp(min=0))
+        high = torch.maximum(high, (values < estimate).sum(dim=1).clamp(max=last))
+        return values[low], values[high]
 
 
 def export_run(cfg: DictConfig) -> None:
@@ -61,8 +86,9 @@ def export_run(cfg: DictConfig) -> None:
     output, description_file = _output_files(cfg)
     run_dir = Path(str(cfg.run)).expanduser()
     path, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, read_results(run_dir), trust=cfg.trust)
-    network = ExportedModel(build_trained(trained, stored))
-    description = describe(stored["agebench"], trained, weights=str(path))
+    calibration = Calibration.read(run_dir, stored["agebench"]["weights_sha"], use=cfg.calibration)
+    network = ExportedModel(build_trained(trained, stored), calibration)
+    description = describe(stored["agebench"], trained, weights=str(path), calibration=calibration)
     shape = description["input"]["shape"][1:]
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -75,10 +101,13 @@ def export_run(cfg: DictConfig) -> None:
                     f"{TOLERANCE:g}: nothing was written; try another format="
                 )
         write_json(description_file, description)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}; set another output=") from error
-    labels = len(description["labels"])
-    log.info("images uint8 (batch, %d, %d, %d) -> posterior (batch, %d), point (batch)", *shape, labels)
+    except (OSError, RuntimeError) as error:
+        cause = next((each for each in chain(error) if isinstance(each, OSError)), None)
+        if cause is None:
+            raise
+        raise UserError(f"cannot write {output}: {cause.strerror or cause}; set another output=") from error
+    outputs = ", ".join(f"{name} ({', '.join(map(str, size))})" for name, size in description["outputs"].items())
+    log.info("images uint8 (batch, %d, %d, %d) -> %s", *shape, outputs)
     log.info("%s", describe_difference(difference))
     log.info("written to %s, %s KiB, and %s", output, f"{output.stat().st_size / 2**10:,.0f}", description_file.name)
 
@@ -102,9 +131,21 @@ def describe_difference(difference: float) -> str:
     return f"probabilities differ by at most {difference:.1e} from PyTorch's, on random images"
 
 
-def describe(stamp: dict[str, Any], trained: DictConfig, *, weights: str) -> dict[str, Any]:
+def output_shapes(*, labels: int, ordered: bool, calibrated: bool) -> dict[str, list[str | int]]:
+    """Return the shape of each output of the model by name, in their order."""
+    shapes: dict[str, list[str | int]] = {"posterior": ["batch", labels], "point": ["batch"]}
+    if calibrated and ordered:
+        shapes |= {"low": ["batch"], "high": ["batch"]}
+    elif calibrated:
+        shapes |= {"label_set": ["batch", labels]}
+    return shapes
+
+
+def describe(
+    stamp: dict[str, Any], trained: DictConfig, *, weights: str, calibration: Calibration | None
+) -> dict[str, Any]:
     """Return the description of the model as plain data: its input, outputs, labels and origin."""
-    data = trained.data
+    data, labels = trained.data, len(stamp["label_names"])
     return {
         "input": {
             "name": "images",
@@ -113,7 +154,8 @@ def describe(stamp: dict[str, Any], trained: DictConfig, *, weights: str) -> dic
             "channels": "grey" if data.channels == 1 else "RGB",
         },
         "resize": {key: data[key] for key in ("crop_mode", "crop_pct", "interpolation")},
-        "outputs": {"posterior": ["batch", len(stamp["label_names"])], "point": ["batch"]},
+        "outputs": output_shapes(labels=labels, ordered=stamp["ordered"], calibrated=calibration is not None),
+        "calibration": None if calibration is None else calibration.facts,
         "labels": stamp["label_names"],
         "values": stamp["values"],
         "ordered": stamp["ordered"],
@@ -125,14 +167,16 @@ def describe(stamp: dict[str, Any], trained: DictConfig, *, weights: str) -> dic
     }
 
 
-def write_onnx(network: nn.Module, shape: list[int], path: Path, description: str) -> None:
+def write_onnx(network: ExportedModel, shape: list[int], path: Path, description: str) -> None:
     """Write an ONNX file that contains the weights. The description is its metadata property `agebench`."""
-    program = _exported(torch.onnx.export, network, shape, input_names=["images"], output_names=["posterior", "point"])
+    head, calibrated = network.head, network.calibration is not None
+    names = [*output_shapes(labels=head.num_labels, ordered=head.ordered, calibrated=calibrated)]
+    program = _exported(torch.onnx.export, network, shape, input_names=["images"], output_names=names)
     program.model.metadata_props["agebench"] = description
     program.save(path)
 
 
-def write_program(network: nn.Module, shape: list[int], path: Path, description: str) -> None:
+def write_program(network: ExportedModel, shape: list[int], path: Path, description: str) -> None:
     """Write a file for torch.export.load. The description is its extra file `agebench.json`."""
     program = _exported(torch.export.export, network, shape)
     with path.open("wb") as file:  # torch accepts only paths that end in .pt2

@@ -11,9 +11,12 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from agebench.build.keys import LIGHT, NETWORK, TrainedKeys, check_nodes
+from agebench.build.module import check_stored
 from agebench.errors import UserError, one_line_message
 from agebench.models.weights import hash_tensors
 from agebench.runs.folder import CRASHED, actual_status
+from agebench.schema import check
 from agebench.trust import check_trusted, find_foreign
 
 log = logging.getLogger(__name__)
@@ -50,17 +53,23 @@ def read_checkpoint(
     except Exception as error:  # torch raises many types for a damaged file
         kind = type(error).__name__
         raise UserError(f"{path} is damaged or no checkpoint ({kind}): set checkpoint=best, last or a file") from error
-    stamp = stored.get("agebench") if isinstance(stored, dict) else None
-    if not isinstance(stamp, dict) or not isinstance(stamp.get("config"), dict):
+    if not isinstance(stored, dict) or "agebench" not in stored:
         raise UserError(f"{path} is not a checkpoint of agebench: give a file in checkpoints/ of a run")
+    check_stored(path, stored)
+    stamp = stored["agebench"]
     check_weights(path, stored, results if choice == "tested" else {})
     config: Any = OmegaConf.create(stamp["config"])
+    plain: Any = OmegaConf.to_container(config, resolve=False)
     started_in = str(stamp["started_in"])
     if trust:
         sys.path.append(started_in)  # the user's own network may be defined there
     else:
-        plain: Any = OmegaConf.to_container(config, resolve=False)
         check_trusted(find_foreign(plain), path)
+    try:
+        check("", plain, TrainedKeys)
+        check_nodes(plain, (*LIGHT, *NETWORK))
+    except UserError as error:
+        raise UserError(f"{path} holds a config that does not work ({error}): restore it from a copy") from error
     _find_paths(config, Path(started_in))
     return path, stored, config
 
@@ -73,9 +82,7 @@ def check_weights(path: Path, stored: dict[str, Any], results: Mapping[str, Any]
         stored: Content of the checkpoint.
         results: The content of results.json if it describes this checkpoint, else empty.
     """
-    found, saved = hash_tensors(stored["state_dict"]), stored["agebench"].get("weights_sha")
-    if saved is None:
-        raise UserError(f"{path} was saved by an older version of agebench, without a hash of its weights: train again")
+    found, saved = hash_tensors(stored["state_dict"]), stored["agebench"]["weights_sha"]
     if found != saved:
         raise UserError(f"{path} is damaged: its weights differ from those that were saved; restore it from a copy")
     if results.get("weights_sha") not in (None, found):

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import numpy.typing as npt
 import torch
 from omegaconf import DictConfig
 
+from agebench.build.limit import build_age_limit
 from agebench.build.module import build_trained
+from agebench.calibration.calibration import Calibration
 from agebench.data.resize import Resize
 from agebench.data.unlabelled import Unlabelled
 from agebench.errors import UserError
 from agebench.files import write_csv
 from agebench.inference.load import make_trainer, read_checkpoint
-from agebench.metrics.predictions import nearest_labels
+from agebench.metrics.age_limit import AgeLimit
+from agebench.metrics.predictions import nearest_labels, probability_at_limit
 from agebench.process import set_up_process
 from agebench.runs.folder import read_results
 
@@ -41,7 +45,8 @@ def predict_images(cfg: DictConfig) -> None:
         raise UserError(f"{output} already exists: set another output=, or delete it")
     run_dir = Path(str(cfg.run)).expanduser()
     _, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, read_results(run_dir), trust=cfg.trust)
-    data = trained.data
+    calibration = Calibration.read(run_dir, stored["agebench"]["weights_sha"], use=cfg.calibration)
+    data, limit = trained.data, build_age_limit(cfg, stored["agebench"])
     resize = Resize(data.image_size, data.channels, data.crop_mode, data.crop_pct, data.interpolation)
     images = Unlabelled(Path(str(cfg.images)).expanduser(), resize=resize, batch_size=cfg.batch_size)
     set_up_process(seed=trained.seed, matmul_precision=trained.matmul_precision)
@@ -53,7 +58,11 @@ def predict_images(cfg: DictConfig) -> None:
         name, reason = images.names[0], images.broken[0]
         raise UserError(f"none of the {len(images.names):,} images can be read, for example {name}: {reason}")
     posterior, point = (torch.cat(part).float().numpy() for part in zip(*predictions, strict=True))
-    columns, rows = tabulate(images, stored["agebench"], posterior, point)
+    sets = {}
+    if calibration is not None:
+        posterior = calibration.temper(posterior)
+        sets = calibration.columns(calibration.sets(posterior, point), stored["agebench"]["label_names"])
+    columns, rows = tabulate(images, stored["agebench"], posterior, point, sets=sets, age_limit=limit)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_csv(output, columns, rows)
@@ -76,35 +85,48 @@ def _log_predictions(rows: list[list[str]], *, unit: str, seconds: float) -> Non
 
 
 def tabulate(
-    images: Unlabelled, stamp: dict[str, Any], posterior: Array, point: Array
+    images: Unlabelled,
+    stamp: dict[str, Any],
+    posterior: Array,
+    point: Array,
+    *,
+    sets: Mapping[str, Sequence[str]],
+    age_limit: AgeLimit | None = None,
 ) -> tuple[list[str], list[list[str]]]:
     """Return the column names, and the row of each image in the order of the names.
 
     For ordered labels the columns are the point estimate in the target's unit, the label nearest to it, the most likely
-    label and its probability. For classes, both `label` and `point` are the most likely label.
+    label and its probability, and with an age limit the probability of an age at or above it. For classes, both `label`
+    and `point` are the most likely label.
 
     Args:
         images: N images, n of which could be read.
         stamp: The metadata in the run's checkpoint.
         posterior: Posteriors of the n images, float, shape (n, R).
         point: Point estimates of the n images, float, shape (n,).
+        sets: The columns of the conformal sets of the n images; empty without a calibration.
+        age_limit: The age limit, or None.
     """
     names, most_likely = stamp["label_names"], posterior.argmax(1)
     labels = [names[i] for i in most_likely]
+    answers: dict[str, Sequence[str]]
     if stamp["ordered"]:
         points, nearest = [f"{p:.6g}" for p in point], nearest_labels(point, np.array(stamp["values"]))
         probabilities = [f"{p:.6g}" for p in posterior.max(1)]
-        answers = {"point": points, "label": [names[i] for i in nearest]}
+        answers = {"point": points, **sets, "label": [names[i] for i in nearest]}
         answers |= {"most_likely_label": labels, "probability": probabilities}
+        if age_limit is not None:
+            shares = probability_at_limit(posterior, age_limit)
+            answers[f"p(>={age_limit.limit:g})"] = [f"{p:.6g}" for p in shares]
     else:
-        answers = {"label": labels, "point": labels}
+        answers = {"label": labels, "point": labels, **sets}
     columns = [*answers, *(f"p({name})" for name in names)]
     predictions = zip(*answers.values(), ([f"{p:.6g}" for p in each] for each in posterior), strict=True)
-    rows = []
+    rows: list[list[str]] = []
     for i, name in enumerate(images.names):
         if i in images.broken:
             rows.append([name, *[""] * len(columns), images.broken[i]])
         else:
-            *given, probabilities = next(predictions)
-            rows.append([name, *given, *probabilities, ""])
+            *given, each = next(predictions)
+            rows.append([name, *given, *each, ""])
     return ["name", *columns, "problem"], rows

@@ -46,6 +46,28 @@ def error_by_decade(predictions: LabelledPredictions, bounds: Mapping[str, Array
     return ["decade", "images", "mae", "mae_low", "mae_high", "bias", "bias_low", "bias_high"], rows
 
 
+def coverage_by_decade(
+    predictions: LabelledPredictions, label_names: Sequence[str], bounds: Mapping[str, Array]
+) -> Table:
+    """Return coverage and mean width of the ranges, with their intervals, for each decade of the true age with images.
+
+    Args:
+        predictions: N images, all finite and calibrated, with ordered labels. Each label of bins is a row.
+        label_names: Length R.
+        bounds: The result of `intervals`.
+    """
+    added, found = _totals(predictions)
+    bins = predictions.unit not in ("years", "decades")
+    rows: list[list[object]] = []
+    for cell, decade in enumerate(cells(predictions)[1]):
+        if images := int(added["cell_images"][cell]):
+            values = [
+                _format(found[name][cell], bounds[name][:, cell]) for name in ("cell_coverage", "cell_range_width")
+            ]
+            rows.append([label_names[cell] if bins else f"{int(decade) * 10}s", images, *values[0], *values[1]])
+    return ["decade", "images", "coverage", "coverage_low", "coverage_high", "width", "width_low", "width_high"], rows
+
+
 def cs_curve(predictions: LabelledPredictions, bounds: Mapping[str, Array]) -> Table:
     """Return the share of images whose absolute error is at most k years, with its interval, for k = 0 to 10.
 

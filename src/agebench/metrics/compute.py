@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from agebench.metrics import decisions
 from agebench.metrics.formulas import Drawn, Sums
 from agebench.metrics.predictions import Array, Images, LabelledPredictions, cells, is_finite
-from agebench.metrics.table import Metric, metrics_of
+from agebench.metrics.table import Metric, decision_rows, metrics_of
 
 BINS = 15  # number of bins of the expected calibration error
 
@@ -14,10 +15,15 @@ BINS = 15  # number of bins of the expected calibration error
 def rows_of(predictions: LabelledPredictions) -> list[Metric]:
     """Return the rows of the metrics that can be computed from these predictions, in the order of the table."""
     rows = metrics_of(num_labels=len(predictions.values), ordered=predictions.ordered, unit=predictions.unit)
-    rows = [metric for metric in rows if metric.computed]
-    if not predictions.points_only:
-        return rows
-    return [metric for metric in rows if (metric.from_point if predictions.ordered else metric.from_label)]
+    calibrated = predictions.calibrated is not None
+    rows = [metric for metric in rows if metric.computed and (calibrated or not metric.calibrated)]
+    if predictions.points_only:
+        rows = [metric for metric in rows if (metric.from_point if predictions.ordered else metric.from_label)]
+    if predictions.age_limit is not None:
+        above = Images(predictions).at_limit
+        of_limit = decision_rows(predictions.age_limit, below=not above.all(), above=bool(above.any()))
+        rows += [metric for metric in of_limit if predictions.has_posterior or metric.from_point]
+    return rows
 
 
 def summarise(predictions: LabelledPredictions) -> dict[str, float]:
@@ -37,6 +43,14 @@ def summarise(predictions: LabelledPredictions) -> dict[str, float]:
     qwk: Cohen's kappa of the most likely label with quadratic weights; 0 if the expected disagreement is 0.
     qwk_point: the same of the label nearest to the point estimate.
     balanced_mae: mean of the mae of each decade of the true age (years) or of each label (other units).
+
+    For calibrated predictions:
+    nll_calibrated, ece_calibrated: nll and ece after temperature scaling.
+    coverage: share of images whose true label belongs to the conformal set.
+    range_width (ordered) or set_size (classes): mean width of the sets in the unit, or number of their labels.
+    coverage_uncalibrated, range_width_uncalibrated, set_size_uncalibrated: the same for sets without calibration.
+
+    With an age limit also the metrics of decisions, see agebench.metrics.decisions, as far as they are defined.
 
     All metrics are NaN if any prediction is not finite, because the network has diverged.
     """
@@ -70,20 +84,25 @@ def sums(images: Images, groups: Array, count: int) -> dict[str, Array]:
     """
     rows, labels = rows_of(images.predictions), len(images.predictions.values)
     target, predicted, correct = images.target, images.predicted, images.correct.astype(np.float64)
-    # Bin i is i/15 < confidence <= (i + 1)/15. Rounding can make a probability slightly greater than one.
-    bins = np.clip(np.ceil(images.confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
     def add(weights: Array | None = None, *, at: Array | int = 0, width: int = 1) -> Array:
         added = np.bincount(groups * width + at, weights=weights, minlength=count * width)  # (N,) -> (G * width,)
         return added.reshape(count, width).astype(np.float64, copy=False)
+
+    def add_gaps(confidence: Array) -> Array:
+        # Bin i is i/15 < confidence <= (i + 1)/15. Rounding can make a probability slightly greater than one.
+        bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+        return add(correct - confidence, at=bins, width=BINS)
 
     found = {
         "means": np.concatenate([add(each) for each in per_image(images).values()], axis=1),
         "actual": add(at=target, width=labels),
         "predicted": add(at=predicted, width=labels),
         "correct": add(correct, at=target, width=labels),
-        "gaps": add(correct - images.confidence, at=bins, width=BINS),
+        "gaps": add_gaps(images.confidence),
     }
+    if images.predictions.calibrated is not None:
+        found["calibrated_gaps"] = add_gaps(images.calibrated.confidence)
     if images.predictions.ordered:
         cell, names = cells(images.predictions)
         cell, width = cell[target], len(names)  # (R,) -> (N,)
@@ -95,6 +114,12 @@ def sums(images: Images, groups: Array, count: int) -> dict[str, Array]:
         found["cell_error"] = add(images.error, at=cell, width=width)
         found["nearest"] = add(at=images.nearest, width=labels)
         found["disagreement_point"] = add((target - images.nearest) ** 2.0)
+        if images.predictions.calibrated is not None:
+            found["cell_covered"] = add(images.covered(calibrated=True).astype(np.float64), at=cell, width=width)
+            found["cell_range"] = add(images.range_widths(calibrated=True), at=cell, width=width)
+    if (limit := images.predictions.age_limit) is not None:
+        for name, columns in decisions.sums_at_limit(images, limit.challenge_ages).items():
+            found[name] = np.concatenate([add(column) for column in columns.T], axis=1)
     return found
 
 
@@ -107,7 +132,8 @@ def from_sums(sums: Sums, rows: Sequence[Metric]) -> dict[str, Array]:
 
     Returns:
         The metrics, float64, shape (B,); `precision`, `recall` and `f1` of each label, shape (B, R); `cell_mae` and
-        `cell_bias` of each cell, shape (B, C). Undefined metrics are NaN.
+        `cell_bias` of each cell, shape (B, C), and of calibrated predictions also `cell_coverage` and
+        `cell_range_width`. Undefined metrics are NaN.
     """
     actual, predicted, correct = sums["actual"], sums["predicted"], sums["correct"]
     images = actual.sum(1)
@@ -122,6 +148,9 @@ def from_sums(sums: Sums, rows: Sequence[Metric]) -> dict[str, Array]:
         if "cell_images" in sums:
             found["cell_mae"] = sums["cells of balanced_mae"] / sums["cell_images"]
             found["cell_bias"] = sums["cell_error"] / sums["cell_images"]
+        if "cell_covered" in sums:
+            found["cell_coverage"] = sums["cell_covered"] / sums["cell_images"]
+            found["cell_range_width"] = sums["cell_range"] / sums["cell_images"]
     known = {**sums, **found, "images": images}
     return found | {metric.name: metric.of_sums(known) for metric in rows if metric.of_sums is not None}
 

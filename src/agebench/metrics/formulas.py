@@ -54,6 +54,26 @@ def within(tolerance: int) -> PerImage:
     return lambda images: np.asarray(images.absolute_error <= tolerance)
 
 
+def calibrated_nll(images: Images) -> Array:
+    """Return the negative log-likelihood of the true label after temperature scaling, in nats."""
+    return negative_log_likelihood(images.calibrated)
+
+
+def covered(*, calibrated: bool) -> PerImage:
+    """Return the function that tests whether the set of an image contains the true label."""
+    return lambda images: images.covered(calibrated=calibrated)
+
+
+def range_width(*, calibrated: bool) -> PerImage:
+    """Return the function for the width of the range of an image, in the unit."""
+    return lambda images: images.range_widths(calibrated=calibrated)
+
+
+def set_size(*, calibrated: bool) -> PerImage:
+    """Return the function for the number of labels in the set of an image."""
+    return lambda images: images.set_sizes(calibrated=calibrated)
+
+
 def mean_recall(sums: Sums) -> Array:
     """Return the mean recall over the labels with images."""
     found: Array = np.nanmean(sums["recall"], axis=1)
@@ -70,6 +90,11 @@ def calibration_error(sums: Sums) -> Array:
     """Return |accuracy - confidence| of each bin of confidence, averaged over images."""
     found: Array = np.abs(sums["gaps"]).sum(1) / sums["images"]
     return found
+
+
+def calibrated_calibration_error(sums: Sums) -> Array:
+    """Return |accuracy - confidence| of each bin of calibrated confidence, averaged over images."""
+    return calibration_error({**sums, "gaps": sums["calibrated_gaps"]})
 
 
 def root_mean_square(sums: Sums) -> Array:

@@ -4,12 +4,14 @@ A new metric is a row of METRICS and a function in agebench.metrics.formulas. It
 and monitor follow from the row.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from agebench.errors import UserError, did_you_mean
-from agebench.metrics import formulas
+from agebench.metrics import decisions, formulas
+from agebench.metrics.age_limit import AgeLimit
 from agebench.metrics.formulas import OfImages, OfSums, PerImage
 
 Better = Literal["lower", "higher", "nearest to zero"]
@@ -35,6 +37,7 @@ class Metric:
         balanced: Whether per_image is averaged within each cell (decade of the true age, or label) and then over the
             cells with images. Only for ordered labels.
         targets: The targets that have the metric. `steps` is every ordered target except ages in years.
+        calibrated: Whether only calibrated predictions have the metric.
         min_labels: Minimum number of labels.
         in_unit: Whether the metric is in the target's unit.
         from_point: Whether the metric needs only the point estimates and not the posterior. Only for ordered labels.
@@ -51,7 +54,8 @@ class Metric:
     of_sums: OfSums | None = None
     of_images: OfImages | None = None
     balanced: bool = False
-    targets: Literal["all", "ordered", "years", "steps"] = "all"
+    targets: Literal["all", "ordered", "years", "steps", "classes"] = "all"
+    calibrated: bool = False
     min_labels: int = 1
     in_unit: bool = False
     from_point: bool = False
@@ -78,8 +82,9 @@ class Metric:
 
     @property
     def can_pair(self) -> bool:
-        """Whether paired differences are possible: the metric, as it is ranked, is a mean over images."""
-        return self.per_image is not None and not self.balanced and self.better != "nearest to zero"
+        """Whether paired differences are possible: a mean over images, computed from what predictions.csv contains."""
+        mean = self.per_image is not None and not self.balanced and self.better != "nearest to zero"
+        return mean and not self.calibrated
 
     @property
     def mode(self) -> Mode:
@@ -89,7 +94,7 @@ class Metric:
     def exists(self, *, num_labels: int, ordered: bool, unit: str) -> bool:
         """Return whether a target has the metric."""
         applies = {"all": True, "ordered": ordered, "years": ordered and unit == "years"}
-        applies["steps"] = ordered and unit != "years"
+        applies |= {"steps": ordered and unit != "years", "classes": not ordered}
         return applies[self.targets] and num_labels >= self.min_labels
 
     def oriented(self, value: float) -> float:
@@ -170,8 +175,54 @@ METRICS: tuple[Metric, ...] = (
         in_unit=True,
         digits=3,
     ),
+    Metric("nll_calibrated", "lower", formulas.calibrated_nll, calibrated=True, column="never", digits=3),
+    Metric("ece_calibrated", "lower", of_sums=formulas.calibrated_calibration_error, calibrated=True, column="never"),
+    Metric("coverage", "higher", formulas.covered(calibrated=True), calibrated=True),
+    Metric(
+        "range_width",
+        "lower",
+        formulas.range_width(calibrated=True),
+        calibrated=True,
+        targets="ordered",
+        in_unit=True,
+        digits=3,
+    ),
+    Metric("set_size", "lower", formulas.set_size(calibrated=True), calibrated=True, targets="classes", digits=3),
+    Metric("coverage_uncalibrated", "higher", formulas.covered(calibrated=False), calibrated=True, column="never"),
+    Metric(
+        "range_width_uncalibrated",
+        "lower",
+        formulas.range_width(calibrated=False),
+        calibrated=True,
+        targets="ordered",
+        in_unit=True,
+        column="never",
+        digits=3,
+    ),
+    Metric(
+        "set_size_uncalibrated",
+        "lower",
+        formulas.set_size(calibrated=False),
+        calibrated=True,
+        targets="classes",
+        column="never",
+        digits=3,
+    ),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
+
+# Metrics of decisions at an age limit. A run has them only if it has a limit, see `decision_rows`.
+DECISIONS = {
+    metric.name: metric
+    for metric in (
+        Metric(decisions.FALSE_ADULT, "lower", of_sums=decisions.false_adult_rate(0), from_point=True, headline=True),
+        Metric(decisions.FALSE_MINOR, "lower", of_sums=decisions.false_minor_rate(0), from_point=True, headline=True),
+        Metric(decisions.AUC, "higher", of_images=decisions.area_under_curve),
+        Metric(decisions.RECALL, "higher", of_sums=decisions.recall, from_point=True),
+        Metric(decisions.PRECISION, "higher", from_point=True),  # of a prior
+    )
+}
+NUMBERED = re.compile(r"(\w+?)_(?:at_)?[0-9.e+]+")  # false_adult_rate_at_21, minor_precision_0.1
 
 
 def find(name: str) -> Metric:
@@ -181,7 +232,42 @@ def find(name: str) -> Metric:
         name: With or without the part. `val/abs_bias` returns the row of `bias`.
     """
     short = name.rpartition("/")[2]
-    return BY_NAME.get(short.removeprefix(ABSOLUTE)) or BY_NAME.get(short) or Metric(short, "higher")
+    known = BY_NAME.get(short.removeprefix(ABSOLUTE)) or BY_NAME.get(short) or DECISIONS.get(short)
+    if known is None and (match := NUMBERED.fullmatch(short)) and match[1] in DECISIONS:
+        known = replace(DECISIONS[match[1]], name=short, headline=False)
+    return known or Metric(short, "higher")
+
+
+def is_decision(name: str) -> bool:
+    """Return whether a metric, with or without the part, depends on an age limit."""
+    match = NUMBERED.fullmatch(short := name.rpartition("/")[2])
+    return short in DECISIONS or (match is not None and match[1] in DECISIONS)
+
+
+def decision_rows(limit: AgeLimit, *, below: bool, above: bool) -> list[Metric]:
+    """Return the rows of the metrics that decisions at an age limit have.
+
+    Args:
+        limit: The age limit.
+        below: Whether there are images below the limit. Without them some metrics are undefined.
+        above: Whether there are images at or above the limit.
+    """
+    rows = []
+    for name, formula, defined in (
+        (decisions.FALSE_ADULT, decisions.false_adult_rate, below),
+        (decisions.FALSE_MINOR, decisions.false_minor_rate, above),
+    ):
+        at_ages = [
+            replace(find(decisions.at_age(name, age)), of_sums=formula(column))
+            for column, age in enumerate(limit.challenge_ages)
+        ]
+        rows += [DECISIONS[name], *at_ages] if defined else []
+    if below:
+        rows.append(DECISIONS[decisions.RECALL])
+    if below and above:
+        rows.append(DECISIONS[decisions.AUC])
+        rows += [replace(find(decisions.at_prior(prior)), of_sums=decisions.precision(prior)) for prior in limit.priors]
+    return rows
 
 
 def metrics_of(*, num_labels: int, ordered: bool, unit: str) -> list[Metric]:

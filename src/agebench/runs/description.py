@@ -1,20 +1,26 @@
 """The parts of results.json that describe the data of a run and its test."""
 
 import hashlib
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from agebench.calibration.calibration import Calibration
 from agebench.data.plan import Plan
 from agebench.data.split import PARTS, test_sha
 from agebench.identity_groups import group_codes
 from agebench.leakage.audit import leak
 from agebench.leakage.seen_in_training import audit_tested
-from agebench.metrics.bootstrap import intervals, resamples_for
-from agebench.metrics.predictions import Array, Predictions
+from agebench.metrics import decision_summary
+from agebench.metrics.bootstrap import METHOD, few_groups, intervals, resamples_for
+from agebench.metrics.breakdown import coverage_by_decade
+from agebench.metrics.predictions import Array, Predictions, is_finite
 
+log = logging.getLogger(__name__)
 SEED = 0  # of the bootstrap, independent of the run's seed: equal predictions have equal intervals
 
 
@@ -81,26 +87,72 @@ class DataDescription:
 def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the keys of results.json about a test, and all intervals as `agebench.metrics.bootstrap` returns them.
 
-    The keys are `metrics`, their 95% `intervals`, and `bootstrap` (the resampled units and the number of resamples).
-    The loss has an interval only if it is a mean over images, weighted by the head's sample weights.
+    The keys are `metrics`, their 95% `intervals`, `bootstrap` (the resampled units, the number of resamples and the
+    method), and with an age limit `decision`, see agebench.metrics.decision_summary. The loss has an interval only if
+    it is a mean over images, weighted by the head's sample weights.
     """
     identities = identities_of(plan, predictions)
     groups = group_codes(identities, len(predictions.rows))[1]
     resamples = resamples_for(groups)
     losses, weights = predictions.losses, predictions.weights
-    means = {}
+    means = decision_summary.curve_means(predictions)
     if losses is not None and weights is not None:
         mean = np.average(losses, weights=weights)
         if np.isclose(mean, predictions.metrics["test/loss"], rtol=1e-4, equal_nan=True):
-            means["loss"] = (losses, weights)
+            means = {"loss": (losses, weights)} | means
     bounds = intervals(predictions, identities, means=means, resamples=resamples, seed=SEED)
     found = {name: bounds[short].tolist() for name in predictions.metrics if (short := name[len("test/") :]) in bounds}
     over = "image" if identities is None else "identity"
-    about = {"over": over, "groups": groups, "resamples": resamples, "seed": SEED}
-    return {"metrics": predictions.metrics, "intervals": found, "bootstrap": about}, bounds
+    if warning := few_groups(groups, "images" if identities is None else "people"):
+        log.warning("%s", warning)
+    about = {"over": over, "groups": groups, "resamples": resamples, "seed": SEED, "method": METHOD}
+    described = {"metrics": predictions.metrics, "intervals": found, "bootstrap": about}
+    if (curves := decision_curves(plan, predictions, bounds)) is not None:
+        described["decision"] = decision_summary.describe_decisions(predictions, curves, over=over)
+    return described, bounds
 
 
-def identities_of(plan: Plan, predictions: Predictions) -> Array | None:
-    """Return the identity of each predicted image, shape (N,), or None if the data has none."""
+def decision_curves(plan: Plan, predictions: Predictions, bounds: dict[str, Array]) -> dict[str, Array] | None:
+    """Return the error rates of decisions at an age limit, see agebench.metrics.decision_summary.
+
+    They are None without a limit, or if the predictions are not finite.
+    """
+    if predictions.age_limit is None or not is_finite(predictions):
+        return None
+    return decision_summary.decision_curves(predictions, bounds, identities_of(plan, predictions))
+
+
+def log_decision(results: Mapping[str, Any]) -> None:
+    """Log what decisions at an age limit amount to, and warn about few people, if results.json has `decision`."""
+    decision = results.get("decision", {})
+    if decision:
+        log.info("%s", decision["sentence"])
+    for note in decision.get("notes", ()):
+        log.warning("age_limit=%g: %s", decision["age_limit"], note)
+
+
+def identities_of(plan: Plan, predictions: Predictions, *, part: str = "test") -> Array | None:
+    """Return the identity of each predicted image of a part, shape (N,), or None if the data has none."""
     identities = plan.records.columns.get("identity")
-    return None if identities is None else identities[plan.split.test[predictions.rows]]
+    return None if identities is None else identities[getattr(plan.split, part)[predictions.rows]]
+
+
+def describe_calibration(
+    plan: Plan, calibration: Calibration, predictions: Predictions, bounds: Mapping[str, Array]
+) -> dict[str, Any]:
+    """Return `calibration` of results.json: how it was fitted, and its coverage and width by decade of the true age.
+
+    Args:
+        plan: The plan of the data.
+        calibration: The calibration.
+        predictions: The calibrated predictions for the test part.
+        bounds: The intervals of their metrics.
+    """
+    if not (predictions.ordered and is_finite(predictions)):
+        return calibration.facts
+    (_, *names), rows = coverage_by_decade(predictions, plan.target.label_names, bounds)
+    by_decade = {
+        str(cell): dict(zip(names, [images, *(float(str(each)) if each else None for each in numbers)], strict=True))
+        for cell, images, *numbers in rows
+    }
+    return {**calibration.facts, "by_decade": by_decade}

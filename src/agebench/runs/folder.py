@@ -5,12 +5,14 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Required, TypedDict, get_args
 
 from agebench.errors import UserError
 from agebench.files import read_json, remove_link, write_text
+from agebench.schema import Natural, find_mismatch
 
-STATUSES = ("running", "completed", "failed", "interrupted")
+Status = Literal["running", "completed", "failed", "interrupted"]
+STATUSES = get_args(Status)
 FOLDERS = (".hydra", "checkpoints", "csv", "report", "report/projector")  # inside a run
 CRASHED = "its process ended without a final status (killed, or the machine stopped); repeat its command to resume it"
 WRITTEN_FIRST = {
@@ -21,6 +23,44 @@ WRITTEN_FIRST = {
     "audit.log",
     "score.log",
 }  # before the first result
+
+
+class BestKeys(TypedDict, total=False):
+    """`best` of results.json."""
+
+    epoch: Natural | None
+    value: float | None
+    monitor: str
+    mode: Literal["min", "max"]
+    tested: Literal["best", "last"]
+
+
+class ResultsKeys(TypedDict, total=False):
+    """The content of results.json. A failed run holds what was known before it failed."""
+
+    status: Required[Status]
+    error: str
+    seed: int
+    config: str
+    resumed: Natural
+    protocol: str
+    data_sha: str
+    split_sha: str
+    data: dict[str, Any]
+    leak: dict[str, Any] | None
+    params: dict[str, int]
+    versions: dict[str, str]
+    git: str | None
+    device: str
+    threads: int
+    best: BestKeys
+    epochs: Natural
+    residency: str | None
+    timing: dict[str, float | None]
+    weights_sha: str
+    metrics: dict[str, float | None]
+    intervals: dict[str, Any]
+    bootstrap: dict[str, Any]
 
 
 def write_config(folder: Path, config: Any) -> None:
@@ -42,14 +82,16 @@ def read_results(folder: Path) -> dict[str, Any]:
     """Return a run's results.json.
 
     Raises:
-        UserError: If the folder is not a run.
+        UserError: If the folder is not a run, or the file is damaged.
     """
     try:
         results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{folder} is not a run: it has no readable results.json; give a folder that train wrote"
         ) from error
+    if (found := find_mismatch("", results, ResultsKeys)) is not None:
+        raise UserError(f"{folder / 'results.json'} is damaged ({found}): restore it from a copy, or train again")
     return results
 
 

@@ -2,14 +2,16 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from agebench.data.plan import Plan
 from agebench.data.target import Target, names_of
 from agebench.errors import UserError
+from agebench.metrics.age_limit import make_age_limit
 from agebench.metrics.predictions import Array, Predictions
 from agebench.runs.foreign_sheet import Matches, Sheet
 from agebench.runs.label_alignment import Alignment, OrderedLabels, align_labels, label_predictions
@@ -20,13 +22,17 @@ FAR = 3  # decades or bins beyond the last label, which half of the estimates ca
 SUM_TOLERANCE = 0.01  # of the probabilities of an image, which may be rounded
 
 
-def predictions_of(sheet: Sheet, matches: Matches, plan: Plan) -> tuple[Plan, Predictions, Alignment | None]:
+def predictions_of(
+    sheet: Sheet, matches: Matches, plan: Plan, *, settings: Mapping[str, Any], bins: Sequence[float] | None = None
+) -> tuple[Plan, Predictions, Alignment | None]:
     """Return the labelled predictions of the matched rows, and the plan and the alignment of their labels.
 
     Args:
         sheet: The file.
         matches: Its rows that are test images.
         plan: The data.
+        settings: The keys of agebench.metrics.age_limit.DEFAULTS.
+        bins: The edges of the data's bins.
 
     Raises:
         UserError: If a prediction is not a number, or the labels do not fit the data.
@@ -40,7 +46,9 @@ def predictions_of(sheet: Sheet, matches: Matches, plan: Plan) -> tuple[Plan, Pr
     point = _points(sheet, lines, target, alignment, posterior=posterior)
     if alignment is not None:
         plan = replace(plan, target=alignment.target)
-    return plan, label_predictions(plan, matches.rows, point, posterior, alignment=alignment), alignment
+    limit = make_age_limit(settings, values=plan.target.values.tolist(), unit=plan.target.unit, bins=bins)
+    found = label_predictions(plan, matches.rows, point, posterior, alignment=alignment, age_limit=limit)
+    return plan, found, alignment
 
 
 def _numbers(sheet: Sheet, lines: list[int], cells: list[list[str]]) -> Array:

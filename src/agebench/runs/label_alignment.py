@@ -7,6 +7,7 @@ import numpy as np
 
 from agebench.data.plan import Plan
 from agebench.data.target import Target, names_of
+from agebench.metrics.age_limit import AgeLimit
 from agebench.metrics.compute import summarise
 from agebench.metrics.predictions import Array, LabelledPredictions, Predictions
 
@@ -74,6 +75,11 @@ class Alignment:
     columns: Array | None
     complete: bool
 
+    @property
+    def data_labels(self) -> OrderedLabels:
+        """The labels under which the predictions are tested."""
+        return replace(self.data, values=self.target.values)
+
     def spread(self, posterior: Array) -> Array:
         """Return the posterior over the labels of the target, shape (N, R), from that of the model, shape (N, K)."""
         if self.columns is None:
@@ -119,7 +125,13 @@ def align_labels(target: Target, model: OrderedLabels, *, bins: Sequence[float] 
 
 
 def label_predictions(
-    plan: Plan, rows: Array, point: Array, posterior: Array | None, *, alignment: Alignment | None = None
+    plan: Plan,
+    rows: Array,
+    point: Array,
+    posterior: Array | None,
+    *,
+    alignment: Alignment | None = None,
+    age_limit: AgeLimit | None = None,
 ) -> Predictions:
     """Return the predictions for images of the test part with their metrics, without the loss.
 
@@ -129,6 +141,7 @@ def label_predictions(
         point: Point estimates in the unit of the model, shape (N,); for classes indices of labels.
         posterior: Probability of each label of the model, shape (N, K); None if it is unknown.
         alignment: The alignment of the model's labels; None if the data has the same labels.
+        age_limit: The limit of decisions, for the labels of the plan, or None.
     """
     target, known = plan.target, posterior is not None
     if posterior is None:
@@ -146,6 +159,7 @@ def label_predictions(
         unit=target.unit,
         has_posterior=known,
         same_labels=alignment is None or alignment.complete,
+        age_limit=age_limit,
     )
     metrics = {f"test/{name}": value for name, value in summarise(labelled).items()}
     return Predictions(**vars(labelled), rows=rows, losses=None, weights=None, metrics=metrics)

@@ -26,7 +26,11 @@ def describe_labels(predictions: Predictions, alignment: Alignment | None) -> di
         why = "they need the probability of each label, and only point estimates are known"
         if alignment is not None:
             why = f"they need equal labels: {_sentence(alignment)}"
-        left = [row.name for row in rows if row.computed and f"test/{row.name}" not in predictions.metrics]
+        left = [
+            row.name
+            for row in rows
+            if row.computed and not row.calibrated and f"test/{row.name}" not in predictions.metrics
+        ]
         found["left_out"] = {"metrics": left, "reason": why}
     if alignment is not None and not alignment.complete and np.isfinite(alignment.model.ages).all():
         found["model_range"] = _describe_range(predictions, alignment)

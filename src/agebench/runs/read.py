@@ -98,7 +98,7 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
     """
     found: dict[Path, Path] = {}
     for folder in folders:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises for a name that is too long
             raise UserError(f"there is no folder {folder}: give folders that train, a sweep or evaluate wrote")
         below = []
         for place, inside, files in os.walk(folder):

@@ -9,9 +9,10 @@ from typing import Any
 from agebench.data.plan import Plan
 from agebench.data.split import test_sha
 from agebench.files import write_csv
+from agebench.metrics.age_limit import DEFAULTS
 from agebench.metrics.predictions import Predictions
-from agebench.metrics.table import headline
-from agebench.runs.description import describe_test
+from agebench.metrics.table import find
+from agebench.runs.description import describe_test, log_decision
 from agebench.runs.folder import check_folder, write_config
 from agebench.runs.foreign_predictions import predictions_of
 from agebench.runs.foreign_sheet import Matches, Sheet, match_sheet
@@ -45,7 +46,9 @@ def score_sheet(cfg: Any, sheet: Sheet, plan: Plan, folder: Path, *, name: str) 
     matches = match_sheet(sheet, plan)
     for message in match_messages(sheet, matches, plan):
         log.warning("%s", message)
-    plan, predictions, alignment = predictions_of(sheet, matches, plan)
+    plan, predictions, alignment = predictions_of(
+        sheet, matches, plan, settings={key: cfg.get(key) for key in DEFAULTS}, bins=cfg.data.get("bins")
+    )
     labels = describe_labels(predictions, alignment)
     tested, bounds = describe_test(plan, predictions)
     results = {
@@ -68,6 +71,7 @@ def score_sheet(cfg: Any, sheet: Sheet, plan: Plan, folder: Path, *, name: str) 
     _write_unmatched(folder, matches)
     RunWriter(folder).update(results)
     _log(name, predictions, labels, folder)
+    log_decision(results)
     return results
 
 
@@ -120,9 +124,9 @@ def _write_unmatched(folder: Path, matches: Matches) -> None:
 
 def _log(name: str, predictions: Predictions, labels: Mapping[str, Any], folder: Path) -> None:
     log.info("%s: %s test images", name, f"{len(predictions.rows):,}")
-    for metric in (f"test/{short}" for short in headline(ordered=predictions.ordered, unit=predictions.unit)):
-        if metric in predictions.metrics:
-            log.info("%-16s %.6f", metric, predictions.metrics[metric])
+    for metric, value in predictions.metrics.items():
+        if find(metric).headline:
+            log.info("%-16s %.6f", metric, value)
     for message in label_messages(labels):
         log.info("%s", message)
     log.info("leak unknown: %s was trained elsewhere, maybe on these people", name)

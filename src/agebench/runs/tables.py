@@ -11,7 +11,9 @@ from agebench.data.plan import Plan
 from agebench.data.split import PARTS
 from agebench.files import write_csv
 from agebench.metrics import breakdown
+from agebench.metrics.decision_summary import decision_table
 from agebench.metrics.predictions import Array, Predictions, is_finite
+from agebench.runs.description import decision_curves
 
 
 def write_split(folder: Path, plan: Plan) -> None:
@@ -75,9 +77,10 @@ def write_predictions(folder: Path, plan: Plan, predictions: Predictions) -> Non
 
 
 def write_breakdown(folder: Path, plan: Plan, predictions: Predictions, *, bounds: dict[str, Array]) -> None:
-    """Write per_class.csv; for ages also error_by_decade.csv; for ages in years also cs_curve.csv.
+    """Write per_class.csv; for ages also error_by_decade.csv; for years also cs_curve.csv; with a limit decision.csv.
 
-    Nothing is written if the predictions are not finite. per_class.csv needs the most likely labels.
+    Calibrated predictions of ordered labels also have coverage_by_decade.csv. Nothing is written if the predictions are
+    not finite. per_class.csv needs the most likely labels.
     """
     if not is_finite(predictions):
         return
@@ -87,3 +90,13 @@ def write_breakdown(folder: Path, plan: Plan, predictions: Predictions, *, bound
         write_csv(folder / "error_by_decade.csv", *breakdown.error_by_decade(predictions, bounds))
     if predictions.unit == "years":
         write_csv(folder / "cs_curve.csv", *breakdown.cs_curve(predictions, bounds))
+    if (curves := decision_curves(plan, predictions, bounds)) is not None:
+        write_csv(folder / "decision.csv", *decision_table(curves))
+    write_coverage(folder, plan, predictions, bounds=bounds)
+
+
+def write_coverage(folder: Path, plan: Plan, predictions: Predictions, *, bounds: dict[str, Array]) -> None:
+    """Write coverage_by_decade.csv, if the predictions are finite and calibrated and the labels have an order."""
+    if predictions.calibrated is not None and predictions.ordered and is_finite(predictions):
+        table = breakdown.coverage_by_decade(predictions, plan.target.label_names, bounds)
+        write_csv(folder / "coverage_by_decade.csv", *table)

@@ -53,6 +53,7 @@ class RunWriter:
 
     def end(self, end: Mapping[str, str]) -> None:
         """Write the final status, also on a full disk."""
+        self.results.pop("host", None)  # says where a run is running; not a result
         try:
             self.update(end)
         except KeyboardInterrupt:  # the work is done, so that the status does not change
@@ -64,8 +65,13 @@ class RunWriter:
             change_json(self.file, {key: text[:MAX_ERROR] for key, text in end.items()})
 
     @classmethod
-    def close(cls, folder: Path, status: str, error: str = "") -> None:
-        """Write the final status of a run whose process died. The results that it wrote are kept."""
+    def reopen(cls, folder: Path) -> "RunWriter":
+        """Return the writer of a run that ended, with the results that it wrote."""
         writer = cls(folder)
         writer.results = read_json(writer.file)
-        writer.end({"status": status, **({"error": error} if error else {})})
+        return writer
+
+    @classmethod
+    def close(cls, folder: Path, status: str, error: str = "") -> None:
+        """Write the final status of a run whose process died. The results that it wrote are kept."""
+        cls.reopen(folder).end({"status": status, **({"error": error} if error else {})})

@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from agebench import interrupts
 from agebench.files import write_csv
 from agebench.lightning_internals import StepProgressBar, skips_none_hooks
 from agebench.metrics.table import live_keys
@@ -56,7 +57,7 @@ def failed_callback(error: Exception) -> str | None:
 
 
 class OwnSigterm(Callback):
-    """Keeps this process's handler of SIGTERM, if it has one, instead of Lightning's.
+    """Keeps the handler of SIGTERM from agebench.interrupts, if it is set, instead of Lightning's.
 
     Lightning's handler sends a message to the other DDP processes, which waits forever if they do not expect it.
     """
@@ -66,7 +67,8 @@ class OwnSigterm(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Restore the handler, which Lightning replaces before each stage."""
-        if callable(self._handler) and threading.current_thread() is threading.main_thread():
+        ours = getattr(self._handler, "__module__", None) == interrupts.__name__
+        if ours and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._handler)
 
     on_sanity_check_start = on_test_start = on_train_start
@@ -103,6 +105,11 @@ class Speed(Callback):
         """Images per second in the current epoch so far."""
         seconds = time.perf_counter() - self._start
         return self._images / seconds if self._start and seconds else 0.0
+
+    @property
+    def has_started(self) -> bool:
+        """Whether an epoch has started in this process."""
+        return self._start > 0
 
     def begin(self) -> None:
         """Start measuring the duration of the training."""

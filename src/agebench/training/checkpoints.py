@@ -38,8 +38,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a temporary file in the same folder, then rename it."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(Path(path)) as part:
-            torch.save(checkpoint, part)
+        # With a file object, the error of a full disk is an OSError in the chain. With a path it has no reason.
+        with atomic_write(Path(path)) as part, part.open("wb") as file:
+            torch.save(checkpoint, file)
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint. A resumed checkpoint names files to remove, and may be a stranger's."""

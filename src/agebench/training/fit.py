@@ -21,14 +21,14 @@ from agebench.build.keys import NETWORK, TRAINING, check_nodes
 from agebench.build.module import build_data, build_module
 from agebench.build.monitor import build_monitor
 from agebench.data.datamodule import ImageDataModule
-from agebench.errors import FailedError, UserError, one_line_message
+from agebench.errors import FailedError, UserError, is_out_of_memory, one_line_message
 from agebench.lightning_internals import compile_errors
-from agebench.metrics.predictions import Predictions
+from agebench.metrics.predictions import Array, Predictions
 from agebench.models.summary import count_parameters
 from agebench.models.weights import hash_tensors
 from agebench.module import ImageModule
 from agebench.process import set_up_process
-from agebench.runs.description import DataDescription, data_sha, describe_test
+from agebench.runs.description import DataDescription, data_sha, decision_curves, describe_test
 from agebench.runs.folder import check_folder, is_first_process, write_config
 from agebench.runs.identity import config_hash, git_commit, versions
 from agebench.runs.tables import write_breakdown, write_predictions, write_split
@@ -104,6 +104,9 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -
             quiet=progress is not None,
         )
         if done is not None:
+            if cfg.get("age_limit") not in (None, (previous.get("decision") or {}).get("age_limit")):
+                again = f"python -m agebench.evaluate {shlex.quote(f'run={run_dir}')} age_limit={cfg.age_limit}"
+                log.warning("the finished run has no decisions at age_limit=%s: %s", cfg.age_limit, again)
             return done
         if cfg.resume not in ("auto", False) and previous.get("config") not in (None, wanted):
             raise UserError(
@@ -206,17 +209,21 @@ def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[st
     """Train, write `best` to results.json and return it: the best epoch, its value, and the checkpoint to test."""
     trainer, speed = training.trainer, training.speed
     speed.begin()
+    if trainer.num_nodes > 1 and writer.enabled:
+        log.info(
+            "waiting for %d more machines: run the same command there with NODE_RANK=1, 2, ..., and with MASTER_ADDR "
+            "and MASTER_PORT of this one",
+            trainer.num_nodes - 1,
+        )
     try:
         trainer.fit(training.module, datamodule=training.data, ckpt_path=start.checkpoint, weights_only=True)
     except compile_errors() as error:
         why = str(error).strip().splitlines()[0]
         raise UserError(f"compile=true: torch.compile cannot compile this network ({why}): remove it") from error
     except Exception as error:
-        name = failed_callback(error)
-        if name is None:
-            raise
-        why = one_line_message(error)
-        raise UserError(f"the callback {name} cannot be used with agebench ({why}): remove it") from error
+        if (known := _known_error(error, training, start)) is not None:
+            raise known from error
+        raise
     checkpoint = trainer.checkpoint_callback
     has_best = training.cfg.test_checkpoint == "best" and getattr(checkpoint, "best_model_path", "")
     best = {
@@ -278,17 +285,21 @@ def write(training: Training, predictions: Predictions, best: Mapping[str, Any],
     for logger in trainer.loggers:
         logger.log_metrics({f"best/{training.monitor}": best["value"]}, step=trainer.global_step)
     if training.cfg.report:
-        _write_report(training, predictions, leak=description.facts["leak"])
+        _write_report(training, predictions, bounds=bounds, results=writer.results)
     for board in training.boards:
         board.finish_hparams()
     resume.tidy(run_dir)
     log_results(writer.results, run_dir)
 
 
-def _write_report(training: Training, predictions: Predictions, *, leak: Mapping[str, Any] | None) -> None:
+def _write_report(
+    training: Training, predictions: Predictions, *, bounds: dict[str, Array], results: Mapping[str, Any]
+) -> None:
+    from agebench.report.decisions import write_decisions
     from agebench.training.run_report import write_run_report
 
-    boards = training.boards
+    boards, plan = training.boards, training.data.plan
+    board = boards[0].experiment if boards else None
     try:
         write_run_report(
             training.run_dir,
@@ -296,11 +307,40 @@ def _write_report(training: Training, predictions: Predictions, *, leak: Mapping
             training.data,
             predictions=predictions,
             history=training.table.rows,
-            leak=leak,
-            writer=boards[0].experiment if boards else None,
+            leak=results["leak"],
+            writer=board,
         )
+        curves = decision_curves(plan, predictions, bounds)
+        if curves is not None:
+            write_decisions(
+                training.run_dir / "report",
+                curves,
+                results["decision"],
+                title=plan.protocol,
+                writer=board,
+                step=training.trainer.global_step,
+            )
     except Exception:  # a failed plot must not fail the run
         log.exception("the report could not be finished; the results are complete without it")
+
+
+def _known_error(error: Exception, training: Training, start: resume.Start) -> Exception | None:
+    """Return the error to raise instead of one whose cause is known; None for the bugs of agebench or of the user."""
+    trainer, why = training.trainer, one_line_message(error)[:200]
+    if (name := failed_callback(error)) is not None:
+        return UserError(f"the callback {name} cannot be used with agebench ({why}): remove it")
+    if type(error).__name__ == "DistStoreError":
+        return FailedError(
+            f"not all {trainer.world_size} processes on {trainer.num_nodes} machines connected ({why}): start the "
+            "others in time, or set trainer.num_nodes=1"
+        )
+    damaged = isinstance(error, AttributeError | KeyError | TypeError | ValueError | RuntimeError | IndexError)
+    if damaged and start.checkpoint and not training.speed.has_started and not is_out_of_memory(error):
+        return UserError(
+            f"cannot resume from {start.checkpoint} ({type(error).__name__}: {why}): restore it from a copy, or start "
+            "over with resume=false"
+        )
+    return None
 
 
 def _best_epoch(rows: list[dict[str, float]], monitor: str, mode: str, checkpoint: Any) -> dict[str, Any]:

@@ -29,9 +29,19 @@ WRITTEN = (
     "per_class.csv",
     "error_by_decade.csv",
     "cs_curve.csv",
+    "decision.csv",
     "projector_config.pbtxt",
 )
-UNREADABLE = (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError, pickle.UnpicklingError)
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    pickle.UnpicklingError,
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,8 @@ def finished(
         )
     if not quiet:
         log.info("%s is complete with this config: nothing to do", folder)
-    return float(previous["best"]["value"] if previous["best"]["value"] is not None else "nan")
+    value = previous.get("best", {}).get("value")
+    return float("nan" if value is None else value)
 
 
 def find_start(folder: Path, previous: Mapping[str, Any], *, config: Mapping[str, Any], sha: str, resume: Any) -> Start:
@@ -101,7 +112,7 @@ def find_start(folder: Path, previous: Mapping[str, Any], *, config: Mapping[str
         checkpoint = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
         stamp, epochs = checkpoint["agebench"], int(checkpoint["callbacks"]["LastCheckpoint"]["epochs"])
         known = stamp.get("config_hash"), stamp.get("data_sha")
-        step = int(checkpoint["global_step"])
+        step, best = int(checkpoint["global_step"]), _best_of(checkpoint, last.parent)
         if stamp["weights_sha"] != hash_tensors(checkpoint["state_dict"]):
             raise ValueError("its weights differ from those that were saved")
     except UNREADABLE as error:
@@ -114,7 +125,6 @@ def find_start(folder: Path, previous: Mapping[str, Any], *, config: Mapping[str
     if known[1] != sha:
         _warn("%s holds an unfinished run of this config on other images or labels: starting over", folder)
         return Start()
-    best = _best_of(checkpoint, last.parent)
     if best is not None and _right_best(best, step) is None:
         _warn("%s lacks the best checkpoint of its unfinished run: starting over", folder)
         return Start()
@@ -188,7 +198,7 @@ def _right_best(best: Path, step: int) -> Path | None:
 
 def _differing(other: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Return the first values of another config that differ from this one, as `key=value`."""
-    theirs, ours = flatten(other), flatten(config)
+    theirs, ours = flatten(other if isinstance(other, Mapping) else {}), flatten(config)
     differ = [f"{key}={value}" for key, value in theirs.items() if has_effect(key) and ours.get(key) != value]
     return ", ".join(differ[:3]) or "with fewer keys"
 

@@ -216,10 +216,11 @@ def test_a_wrong_checksum_is_reported_and_the_part_file_deleted(site: Site, tmp_
 def test_a_file_of_another_size_is_refused_before_the_transfer(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
 
-    with pytest.raises(UserError, match="it has 5,000 bytes, not 4,999"):
+    with pytest.raises(UserError, match="it has 5,000 bytes, not 4,999") as refused:
         download([site.url()], path, size=4999)
 
     assert not path.exists()
+    assert "the download was deleted" not in str(refused.value)
 
 
 def test_a_failed_check_deletes_the_download(site: Site, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def test_records_have_the_columns_and_the_order_of_the_rows(tmp_path: Path) -> N
     assert records.columns["class"].tolist() == [1, 0, 1]
     assert records.columns["identity"].tolist() == ["p2", "p1", "p2"]
     assert records.columns["part"].tolist() == ["train", "test", ""]
+    assert records.own_parts
     assert source.targets == ("class",)
 
 
@@ -46,6 +47,7 @@ def test_columns_may_have_other_names_and_identity_and_split_are_optional(tmp_pa
 
     assert records.names.tolist() == ["a.png"]
     assert set(records.columns) == {"class"}
+    assert not records.own_parts
 
 
 def test_numeric_labels_are_sorted_as_numbers(tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_numeric_labels_are_sorted_as_numbers(tmp_path: Path) -> None:
     assert records.columns["class"].tolist() == [2, 1, 0, 1]
 
 
-@pytest.mark.parametrize("odd", ["²", "--5", "5a"])
+@pytest.mark.parametrize("odd", ["²", "--5", "5a", "7" * 5000])
 def test_labels_that_are_not_all_integers_are_sorted_as_text(tmp_path: Path, odd: str) -> None:
     records = table(tmp_path, "path,label", "a,10", "b,9", f"c,{odd}").records()
 
@@ -246,13 +248,23 @@ def test_a_table_without_read_permission_raises(tmp_path: Path, monkeypatch: pyt
         source.records()
 
 
-def test_files_are_found_in_another_unicode_form_than_in_the_table(tmp_path: Path) -> None:
-    Image.new("L", (3, 3), 9).save(tmp_path / unicodedata.normalize("NFD", "Chloé.png"))
+@pytest.mark.parametrize(("on_disk", "in_table"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_files_are_found_in_another_unicode_form_than_in_the_table(tmp_path: Path, on_disk: str, in_table: str) -> None:
+    Image.new("L", (3, 3), 9).save(tmp_path / unicodedata.normalize(on_disk, "Chloé.png"))
 
-    source = table(tmp_path, "path,label", "Chloé.png,x")
+    source = table(tmp_path, "path,label", f"{unicodedata.normalize(in_table, 'Chloé.png')},x")
 
     assert source.present().tolist() == [True]
     assert np.asarray(source.open(0)).max() == 9
+
+
+@pytest.mark.parametrize("path", ["y" * 300 + ".png", "y/" * 5000 + "x.png"])
+def test_a_path_that_is_too_long_for_the_disk_is_a_missing_file(tmp_path: Path, path: str) -> None:
+    (tmp_path / "a.png").touch()
+
+    source = table(tmp_path, "path,label", f"{path},1", "a.png,2")
+
+    assert source.present().tolist() == [False, True]
 
 
 def test_blank_lines_and_surplus_cells_are_ignored_and_the_row_number_counts_rows(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from agebench.data.split_lists import delimiter
 from agebench.errors import UserError, did_you_mean
 from agebench.files import plain_cell, read_any_text
 
-NUMBER = re.compile(r"-?[0-9]+")
+NUMBER = re.compile(r"-?[0-9]{1,4000}")  # Python converts no longer text
 # Normalization changes only paths that are not ASCII or contain one of these, if paths are joined by line breaks.
 NOT_NORMAL = ("//", "/.", "\n.", "/\n", "\\")
 ROWS_AT_ONCE = 256  # few enough to stay in the CPU cache
@@ -234,7 +234,8 @@ def _list_files(root: Path, folder: str) -> dict[str, str] | None:
 
 
 def _ask_disk(root: Path, path: str) -> str | None:
-    return next((each for each in _spellings(path) if (root / each).is_file()), None)
+    found = (each for each in _spellings(path) if os.path.isfile(root / each))  # noqa: PTH113  # False if it is too long
+    return next(found, None)
 
 
 def _spellings(path: str) -> list[str]:

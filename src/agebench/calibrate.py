@@ -1,0 +1,32 @@
+"""`python -m agebench.calibrate`: fit a temperature and conformal label sets on the val part of a trained run."""
+
+from typing import Any
+
+from agebench.cli.main import announce_loading
+from agebench.cli.main import main as run_command
+
+
+def calibrate(cfg: Any) -> None:
+    """Calibrate a run as a composed config describes, and write calibration.json into it."""
+    from omegaconf import OmegaConf
+
+    from agebench.build.keys import CalibrateKeys
+    from agebench.cli.rules import check_config
+    from agebench.errors import UserError
+
+    if OmegaConf.is_missing(cfg, "run"):
+        raise UserError("calibrate needs a trained run: run=outputs/...")
+    check_config(cfg, CalibrateKeys)
+    announce_loading()
+    from agebench.inference.calibrate import calibrate_run
+
+    calibrate_run(cfg)
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("calibrate", calibrate, config_name="calibrate")
+
+
+if __name__ == "__main__":
+    main()
