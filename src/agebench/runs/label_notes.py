@@ -16,8 +16,9 @@ from agebench.runs.label_alignment import Alignment, OrderedLabels
 def describe_labels(predictions: Predictions, alignment: Alignment | None) -> dict[str, Any]:
     """Return `left_out` and `model_range` of results.json, as far as they apply.
 
-    `left_out` has the metrics that these predictions do not have, and why. `model_range` has the lowest and the highest
-    age that the model can predict, the number of test images beyond it, and the metrics `within` and `beyond` it.
+    `left_out` has the metrics that these predictions do not have, the reason, and whether the posterior is known.
+    `model_range` has the lowest and the highest age that the model can predict, the number of test images beyond it,
+    and the metrics `within` and `beyond` it.
     """
     found: dict[str, Any] = {}
     if predictions.points_only:
@@ -31,7 +32,7 @@ def describe_labels(predictions: Predictions, alignment: Alignment | None) -> di
             for row in rows
             if row.computed and not row.calibrated and f"test/{row.name}" not in predictions.metrics
         ]
-        found["left_out"] = {"metrics": left, "reason": why}
+        found["left_out"] = {"metrics": left, "reason": why, "has_posterior": predictions.has_posterior}
     if alignment is not None and not alignment.complete and np.isfinite(alignment.model.ages).all():
         found["model_range"] = _describe_range(predictions, alignment)
     return found
