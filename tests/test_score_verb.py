@@ -127,6 +127,20 @@ def test_decisions_at_an_age_limit_need_only_points_except_the_area_under_the_cu
     assert (tmp_path / "out" / "decision.csv").is_file()
 
 
+def test_the_results_by_group_are_written(verb, faces, tmp_path) -> None:
+    lines = (tmp_path / "faces.csv").read_text().splitlines()
+    rows = [f"{line},{'f' if i % 8 == 1 else 'm'}" for i, line in enumerate(lines[1:])]
+    (tmp_path / "faces.csv").write_text("\n".join([f"{lines[0]},sex", *rows]))
+    points = [f"{i}.png,{20 + i % 20 + (3 if i % 8 == 1 else 1)}" for i in range(1, ROWS, 4)]
+    (tmp_path / "theirs.csv").write_text("\n".join(["name,point", *points]))
+
+    found = verb(tmp_path / "theirs.csv", *faces, "data.groups=[sex]")
+
+    assert found["groups"]["columns"] == ["sex"]
+    with (tmp_path / "out" / "by_group.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert {row["group"]: float(row["mae"]) for row in csv.DictReader(file)} == {"f": 3, "m": 1}
+
+
 def test_rows_that_do_not_match_are_counted_and_listed(verb, faces, tmp_path, caplog) -> None:
     rows = ["1.png,20", "5.png,20", "5.png,30", "9.png,20", "9.png,20", "0.png,20", "ghost.png,20"]
     (tmp_path / "theirs.csv").write_text("\n".join(["name,point", *rows]))

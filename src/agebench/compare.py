@@ -59,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
         help="compare decisions at this age limit, such as 18, for all runs; needs their predictions.csv",
     )
     parser.add_argument(
+        "--by",
+        metavar="COLUMN",
+        help="rank within each group of test images, such as sex, or sex,race for pairs; needs groups.csv of a run or "
+        "of an evaluation (data.groups)",
+    )
+    parser.add_argument(
         "--format", metavar="NAMES", default="md", help=f"{', '.join(FORMATS)}; several need --output (default: md)"
     )
     parser.add_argument(
@@ -95,6 +101,12 @@ def _compare(given: argparse.Namespace, formats: Sequence[str]) -> None:
         runs, notes = at_age_limit(runs, given.age_limit)
         for note in notes:
             say(f"no decisions at {given.age_limit}: {note}")
+    if given.by is not None:
+        from agebench.comparison.by_group import by_group
+
+        runs, notes = by_group(runs, [column.strip() for column in given.by.split(",")])
+        for note in notes:
+            say(note)
     compared = compare(runs, given.metric)
     if compared.not_comparable:
         say(compared.not_comparable)

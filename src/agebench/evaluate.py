@@ -33,6 +33,8 @@ def evaluate(cfg: Any) -> None:
 def with_own_data(arguments: Sequence[str]) -> list[str]:
     """Return the command line; if it has `data/split=` without `data=`, the run's own `data=NAME` is added.
 
+    Without both, `data.groups=` groups the run's own test images, and becomes `groups=`.
+
     Raises:
         UserError: If the folder is not a run, its data set is unknown, or keys of a data set are given without `data=`
             and `data/split=`.
@@ -42,6 +44,8 @@ def with_own_data(arguments: Sequence[str]) -> list[str]:
     from agebench.cli.overrides import typed_text
     from agebench.runs.folder import read_results
 
+    if not any(_key(argument) in ("data", "data/split") for argument in arguments):
+        arguments = [re.sub(r"^\+*data\.groups=", "groups=", argument) for argument in arguments]
     given = {_key(argument): argument.partition("=")[2] for argument in arguments if not argument.startswith("-")}
     if any(argument in ("--help", "-h") for argument in arguments):
         return list(arguments)

@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
 from agebench.build.keys import NETWORK, TRAINING, EvaluateKeys, ExportKeys, PredictKeys, PrepareKeys, check_nodes
-from agebench.cli.rules import check_config
+from agebench.cli.rules import check_config, check_sources
 from agebench.errors import UserError
 
 GROUPS = ("data", "data/split", "model", "head", "optim", "scheduler", "augment", "trainer", "callbacks", "logger")
@@ -41,6 +41,12 @@ def check_all(config) -> None:
 
 
 BROKEN = [
+    ("data.groups=sex", "data.groups must be a list of different columns, such as [sex,race], or null, got sex"),
+    ("data.groups=[sex,race,sex]", "data.groups must be a list of different columns, such as [sex,race], or null, got"),
+    ("data.groups=[1,'1']", "data.groups must be a list of different columns, such as [sex,race], or null, got"),
+    ("data.groups=['']", "data.groups[0] must be a text, or an integer, got ''"),
+    ("data.groups=[null]", "data.groups[0] must be a text, or an integer, got null"),
+    ("data.groups={sex:1}", "data.groups must be a list of different columns, such as [sex,race], or null, got"),
     ("sweep=", "sweep must be the name of a folder below"),
     ("sweep=a/../../b", "sweep must be the name of a folder below"),
     ("launcher.jobs=0", "launcher.jobs must be auto, or an integer of 1 or more, got 0"),
@@ -376,3 +382,16 @@ def test_an_interpolation_of_a_missing_key_is_an_error(compose_config) -> None:
 
 def test_the_other_verbs_configs_pass(compose_config) -> None:
     check_config(compose_config("data=digits", name="prepare"), PrepareKeys)
+
+
+def test_the_groups_of_every_point_of_a_sweep_are_checked_before_it_starts(compose_config, tmp_path) -> None:
+    (tmp_path / "faces.csv").write_text("path,label,sex\na.png,x,f\nb.png,y,m\n")
+    points = [
+        compose_config("data=table", f"data.root={tmp_path / 'faces.csv'}", f"data.groups=[{column}]")
+        for column in ("sex", "sx")
+    ]
+
+    check_sources(points[:1])
+
+    with pytest.raises(UserError, match=r"no column 'sx' \(did you mean 'sex'\?\)"):
+        check_sources(points)

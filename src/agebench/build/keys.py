@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Required, TypedDict
 
 from agebench.build.nodes import find_target
-from agebench.data.keys import DataKeys
+from agebench.data.keys import DataKeys, GroupColumns
 from agebench.errors import UserError
 from agebench.schema import (
     INSTRUCTIONS,
@@ -277,6 +277,7 @@ class EvaluateKeys(RunKeys, DecisionKeys):
     devices: Devices
     accelerator: Text
     precision: Annotated[Precision | None, f"null for the run's, or {', '.join(PRECISIONS[:3])}"]
+    groups: GroupColumns
     allow_leak: bool
 
 

@@ -13,6 +13,7 @@ from agebench.build.keys import LIGHT, TrainKeys, check_nodes
 from agebench.build.nodes import find_target, instantiate_node
 from agebench.config import flatten
 from agebench.data.cache import check_cache
+from agebench.data.groups import with_groups
 from agebench.errors import UserError, did_you_mean
 from agebench.schema import check
 
@@ -62,11 +63,18 @@ def _check_processes(config: DictConfig) -> None:
 
 
 def check_sources(configs: Sequence[DictConfig]) -> None:
-    """Prepare every data set of a sweep, each once, or raise UserError for the first that is not available."""
-    sources: list[Any] = [OmegaConf.to_container(cfg.data.source, resolve=True) for cfg in configs]
-    for i, source in enumerate(sources):
-        if source not in sources[:i]:
-            instantiate_node("data.source", source).prepare()
+    """Prepare every data set of a sweep, each once, or raise UserError for the first that is not available.
+
+    A data set without the columns of `data.groups` is not available.
+    """
+    data: list[Any] = [OmegaConf.to_container(cfg.data, resolve=True) for cfg in configs]
+    needed = [(each["source"], each.get("groups") or []) for each in data]
+    for i, (node, groups) in enumerate(needed):
+        if (node, groups) not in needed[:i]:
+            source = instantiate_node("data.source", node)
+            source.prepare()
+            if groups:
+                with_groups(source.records(), source, list(map(str, groups)), name=data[i]["name"])
 
 
 # Keys that name a file or a folder inside the run directory.

@@ -60,6 +60,8 @@ def score_blind(run: Run, unit: str) -> dict[str, float]:
     """
     try:
         labels, leading, _ = read_predictions(run.folder / "predictions.csv", posterior=False)
+        if run.tested is not None:
+            leading = [row for row in leading if row[0] in run.tested]
         index = {label: i for i, label in enumerate(labels)}
         split = read_csv(run.folder / "split.csv")
         train = np.array([index[row["target"]] for row in split if row["part"] == "train"])

@@ -19,7 +19,8 @@ def heading(table: Table) -> str:
     people = table.rows[0].group.runs[0].result("bootstrap", "groups")
     over = table.rows[0].group.runs[0].result("bootstrap", "over")
     whose = f" of {people:,} people" if over == "identity" and isinstance(people, int) else ""
-    return f"{table.protocol}{images}{whose} (split {table.split_sha[:8]})"
+    group = f", {table.group}" if table.group else ""
+    return f"{table.protocol}{group}{images}{whose} (split {table.split_sha[:8]})"
 
 
 def caption(table: Table) -> str:

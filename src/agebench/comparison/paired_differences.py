@@ -16,6 +16,7 @@ from agebench.metrics.bootstrap import (
     few_groups,
     resamples_for,
 )
+from agebench.metrics.holm import holm
 from agebench.metrics.predictions import Array
 
 
@@ -141,16 +142,6 @@ def _difference(value: float, resampled: Array, groups: float) -> Difference:
     tail_count = min(int((resampled <= 0).sum()), int((resampled >= 0).sum())) + 1
     p = corrected_p_value(2 * tail_count / (len(resampled) + 1), groups)
     return Difference(value, float(low), float(high), p)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values with the correction of Holm (1979), Scand. J. Statist. 6, 65-70. NaN stays NaN."""
-    order = [i for i in np.argsort(p_values, kind="stable").tolist() if not np.isnan(p_values[i])]
-    adjusted, highest = list(p_values), 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * p_values[i]))
-        adjusted[i] = highest
-    return adjusted
 
 
 def _read_group(group: Group, metric: str, unit: str) -> Numbers:

@@ -17,6 +17,8 @@ from agebench.runs.read import Run
 
 COLUMNS = ["name", "identity", "target", "point"]  # the columns of predictions.csv before the posterior
 
+UNREADABLE = (OSError, ValueError, KeyError, IndexError, csv.Error, DeprecationWarning)
+
 
 class NoPairsError(Exception):
     """Two runs cannot be compared image by image. The message is the reason."""
@@ -53,6 +55,9 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
     labels_suffice = row.from_label and not unit
     try:
         labels, leading, posterior = read_predictions(path, posterior=not (labels_suffice or row.from_point))
+        if run.tested is not None:
+            kept = [i for i, row in enumerate(leading) if row[0] in run.tested]
+            leading, posterior = [leading[i] for i in kept], posterior[kept]
         names, people, targets, points = (list(column) for column in zip(*leading, strict=True))
         if labels_suffice:
             numbers = np.array([t == p for t, p in zip(targets, points, strict=True)], dtype=np.float64)
@@ -60,7 +65,7 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
             numbers = _per_image(row, labelled_predictions(labels, targets, points, posterior=posterior, unit=unit))
     except FileNotFoundError:
         raise NoPairsError(f"{run.folder.name} has no predictions.csv") from None
-    except (OSError, ValueError, KeyError, IndexError, csv.Error, DeprecationWarning) as error:
+    except UNREADABLE as error:
         raise NoPairsError(f"{run.folder.name} has a predictions.csv that cannot be read") from error
     reported, mean = run.metrics.get(metric), float(numbers.mean())
     # In files of older versions the posterior has six digits, so that one or two images may have two equally probable
@@ -70,6 +75,22 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
     if reported is None or not abs(mean - reported) <= tolerance:
         raise NoPairsError(f"the predictions.csv of {run.folder.name} does not match its results.json")
     return Numbers(names, people, numbers)
+
+
+def read_labelled(run: Run, unit: str) -> tuple[list[str], list[str], LabelledPredictions]:
+    """Return the names and people of the test images, and the predictions, from predictions.csv.
+
+    Raises:
+        NoPairsError: If the file is missing or unreadable.
+    """
+    try:
+        labels, leading, posterior = read_predictions(run.folder / "predictions.csv", posterior=True)
+        names, people, targets, points = (list(column) for column in zip(*leading, strict=True))
+        return names, people, labelled_predictions(labels, targets, points, posterior=posterior, unit=unit)
+    except FileNotFoundError:
+        raise NoPairsError(f"{run.folder.name} has no predictions.csv") from None
+    except UNREADABLE as error:
+        raise NoPairsError(f"{run.folder.name} has a predictions.csv that cannot be read") from error
 
 
 def labelled_predictions(

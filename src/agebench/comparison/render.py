@@ -92,7 +92,8 @@ def to_csv(comparison: Comparison) -> str:
     metrics = list(dict.fromkeys(name for table in comparison.tables for run in table.runs for name in run.metrics))
     fixed = ("metric", "mean", "std", "low", "high", "difference", "difference_low", "difference_high", "p", "p_holm")
     size = ("epochs", "fit_s", "train_images_per_s", "parameters")
-    header = ["protocol", "split_sha", "rank", *parameters, "n", "seeds", *fixed, *metrics, *size, "folders"]
+    group = ["group"] if any(table.group for table in comparison.tables) else []
+    header = ["protocol", "split_sha", *group, "rank", *parameters, "n", "seeds", *fixed, *metrics, *size, "folders"]
     rows = []
     for table in comparison.tables:
         for row in table.rows:
@@ -101,7 +102,7 @@ def to_csv(comparison: Comparison) -> str:
             numbers = [found["metrics"].get(table.metric, {}).get(name) for name in ("mean", "std")]
             pair = [difference.get(name) for name in ("value", "low", "high", "p", "p_holm")]
             values = [
-                *(table.protocol, table.split_sha, found["rank"]),
+                *(table.protocol, table.split_sha, *([table.group] if group else []), found["rank"]),
                 *(None if found["params"].get(key) is None else csv_value(found["params"][key]) for key in parameters),
                 *(found["n"], " ".join(str(seed) for seed in found["seeds"] if seed is not None), table.metric),
                 *(*numbers, *interval, *pair),
@@ -119,6 +120,7 @@ def to_json(comparison: Comparison) -> str:
         {
             "protocol": table.protocol,
             "split_sha": table.split_sha,
+            "group": table.group or None,
             "metric": table.metric,
             "unit": table.unit,
             "parameters": list(table.parameters),

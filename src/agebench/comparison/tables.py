@@ -45,6 +45,7 @@ class Table:
         baselines: The baselines, which have no rank.
         paired: The comparison with the best group, or None if there is none.
         notes: Sentences about the limits of the comparison.
+        group: The group of test images, such as `sex = female`; empty for all.
     """
 
     protocol: str
@@ -56,6 +57,7 @@ class Table:
     baselines: tuple[Baseline, ...]
     paired: Paired | None
     notes: tuple[str, ...]
+    group: str = ""
 
     @property
     def runs(self) -> list[Run]:
@@ -96,12 +98,12 @@ def compare(runs: Sequence[Run], metric: str | None = None) -> Comparison:
     """
     completed = [run for run in runs if run.status == "completed"]
     requested = _find_metric(metric, completed)
-    tested: dict[tuple[str, str], list[Run]] = {}
+    tested: dict[tuple[str, str, str], list[Run]] = {}
     for run in completed:
-        tested.setdefault((str(run.result("protocol")), str(run.result("split_sha"))), []).append(run)
-    tables = tuple(_table(members, protocol, sha, requested) for (protocol, sha), members in tested.items())
+        tested.setdefault((str(run.result("protocol")), str(run.result("split_sha")), run.group), []).append(run)
+    tables = tuple(_table(members, protocol, sha, requested) for (protocol, sha, _), members in tested.items())
     unranked = tuple(run for run in runs if run.status != "completed")
-    return Comparison(tables, unranked, why_not_comparable(list(tested)))
+    return Comparison(tables, unranked, why_not_comparable(list(dict.fromkeys(each[:2] for each in tested))))
 
 
 def unit_of(protocol: str) -> str:
@@ -175,6 +177,7 @@ def _table(runs: Sequence[Run], protocol: str, split_sha: str, requested: str | 
         tuple(baselines),
         paired,
         tuple(dict.fromkeys([*leaks, *notes, *(paired.notes if paired else ()), *notes_on(groups, metric)])),
+        runs[0].group,
     )
 
 

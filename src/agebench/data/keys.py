@@ -18,6 +18,15 @@ def _is_range(ages: Sequence[int] | None) -> bool:
     return ages is None or ages[0] < ages[1] <= MAX_AGE
 
 
+def _differ(columns: list[Any]) -> bool:
+    return len(set(map(str, columns))) == len(columns)
+
+
+GroupColumns = Annotated[
+    Annotated[list[Text | int], _differ] | None, "a list of different columns, such as [sex,race], or null"
+]
+
+
 class DataKeys(TypedDict):
     """The keys of conf/data. Those of `source` and `split` are the arguments of the objects that they name."""
 
@@ -26,6 +35,7 @@ class DataKeys(TypedDict):
     target: TargetName
     bins: list[float] | None
     ages: NotRequired[Annotated[tuple[Natural, Natural] | None, _is_range, "an age and a higher one, such as [0,110]"]]
+    groups: NotRequired[GroupColumns]  # runs of earlier versions have no such key
     image_size: Annotated[int, Range(least=1), "a side in px of 1 or more"]
     channels: Annotated[Literal[1, 3], "1 (grey) or 3 (colour)"]
     crop_mode: CropMode

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from agebench.data import split as splits
+from agebench.data.groups import with_groups
 from agebench.data.protocol import target_name
 from agebench.data.records import Array, Records, Source
 from agebench.data.split import PARTS, Split
@@ -89,6 +90,7 @@ class Planner:
         target: `class`, `decade`, `age` or `bins`.
         bins: Lower edges in years, for the target `bins`.
         ages: Lowest and highest age with a label, for the targets `age` and `decade`; None: those of the records.
+        groups: Columns that the test images are grouped by.
         per_class: Keep at most this many train images of each label.
         limit: Keep at most this many images of each part.
         require_all: Whether a missing or broken image is an error instead of a warning.
@@ -103,12 +105,14 @@ class Planner:
         target: str,
         bins: Sequence[float] | None = None,
         ages: Sequence[int] | None = None,
+        groups: Sequence[str | int] | None = None,
         per_class: int | None = None,
         limit: int | None = None,
         require_all: bool = False,
     ) -> None:
         self.source, self.split, self.name = source, split, name
         self.target, self.bins, self.ages = target, bins, ages
+        self.groups = [str(column) for column in groups or ()]
         self.per_class, self.limit, self.require_all = per_class, limit, require_all
 
     def plan(self, *, listed: bool = False) -> Plan:
@@ -122,7 +126,7 @@ class Planner:
         """
         if not listed:
             self.source.prepare()
-        all_records = self.source.records()
+        all_records = with_groups(self.source.records(), self.source, self.groups, name=self.name)
         present = np.ones(len(all_records), dtype=bool) if listed else self.source.present()
         rows, missing = np.flatnonzero(present), all_records.names[~present]
         target = make_target(all_records, self.target, bins=self.bins, ages=self.ages)

@@ -19,6 +19,8 @@ class Records:
             class_names, int64), `age` (years, int64), `identity` (the person or page that train and test must not
             share; an empty string is unknown), `rank` (CACD's), and `part` (`train`, `val` or `test`).
         class_names: Names of the classes.
+        groups: Names of the groups that images are compared by, such as `sex`, str arrays of shape (N,). A missing name
+            is `unknown`.
         own_parts: Whether `part` is from the user, such as a column of a table, and not from the publisher.
         whole: The complete records from which `take` selected these; None if these are complete.
     """
@@ -26,6 +28,7 @@ class Records:
     names: Array
     columns: dict[str, Array] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+    groups: dict[str, Array] = field(default_factory=dict)
     own_parts: bool = False
     whole: "Records | None" = None
 
@@ -34,8 +37,8 @@ class Records:
 
     def take(self, rows: Array) -> "Records":
         """Return the records of the given rows, int64, shape (n,), in that order."""
-        columns = {k: v[rows] for k, v in self.columns.items()}
-        return replace(self, names=self.names[rows], columns=columns, whole=self)
+        columns, groups = ({k: v[rows] for k, v in each.items()} for each in (self.columns, self.groups))
+        return replace(self, names=self.names[rows], columns=columns, groups=groups, whole=self)
 
 
 class Source(Protocol):

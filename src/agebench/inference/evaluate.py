@@ -32,6 +32,7 @@ from agebench.metrics.age_limit import DEFAULTS
 from agebench.metrics.predictions import Array, Predictions
 from agebench.metrics.table import UNITS, find, is_decision
 from agebench.process import set_up_process
+from agebench.runs.by_group import group_results
 from agebench.runs.description import (
     DataDescription,
     decision_curves,
@@ -62,8 +63,8 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
     """Test a run's weights, and write results.json, predictions.csv and split.csv to a folder.
 
     Args:
-        cfg: The composed config of the command: `run`, `checkpoint`, `devices`, `allow_leak`, `trust`, and `data` for
-            another data set.
+        cfg: The composed config of the command: `run`, `checkpoint`, `devices`, `groups`, `allow_leak`, `trust`, and
+            `data` for another data set.
         folder: Folder to write into; created if it does not exist.
         user_keys: Keys that the user set. All other keys of the run's own data set are taken from the run.
 
@@ -105,7 +106,14 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
         plan = evaluation.plan
         results["calibration"] = describe_calibration(plan, calibration, predictions, bounds)
     if is_first_process():
+        grouped = group_results(evaluation.plan, predictions)
+        if grouped is not None:
+            results["groups"] = grouped.facts
+            grouped.write(folder)
+            grouped.draw(folder / "report")
         write(cfg, folder, evaluation.plan, predictions, bounds=bounds, results=results)
+        if grouped is not None:
+            grouped.log()
         log_evaluation(predictions, _reported(trained, evaluation, results), warn=cfg.checkpoint == "tested")
         log_decision(results)
         for message in label_messages(labels):
@@ -160,6 +168,9 @@ def prepare(cfg: DictConfig, config: DictConfig, stamp: Mapping[str, Any], *, us
     _keep_source(config, cfg, user_keys)
     same_data = _is_same_data(config, cfg)
     _replace_data(config, cfg, user_keys)
+    if cfg.get("groups") is not None:
+        with open_dict(config):
+            config.data.groups = cfg.groups
     set_up_process(seed=config.seed, matmul_precision=config.matmul_precision)
     planner = build_planner(config)
     if not other:
@@ -336,6 +347,8 @@ def _keep_source(trained: DictConfig, cfg: DictConfig, user_keys: Collection[str
             for name, value in (trained.data.get(key) or {}).items():
                 if name not in ("root", "cache") and f"data.{key}.{name}" not in user_keys:
                     cfg.data[key][name] = value
+        if "data.groups" not in user_keys:
+            cfg.data.groups = trained.data.get("groups")
         if "paths.cache" not in user_keys and _exists(trained.paths.cache):
             cfg.paths.cache = trained.paths.cache  # its pixels are packed there
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from agebench.metrics.by_group import Group, headline_rows
 from agebench.metrics.compute import from_sums, per_image, rows_of, sums
 from agebench.metrics.predictions import Array, Images, LabelledPredictions, cells
 from agebench.metrics.table import TOLERANCES
@@ -78,6 +79,25 @@ def cs_curve(predictions: LabelledPredictions, bounds: Mapping[str, Array]) -> T
     shares = per_image(Images(predictions))
     rows = [[years, *_format(shares[f"cs{years}"].mean(), bounds[f"cs{years}"])] for years in TOLERANCES]
     return ["years", "share", "low", "high"], rows
+
+
+def by_group(predictions: LabelledPredictions, groups: Sequence[Group], notes: Sequence[str]) -> Table:
+    """Return the headline metrics, with their intervals, of each group and each pair of groups.
+
+    Args:
+        predictions: N images, all finite.
+        groups: The result of `measure_groups`.
+        notes: A text for each group.
+    """
+    metrics = [metric.name for metric in headline_rows(predictions)]
+    columns = [f"{name}{end}" for name in metrics for end in ("", "_low", "_high")]
+    unknown = np.full(2, np.nan)
+    rows: list[list[object]] = []
+    for group, note in zip(groups, notes, strict=True):
+        found = ((group.values.get(name, np.nan), group.bounds.get(name, unknown)) for name in metrics)
+        texts = [text for value, low_high in found for text in _format(value, low_high)]
+        rows.append([group.by, group.name, len(group.rows), group.people, *texts, note])
+    return ["by", "group", "images", "people", *columns, "note"], rows
 
 
 def _totals(predictions: LabelledPredictions) -> tuple[dict[str, Array], dict[str, Array]]:

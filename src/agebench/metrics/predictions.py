@@ -1,6 +1,6 @@
 """The predictions of a model with the true labels, and the quantities that metrics share, computed once."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -77,6 +77,21 @@ class Predictions(LabelledPredictions):
     losses: Array | None
     weights: Array | None
     metrics: dict[str, float]
+
+
+def take(predictions: LabelledPredictions, rows: Array) -> LabelledPredictions:
+    """Return the predictions for some of the N images, given by their indices, int64, shape (n,)."""
+    of_images = [each.name for each in fields(LabelledPredictions) if each.name != "values"]
+    kept = {name: _take(getattr(predictions, name), rows) for name in of_images}
+    return LabelledPredictions(**kept, values=predictions.values)
+
+
+def _take(value: Any, rows: Array) -> Any:
+    if isinstance(value, np.ndarray):
+        return value[rows]
+    if is_dataclass(value):  # arrays of further properties of the images
+        return replace(value, **{each.name: _take(getattr(value, each.name), rows) for each in fields(value)})  # type: ignore[type-var]  # an instance
+    return value
 
 
 def is_finite(predictions: LabelledPredictions) -> bool:

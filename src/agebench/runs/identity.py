@@ -26,6 +26,7 @@ WITHOUT_EFFECT = (
     "resume",
     "trust",
     "launcher",
+    "data.groups",
     "data.num_workers",
     "data.eval_batch_size",
     "data.residency",

@@ -38,6 +38,8 @@ class Run:
         same: A hash that is equal for runs that differ only in the seed.
         written: Time of the last change of results.json, in seconds since the epoch.
         evaluated: The folder of the run that an evaluation tested again; None for a run.
+        group: The group of test images that the results are about, such as `sex = female`; empty for all.
+        tested: The names of the images of the group; None for all.
     """
 
     folder: Path
@@ -49,6 +51,8 @@ class Run:
     same: tuple[str, ...] = ()
     written: float = 0.0
     evaluated: Path | None = None
+    group: str = ""
+    tested: frozenset[str] | None = None
 
     @property
     def seed(self) -> Any:

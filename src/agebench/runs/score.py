@@ -12,6 +12,7 @@ from agebench.files import write_csv
 from agebench.metrics.age_limit import DEFAULTS
 from agebench.metrics.predictions import Predictions
 from agebench.metrics.table import find
+from agebench.runs.by_group import group_results
 from agebench.runs.description import describe_test, log_decision
 from agebench.runs.folder import check_folder, write_config
 from agebench.runs.foreign_predictions import predictions_of
@@ -64,6 +65,10 @@ def score_sheet(cfg: Any, sheet: Sheet, plan: Plan, folder: Path, *, name: str) 
         "versions": versions(),
     }
     folder.mkdir(parents=True, exist_ok=True)
+    if (grouped := group_results(plan, predictions)) is not None:
+        results["groups"] = grouped.facts
+        grouped.write(folder)
+        grouped.draw(folder / "report")
     write_config(folder, cfg)
     write_split(folder, plan)
     write_predictions(folder, plan, predictions)
@@ -72,6 +77,8 @@ def score_sheet(cfg: Any, sheet: Sheet, plan: Plan, folder: Path, *, name: str) 
     RunWriter(folder).update(results)
     _log(name, predictions, labels, folder)
     log_decision(results)
+    if grouped is not None:
+        grouped.log()
     return results
 
 

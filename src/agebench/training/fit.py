@@ -28,6 +28,7 @@ from agebench.models.summary import count_parameters
 from agebench.models.weights import hash_tensors
 from agebench.module import ImageModule
 from agebench.process import set_up_process
+from agebench.runs.by_group import GroupResults, group_results
 from agebench.runs.description import DataDescription, data_sha, decision_curves, describe_test
 from agebench.runs.folder import check_folder, is_first_process, write_config
 from agebench.runs.identity import config_hash, git_commit, versions
@@ -282,18 +283,28 @@ def write(training: Training, predictions: Predictions, best: Mapping[str, Any],
     writer.update({**description.facts, **tested})
     write_predictions(run_dir, plan, predictions)
     write_breakdown(run_dir, plan, predictions, bounds=bounds)
+    if (grouped := group_results(plan, predictions)) is not None:
+        writer.update({"groups": grouped.facts})
+        grouped.write(run_dir)
     for logger in trainer.loggers:
         logger.log_metrics({f"best/{training.monitor}": best["value"]}, step=trainer.global_step)
     if training.cfg.report:
-        _write_report(training, predictions, bounds=bounds, results=writer.results)
+        _write_report(training, predictions, bounds=bounds, results=writer.results, grouped=grouped)
     for board in training.boards:
         board.finish_hparams()
     resume.tidy(run_dir)
+    if grouped is not None:
+        grouped.log()
     log_results(writer.results, run_dir)
 
 
 def _write_report(
-    training: Training, predictions: Predictions, *, bounds: dict[str, Array], results: Mapping[str, Any]
+    training: Training,
+    predictions: Predictions,
+    *,
+    bounds: dict[str, Array],
+    results: Mapping[str, Any],
+    grouped: GroupResults | None,
 ) -> None:
     from agebench.report.decisions import write_decisions
     from agebench.training.run_report import write_run_report
@@ -320,6 +331,8 @@ def _write_report(
                 writer=board,
                 step=training.trainer.global_step,
             )
+        if grouped is not None:
+            grouped.draw(training.run_dir / "report", writer=board, step=training.trainer.global_step)
     except Exception:  # a failed plot must not fail the run
         log.exception("the report could not be finished; the results are complete without it")
 

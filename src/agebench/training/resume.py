@@ -30,6 +30,8 @@ WRITTEN = (
     "error_by_decade.csv",
     "cs_curve.csv",
     "decision.csv",
+    "groups.csv",
+    "by_group.csv",
     "projector_config.pbtxt",
 )
 UNREADABLE = (
