@@ -11,6 +11,7 @@ COMMANDS = {
     "prepare": "check a data set, download it if possible, pack its pixels",
     "export": "write a trained run as one ONNX file, or as a PyTorch program",
     "audit": "measure what a split leaks, without opening an image",
+    "score": "test the predictions of any program, given as a CSV file",
     "compare": "compare runs over seeds, with intervals of their differences",
 }
 

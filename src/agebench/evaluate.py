@@ -1,4 +1,4 @@
-"""`python -m agebench.evaluate`: test a trained run again, or on another split or data set with the same labels."""
+"""`python -m agebench.evaluate`: test a trained run again, or on another split or data set."""
 
 import re
 import sys

@@ -140,6 +140,13 @@ BROKEN = [
     ("data.per_class=0", "data.per_class must be an integer of 1 or more, or null, got 0"),
     ("data.limit=0", "data.limit must be an integer of 1 or more, or null, got 0"),
     ("data.target=ages", "data.target must be one of class, decade, age, bins, got ages"),
+    ("data.ages=[110,0]", "data.ages must be an age and a higher one, such as [0,110], got [110, 0]"),
+    ("data.ages=[20,20]", "data.ages must be an age and a higher one, such as [0,110], got [20, 20]"),
+    ("data.ages=[0,500]", "data.ages must be an age and a higher one, such as [0,110], got [0, 500]"),
+    ("data.ages=5", "data.ages must be an age and a higher one, such as [0,110], got 5"),
+    ("data.ages=[0,20.5]", "data.ages[1] must be an integer of 0 or more, got 20.5"),
+    ("data.ages=[-1,20]", "data.ages[0] must be an integer of 0 or more, got -1"),
+    ("data.ages=[0]", "data.ages must be an age and a higher one, such as [0,110], got [0]"),
     ("data.target=age", "data=digits has no target age: set data.target=class"),
     ("data=cacd data.target=class", "data=cacd has no target class: set data.target=decade (or age, bins)"),
     ("data=cacd data.target=bins", "data.target=bins needs the lower edges of the bins in years: data.bins=[18,30"),
@@ -255,6 +262,13 @@ def test_bins_without_an_effect_cause_only_a_warning(compose_config, caplog) -> 
     check_config(compose_config("data=cacd", "data.target=bins", "data.bins=[18,30]"))
 
     assert caplog.messages == ["data.bins is ignored: it needs data.target=bins, and the target is decade"]
+
+
+def test_fixed_ages_without_an_effect_cause_only_a_warning(compose_config, caplog) -> None:
+    check_config(compose_config("data=cacd", "data.target=age", "data.ages=[0,110]"))
+    check_config(compose_config("data=digits", "data.ages=[0,110]"))
+
+    assert caplog.messages == ["data.ages is ignored: it needs data.target=age or decade, and the target is class"]
 
 
 @pytest.fixture

@@ -41,6 +41,19 @@ def test_all_runs_get_the_decisions_at_the_given_limit(make_run) -> None:
     assert high > 0.5  # few people
 
 
+def test_a_run_without_a_posterior_gets_the_decisions_without_the_area_under_the_curve(make_run) -> None:
+    folder = make_run("points", points=TARGETS + 2, left_out={"metrics": ["nll"], "has_posterior": False})
+    header, *rows = (folder / "predictions.csv").read_text().splitlines()
+    empty = [",".join([*row.split(",")[:4], *[""] * 10, "demo/official/age"]) for row in rows]
+    (folder / "predictions.csv").write_text("\n".join([header, *empty]) + "\n")
+
+    (found,), notes = at_age_limit([read_run(folder)], 24)
+
+    assert not notes
+    assert found.metrics["test/false_adult_rate"] == 2 / 6
+    assert "test/limit_auc" not in found.metrics
+
+
 def test_the_metrics_at_another_limit_are_replaced(make_run) -> None:
     earlier = decided(21, 0.5)
     earlier["metrics"]["test/mae"] = 2.0

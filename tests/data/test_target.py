@@ -45,6 +45,23 @@ def test_ages_have_one_label_per_year_including_gaps() -> None:
     assert (target.ordered, target.unit) == (True, "years")
 
 
+@pytest.mark.parametrize(
+    ("name", "names", "labels"), [("age", "18 19 20 21 22", [1, 3]), ("decade", "10s 20s", [0, 1])]
+)
+def test_fixed_ages_are_the_first_and_the_last_label(name, names, labels) -> None:
+    target = make_target(people(19, 21), name, ages=[18, 22])
+
+    assert " ".join(target.label_names) == names
+    assert target.labels.tolist() == labels
+
+
+def test_an_age_outside_the_fixed_ones_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"data\.ages=\[18,22\] has no label for 2 of the 3 images, such as 1\.jpg of 23"
+    ):
+        make_target(people(19, 23, 17), "age", ages=[18, 22])
+
+
 @pytest.mark.parametrize("name", ["age", "decade"])
 def test_the_value_of_a_label_is_its_age(name: str) -> None:
     ages = np.arange(3, 105)

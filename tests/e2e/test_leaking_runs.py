@@ -242,12 +242,15 @@ def test_evaluate_warns_of_file_names_of_train_images_in_another_data_set(comman
     assert results(tmp_path / "out")["leak_checked"] is False
 
 
-def test_another_target_than_that_of_the_run_raises(command, leaky, capsys):
+def test_images_cropped_in_another_way_than_those_of_the_run_raise(command, leaky, capsys):
     with pytest.raises(SystemExit) as end:
-        command("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "data.target=decade")
+        command("evaluate", "run=run", *OTHER, "data.root=faces/faces.csv", "data.crop_mode=center")
 
     assert end.value.code == 2
-    assert "trained with data.target=age and must be tested with it: remove data.target" in capsys.readouterr().err
+    assert (
+        "trained with data.crop_mode=squash and must be tested with it: remove data.crop_mode"
+        in capsys.readouterr().err
+    )
 
 
 def test_allow_leak_is_true_or_false(command, leaky, capsys):

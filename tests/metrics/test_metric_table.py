@@ -8,7 +8,7 @@ import pytest
 from agebench.errors import UserError
 from agebench.metrics.bootstrap import intervals
 from agebench.metrics.compute import summarise
-from agebench.metrics.predictions import Calibrated, Images, LabelledPredictions
+from agebench.metrics.predictions import Calibrated, LabelledPredictions
 from agebench.metrics.table import METRICS, find, headline, live_keys, main_metric, monitor_keys, monitor_mode
 
 # Independent of the table.
@@ -120,15 +120,27 @@ def test_only_metrics_of_ordered_labels_are_in_the_unit_balanced_or_from_the_poi
     assert not special or metric.targets not in ("all", "classes")
 
 
-def test_metrics_from_the_point_do_not_read_the_posterior() -> None:
-    for kind in ("years", "decades"):
-        known = drawn(kind)
-        unread = LabelledPredictions(
-            np.full((40, 7), np.nan), known.point, known.target, known.values, known.ordered, known.unit
-        )
-        for metric in METRICS:
-            if metric.from_point and metric.exists(num_labels=7, ordered=known.ordered, unit=known.unit):
-                np.testing.assert_array_equal(metric.per_image(Images(unread)), metric.per_image(Images(known)))
+@pytest.mark.parametrize("kind", ["years", "decades"])
+@pytest.mark.parametrize("unknown", [{"has_posterior": False}, {"same_labels": False}])
+def test_the_metrics_without_a_posterior_are_those_from_the_point_with_the_same_values(kind, unknown) -> None:
+    known = drawn(kind)
+    uniform = replace(known, posterior=np.full_like(known.posterior, 1 / 7), **unknown)
+
+    found, expected = summarise(uniform), summarise(known)
+
+    assert found == {
+        metric.name: expected[metric.name] for metric in METRICS if metric.from_point and metric.name in expected
+    }
+    assert {"mae", "rmse", "median_error", "bias", "qwk_point", "balanced_mae"} <= found.keys()
+
+
+def test_the_metrics_of_classes_without_a_posterior_are_those_of_the_labels_with_the_same_values() -> None:
+    known = drawn("classes")
+    certain = np.eye(7)[known.posterior.argmax(1)]
+
+    found, expected = summarise(replace(known, posterior=certain, has_posterior=False)), summarise(known)
+
+    assert found == {name: expected[name] for name in ("accuracy", "balanced_accuracy", "macro_f1")}
 
 
 @pytest.mark.parametrize("name", LOWER)

@@ -38,6 +38,7 @@ def hash_of(compose_config):
         "data.image_size=16",
         "data.limit=100",
         "data.per_class=5",
+        "data.ages=[0,110]",
         "data=mnist",
         "model=lenet",
         "model.hidden=[64,64]",
@@ -319,3 +320,11 @@ def test_a_users_own_source_decides_whether_its_root_is_part_of_the_hash(source,
         return config_hash({"data": {"root": root, "source": {"_target_": f"{__name__}.{source}", "root": root}}})
 
     assert (hashed("/here") != hashed("/there")) == is_identity
+
+
+def test_the_hash_is_that_of_versions_without_the_key_ages(compose_config) -> None:
+    config = OmegaConf.to_container(compose_config(), resolve=True)
+    before = config_hash({**config, "data": {key: value for key, value in config["data"].items() if key != "ages"}})
+
+    assert config["data"]["ages"] is None
+    assert config_hash(config) == before

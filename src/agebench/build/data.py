@@ -12,7 +12,7 @@ from agebench.data.resize import Resize
 from agebench.errors import UserError, did_you_mean
 
 # Keys under data, grouped by the class that uses them.
-PLANNED = ("name", "target", "bins", "groups", "per_class", "limit", "require_all")
+PLANNED = ("name", "target", "bins", "ages", "groups", "per_class", "limit", "require_all")
 RESIZED = ("image_size", "channels", "crop_mode", "crop_pct", "interpolation")
 LOADED = ("batch_size", "eval_batch_size", "residency", "num_workers")
 READ_ELSEWHERE = ("source", "split", "root", "columns", "normalise")

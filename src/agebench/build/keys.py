@@ -281,6 +281,16 @@ class EvaluateKeys(RunKeys, DecisionKeys):
     allow_leak: bool
 
 
+class ScoreKeys(DecisionKeys):
+    """The keys of scoring a file of predictions. It may be called 2024."""
+
+    predictions: Annotated[Text | int, "a CSV file of predictions"]
+    name: Annotated[Text | int | float | None, "the name of the model"]
+    listed: bool
+    paths: PathKeys
+    data: DataKeys
+
+
 class Place(NamedTuple):
     """A node of the config and what agebench passes to the object that it names.
 

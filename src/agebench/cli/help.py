@@ -27,7 +27,11 @@ USES = {
     ),
     "evaluate": (
         "python -m agebench.evaluate run=FOLDER [data=CHOICE] [KEY=VALUE ...]",
-        "Test a trained run again, or on another data set with the same labels.",
+        "Test a trained run again, or on another data set: with the same classes, or with ages.",
+    ),
+    "score": (
+        "python -m agebench.score predictions=FILE data=CHOICE [data/split=CHOICE] [KEY=VALUE ...]",
+        "Test the predictions of any program, given as a CSV file, and write a run folder that compare ranks.",
     ),
     "audit": (
         "python -m agebench.audit data=CHOICE [data/split=CHOICE] [KEY=VALUE ...]",

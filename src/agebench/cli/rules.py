@@ -118,6 +118,8 @@ def _check_target(cfg: DictConfig) -> None:
     if cfg.data.target != "bins" and cfg.data.get("bins"):
         # Only a warning, because a sweep over targets may set bins.
         log.warning("data.bins is ignored: it needs data.target=bins, and the target is %s", cfg.data.target)
+    if cfg.data.target not in ("age", "decade") and cfg.data.get("ages"):
+        log.warning("data.ages is ignored: it needs data.target=age or decade, and the target is %s", cfg.data.target)
 
 
 def _check_age_limit(cfg: DictConfig) -> None:

@@ -57,12 +57,15 @@ def without_decisions(run: Run) -> Run:
 def _at_age_limit(run: Run, limit: int) -> Run:
     unit = unit_of(str(run.result("protocol")))
     people = np.array(read_numbers(run, "test/mae", unit).people if unit else [], dtype=np.str_)
-    labels, leading, posterior = read_predictions(run.folder / "predictions.csv", posterior=True)
+    known = run.result("left_out", "has_posterior") is not False  # else its cells are empty
+    labels, leading, posterior = read_predictions(run.folder / "predictions.csv", posterior=known)
     values, bins = label_values(labels, unit), run.config.get("data.bins")
     age_limit = make_age_limit({"age_limit": limit}, values=values, unit=unit, bins=bins)
     targets, points = [row[2] for row in leading], [row[3] for row in leading]
     predictions = replace(
-        labelled_predictions(labels, targets, points, posterior=posterior, unit=unit), age_limit=age_limit
+        labelled_predictions(labels, targets, points, posterior=posterior, unit=unit),
+        age_limit=age_limit,
+        has_posterior=known,
     )
     metrics = {f"test/{name}": value for name, value in summarise(predictions).items() if is_decision(name)}
     bounds = intervals(predictions, people, seed=SEED)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agebench.comparison.parameters import Parameters, format_value, short_names
+from agebench.comparison.parameters import Parameters, format_value, short_name, short_names
 from agebench.runs.read import Run
 
 
@@ -101,9 +101,12 @@ def count(times: int, what: str) -> str:
 
 def name_of(group: Group) -> str:
     """Return the name of a group for notes and figures."""
+    if group.runs[0].scored:
+        return group.runs[0].scored
+    params = {key: value for key, value in group.params.items() if key != "name"}  # that of another run
     choices = group.runs[0].choices
-    if all(value is None for value in group.params.values()):
-        return "-".join(choices[name] for name in ("model", "head") if name in choices) or group.runs[0].folder.name
-    names = short_names(list(group.params))
-    texts = {key: format_value(value) for key, value in group.params.items()}
+    if all(value is None for value in params.values()):
+        return short_name(group.runs[0])
+    names = short_names(list(params))
+    texts = {key: format_value(value) for key, value in params.items()}
     return " ".join(text if key in choices else f"{names[key]}={text}" for key, text in texts.items())

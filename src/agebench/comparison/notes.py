@@ -29,7 +29,7 @@ def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
             notes.append(f"{name_of(group)}: {group.diverged} of {of} diverged (null metrics), so there is no mean")
         elif not math.isfinite(group.mean(metric)):
             notes.append(f"{name_of(group)}: not every run has {find(metric).name}")
-    return [*notes, *_environments(runs)]
+    return [*notes, *_scored_elsewhere(groups), *_environments(runs)]
 
 
 def why_not_comparable(tested: Sequence[tuple[str, str]]) -> str:
@@ -51,6 +51,24 @@ def why_not_comparable(tested: Sequence[tuple[str, str]]) -> str:
     return f"these runs are not comparable: they were tested {' and '.join(why)}; each has its own table"
 
 
+def _scored_elsewhere(groups: Sequence[Group]) -> list[str]:
+    """Return a sentence about models that were trained elsewhere, and one for each that lacks predictions."""
+    scored = {name_of(group): mapping(group.runs[0].results["scored"]) for group in groups if group.runs[0].scored}
+    if not scored:
+        return []
+    was, its = ("was", "its") if len(scored) == 1 else ("were", "their")
+    unknown = f"{its} parameters, epochs, seed and training images, and so a leak, are unknown"
+    notes = [f"{_listed(scored)} {was} trained elsewhere: {unknown}"]
+    for name, about in scored.items():
+        matched, images = about.get("matched"), about.get("test_images")
+        if isinstance(matched, int) and isinstance(images, int) and matched < images:
+            notes.append(
+                f"{name} is incomplete: it has predictions for {matched:,} of the {images:,} test images, and is not "
+                "ranked together with runs that have all"
+            )
+    return notes
+
+
 def _environments(runs: Sequence[Run]) -> list[str]:
     """Return a sentence if the runs differ in versions, device, threads or code."""
     versions = dict.fromkeys(name for run in runs for name in mapping(run.results.get("versions")))
@@ -66,4 +84,6 @@ def _environments(runs: Sequence[Run]) -> list[str]:
 
 def _listed(values: Iterable[str]) -> str:
     found = sorted(values)
+    if len(found) == 1:
+        return found[0]
     return f"{', '.join(found[:-1])} and {found[-1]}" if len(found) <= 4 else f"{', '.join(found[:3])} and others"

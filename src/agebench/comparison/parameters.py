@@ -16,6 +16,8 @@ Parameters = dict[str, Any]
 def differing(runs: Sequence[Run], *, images: bool = False) -> list[Parameters]:
     """Return the parameters in which runs differ. All runs have the same keys in the same order.
 
+    If a model was trained elsewhere, the first parameter is the name. Other runs have one if nothing else differs.
+
     A config group is represented by its choice. A key inside a group is a parameter only if it differs between runs of
     the same choice, or if it is an override on the command line. Missing values are None, as are all values of a run
     without a config.
@@ -28,6 +30,11 @@ def differing(runs: Sequence[Run], *, images: bool = False) -> list[Parameters]:
     columns = _columns(known)
     rows = iter([{key: values[i] for key, values in columns.items()} for i in range(len(known))])
     params = [next(rows) if run.config else dict.fromkeys(columns) for run in runs]
+    if any(run.scored for run in runs):
+        params = [
+            {"name": run.scored or (None if columns else short_name(run)), **each}
+            for run, each in zip(runs, params, strict=True)
+        ]
     if images and len({repr(each) for each in params}) < len(params):
         shas = [str(run.results.get("data_sha") or "unknown")[:7] for run in runs]
         if _count(shas) > 1:
@@ -53,6 +60,11 @@ def _columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
         if _count(values) > 1 and (key in user_keys or _differs_within(key, values, labels, groups)):
             columns[key] = values
     return columns
+
+
+def short_name(run: Run) -> str:
+    """Return a name for a run by its model and head."""
+    return "-".join(run.choices[name] for name in ("model", "head") if name in run.choices) or run.folder.name
 
 
 def short_names(columns: Sequence[str]) -> dict[str, str]:

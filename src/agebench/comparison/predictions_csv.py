@@ -51,8 +51,8 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
         NoPairsError: If the file is missing or unreadable, or if it does not match the metric in results.json.
     """
     path, row = run.folder / "predictions.csv", find(metric)
-    # For classes the point estimate is the most likely label, so the accuracy needs no posterior.
-    labels_suffice = row.name == "accuracy" and not unit
+    # For classes the point estimate is the most likely label. Of these metrics only the accuracy is paired.
+    labels_suffice = row.from_label and not unit
     try:
         labels, leading, posterior = read_predictions(path, posterior=not (labels_suffice or row.from_point))
         if run.tested is not None:
@@ -68,7 +68,8 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
     except UNREADABLE as error:
         raise NoPairsError(f"{run.folder.name} has a predictions.csv that cannot be read") from error
     reported, mean = run.metrics.get(metric), float(numbers.mean())
-    # The posterior in the file has six digits, so that one or two images may have two equally probable labels.
+    # In files of older versions the posterior has six digits, so that one or two images may have two equally probable
+    # labels.
     share = bool(np.isin(numbers, (0, 1)).all())
     tolerance = 1e-3 * abs(mean) + (2.0 / len(numbers) if share else 1e-6)
     if reported is None or not abs(mean - reported) <= tolerance:

@@ -104,7 +104,7 @@ def to_csv(comparison: Comparison) -> str:
             values = [
                 *(table.protocol, table.split_sha, *([table.group] if group else []), found["rank"]),
                 *(None if found["params"].get(key) is None else csv_value(found["params"][key]) for key in parameters),
-                *(found["n"], " ".join(str(seed) for seed in found["seeds"]), table.metric),
+                *(found["n"], " ".join(str(seed) for seed in found["seeds"] if seed is not None), table.metric),
                 *(*numbers, *interval, *pair),
                 *(found["metrics"].get(name, {}).get("mean") for name in metrics),
                 *(found[name] for name in size),

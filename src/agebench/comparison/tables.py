@@ -146,6 +146,8 @@ def _table(runs: Sequence[Run], protocol: str, split_sha: str, requested: str | 
     unit = unit_of(protocol)
     known = {name for run in runs for name in run.metrics}
     metric = f"test/{main_metric(unit)}" if requested is None or requested not in known else requested
+    if metric not in known and "test/mae" in known:
+        metric = "test/mae"  # only estimates are known, or labels differ
     if not _has_one_limit(runs):
         limits = sorted({str(run.result("decision", "age_limit")) for run in runs if run.result("decision")})
         notes.append(f"decisions are not compared: the age limits are {', '.join(limits)}; --age-limit N sets one")

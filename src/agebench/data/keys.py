@@ -1,15 +1,21 @@
 """The keys under `data` and their values. This file imports nothing heavy."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from agebench.schema import Count, Natural, Node, PartialNode, Range, Text
 
+MAX_AGE = 200  # years
 CropMode = Literal["squash", "center", "border"]  # as in timm
 Filter = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 Residency = Literal["auto", "gpu", "ram", "mapped"]
 TargetName = Literal["class", "decade", "age", "bins"]
 # The path of a data set, an argument of sources.
 DataPath = Annotated[str, bool, "the path of the data, given as data.root=PATH (a folder named 2024 is ./2024)"]
+
+
+def _is_range(ages: Sequence[int] | None) -> bool:
+    return ages is None or ages[0] < ages[1] <= MAX_AGE
 
 
 def _differ(columns: list[Any]) -> bool:
@@ -28,6 +34,7 @@ class DataKeys(TypedDict):
     root: Any  # checked as an argument of the source
     target: TargetName
     bins: list[float] | None
+    ages: NotRequired[Annotated[tuple[Natural, Natural] | None, _is_range, "an age and a higher one, such as [0,110]"]]
     groups: NotRequired[GroupColumns]  # runs of earlier versions have no such key
     image_size: Annotated[int, Range(least=1), "a side in px of 1 or more"]
     channels: Annotated[Literal[1, 3], "1 (grey) or 3 (colour)"]

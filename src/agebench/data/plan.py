@@ -89,6 +89,7 @@ class Planner:
         name: The data set's name in protocols and folders.
         target: `class`, `decade`, `age` or `bins`.
         bins: Lower edges in years, for the target `bins`.
+        ages: Lowest and highest age with a label, for the targets `age` and `decade`; None: those of the records.
         groups: Columns that the test images are grouped by.
         per_class: Keep at most this many train images of each label.
         limit: Keep at most this many images of each part.
@@ -103,13 +104,14 @@ class Planner:
         name: str,
         target: str,
         bins: Sequence[float] | None = None,
+        ages: Sequence[int] | None = None,
         groups: Sequence[str | int] | None = None,
         per_class: int | None = None,
         limit: int | None = None,
         require_all: bool = False,
     ) -> None:
         self.source, self.split, self.name = source, split, name
-        self.target, self.bins = target, bins
+        self.target, self.bins, self.ages = target, bins, ages
         self.groups = [str(column) for column in groups or ()]
         self.per_class, self.limit, self.require_all = per_class, limit, require_all
 
@@ -127,7 +129,7 @@ class Planner:
         all_records = with_groups(self.source.records(), self.source, self.groups, name=self.name)
         present = np.ones(len(all_records), dtype=bool) if listed else self.source.present()
         rows, missing = np.flatnonzero(present), all_records.names[~present]
-        target = make_target(all_records, self.target, bins=self.bins)
+        target = make_target(all_records, self.target, bins=self.bins, ages=self.ages)
         if len(rows) == 0:
             raise UserError(
                 f"data={self.name} lists {len(present):,} images and none of them exists "

@@ -5,7 +5,7 @@ import io
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,7 @@ def read_names(file: str) -> list[str]:
         UserError: If the file does not exist or is not text.
     """
     rows, lines = _read(file)
-    column = _column(rows[0], NAME_COLUMNS) if rows else None
+    column = find_column(rows[0], NAME_COLUMNS) if rows else None
     if column is not None and (len(rows[0]) > 1 or _is_csv(file)):
         return _cells(rows[1:], column)
     if _is_csv(file):
@@ -82,7 +82,7 @@ def read_parts(file: str) -> dict[str, list[str]]:
         UserError: If the file does not exist, is not text or lacks a column.
     """
     rows, _ = _read(file)
-    name, part = (_column(rows[0], known) if rows else None for known in (NAME_COLUMNS, PART_COLUMNS))
+    name, part = (find_column(rows[0], known) if rows else None for known in (NAME_COLUMNS, PART_COLUMNS))
     if name is None or part is None:
         raise UserError(
             f"{file} must list images in the columns name and part, and its first line has "
@@ -106,17 +106,28 @@ def find_rows(listed: Mapping[str, Iterable[str]], names: Array) -> tuple[dict[s
         Row numbers of each part, int64, ascending, and the listed names without a row, sorted.
     """
     wanted = {part: {nfc(name) for name in each} for part, each in listed.items()}
-    rows = {nfc(str(name)): row for row, name in enumerate(names)}
-    others = set().union(*wanted.values()) - rows.keys()
-    # A file name that two images or two listed names share is ambiguous.
-    images, asked = Counter(map(_base, rows)), Counter(map(_base, {*others, *set().union(*wanted.values())}))
-    by_base = {_base(name): row for name, row in rows.items() if images[_base(name)] == 1 == asked[_base(name)]}
-    rows |= {name: by_base[_base(name)] for name in others if _base(name) in by_base}
+    every = set().union(*wanted.values())
+    rows = match_names(every, names)
     found = {
         part: np.array(sorted({rows[name] for name in each if name in rows}), dtype=np.int64)
         for part, each in wanted.items()
     }
-    return found, sorted(others - rows.keys())
+    return found, sorted(every - rows.keys())
+
+
+def match_names(listed: Set[str], names: Array) -> dict[str, int]:
+    """Return the row of each listed image that is found: by the full name, or by the file name alone if it is unique.
+
+    Args:
+        listed: Names of images, with the Unicode form of nfc.
+        names: Names of N images.
+    """
+    rows = {nfc(str(name)): row for row, name in enumerate(names)}
+    # A file name that two images or two listed names share is ambiguous.
+    images, asked = Counter(map(_base, rows)), Counter(map(_base, listed))
+    by_base = {_base(name): row for name, row in rows.items() if images[_base(name)] == 1 == asked[_base(name)]}
+    by_base = {name: by_base[_base(name)] for name in listed - rows.keys() if _base(name) in by_base}
+    return {name: rows[name] for name in listed & rows.keys()} | by_base
 
 
 def _read_lists(file: str | None, lists: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
@@ -190,7 +201,7 @@ def _is_csv(file: str) -> bool:
     return Path(file).suffix.lower() == ".csv"
 
 
-def _column(header: list[str], known: tuple[str, ...]) -> int | None:
+def find_column(header: list[str], known: tuple[str, ...]) -> int | None:
     """Return the index of the column with the first of the known names that the header has."""
     names = [cell.strip().casefold() for cell in header]
     return next((names.index(name) for name in known if name in names), None)

@@ -40,19 +40,23 @@ class Target:
         return len(self.label_names)
 
 
-def make_target(records: Records, name: str, *, bins: Sequence[float] | None = None) -> Target:
+def make_target(
+    records: Records, name: str, *, bins: Sequence[float] | None = None, ages: Sequence[int] | None = None
+) -> Target:
     """Return the target: the label of each record.
 
     Ages cover each year from the youngest to the oldest record, and decades each decade, including years and decades
-    without an image.
+    without an image. `ages` fixes the first and the last of these labels.
 
     Args:
         records: N records with a column `class`, or `age` in years.
         name: `class`, `decade` (10s, 20s, ...), `age` (one label per year) or `bins`.
         bins: Lower edges in years of all bins except the first, ascending. [18, 30] means under 18, 18-29, 30 and over.
+        ages: Lowest and highest age in years that have a label, for `age` and `decade`; None: those of the records.
 
     Raises:
-        UserError: If the records lack the column of the target, or the bins are not ascending.
+        UserError: If the records lack the column of the target, the bins are not ascending, or a record has an age
+            outside `ages`.
     """
     if name not in TARGETS:
         raise UserError(f"data.target={name} is not a target: choose one of {', '.join(TARGETS)}")
@@ -65,22 +69,31 @@ def make_target(records: Records, name: str, *, bins: Sequence[float] | None = N
         values = np.arange(len(records.class_names), dtype=np.float64)
         return Target(name, labels, records.class_names, values, ordered=False, unit="")
 
-    ages = records.columns["age"].astype(np.int64)
+    years = records.columns["age"].astype(np.int64)
     if name == "bins":
         edges = _edges(bins)
         if len(edges) == 0 or not np.all(np.isfinite(edges)) or np.any(np.diff(edges) <= 0):
             raise UserError(f"data.target=bins needs ascending edges in years, got {bins}: data.bins=[18,30,45,60]")
-        labels = np.searchsorted(edges, ages, side="right").astype(np.int64)
+        labels = np.searchsorted(edges, years, side="right").astype(np.int64)
         inner = [f"{a:g}" if b - a == 1 else f"{a:g}-{b - 1:g}" for a, b in itertools.pairwise(edges)]
         names = (f"<{edges[0]:g}", *inner, f"{edges[-1]:g}+")
         return Target(name, labels, names, np.arange(len(names), dtype=np.float64), ordered=True, unit="bins")
 
     step = 10 if name == "decade" else 1
-    steps = ages // step
-    values = np.arange(steps.min(), steps.max() + 1, dtype=np.float64)
-    names = tuple(f"{int(v) * 10}s" if name == "decade" else str(int(v)) for v in values)
     unit = "decades" if name == "decade" else "years"
-    return Target(name, steps - int(values[0]), names, values, ordered=True, unit=unit)
+    low, high = (int(years.min()), int(years.max())) if ages is None else ages
+    if (outside := np.flatnonzero((years < low) | (years > high))).size:
+        raise UserError(
+            f"data.ages=[{low},{high}] has no label for {len(outside):,} of the {len(years):,} images, such as "
+            f"{records.names[outside[0]]} of {years[outside[0]]} years: give a range with all ages"
+        )
+    values = np.arange(low // step, high // step + 1, dtype=np.float64)
+    return Target(name, years // step - int(values[0]), names_of(values, unit), values, ordered=True, unit=unit)
+
+
+def names_of(values: Array, unit: str) -> tuple[str, ...]:
+    """Return the names of labels with these values in `years` or `decades`."""
+    return tuple(f"{int(value) * 10}s" if unit == "decades" else str(int(value)) for value in values)
 
 
 def _edges(bins: Sequence[float] | None) -> Array:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agebench.build.data import LOADED, build_planner, pack_plan
@@ -29,7 +30,7 @@ from agebench.leakage.seen_in_training import (
 )
 from agebench.metrics.age_limit import DEFAULTS
 from agebench.metrics.predictions import Array, Predictions
-from agebench.metrics.table import find, is_decision
+from agebench.metrics.table import UNITS, find, is_decision
 from agebench.process import set_up_process
 from agebench.runs.by_group import group_results
 from agebench.runs.description import (
@@ -41,6 +42,13 @@ from agebench.runs.description import (
 )
 from agebench.runs.folder import check_folder, is_first_process, read_results, write_config
 from agebench.runs.identity import path_is_identity, versions
+from agebench.runs.label_alignment import (
+    Alignment,
+    OrderedLabels,
+    align_labels,
+    label_predictions,
+)
+from agebench.runs.label_notes import describe_labels, label_messages
 from agebench.runs.tables import write_breakdown, write_predictions, write_split
 from agebench.runs.writer import RunWriter
 
@@ -64,8 +72,8 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
         The content of results.json.
 
     Raises:
-        UserError: If the folder is not a trained run, the labels differ from those of the training, or another test
-            set contains images or identities of the train part and `allow_leak` is false.
+        UserError: If the folder is not a trained run, the labels are classes that differ from those of the training, or
+            another test set contains images or identities of the train part and `allow_leak` is false.
     """
     if is_first_process():
         check_folder(folder, "evaluation")
@@ -74,36 +82,42 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
     path, stored, config = read_checkpoint(run_dir, cfg.checkpoint, trained, trust=cfg.trust)
     evaluation = prepare(cfg, config, stored["agebench"], user_keys=user_keys)
     predictions = test(cfg, config, evaluation, stored, folder, part="test")
-    calibration = Calibration.read(run_dir, stored["agebench"]["weights_sha"], use=cfg.calibration)
+    # The sets of a calibration are of the run's own labels.
+    use = cfg.calibration and evaluation.alignment is None
+    calibration = Calibration.read(run_dir, stored["agebench"]["weights_sha"], use=use)
     if calibration is not None:
         predictions = calibration.apply(predictions)
-    description = DataDescription.of(evaluation.images.plan).limited_to(predictions)
-    tested, bounds = describe_test(evaluation.images.plan, predictions)
+    description = DataDescription.of(evaluation.plan).limited_to(predictions)
+    tested, bounds = describe_test(evaluation.plan, predictions)
+    labels = describe_labels(predictions, evaluation.alignment)
     results = {
         "status": "completed",
         "run": str(run_dir),
         "checkpoint": path.name,
-        "protocol": evaluation.images.plan.protocol,
+        "protocol": evaluation.plan.protocol,
         "trained_protocol": stored["agebench"]["protocol"],
         **description.facts,
         **evaluation.leak,
         **tested,
+        **labels,
         "versions": versions(),
     }
     if calibration is not None:
-        plan = evaluation.images.plan
+        plan = evaluation.plan
         results["calibration"] = describe_calibration(plan, calibration, predictions, bounds)
     if is_first_process():
-        grouped = group_results(evaluation.images.plan, predictions)
+        grouped = group_results(evaluation.plan, predictions)
         if grouped is not None:
             results["groups"] = grouped.facts
             grouped.write(folder)
             grouped.draw(folder / "report")
-        write(cfg, folder, evaluation.images.plan, predictions, bounds=bounds, results=results)
+        write(cfg, folder, evaluation.plan, predictions, bounds=bounds, results=results)
         if grouped is not None:
             grouped.log()
         log_evaluation(predictions, _reported(trained, evaluation, results), warn=cfg.checkpoint == "tested")
         log_decision(results)
+        for message in label_messages(labels):
+            log.info("%s", message)
         if calibration is not None:
             log_calibrated_metrics(predictions)
         if results["leak"]:
@@ -117,14 +131,22 @@ class Evaluation:
     """The data of an evaluation.
 
     Args:
-        images: Packed images of the data set to test on.
+        images: Packed images of the data set to test on, with labels of the run.
         other: Whether the data set or split is not the run's own.
         leak: `leak` and `leak_checked` of results.json for another test set; empty for the run's own.
+        alignment: The labels of the data, if they are ordered and the run cannot predict all of them, else None.
     """
 
     images: PackedImages
     other: bool
     leak: Mapping[str, Any]
+    alignment: Alignment | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """The plan with the labels under which the predictions are tested."""
+        plan = self.images.plan
+        return plan if self.alignment is None else replace(plan, target=self.alignment.target)
 
 
 def prepare(cfg: DictConfig, config: DictConfig, stamp: Mapping[str, Any], *, user_keys: Collection[str]) -> Evaluation:
@@ -138,12 +160,14 @@ def prepare(cfg: DictConfig, config: DictConfig, stamp: Mapping[str, Any], *, us
     """
     run_dir, other = Path(cfg.run), cfg.get("data") is not None
     for key in TRAINED_FOR:
+        if key in ("target", "bins") and other and {cfg.data.target, config.data.target} <= UNITS.keys():
+            continue  # ages are converted
         if f"data.{key}" in user_keys and other and cfg.data.get(key) != config.data.get(key):
             trained_with = f"data.{key}={config.data.get(key)}"
             raise UserError(f"the run was trained with {trained_with} and must be tested with it: remove data.{key}")
     _keep_source(config, cfg, user_keys)
     same_data = _is_same_data(config, cfg)
-    _replace_data(config, cfg)
+    _replace_data(config, cfg, user_keys)
     if cfg.get("groups") is not None:
         with open_dict(config):
             config.data.groups = cfg.groups
@@ -152,13 +176,35 @@ def prepare(cfg: DictConfig, config: DictConfig, stamp: Mapping[str, Any], *, us
     if not other:
         _keep_split(planner, run_dir, stamp["protocol"])
     plan = planner.plan()
-    if list(plan.target.label_names) != stamp["label_names"]:
+    alignment = _align(run_dir, plan, stamp, planner.bins)
+    if alignment is not None:
+        plan = replace(plan, target=alignment.target)
+    leak = _leak_of_other(run_dir, plan, same_data=same_data, allow=cfg.allow_leak) if other else {}
+    if alignment is None or alignment.complete:
+        return Evaluation(pack_plan(config, planner, plan), other, leak)
+    # The head's loss needs labels of the run. It is not used, so any label is fine.
+    unlabelled = replace(plan, target=replace(plan.target, labels=np.zeros_like(plan.target.labels)))
+    return Evaluation(pack_plan(config, planner, unlabelled), other, leak, alignment)
+
+
+def _align(run_dir: Path, plan: Plan, stamp: Mapping[str, Any], bins: Any) -> Alignment | None:
+    """Return the alignment of the labels of a run with those of the data; None if they are equal.
+
+    Raises:
+        UserError: If the labels differ and are no ages.
+    """
+    if list(plan.target.label_names) == stamp["label_names"]:
+        return None
+    unit, found = stamp.get("unit", ""), None  # older checkpoints have no unit
+    if unit:
+        edges = tuple(stamp["config"]["data"]["bins"]) if unit == "bins" else ()
+        found = align_labels(plan.target, OrderedLabels(np.array(stamp["values"]), unit, edges), bins=bins)
+    if found is None:
         raise UserError(
             f"{run_dir} was trained for the labels {_first_names(stamp['label_names'])}, but data={plan.name} has "
             f"{_first_names(plan.target.label_names)}: choose data and data.target with the same labels"
         )
-    leak = _leak_of_other(run_dir, plan, same_data=same_data, allow=cfg.allow_leak) if other else {}
-    return Evaluation(pack_plan(config, planner, plan), other, leak)
+    return found
 
 
 def test(
@@ -192,7 +238,18 @@ def test(
         trainer.test(module, dataloaders=data.val_dataloader(), verbose=False)
     if module.predictions is None:
         raise RuntimeError("the test ended without predictions")
-    return module.predictions
+    predictions, alignment = module.predictions, evaluation.alignment
+    if alignment is None:
+        return predictions
+    limit = build_age_limit(cfg, stored["agebench"], labels=alignment.data_labels)
+    return label_predictions(
+        evaluation.plan,
+        predictions.rows,
+        predictions.point,
+        predictions.posterior,
+        alignment=alignment,
+        age_limit=limit,
+    )
 
 
 def write(
@@ -339,11 +396,16 @@ def _leak_of_other(run_dir: Path, plan: Plan, *, same_data: bool, allow: bool) -
     return {"leak": check_people(trained, plan, same_data=same_data, allow=allow), "leak_checked": checked}
 
 
-def _replace_data(config: DictConfig, cfg: DictConfig) -> None:
-    """Replace the data set in a run's config. Keys that must be the same in training and test keep their values."""
+def _replace_data(config: DictConfig, cfg: DictConfig, user_keys: Collection[str]) -> None:
+    """Replace the data set in a run's config. Keys that must be the same in training and test keep their values.
+
+    Another target or other bins of ages, set by the user, are kept.
+    """
     if cfg.get("data") is None:
         return
-    kept = {key: config.data[key] for key in TRAINED_FOR if key in config.data}
+    kept = {key: config.data[key] for key in TRAINED_FOR if key in config.data and f"data.{key}" not in user_keys}
+    if "data.target" in user_keys:
+        kept.pop("bins", None)
     with open_dict(config):
         config.data = OmegaConf.create(OmegaConf.to_container(cfg.data, resolve=False))
         config.paths = OmegaConf.create(OmegaConf.to_container(cfg.paths, resolve=True))

@@ -62,7 +62,7 @@ def check_people(trained: dict[str, Array], data: Plan, *, same_data: bool, allo
     only within one data set, so plain numbers of another data set are unknown identities.
 
     Args:
-        trained: The run's split, see read_split. Its labels are a subset of those of the data.
+        trained: The run's split, see read_split.
         data: The data to test on.
         same_data: Whether the data is the data set of the run. Then equal names and numbers mean the same image or
             identity.
@@ -102,7 +102,7 @@ def check_people(trained: dict[str, Array], data: Plan, *, same_data: bool, allo
         raise UserError(f"{sentence}: test on other images, or set allow_leak=true to test anyway")
     log.warning("%s: the metrics are not those of unseen data", sentence)
     found = _audit_with(trained, trained_people, data, people)
-    return {"images": images, "identities": identities, **(leak(found) or {})}
+    return {"images": images, "identities": identities, **(leak(found) or {} if found else {})}
 
 
 def has_named_identities(trained: dict[str, Array], data: Plan) -> bool:
@@ -131,12 +131,18 @@ def is_own_test(trained: dict[str, Array], data: Plan, *, same_data: bool) -> bo
 def own_leak(trained: dict[str, Array], data: Plan) -> dict[str, Any] | None:
     """Return `leak` of results.json for a run's own test images."""
     people = _people(data.records, same_data=True)[data.split.test]
-    return leak(_audit_with(trained, trained["identity"], data, people))
+    found = _audit_with(trained, trained["identity"], data, people)
+    return None if found is None else leak(found)
 
 
-def _audit_with(trained: dict[str, Array], trained_people: Array, data: Plan, people: Array) -> dict[str, Any]:
-    """Return the audit of a split of the run's train and val parts and the data's test part."""
+def _audit_with(trained: dict[str, Array], trained_people: Array, data: Plan, people: Array) -> dict[str, Any] | None:
+    """Return the audit of a split of the run's train and val parts and the data's test part.
+
+    It is None if the run was trained for labels in another unit.
+    """
     label = {name: i for i, name in enumerate(data.target.label_names)}
+    if not set(trained["target"].tolist()) <= label.keys():
+        return None
     used, rows = np.isin(trained["part"], ("train", "val")), data.split.test
     labels = [np.array([label[name] for name in trained["target"][used]], dtype=np.int64), data.target.labels[rows]]
     part = np.concatenate([trained["part"][used], np.full(len(rows), "test")])

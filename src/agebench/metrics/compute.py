@@ -17,9 +17,12 @@ def rows_of(predictions: LabelledPredictions) -> list[Metric]:
     rows = metrics_of(num_labels=len(predictions.values), ordered=predictions.ordered, unit=predictions.unit)
     calibrated = predictions.calibrated is not None
     rows = [metric for metric in rows if metric.computed and (calibrated or not metric.calibrated)]
+    if predictions.points_only:
+        rows = [metric for metric in rows if (metric.from_point if predictions.ordered else metric.from_label)]
     if predictions.age_limit is not None:
         above = Images(predictions).at_limit
-        rows += decision_rows(predictions.age_limit, below=not above.all(), above=bool(above.any()))
+        of_limit = decision_rows(predictions.age_limit, below=not above.all(), above=bool(above.any()))
+        rows += [metric for metric in of_limit if predictions.has_posterior or metric.from_point]
     return rows
 
 

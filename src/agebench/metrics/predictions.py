@@ -39,6 +39,8 @@ class LabelledPredictions:
         values: The value of each label in the unit, shape (R,).
         ordered: Whether the labels have an order.
         unit: `years`, `decades`, `bins`, or empty for classes.
+        has_posterior: Whether the posterior is known. If not, it is zero, or for classes one at the point estimate.
+        same_labels: Whether the model can predict every label. If not, the posterior of other labels is zero.
         age_limit: The limit of decisions about these images, or None.
         calibrated: The calibrated posteriors and sets, or None without a calibration.
     """
@@ -51,6 +53,13 @@ class LabelledPredictions:
     unit: str
     age_limit: AgeLimit | None = field(default=None, kw_only=True)
     calibrated: Calibrated | None = field(default=None, kw_only=True)
+    has_posterior: bool = field(default=True, kw_only=True)
+    same_labels: bool = field(default=True, kw_only=True)
+
+    @property
+    def points_only(self) -> bool:
+        """Whether only the point estimates can be tested, because the posterior is unknown or has other labels."""
+        return not (self.has_posterior and self.same_labels)
 
 
 @dataclass(frozen=True)
@@ -59,14 +68,14 @@ class Predictions(LabelledPredictions):
 
     Args:
         rows: Rows of the part, int64, shape (N,). These are all rows unless a trainer limit stopped the test early.
-        losses: The head's loss of each image, float64, shape (N,).
-        weights: Weight of each image in the mean loss, float64, shape (N,).
+        losses: The head's loss of each image, float64, shape (N,); None if there is no loss.
+        weights: Weight of each image in the mean loss, float64, shape (N,); None if there is no loss.
         metrics: Every metric by name, such as `test/mae`.
     """
 
     rows: Array
-    losses: Array
-    weights: Array
+    losses: Array | None
+    weights: Array | None
     metrics: dict[str, float]
 
 

@@ -40,7 +40,8 @@ class Metric:
         calibrated: Whether only calibrated predictions have the metric.
         min_labels: Minimum number of labels.
         in_unit: Whether the metric is in the target's unit.
-        from_point: Whether per_image needs only the point estimates and not the posterior.
+        from_point: Whether the metric needs only the point estimates and not the posterior. Only for ordered labels.
+        from_label: Whether the metric needs only the most likely label, which is the point estimate of classes.
         headline: Whether the metric is logged at every epoch and shown after a test.
         live: Whether the metric is shown during training.
         column: Whether `compare` shows the metric as a further column. `classes`: only if labels have no order.
@@ -58,6 +59,7 @@ class Metric:
     min_labels: int = 1
     in_unit: bool = False
     from_point: bool = False
+    from_label: bool = False
     headline: bool = False
     live: bool = False
     column: Literal["always", "classes", "never"] = "always"
@@ -117,10 +119,10 @@ class Metric:
 
 METRICS: tuple[Metric, ...] = (
     Metric("loss", "lower", headline=True, live=True, column="never", digits=3),
-    Metric("accuracy", "higher", formulas.correct, headline=True, live=True),
+    Metric("accuracy", "higher", formulas.correct, from_label=True, headline=True, live=True),
     Metric("top5", "higher", formulas.in_top5, min_labels=6),
-    Metric("balanced_accuracy", "higher", of_sums=formulas.mean_recall),
-    Metric("macro_f1", "higher", of_sums=formulas.mean_f1, headline=True, column="classes"),
+    Metric("balanced_accuracy", "higher", of_sums=formulas.mean_recall, from_label=True),
+    Metric("macro_f1", "higher", of_sums=formulas.mean_f1, from_label=True, headline=True, column="classes"),
     Metric("nll", "lower", formulas.negative_log_likelihood, headline=True, digits=3),
     Metric("ece", "lower", of_sums=formulas.calibration_error),
     Metric(
@@ -134,8 +136,18 @@ METRICS: tuple[Metric, ...] = (
         live=True,
         digits=3,
     ),
-    Metric("rmse", "lower", of_sums=formulas.root_mean_square, targets="ordered", in_unit=True, digits=3),
-    Metric("median_error", "lower", of_images=formulas.median_error, targets="ordered", in_unit=True, digits=3),
+    Metric(
+        "rmse", "lower", of_sums=formulas.root_mean_square, targets="ordered", from_point=True, in_unit=True, digits=3
+    ),
+    Metric(
+        "median_error",
+        "lower",
+        of_images=formulas.median_error,
+        targets="ordered",
+        from_point=True,
+        in_unit=True,
+        digits=3,
+    ),
     Metric(
         "bias",
         "nearest to zero",
@@ -152,8 +164,17 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("within_1", "higher", formulas.within(1), targets="steps", from_point=True, headline=True),
     Metric("qwk", "higher", of_sums=formulas.quadratic_kappa, targets="ordered", headline=True),
-    Metric("qwk_point", "higher", of_sums=formulas.quadratic_kappa_of_point, targets="ordered"),
-    Metric("balanced_mae", "lower", formulas.absolute_error, balanced=True, targets="ordered", in_unit=True, digits=3),
+    Metric("qwk_point", "higher", of_sums=formulas.quadratic_kappa_of_point, targets="ordered", from_point=True),
+    Metric(
+        "balanced_mae",
+        "lower",
+        formulas.absolute_error,
+        balanced=True,
+        targets="ordered",
+        from_point=True,
+        in_unit=True,
+        digits=3,
+    ),
     Metric("nll_calibrated", "lower", formulas.calibrated_nll, calibrated=True, column="never", digits=3),
     Metric("ece_calibrated", "lower", of_sums=formulas.calibrated_calibration_error, calibrated=True, column="never"),
     Metric("coverage", "higher", formulas.covered(calibrated=True), calibrated=True),
@@ -194,11 +215,11 @@ BY_NAME = {metric.name: metric for metric in METRICS}
 DECISIONS = {
     metric.name: metric
     for metric in (
-        Metric(decisions.FALSE_ADULT, "lower", of_sums=decisions.false_adult_rate(0), headline=True),
-        Metric(decisions.FALSE_MINOR, "lower", of_sums=decisions.false_minor_rate(0), headline=True),
+        Metric(decisions.FALSE_ADULT, "lower", of_sums=decisions.false_adult_rate(0), from_point=True, headline=True),
+        Metric(decisions.FALSE_MINOR, "lower", of_sums=decisions.false_minor_rate(0), from_point=True, headline=True),
         Metric(decisions.AUC, "higher", of_images=decisions.area_under_curve),
-        Metric(decisions.RECALL, "higher", of_sums=decisions.recall),
-        Metric(decisions.PRECISION, "higher"),  # of a prior
+        Metric(decisions.RECALL, "higher", of_sums=decisions.recall, from_point=True),
+        Metric(decisions.PRECISION, "higher", from_point=True),  # of a prior
     )
 }
 NUMBERED = re.compile(r"(\w+?)_(?:at_)?[0-9.e+]+")  # false_adult_rate_at_21, minor_precision_0.1

@@ -95,9 +95,11 @@ def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any],
     groups = group_codes(identities, len(predictions.rows))[1]
     resamples = resamples_for(groups)
     losses, weights = predictions.losses, predictions.weights
-    mean = np.average(losses, weights=weights)
-    is_mean = np.isclose(mean, predictions.metrics["test/loss"], rtol=1e-4, equal_nan=True)
-    means = ({"loss": (losses, weights)} if is_mean else {}) | decision_summary.curve_means(predictions)
+    means = decision_summary.curve_means(predictions)
+    if losses is not None and weights is not None:
+        mean = np.average(losses, weights=weights)
+        if np.isclose(mean, predictions.metrics["test/loss"], rtol=1e-4, equal_nan=True):
+            means = {"loss": (losses, weights)} | means
     bounds = intervals(predictions, identities, means=means, resamples=resamples, seed=SEED)
     found = {name: bounds[short].tolist() for name in predictions.metrics if (short := name[len("test/") :]) in bounds}
     over = "image" if identities is None else "identity"

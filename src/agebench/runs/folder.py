@@ -15,7 +15,14 @@ Status = Literal["running", "completed", "failed", "interrupted"]
 STATUSES = get_args(Status)
 FOLDERS = (".hydra", "checkpoints", "csv", "report", "report/projector")  # inside a run
 CRASHED = "its process ended without a final status (killed, or the machine stopped); repeat its command to resume it"
-WRITTEN_FIRST = {".lock", "train.log", "console.log", "evaluate.log", "audit.log"}  # before the first result
+WRITTEN_FIRST = {
+    ".lock",
+    "train.log",
+    "console.log",
+    "evaluate.log",
+    "audit.log",
+    "score.log",
+}  # before the first result
 
 
 class BestKeys(TypedDict, total=False):
@@ -132,7 +139,7 @@ def check_folder(folder: Path, kind: str) -> None:
 
     Args:
         folder: The folder to write to.
-        kind: What the folder may contain: `run`, `evaluation` or `audit`.
+        kind: What the folder may contain: `run`, `evaluation`, `score` or `audit`.
     """
     if not folder.exists():
         return
@@ -153,6 +160,7 @@ def check_folder(folder: Path, kind: str) -> None:
     found = {
         "run": known and "run" not in results and isinstance(results.get("config"), str),
         "evaluation": known and isinstance(results.get("run"), str),
+        "score": known and isinstance(results.get("scored"), dict),
         "audit": isinstance(audited.get("protocol"), str),
     }
     if found[kind]:

@@ -45,6 +45,8 @@ WITHOUT_EFFECT = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )
+# Keys that earlier versions did not have. Null is hashed as if the key did not exist, so that hashes stay the same.
+NEW = ("data.ages",)
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -54,7 +56,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
         config: The composed config as plain data.
     """
     flat = flatten(config)
-    kept = {key: value for key, value in flat.items() if has_effect(key)}
+    kept = {key: value for key, value in flat.items() if has_effect(key) and (value is not None or key not in NEW)}
     if any(flat.get(f"trainer.limit_{part}_batches") is not None for part in ("val", "test")):
         kept["data.eval_batch_size"] = flat.get("data.eval_batch_size")  # decides how many images a batch limit keeps
     path_counts = path_is_identity(str(flat.get("data.source._target_", "")))

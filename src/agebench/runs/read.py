@@ -60,6 +60,11 @@ class Run:
         return self.results.get("seed")
 
     @property
+    def scored(self) -> str:
+        """Return the name of a model that was trained elsewhere and whose predictions were scored, else nothing."""
+        return str(mapping(self.results.get("scored")).get("name") or "")
+
+    @property
     def error(self) -> str:
         """Return the first line of the error message; empty without an error."""
         return next(iter(str(self.results.get("error") or "").strip().splitlines()), "")
@@ -134,8 +139,12 @@ def read_run(folder: Path) -> Run:
     choices = mapping(mapping(_hydra(trained_in).get("runtime")).get("choices"))
     if checkpoint:
         kept_flat["checkpoint"] = checkpoint[0]
+    if scored := mapping(results.get("scored")):  # trained elsewhere: the config says nothing about the training
+        kept_flat, choices, overrides = {}, {}, []
     # A run whose config cannot be read is a separate group.
-    decides = config_hash(kept_flat) if flat else str(folder.resolve())
+    decides = config_hash(kept_flat) if kept_flat else str(folder.resolve())
+    if scored:
+        decides = f"scored {scored.get('name')} {scored.get('sha')}"
     return Run(
         folder=folder,
         status=status,

@@ -52,19 +52,23 @@ def write_missing_and_broken(folder: Path, plan: Plan) -> None:
 
 
 def write_predictions(folder: Path, plan: Plan, predictions: Predictions) -> None:
-    """Write predictions.csv: name, identity, true label, point estimate, posterior and protocol of each test image."""
+    """Write predictions.csv: name, identity, true label, point estimate, posterior and protocol of each test image.
+
+    Numbers have as many digits as it takes to read the same float32. An unknown posterior is empty.
+    """
     rows = plan.split.test[predictions.rows]
     identities = plan.records.columns.get("identity")
     names = plan.target.label_names
     columns = ("name", "identity", "target", "point", *(f"p({name})" for name in names), "protocol")
     point = predictions.point if plan.target.ordered else [names[int(p)] for p in predictions.point]
+    unknown = [""] * len(names)
     body = (
         (
             plan.records.names[row],
             "" if identities is None else identities[row],
             names[predictions.target[i]],
             point[i],
-            *(f"{p:.6g}" for p in predictions.posterior[i]),
+            *(map(str, predictions.posterior[i]) if predictions.has_posterior else unknown),
             plan.protocol,
         )
         for i, row in enumerate(rows)
@@ -76,11 +80,12 @@ def write_breakdown(folder: Path, plan: Plan, predictions: Predictions, *, bound
     """Write per_class.csv; for ages also error_by_decade.csv; for years also cs_curve.csv; with a limit decision.csv.
 
     Calibrated predictions of ordered labels also have coverage_by_decade.csv. Nothing is written if the predictions are
-    not finite.
+    not finite. per_class.csv needs the most likely labels.
     """
     if not is_finite(predictions):
         return
-    write_csv(folder / "per_class.csv", *breakdown.per_class(predictions, plan.target.label_names, bounds))
+    if not (predictions.ordered and predictions.points_only):
+        write_csv(folder / "per_class.csv", *breakdown.per_class(predictions, plan.target.label_names, bounds))
     if predictions.unit in ("years", "decades"):
         write_csv(folder / "error_by_decade.csv", *breakdown.error_by_decade(predictions, bounds))
     if predictions.unit == "years":
