@@ -180,7 +180,10 @@ BROKEN += [
     ("trainer.strategy=1", "trainer.strategy must be a text, or a group of keys, got 1"),
     ("trainer.profiler=1", "trainer.profiler must be a text, or null, got 1"),
     ("trainer.deterministic=2", "trainer.deterministic must be true or false, warn, or null, got 2"),
-    ("trainer.devices=0", "trainer.devices must be an integer of 1 or more, a list, or a text, got 0"),
+    (
+        "trainer.devices=0",
+        "trainer.devices must be an integer of 1 or more, a list, or auto or a text such as '0,1', got 0",
+    ),
     ("trainer.devices=99", "trainer.devices=99 starts 99 processes, and this machine has "),
     ("+trainer.max_tme=1", "Trainer has no argument trainer.max_tme (did you mean 'max_time'?): remove it"),
     ("+trainer.logger=true", "trainer.logger is set by agebench: remove it"),
@@ -299,7 +302,7 @@ def configure_run(conf):
         ("predict", "accelerator=1", "a text, got 1"),
         ("predict", "precision=8", "null for the run's, or 32-true, 16-mixed, bf16-mixed, got 8"),
         ("evaluate", "allow_leak=maybe", "true or false, got maybe"),
-        ("evaluate", "devices=nan", "an integer of 1 or more, a list, or a text, got nan"),
+        ("evaluate", "devices=nan", "an integer of 1 or more, a list, or auto or a text such as '0,1', got nan"),
     ],
 )
 def test_one_invalid_value_for_a_trained_run_gives_one_sentence(configure_run, command, line, needed) -> None:

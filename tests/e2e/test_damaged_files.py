@@ -209,7 +209,7 @@ def interrupted(command, monkeypatch, tmp_path) -> Path:
 
     with monkeypatch.context() as patch, contextlib.suppress(SystemExit):
         patch.setattr(Speed, "on_train_epoch_start", stop)
-        command("train", *"data=digits model=mlp trainer.max_epochs=2 report=false hydra.run.dir=run".split())
+        command("train", *["data=digits", "model=mlp", "trainer.max_epochs=2", "report=false", "hydra.run.dir=run"])
     assert json.loads((tmp_path / "run" / "results.json").read_text())["status"] == "interrupted"
     return tmp_path / "run"
 

@@ -31,7 +31,8 @@ from agebench.schema import (
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true", "bf16-true", "16-true", "32", "64")
 Precision = Annotated[str | int, lambda v: str(v) in PRECISIONS, f"one of {', '.join(PRECISIONS[:3])}"]
-Devices = Annotated[int, lambda v: v == -1 or v > 0, "an integer of 1 or more"] | list[Natural] | Text
+DeviceList = Annotated[str, re.compile(r"auto|-1|\d+(, *\d+)*,?").fullmatch, "auto or a text such as '0,1'"]
+Devices = Annotated[int, lambda v: v == -1 or v > 0, "an integer of 1 or more"] | list[Natural] | DeviceList
 Mode = Literal["min", "max"]
 Duration = Annotated[str, re.compile(r"\d+(:\d\d){3}").fullmatch, "a time as DD:HH:MM:SS"]
 Epochs = Annotated[int, Range(least=-1)]
@@ -200,7 +201,7 @@ class TrainKeys(DecisionKeys):
     logger: Annotated[dict[str, Node | None] | None, "null or a group of loggers"]
 
 
-class TrainedKeys(TypedDict):
+class TrainedKeys(DecisionKeys):
     """The keys of a run's config that the commands for trained runs read."""
 
     seed: Seed

@@ -90,7 +90,8 @@ def _explain_os_error(error: OSError) -> str | None:
     if error.errno == errno.ELOOP:
         return f"{error.filename} is a link that agebench does not follow, or a loop of links: remove it"
     if error.errno == errno.ENAMETOOLONG:
-        return f"a path of {len(str(error.filename)):,} characters is too long: {str(error.filename)[:80]}...; choose another one"
+        name = str(error.filename)
+        return f"a path of {len(name):,} characters is too long: {name[:80]}...; choose another one"
     if error.errno in (errno.EACCES, errno.EPERM):  # does not say whether reading or writing was tried
         return (
             f"cannot read or write {error.filename}: {error.strerror}; check its permissions, or choose another "
