@@ -223,7 +223,7 @@ BROKEN += [
     ("~data.source._target_", "data.source._target_ is missing"),
     ("data=demo data.source.people=0", "data.source.people must be an integer of 1 or more, got 0"),
     ("data=mnist data.source.download=maybe", "data.source.download must be true or false, got maybe"),
-    ("data=table data.source.label=years", "data.source.label must be class or age, got years"),
+    ("data=table data.source.label=years", "data.source.label must be one of auto, class, age, got years"),
     ("data/split=random data.split.val_share=0", "data.split.val_share must be a number above 0 and below 1, got 0"),
     ("data/split=kfold data.split.k=x", "data.split.k must be an integer of 1 or more, got x"),
     ("~data.split._partial_", "data.split._partial_ is missing: it must be true"),

@@ -12,7 +12,7 @@ from agebench.data.sources.table import Table
 from agebench.errors import UserError
 from agebench.files import write_csv
 
-COLUMNS = {"path": "path", "label": "label", "identity": "identity", "split": "split"}
+COLUMNS = {"path": "path", "label": "label", "age": "age", "identity": "identity", "split": "split"}
 
 
 def table(
@@ -74,11 +74,26 @@ def test_ages_are_whole_years(tmp_path: Path) -> None:
     assert source.targets == ("age", "decade", "bins")
 
 
+def test_a_table_with_ages_and_no_labels_needs_no_setting(tmp_path: Path) -> None:
+    rows = ("x.png,30,m", "y.png,41,f")
+    columns = {"path": "path", "label": "label", "age": "age"}
+
+    ages = table(tmp_path / "a", "path,age,sex", *rows, columns=columns, label="auto")
+    renamed = table(tmp_path / "b", "path,years,sex", *rows, columns={**columns, "age": "years"}, label="auto")
+    both = table(tmp_path / "c", "path,age,label", *rows, columns=columns, label="auto")
+
+    assert ages.records().columns["age"].tolist() == renamed.records().columns["age"].tolist() == [30, 41]
+    assert ages.targets == ("age", "decade", "bins")
+    assert both.records().class_names == ("f", "m")
+    with pytest.raises(UserError, match="no column 'label'"):
+        table(tmp_path / "d", "path,age,sex", *rows, columns=columns, label="class").prepare()
+
+
 @pytest.mark.parametrize("age", ["old", "nan", "inf", "-3", "1987"])
 def test_a_label_that_is_not_an_age_raises(tmp_path: Path, age: str) -> None:
     source = table(tmp_path, "path,label", "a,25", f"b,{age}", label="age")
 
-    with pytest.raises(UserError, match=rf"data\.source\.label=age needs .*{age}"):
+    with pytest.raises(UserError, match=rf"mine\.csv needs .*{age}"):
         source.prepare()
 
 

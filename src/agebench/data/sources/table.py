@@ -33,16 +33,17 @@ class Table(FileSource):
     Args:
         root: The CSV file (UTF-8, UTF-16 or Shift-JIS, header in the first row). Relative image paths start at its
             folder.
-        columns: Names of the columns for `path` and `label`, and optionally for `identity` and `split` (train, val or
-            test). A table without the optional columns may leave them at their default names; a column with another
+        columns: Names of the columns for `path`, for `label` or `age`, and optionally for `identity` and `split`
+            (train, val or test). A table without the optional columns may leave them at their default names; a column with another
             name must exist.
-        label: `class` if labels are names, `age` if they are years (then the target may be decade, age or bins).
+        label: `class` if labels are names, `age` if they are years (then the target may be age, decade or bins), `auto`
+            for ages in a table without a column `label` that has a column `age`, else for classes.
     """
 
     channels = 3
 
     def __init__(
-        self, root: DataPath, columns: Mapping[str, str | None], *, label: Literal["class", "age"] = "class"
+        self, root: DataPath, columns: Mapping[str, str | None], *, label: Literal["auto", "class", "age"] = "auto"
     ) -> None:
         self.root = Path(root).expanduser()
         self.columns = dict(columns)
@@ -51,7 +52,7 @@ class Table(FileSource):
     @property
     def targets(self) -> tuple[str, ...]:
         """The targets that the labels support, the default first."""
-        return ("class",) if self.label == "class" else ("age", "decade", "bins")
+        return ("class",) if "class" in self._records.columns else ("age", "decade", "bins")
 
     def prepare(self) -> None:
         """Raise UserError if the table or one of its columns is missing."""
@@ -76,15 +77,15 @@ class Table(FileSource):
 
     @cached_property
     def _records(self) -> Records:
-        cells = _read_columns(self.root, self.columns)
+        cells = _read_columns(self.root, self.columns, self.label)
         _check_paths(self.root, cells["path"])
         _check_filled(self.root, cells)
         columns: dict[str, Array] = {}
         class_names: tuple[str, ...] = ()
-        if self.label == "class":
-            columns["class"], class_names = _class_codes(cells["label"])
+        if "age" in cells:
+            columns["age"] = _ages(self.root, cells["age"])
         else:
-            columns["age"] = _ages(self.root, cells["label"])
+            columns["class"], class_names = _class_codes(cells["label"])
         if "identity" in cells:
             columns["identity"] = np.array(cells["identity"])
         if "split" in cells:
@@ -92,9 +93,9 @@ class Table(FileSource):
         return Records(np.array(cells["path"]), columns, class_names, own_parts="part" in columns)
 
 
-def _read_columns(root: Path, columns: Mapping[str, str | None]) -> dict[str, list[str]]:
-    """Return the cells of `path`, `label` and, if the table has them, `identity` and `split`."""
-    cells = _read_cells(root, lambda header: _find_columns(root, header, columns))
+def _read_columns(root: Path, columns: Mapping[str, str | None], label: str) -> dict[str, list[str]]:
+    """Return the cells of `path`, of `label` or `age`, and, if the table has them, of `identity` and `split`."""
+    cells = _read_cells(root, lambda header: _find_columns(root, header, columns, label))
     if not cells["path"]:
         raise UserError(f"{root} has a header but no rows: it needs one row per image")
     return cells
@@ -137,11 +138,12 @@ def _read_cells(root: Path, find: Callable[[list[str]], dict[str, int]]) -> dict
     return cells
 
 
-def _find_columns(root: Path, header: list[str], columns: Mapping[str, str | None]) -> dict[str, int]:
-    """Return the index of `path`, `label` and, if the table has them, `identity` and `split`."""
+def _find_columns(root: Path, header: list[str], columns: Mapping[str, str | None], label: str) -> dict[str, int]:
+    """Return the index of `path`, of `label` or `age`, and, if the table has them, of `identity` and `split`."""
     index = {name: i for i, name in enumerate(header)}
     found = {}
-    for column in ("path", "label", "identity", "split"):
+    has_ages = label != "class" and columns.get("label") not in index and columns.get("age") in index
+    for column in ("path", "age" if has_ages else "label", "identity", "split"):
         name = columns.get(column)
         if name in index:
             found[column] = index[name]
@@ -151,6 +153,8 @@ def _find_columns(root: Path, header: list[str], columns: Mapping[str, str | Non
                 f"{root} has no column {name!r}, only {', '.join(header) or 'none'}{did_you_mean(name, header)}: "
                 f"set the name of yours with data.columns.{column}=NAME"
             )
+    if label == "age" and not has_ages:
+        found["age"] = found.pop("label")
     return found
 
 
@@ -179,7 +183,7 @@ def _check_paths(root: Path, paths: list[str]) -> None:
 
 def _check_filled(root: Path, cells: Mapping[str, list[str]]) -> None:
     """Raise UserError if a label or an identity is empty, or a part is unknown."""
-    paths, labels, identities = cells["path"], cells["label"], cells.get("identity", [])
+    paths, labels, identities = cells["path"], cells.get("age", cells.get("label", [])), cells.get("identity", [])
     if "" in labels:
         raise UserError(f"{root} has no label for {paths[labels.index('')]}: fill it in or remove the row")
     if "" in identities:
@@ -207,11 +211,13 @@ def _ages(root: Path, labels: list[str]) -> Array:
     try:
         years = np.array(distinct).astype(np.float64)
     except ValueError as error:
-        raise UserError(f"{root}: data.source.label=age needs years in every row ({error})") from error
+        raise UserError(
+            f"{root} needs an age in years in every row ({error}): mend it, or set data.source.label=class"
+        ) from error
     valid = (years >= 0) & (years <= 200)
     if not valid.all():
         odd = distinct[int(np.argmin(valid))]
-        raise UserError(f"{root}: data.source.label=age needs ages of 0 to 200 years, got {odd}")
+        raise UserError(f"{root} needs ages of 0 to 200 years, got {odd}: mend it, or set data.source.label=class")
     age = dict(zip(distinct, years.astype(np.int64).tolist(), strict=True))
     return np.fromiter(map(age.__getitem__, labels), np.int64, len(labels))
 
