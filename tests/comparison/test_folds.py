@@ -186,6 +186,10 @@ def test_a_missing_and_a_failed_fold_are_named_and_nothing_is_pooled(make_fold, 
             "the folds test 45 images, and the data of each fold has 37 or 45",
         ),
         (
+            {"data": {"train": float("nan"), "val": [], "test": 12}},
+            "the folds test 45 images, and the data of each fold",
+        ),
+        (
             {"config": {"data.split.seed": 1}},
             "2 of 3 folds are completed; needed: 2 (missing)",  # fold 2 of another seed of the split
         ),
@@ -198,8 +202,18 @@ def test_folds_that_do_not_fit_together_are_not_pooled(make_fold, tmp_path, chan
 
     found, notes = pool_folds(find_runs([tmp_path]))
 
-    assert notes[0].endswith(f": {reason}")
+    assert f": {reason}" in notes[0]
     assert not any(run.folds for run in found)
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize("decision", [{"age_limit": 50}, {"age_limit": "x"}, {"age_limit": 25, "challenge_ages": 3}])
+def test_folds_with_an_impossible_age_limit_are_not_pooled(make_folds, tmp_path, decision) -> None:
+    make_folds("a", estimates(0), decision=decision)
+
+    found, notes = pool_folds(find_runs([tmp_path]))
+
+    assert "the age limit in a-0 cannot be used" in notes[0]
     assert len(found) == 3
 
 

@@ -15,8 +15,9 @@ from agebench.comparison.predictions_csv import NoPairsError, read_labelled, rea
 from agebench.comparison.tables import unit_of
 from agebench.data.protocol import is_capped, without_fold
 from agebench.data.split import names_sha
+from agebench.errors import UserError
 from agebench.identity_groups import group_codes
-from agebench.metrics.age_limit import DEFAULTS, make_age_limit
+from agebench.metrics.age_limit import DEFAULTS, AgeLimit, make_age_limit
 from agebench.metrics.bootstrap import METHOD, intervals, resamples_for
 from agebench.metrics.compute import summarise
 from agebench.metrics.predictions import Array, Calibrated, LabelledPredictions, take
@@ -172,9 +173,7 @@ def _pool(folds: Folds) -> Run:
     names, people, predictions = read_labelled(pool, unit)
     _check_names(folds, names)
     if facts["decision"]:
-        settings, bins = facts["decision"], first.config.get("data.bins")
-        limit = make_age_limit(settings, values=predictions.values.tolist(), unit=unit, bins=bins)
-        predictions = replace(predictions, age_limit=limit)
+        predictions = replace(predictions, age_limit=_age_limit(pool, predictions))
     if facts["calibration"]:
         predictions = replace(predictions, calibrated=_calibrate(members, sizes, predictions))
     measured = _measure(predictions, np.array(people) if any(people) else None)
@@ -202,7 +201,7 @@ def _measure(predictions: LabelledPredictions, identities: Array | None) -> dict
 def _check_complete(folds: Folds) -> None:
     """Raise NoPairsError unless there is one completed run of each fold."""
     absent = list(islice((fold for fold in range(folds.k) if fold not in folds.runs), NAMED))
-    if absent:
+    if absent or len(folds.runs) != folds.k:
         named = [f"{fold} ({folds.unfinished.get(fold, 'missing')})" for fold in absent]
         named += ["..."] if len(folds.runs) + NAMED < folds.k else []
         raise NoPairsError(f"{len(folds.runs)} of {folds.k} folds are completed; needed: {', '.join(named)}")
@@ -219,11 +218,11 @@ def _check_names(folds: Folds, names: Sequence[str]) -> None:
         shared = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise NoPairsError(f"two folds test the same image, such as {shared}, because the data has changed")
     parts = [mapping(run.results.get("data")) for run in folds.members]
-    images = {sum(int(number(each.get(part)) or 0) for part in ("train", "val", "test")) for each in parts}
+    images = {sum(number(each.get(part)) or 0 for part in ("train", "val", "test")) for each in parts}
     if images != {len(names)} and not is_capped(folds.protocol):
         raise NoPairsError(
             f"the folds test {len(names):,} images, and the data of each fold has "
-            f"{' or '.join(f'{each:,}' for each in sorted(images))}"
+            f"{' or '.join(f'{each:,.0f}' for each in sorted(images))}"
         )
 
 
@@ -246,6 +245,19 @@ def _facts(folds: Folds) -> dict[str, Any]:
         "epochs": all_runs.average("epochs"),
         "timing": {"fit_s": None if seconds is None else seconds * folds.k, "train_images_per_s": speed},
     }
+
+
+def _age_limit(pool: Run, predictions: LabelledPredictions) -> AgeLimit | None:
+    """Return the age limit in the results of a pooled run.
+
+    Raises:
+        NoPairsError: If the labels cannot be divided at it, or results.json is damaged.
+    """
+    settings, bins = mapping(pool.result("decision")), pool.config.get("data.bins")
+    try:
+        return make_age_limit(settings, values=predictions.values.tolist(), unit=predictions.unit, bins=bins)
+    except (UserError, TypeError, ValueError) as error:
+        raise NoPairsError(f"the age limit in {pool.folder.name} cannot be used: {error}") from error
 
 
 def _calibrate(folds: Sequence[Run], sizes: Sequence[int], predictions: LabelledPredictions) -> Calibrated:
