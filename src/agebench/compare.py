@@ -91,10 +91,14 @@ def _formats(text: str, *, several: bool) -> list[str]:
 def _compare(given: argparse.Namespace, formats: Sequence[str]) -> None:
     # These load NumPy, which --help and wrong arguments do not need.
     from agebench.comparison import render
+    from agebench.comparison.folds import pool_folds
     from agebench.comparison.tables import compare
     from agebench.runs.read import find_runs
 
-    runs, output = find_runs(given.folders), given.output
+    output = given.output
+    runs, notes = pool_folds(find_runs(given.folders))
+    for note in notes:
+        say(note)
     if given.age_limit is not None:
         from agebench.comparison.decisions import at_age_limit
 

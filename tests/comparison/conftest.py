@@ -54,6 +54,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         points: Sequence[float] = (),
         targets: Sequence[int] = (20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21),
         people: Sequence[str] = ("a", "a", "a", "b", "b", "b", "c", "c", "c", "d", "d", "d"),
+        names: Sequence[str] = (),
         head: str = "softmax",
         seed: int = 0,
         config: dict[str, Any] | None = None,
@@ -105,7 +106,8 @@ def make_run(tmp_path: Path) -> MakeRun:
             for i, (point, target, who) in enumerate(zip(points, targets, people, strict=True)):
                 likely = int(np.clip(np.rint(point), 20, 29))
                 posterior = ",".join("0.55" if label == likely else "0.05" for label in LABELS)
-                lines.append(f"{i}.jpg,{who},{target},{point},{posterior},demo/official/age")
+                image = names[i] if names else f"{i}.jpg"
+                lines.append(f"{image},{who},{target},{point},{posterior},demo/official/age")
             (folder / "predictions.csv").write_text("\n".join(lines) + "\n")
         for epoch in range(3):
             with (folder / "metrics.csv").open("a") as file:

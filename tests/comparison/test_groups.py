@@ -33,6 +33,13 @@ def test_a_group_with_a_diverged_seed_has_no_mean(make_run) -> None:
     assert group.diverged == 1
 
 
+def test_a_decision_metric_that_is_undefined_is_no_divergence(make_run) -> None:
+    metrics = {"test/mae": 4.0, "test/minor_precision_0.1": None}  # nobody is judged below the limit
+    group = Group((read_run(make_run("s", metrics=metrics)),), {})
+
+    assert group.diverged == 0
+
+
 def test_only_the_newest_run_of_a_config_and_seed_counts(make_run) -> None:
     runs = [
         run_with(make_run, "new", 2.0, age=50),

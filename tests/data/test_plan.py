@@ -19,6 +19,7 @@ def test_the_protocol_names_data_split_and_target() -> None:
         (make_planner(target="age", limit=5, name="faces"), "faces/random-limit5/age"),
         (make_planner(target="bins", bins=[18, 30.5], per_class=3), "mine/random-per3/bins-18-30.5"),
         (make_planner(Memory(), partial(splits.lecture, per_label=10)), "mine/lecture/class"),
+        (make_planner(Memory(), partial(splits.kfold, k=3, fold=1)), "mine/kfold-by-image3-1/class"),
     ]
 
     protocols = [planner.plan().protocol for planner, _ in cases]
@@ -28,7 +29,7 @@ def test_the_protocol_names_data_split_and_target() -> None:
 
 def test_a_split_by_identity_needs_identities() -> None:
     with pytest.raises(UserError, match="needs the identity of each image"):
-        make_planner(Memory(), partial(splits.kfold, k=3, fold=1)).plan()
+        make_planner(Memory(), splits.identity).plan()
 
 
 def test_planning_opens_no_image() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from agebench.data import split as splits
 from agebench.data.records import Records
@@ -174,7 +174,52 @@ def test_identity_needs_identities_and_at_least_one_per_fold() -> None:
     with pytest.raises(UserError, match="into 5 folds needs at least 5 identities, got 4"):
         splits.kfold(records, labels, k=5)
     with pytest.raises(UserError, match=r"needs the identity of each image.*data\.columns\.identity=COLUMN"):
-        splits.kfold(*blocks(20, 20))
+        splits.identity(*blocks(20, 20))
+
+
+def test_kfold_without_identities_splits_by_image_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    records, labels = blocks(23, 2, 41, 7)  # one label has fewer images than folds
+
+    folds = [splits.kfold(records, labels, k=5, fold=fold) for fold in range(5)]
+
+    of_folds = [per_label(labels, split.test, 4) for split in folds]
+    sklearn = StratifiedKFold(5, shuffle=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        theirs = [per_label(labels, test, 4) for _, test in sklearn.split(labels, labels)]
+    assert [split.name for split in folds] == [f"kfold-by-image5-{fold}" for fold in range(5)]
+    assert np.sort(np.concatenate([split.test for split in folds])).tolist() == list(range(73))
+    assert np.ptp(of_folds, axis=0).max() <= 1
+    assert np.ptp([sum(counts) for counts in of_folds]) <= 1
+    assert sorted(of_folds) == sorted(theirs)
+    for fold, split in enumerate(folds):
+        assert split.val.tolist() == folds[(fold + 1) % 5].test.tolist()
+        assert_apart(split, np.arange(73))
+    assert "this data has no identities, so it is split by image (kfold-by-image)" in caplog.text
+
+
+def test_the_seed_changes_the_folds_by_image() -> None:
+    records, labels = blocks(50, 50)
+
+    first, again, other = (splits.kfold(records, labels, seed=seed).test.tolist() for seed in (0, 0, 1))
+
+    assert first == again != other
+
+
+@pytest.mark.parametrize("known", [1, 30])
+def test_kfold_splits_by_identity_if_any_is_known(known: int) -> None:
+    people = np.array([f"p{i // 3}" if i < known else "" for i in range(60)])
+    records = Records(np.array([f"{i}" for i in range(60)]), {"identity": people})
+
+    split = splits.kfold(records, np.arange(60) % 2)
+
+    assert split.name == "kfold5-0"
+    assert_apart(split, np.where(people == "", records.names, people))
+
+
+def test_fewer_images_than_folds_are_refused() -> None:
+    with pytest.raises(UserError, match="by image into 5 folds needs at least 5 images, got 4"):
+        splits.kfold(*blocks(4), k=5)
 
 
 @pytest.mark.filterwarnings("error")

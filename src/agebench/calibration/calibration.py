@@ -89,11 +89,14 @@ class Calibration:
 
     def apply(self, predictions: Predictions) -> Predictions:
         """Return the predictions with calibrated posteriors and sets, and with the metrics of these."""
-        tempered = self.temper(predictions.posterior)
-        calibrated = Calibrated(tempered, self.sets(tempered, predictions.point), self._uncalibrated_sets(predictions))
-        found = replace(predictions, calibrated=calibrated)
+        found = replace(predictions, calibrated=self.calibrated(predictions))
         metrics = {f"test/{name}": value for name, value in summarise(found).items()}
         return replace(found, metrics={**metrics, **predictions.metrics})
+
+    def calibrated(self, predictions: LabelledPredictions) -> Calibrated:
+        """Return the calibrated posteriors and sets of predictions."""
+        tempered = self.temper(predictions.posterior)
+        return Calibrated(tempered, self.sets(tempered, predictions.point), self._uncalibrated_sets(predictions))
 
     def _uncalibrated_sets(self, predictions: LabelledPredictions) -> Array:
         posterior = predictions.posterior.astype(np.float64)

@@ -3,14 +3,15 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from agebench.comparison.groups import Group, name_of
-from agebench.comparison.predictions_csv import label_values, read_predictions
+from agebench.comparison.predictions_csv import label_values, read_tested
 from agebench.files import read_csv
+from agebench.metrics.predictions import Array
 from agebench.metrics.table import main_metric
 from agebench.runs.read import Run, mapping
 
@@ -56,25 +57,29 @@ def score_blind(run: Run, unit: str) -> dict[str, float]:
         unit: The unit of the target, empty for classes.
 
     Returns:
-        `test/mae` (not for classes) and `test/accuracy`, or nothing if the files cannot be read.
+        `test/mae` (not for classes) and `test/accuracy`, or nothing if the files cannot be read. Each fold of a pooled
+        run is scored by its own train part.
     """
+    folds = [replace(fold, tested=run.tested) for fold in run.folds] or [run]
     try:
-        labels, leading, _ = read_predictions(run.folder / "predictions.csv", posterior=False)
-        if run.tested is not None:
-            leading = [row for row in leading if row[0] in run.tested]
-        index = {label: i for i, label in enumerate(labels)}
-        split = read_csv(run.folder / "split.csv")
-        train = np.array([index[row["target"]] for row in split if row["part"] == "train"])
-        test = np.array([index[row[2]] for row in leading])
-        if not len(train):
-            return {}
-        common = np.bincount(train, minlength=len(labels)).argmax()
-        found = {"test/accuracy": float((test == common).mean())}
-        if unit:
-            values = np.array(label_values(labels, unit))
-            found["test/mae"] = float(np.abs(values[test] - np.median(values[train])).mean())
+        scores = [_score_images(fold, unit) for fold in folds]
+        return {name: float(np.concatenate([each[name] for each in scores]).mean()) for name in scores[0]}
     except (OSError, ValueError, KeyError, IndexError, csv.Error):
         return {}
+
+
+def _score_images(run: Run, unit: str) -> dict[str, Array]:
+    """Return the scores of score_blind for each image, float64, shape (N,)."""
+    labels, leading, _ = read_tested(run, posterior=False)
+    index = {label: i for i, label in enumerate(labels)}
+    train = np.array([index[row["target"]] for row in read_csv(run.folder / "split.csv") if row["part"] == "train"])
+    if not len(train):
+        raise ValueError("no train image")
+    test = np.array([index[row[2]] for row in leading], dtype=np.int64)
+    found = {"test/accuracy": (test == np.bincount(train, minlength=len(labels)).argmax()).astype(np.float64)}
+    if unit:
+        values = np.array(label_values(labels, unit))
+        found["test/mae"] = np.abs(values[test] - np.median(values[train]))
     return found
 
 

@@ -66,6 +66,10 @@ def _tested(run: Run) -> tuple[str, str]:
 
 
 def _read_groups(run: Run) -> Columns:
+    if run.folds:
+        of_folds = [_read_groups(fold) for fold in run.folds]
+        columns = [column for column in of_folds[0] if all(column in each for each in of_folds)]
+        return {c: {name: group for each in of_folds for name, group in each[c].items()} for c in columns}
     try:
         rows = read_csv(run.folder / "groups.csv")
         columns = [column for column in rows[0] if column != "name"]

@@ -26,7 +26,8 @@ def heading(table: Table) -> str:
 def caption(table: Table) -> str:
     """Return the explanation of the numbers in a table."""
     metric = find(table.metric)
-    sentences = [f"Ranked by {metric.name}, {BETTER[metric.better]}.", *_spread(table), *_pairs(table), *_shared(table)]
+    sentences = [f"Ranked by {metric.name}, {BETTER[metric.better]}.", *_spread(table)]
+    sentences += [*_folds(table), *_pairs(table), *_shared(table)]
     return " ".join(sentences)
 
 
@@ -48,6 +49,16 @@ def _spread(table: Table) -> list[str]:
         wider = ", widened to that of Clopper and Pearson" if is_decision(table.metric) else ""
         sentences.append(f"One seed{' (n = 1)' if several else ''}: 95% bootstrap interval{over}{wider}.")
     return sentences
+
+
+def _folds(table: Table) -> list[str]:
+    """Return sentences that explain pooled folds."""
+    folds = len(table.runs[0].folds)
+    if not folds:
+        return []
+    pooled = f"Pooled over {folds} folds: each image is tested once, by a model that was not trained on it."
+    each = "" if table.group else " The metric of each fold has a column."
+    return [pooled, f"fit (s): the sum over folds.{each}"]
 
 
 def _pairs(table: Table) -> list[str]:

@@ -47,12 +47,13 @@ class Column:
 
 
 def lay_out(table: Table) -> Cells:
-    """Return the cells of a table: rank, parameters, seeds, metric, difference to the best, further columns.
+    """Return the cells of a table: rank, parameters, seeds, metric, folds, difference to the best, other columns.
 
     The caption has the number of epochs and parameters if they are the same in every row.
     """
     columns = [Column("rank", [NONE if row.rank is None else str(row.rank) for row in table.rows])]
-    columns += [*config_columns(table), ranking_column(table), *_difference_columns(table), *further_columns(table)]
+    columns += [*config_columns(table), ranking_column(table), *_fold_columns(table), *_difference_columns(table)]
+    columns += further_columns(table)
     columns += _cost_columns(table)
     header = [column.header for column in columns]
     body = [list(cells) for cells in zip(*(column.cells for column in columns), strict=True)]
@@ -113,6 +114,16 @@ def _difference_columns(table: Table) -> list[Column]:
     ]
     differences = [numbers.difference(row.difference, signed) for row in table.rows]
     return [Column("Δ to best [95% CI]", differences), Column("p (Holm)", p_values)]
+
+
+def _fold_columns(table: Table) -> list[Column]:
+    """Return the column of the metric of each fold, if the runs are pooled."""
+    form = numbers.form_of(table.metric, unit=table.unit, images=table.images)
+    of_folds = [group.by_fold(table.metric) for group in _groups(table)]
+    if not any(of_folds):
+        return []
+    cells = [" ".join(map(form, values)) or NONE for values in of_folds]
+    return [Column(f"folds 0 to {max(map(len, of_folds)) - 1}", cells)]
 
 
 def _groups(table: Table) -> list[Group]:

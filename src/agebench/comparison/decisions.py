@@ -11,7 +11,7 @@ from agebench.comparison.predictions_csv import (
     label_values,
     labelled_predictions,
     read_numbers,
-    read_predictions,
+    read_tested,
 )
 from agebench.comparison.tables import unit_of
 from agebench.errors import UserError
@@ -51,14 +51,16 @@ def without_decisions(run: Run) -> Run:
         key: {name: value for name, value in mapping(run.results.get(key)).items() if not is_decision(str(name))}
         for key in ("metrics", "intervals")
     }
-    return replace(run, results={**run.results, **kept, "decision": None})
+    folds = tuple(without_decisions(fold) for fold in run.folds)
+    return replace(run, results={**run.results, **kept, "decision": None}, folds=folds)
 
 
-def _at_age_limit(run: Run, limit: int) -> Run:
+def _at_age_limit(run: Run, limit: int, *, is_fold: bool = False) -> Run:
+    """Return a run with the metrics of decisions, and with their intervals unless it is a fold of a pooled run."""
     unit = unit_of(str(run.result("protocol")))
     people = np.array(read_numbers(run, "test/mae", unit).people if unit else [], dtype=np.str_)
     known = run.result("left_out", "has_posterior") is not False  # else its cells are empty
-    labels, leading, posterior = read_predictions(run.folder / "predictions.csv", posterior=known)
+    labels, leading, posterior = read_tested(run, posterior=known)
     values, bins = label_values(labels, unit), run.config.get("data.bins")
     age_limit = make_age_limit({"age_limit": limit}, values=values, unit=unit, bins=bins)
     targets, points = [row[2] for row in leading], [row[3] for row in leading]
@@ -68,14 +70,14 @@ def _at_age_limit(run: Run, limit: int) -> Run:
         has_posterior=known,
     )
     metrics = {f"test/{name}": value for name, value in summarise(predictions).items() if is_decision(name)}
-    bounds = intervals(predictions, people, seed=SEED)
+    bounds = {} if is_fold else intervals(predictions, people, seed=SEED)
     results: dict[str, Any] = {
         **run.results,
         "metrics": {**mapping(run.results.get("metrics")), **metrics},
         "intervals": {
             **mapping(run.results.get("intervals")),
-            **{name: bounds[name.removeprefix("test/")].tolist() for name in metrics},
+            **{name: bounds[name.removeprefix("test/")].tolist() for name in metrics if bounds},
         },
         "decision": {"age_limit": float(limit)},
     }
-    return replace(run, results=results)
+    return replace(run, results=results, folds=tuple(_at_age_limit(fold, limit, is_fold=True) for fold in run.folds))

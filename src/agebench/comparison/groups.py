@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agebench.comparison.parameters import Parameters, format_value, short_name, short_names
+from agebench.metrics.table import is_decision
 from agebench.runs.read import Run
 
 
@@ -42,6 +43,16 @@ class Group:
             return None
         return float(found[0]), float(found[1])
 
+    def by_fold(self, metric: str) -> list[float]:
+        """Return a metric of each fold, averaged over seeds, or nothing if the runs are not pooled.
+
+        Nothing is returned for groups of test images either, because the metrics of a fold are those of all its images.
+        """
+        if self.runs[0].group or not all(run.folds for run in self.runs):
+            return []
+        of_runs = [Group(run.folds, {}).values(metric) for run in self.runs]
+        return [float(np.mean(values)) for values in zip(*of_runs, strict=True)]
+
     def average(self, *keys: str) -> float | None:
         """Return the mean over runs of a number in results.json, or None if a run does not have it."""
         found = [run.result(*keys) for run in self.runs]
@@ -51,8 +62,9 @@ class Group:
 
     @property
     def diverged(self) -> int:
-        """Number of runs with a null test metric."""
-        return sum(None in run.metrics.values() for run in self.runs)
+        """Number of runs with a null test metric. Metrics of decisions may be undefined for other reasons."""
+        nulls = [{name for name, value in run.metrics.items() if value is None} for run in self.runs]
+        return sum(any(not is_decision(name) for name in names) for names in nulls)
 
 
 def group_runs(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:

@@ -103,6 +103,8 @@ def _baseline(baseline: Baseline, metrics: Sequence[str], table: Table, *, befor
 
 def _explanation(table: Table) -> str:
     sentences = ["Best values are bold."]
+    if folds := len(table.runs[0].folds):
+        sentences.append(f"Pooled over {folds} folds.")
     if any(len(row.group.runs) > 1 for row in table.rows):
         sentences.append("$\\pm$: standard deviation over $n$ seeds.")
     if any(len(row.group.runs) == 1 and row.group.interval(table.metric) for row in table.rows):

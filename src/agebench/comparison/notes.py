@@ -29,7 +29,8 @@ def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
             notes.append(f"{name_of(group)}: {group.diverged} of {of} diverged (null metrics), so there is no mean")
         elif not math.isfinite(group.mean(metric)):
             notes.append(f"{name_of(group)}: not every run has {find(metric).name}")
-    return [*notes, *_scored_elsewhere(groups), *_environments(runs)]
+    environments = _environments([each for run in runs for each in run.folds or (run,)])
+    return [*notes, *_scored_elsewhere(groups), *environments]
 
 
 def why_not_comparable(tested: Sequence[tuple[str, str]]) -> str:

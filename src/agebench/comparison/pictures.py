@@ -70,7 +70,8 @@ def _curves(table: Table) -> Any:
     from agebench.report.learning_curves import draw_learning_curves
 
     runs = [row.group.runs for row in table.rows]
-    histories = [[history for run in group if (history := _history(run))] for group in runs]
+    trained = [[each for run in group for each in run.folds or (run,)] for group in runs]
+    histories = [[history for run in group if (history := _history(run))] for group in trained]
     groups = dict(zip(_names([row.group for row in table.rows]), histories, strict=True))
     monitors = [(str(run.result("best", "monitor")), run.result("best", "mode")) for group in runs for run in group]
     monitor, mode = max(set(monitors), key=monitors.count)

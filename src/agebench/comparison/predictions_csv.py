@@ -50,14 +50,11 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
     Raises:
         NoPairsError: If the file is missing or unreadable, or if it does not match the metric in results.json.
     """
-    path, row = run.folder / "predictions.csv", find(metric)
+    row = find(metric)
     # For classes the point estimate is the most likely label. Of these metrics only the accuracy is paired.
     labels_suffice = row.from_label and not unit
     try:
-        labels, leading, posterior = read_predictions(path, posterior=not (labels_suffice or row.from_point))
-        if run.tested is not None:
-            kept = [i for i, row in enumerate(leading) if row[0] in run.tested]
-            leading, posterior = [leading[i] for i in kept], posterior[kept]
+        labels, leading, posterior = read_tested(run, posterior=not (labels_suffice or row.from_point))
         names, people, targets, points = (list(column) for column in zip(*leading, strict=True))
         if labels_suffice:
             numbers = np.array([t == p for t, p in zip(targets, points, strict=True)], dtype=np.float64)
@@ -84,13 +81,33 @@ def read_labelled(run: Run, unit: str) -> tuple[list[str], list[str], LabelledPr
         NoPairsError: If the file is missing or unreadable.
     """
     try:
-        labels, leading, posterior = read_predictions(run.folder / "predictions.csv", posterior=True)
+        labels, leading, posterior = read_tested(run, posterior=True)
         names, people, targets, points = (list(column) for column in zip(*leading, strict=True))
         return names, people, labelled_predictions(labels, targets, points, posterior=posterior, unit=unit)
     except FileNotFoundError:
         raise NoPairsError(f"{run.folder.name} has no predictions.csv") from None
     except UNREADABLE as error:
         raise NoPairsError(f"{run.folder.name} has a predictions.csv that cannot be read") from error
+
+
+def read_tested(run: Run, *, posterior: bool) -> tuple[list[str], list[list[str]], Array]:
+    """Return what read_predictions returns for the test images of a run. The folds of a pooled run are concatenated.
+
+    Raises:
+        NoPairsError: If the labels of two folds differ.
+    """
+    if run.folds:
+        read = [read_tested(fold, posterior=posterior) for fold in run.folds]
+        if any(labels != read[0][0] for labels, _, _ in read):
+            raise NoPairsError("the models of its folds have different labels, because the data has changed")
+        labels, leading = read[0][0], [row for _, rows, _ in read for row in rows]
+        numbers = np.concatenate([each for _, _, each in read])
+    else:
+        labels, leading, numbers = read_predictions(run.folder / "predictions.csv", posterior=posterior)
+    if run.tested is not None:
+        kept = [i for i, row in enumerate(leading) if row[0] in run.tested]
+        leading, numbers = [leading[i] for i in kept], numbers[kept]
+    return labels, leading, numbers
 
 
 def labelled_predictions(

@@ -12,7 +12,7 @@ from typing import Any
 
 from agebench.comparison.caption import caption, heading
 from agebench.comparison.cells import lay_out
-from agebench.comparison.groups import count
+from agebench.comparison.groups import Group, count
 from agebench.comparison.latex import to_latex
 from agebench.comparison.parameters import format_value
 from agebench.comparison.tables import Comparison, Row, Table
@@ -93,7 +93,9 @@ def to_csv(comparison: Comparison) -> str:
     fixed = ("metric", "mean", "std", "low", "high", "difference", "difference_low", "difference_high", "p", "p_holm")
     size = ("epochs", "fit_s", "train_images_per_s", "parameters")
     group = ["group"] if any(table.group for table in comparison.tables) else []
-    header = ["protocol", "split_sha", *group, "rank", *parameters, "n", "seeds", *fixed, *metrics, *size, "folders"]
+    by_fold = ["by_fold"] if any(run.folds for table in comparison.tables for run in table.runs) else []
+    header = ["protocol", "split_sha", *group, "rank", *parameters, "n", "seeds", *fixed, *by_fold, *metrics, *size]
+    header.append("folders")
     rows = []
     for table in comparison.tables:
         for row in table.rows:
@@ -106,6 +108,7 @@ def to_csv(comparison: Comparison) -> str:
                 *(None if found["params"].get(key) is None else csv_value(found["params"][key]) for key in parameters),
                 *(found["n"], " ".join(str(seed) for seed in found["seeds"] if seed is not None), table.metric),
                 *(*numbers, *interval, *pair),
+                *([" ".join(map(str, row.group.by_fold(table.metric)))] if by_fold else []),
                 *(found["metrics"].get(name, {}).get("mean") for name in metrics),
                 *(found[name] for name in size),
                 "; ".join(found["folders"]),
@@ -165,7 +168,7 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
         "params": group.params,
         "n": len(group.runs),
         "seeds": [run.seed for run in group.runs],
-        "metrics": {n: {"mean": _finite(group.mean(n)), "std": _finite(group.std(n))} for n in names},
+        "metrics": {n: _metric(group, n) for n in names},
         "interval": None if interval is None else [_finite(bound) for bound in interval],
         "difference": None if difference is None else {key: _finite(value) for key, value in difference.items()},
         "diverged": group.diverged,
@@ -173,8 +176,15 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
         "fit_s": group.average("timing", "fit_s"),
         "train_images_per_s": group.average("timing", "train_images_per_s"),
         "parameters": group.average("params", "total"),
-        "folders": [str(run.folder) for run in group.runs],
+        "folders": [str(each.folder) for run in group.runs for each in run.folds or (run,)],
     }
+
+
+def _metric(group: Group, name: str) -> dict[str, Any]:
+    """Return mean and standard deviation over seeds, and the mean over seeds of each fold of pooled runs."""
+    by_fold = group.by_fold(name)
+    folds = {"by_fold": [_finite(value) for value in by_fold]} if by_fold else {}
+    return {"mean": _finite(group.mean(name)), "std": _finite(group.std(name)), **folds}
 
 
 def _without_nan(value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agebench.comparison.folds import pool_folds
 from agebench.comparison.groups import count
 from agebench.comparison.parameters import Parameters, differing, format_value, short_names
 from agebench.comparison.pictures import draw_pictures
@@ -28,8 +29,9 @@ def write_sweep(folder: Path) -> None:
         points = points_of(folder)
         params = differing(points)
         write_csv(folder / "sweep.csv", *_table(points, params))
-        compared = compare(points)
-        write_text(folder / "sweep.md", _markdown(folder.name, compared, points, params))
+        pooled, notes = pool_folds(points)
+        compared = compare(pooled)
+        write_text(folder / "sweep.md", _markdown(folder.name, compared, points, params, notes=notes))
         draw_pictures(compared, folder)
     except Exception as error:  # a sweep must not fail because of its summary
         log.warning("the tables of %s could not all be written: %s: %s", folder, type(error).__name__, error)
@@ -55,9 +57,12 @@ def _table(points: Sequence[Run], params: Sequence[Parameters]) -> tuple[list[st
     return header, [[_integer(value) for value in row] for row in rows]
 
 
-def _markdown(name: str, compared: Comparison, points: Sequence[Run], params: Sequence[Parameters]) -> str:
+def _markdown(
+    name: str, compared: Comparison, points: Sequence[Run], params: Sequence[Parameters], *, notes: Sequence[str]
+) -> str:
     done = sum(run.status == "completed" for run in points)
     parts = [f"# {markdown(name)}: {done} of {count(len(points), 'point')} completed"]
+    parts += ["\n".join(f"- {markdown(note)}" for note in notes)] if notes else []
     sentence = markdown(compared.not_comparable)
     parts += [sentence[0].upper() + sentence[1:] + "."] if sentence else []
     parts += [to_markdown(compared, with_unranked=False).strip()] if compared.tables else []

@@ -5,7 +5,7 @@ Each protocol is a function of (records, labels) with settings as keyword argume
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,15 @@ import numpy as np
 from agebench.data.protocol import capped_name, split_name
 from agebench.data.records import Array, Records
 from agebench.data.split_lists import find_listed_parts
-from agebench.data.stratify import draw_in_turns, draw_per_label, identity_codes, identity_folds, take_share
+from agebench.data.stratify import (
+    draw_in_turns,
+    draw_per_label,
+    has_identities,
+    identity_codes,
+    identity_folds,
+    image_folds,
+    take_share,
+)
 from agebench.errors import UserError
 from agebench.identity_groups import is_known
 from agebench.schema import Count, InnerShare, Natural, Seed
@@ -49,8 +57,12 @@ class Split:
 
 def test_sha(records: Records, rows: Array) -> str:
     """Return a hash of the names of the test images, 16 hex digits. It does not depend on their order."""
-    names = sorted(map(str, records.names[rows].tolist()))
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    return names_sha(map(str, records.names[rows].tolist()))
+
+
+def names_sha(names: Iterable[str]) -> str:
+    """Return a hash of the names of images, 16 hex digits. It does not depend on their order."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
 
 
 def official(
@@ -235,15 +247,23 @@ def _fold_count(*shares: float) -> int:
 
 
 def kfold(records: Records, labels: Array, *, seed: Seed = 0, k: Count = 5, fold: Natural = 0) -> Split:
-    """Return a split of identities into k folds: `fold` is test, the next one is val, the rest is train."""
+    """Return a split of identities into k folds: `fold` is test, the next one is val, the rest is train.
+
+    If no identity is known, the images are split into stratified folds, and the name of the split says so.
+    """
     if not 0 <= fold < k or k < 3:
         raise UserError(f"data/split=kfold needs k >= 3 and 0 <= fold < k, got k={k} and fold={fold}")
-    folds = identity_folds(records, labels, seed=seed, k=k)
+    by_image = not has_identities(records)
+    if by_image:
+        log.warning(
+            "data/split=kfold: this data has no identities, so it is split by image (kfold-by-image); the same person "
+            "may be in train and in test"
+        )
+    folds = image_folds(labels, seed=seed, k=k) if by_image else identity_folds(records, labels, seed=seed, k=k)
     val = (fold + 1) % k
     train = np.flatnonzero((folds != fold) & (folds != val))
-    return Split(
-        split_name("kfold", {"k": k, "fold": fold}), train, np.flatnonzero(folds == val), np.flatnonzero(folds == fold)
-    )
+    name = split_name("kfold", {"k": k, "fold": fold, "by_image": by_image})
+    return Split(name, train, np.flatnonzero(folds == val), np.flatnonzero(folds == fold))
 
 
 def column(

@@ -53,19 +53,41 @@ def draw_in_turns(rows: Array, labels: Array, limit: int, rng: np.random.Generat
     return np.sort(np.concatenate(by_label)[np.argsort(turn, kind="stable")][:limit])
 
 
+def has_identities(records: Records) -> bool:
+    """Return whether the identity of any image is known."""
+    identities = records.columns.get("identity")
+    return identities is not None and bool(is_known(identities).any())
+
+
 def identity_codes(records: Records) -> tuple[Array, int]:
     """Return the group of each image by its identity, int64, shape (N,), and the number of groups.
 
     Raises:
         UserError: If no identity is known.
     """
-    identities = records.columns.get("identity")
-    if identities is None or not is_known(identities).any():
+    if not has_identities(records):
         raise UserError(
             "this split needs the identity of each image, and this data has none: use data/split=random, or name the "
             "column with identities in a CSV file of the images (data=table data.columns.identity=COLUMN)"
         )
-    return group_codes(identities, len(records))
+    return group_codes(records.columns["identity"], len(records))
+
+
+def image_folds(labels: Array, *, seed: int, k: int) -> Array:
+    """Return a random fold of each image, int64, shape (N,), stratified by label.
+
+    The number of images of a label differs by at most one between two folds, and so does the number of all images.
+
+    Raises:
+        UserError: If there are fewer images than folds.
+    """
+    if len(labels) < k:
+        raise UserError(f"splitting by image into {k} folds needs at least {k} images, got {len(labels)}")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]  # by label, in random order within a label
+    folds = np.empty(len(labels), dtype=np.int64)
+    folds[order] = np.arange(len(labels)) % k
+    return folds
 
 
 def identity_folds(records: Records, labels: Array, *, seed: int, k: int) -> Array:

@@ -40,6 +40,7 @@ class Run:
         evaluated: The folder of the run that an evaluation tested again; None for a run.
         group: The group of test images that the results are about, such as `sex = female`; empty for all.
         tested: The names of the images of the group; None for all.
+        folds: The runs of the k folds that a pooled run consists of, see agebench.comparison.folds; else empty.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Run:
     evaluated: Path | None = None
     group: str = ""
     tested: frozenset[str] | None = None
+    folds: tuple["Run", ...] = ()
 
     @property
     def seed(self) -> Any:

@@ -34,8 +34,8 @@ class Table(FileSource):
         root: The CSV file (UTF-8, UTF-16 or Shift-JIS, header in the first row). Relative image paths start at its
             folder.
         columns: Names of the columns for `path`, for `label` or `age`, and optionally for `identity` and `split`
-            (train, val or test). A table without the optional columns may leave them at their default names; a column with another
-            name must exist.
+            (train, val or test). A table without the optional columns may leave them at their default names; a column
+            with another name must exist.
         label: `class` if labels are names, `age` if they are years (then the target may be age, decade or bins), `auto`
             for ages in a table without a column `label` that has a column `age`, else for classes.
     """
