@@ -81,7 +81,8 @@ def draw_groups(rows: Sequence[Mapping[str, str]], panels: Mapping[str, Panel], 
         for row, place in zip(shown, places, strict=True):
             if row[metric]:
                 _draw_group(axes, row, metric, place, columns.index(row["by"]))
-        axes.set_title("\n".join(["largest difference between groups [95%], p (Holm)", *panel.gaps]), fontsize=7.5)
+        heading = "largest difference between groups [95%], p (Holm)" if panel.gaps else "not compared: groups too small"
+        axes.set_title("\n".join([heading, *panel.gaps]), fontsize=7.5)
         axes.set_xlabel(panel.axis)
         axes.grid(True, axis="x")
     all_axes[0].set_yticks(places, labels)
