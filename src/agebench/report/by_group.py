@@ -81,7 +81,7 @@ def draw_groups(rows: Sequence[Mapping[str, str]], panels: Mapping[str, Panel], 
         for row, place in zip(shown, places, strict=True):
             if row[metric]:
                 _draw_group(axes, row, metric, place, columns.index(row["by"]))
-        heading = "largest difference between groups [95%], p (Holm)" if panel.gaps else "not compared: groups too small"
+        heading = "largest difference between groups [95%], p (Holm)" if panel.gaps else "not compared: too few images"
         axes.set_title("\n".join([heading, *panel.gaps]), fontsize=7.5)
         axes.set_xlabel(panel.axis)
         axes.grid(True, axis="x")
