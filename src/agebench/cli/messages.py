@@ -56,7 +56,7 @@ def explain(error: BaseException, conf: Path) -> str | None:
     text = next((" ".join(str(link).split()) for link in links if str(link) not in ("", "None")), type(error).__name__)
     # Hydra raises a plain ValueError for a value, and a TypeError for an item of a list.
     if "Config group override must be a string" in text or _is_from_hydra(
-        error, r"argument of type .* is not iterable"
+        error, r"argument of type .* is not iterable|can only concatenate str .*"
     ):
         return "a group takes the name of a choice, as in model=mlp: no number, no null, and no spaces around ="
     if "--resolve flag" in text:  # another plain ValueError

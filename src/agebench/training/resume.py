@@ -117,7 +117,7 @@ def find_start(folder: Path, previous: Mapping[str, Any], *, config: Mapping[str
         step, best = int(checkpoint["global_step"]), _best_of(checkpoint, last.parent)
         if stamp["weights_sha"] != hash_tensors(checkpoint["state_dict"]):
             raise ValueError("its weights differ from those that were saved")
-        if not checkpoint["optimizer_states"]:  # Lightning would start with a new optimizer
+        if checkpoint.get("optimizer_states") == []:  # Lightning would start with a new optimizer
             raise ValueError("it has no state of the optimizer")
     except UNREADABLE as error:
         _warn("cannot resume from %s (%s): starting over", last, type(error).__name__)
