@@ -34,6 +34,8 @@ def find_members(given: Any) -> list[Path]:
 
 def _runs_in(folder: Path) -> list[Path]:
     """Return a run, or the completed runs directly inside a sweep's folder."""
+    if "," in str(folder) and not folder.exists():
+        raise UserError(f"there is no folder {folder}: several runs are a list in brackets, run=[a,b,c]")
     if (folder / "results.json").exists() or not folder.is_dir():
         return [folder]
     points = [run for run in points_of(folder) if run.evaluated is None]
