@@ -38,6 +38,7 @@ RUNS = {
     "split1": ("model.hidden=[16]", "data.split.seed=1"),
     "split2": ("model.hidden=[16]", "data.split.seed=2"),
     "size": ("model.hidden=[16]", "data.image_size=10"),
+    "plain": ("model.hidden=[16]", "model.batch_norm=false"),
     "smoothed": ("model.hidden=[16]", "seed=2", "head.label_smoothing=0.1"),
 }
 
@@ -61,8 +62,8 @@ def runs(compose_config, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ensemble") / "runs"
     for name, settings in RUNS.items():
         fit(compose_config(*BASE, *settings), folder / name)
-    start = f"model.checkpoint_path={folder}/seed0/checkpoints/best.ckpt"
-    fit(compose_config(*BASE, "model.hidden=[16]", "seed=3", "optim.lr=1e-7", start), folder / "tuned")
+    start = f"model.checkpoint_path={folder}/plain/checkpoints/best.ckpt"
+    fit(compose_config(*BASE, *RUNS["plain"], "seed=3", "optim.lr=1e-7", start), folder / "tuned")
     return folder
 
 
@@ -105,7 +106,7 @@ def test_the_results_name_every_member_with_its_weights(runs, evaluate) -> None:
 
 
 def test_a_soup_has_the_mean_weights_of_the_chosen_runs(runs, evaluate) -> None:
-    again = evaluate([runs / "seed0", runs / "tuned"], "average=weights")
+    again = evaluate([runs / "plain", runs / "tuned"], "average=weights")
 
     ensemble = results(again)["ensemble"]
     used = [Path(member["run"]) for member in ensemble["members"] if member["used"]]
