@@ -382,9 +382,9 @@ def _leak_of_members(cfg: DictConfig, model: Model, evaluation: Evaluation) -> M
         if evaluation.other or not same:
             log.info("checking what %s was trained on", member.folder)
             found.append(_leak_of_other(member.folder, plan, same_data=same_data, allow=cfg.allow_leak))
-    leaks = [each for each in found if each]
+    leaks = [each for each in found if each and (evaluation.other or each["leak"])]
     if not leaks:
-        return {}
+        return {}  # that of the first run's own split
     largest = max(leaks, key=lambda each: (each["leak"] or {}).get("images", 0))
     return {"leak": largest["leak"], "leak_checked": all(each["leak_checked"] for each in leaks)}
 
