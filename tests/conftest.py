@@ -44,7 +44,10 @@ def compose_config(conf: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
 
+    from agebench.runs.members import home_of
+
     packed = tmp_path_factory.mktemp("cache")
+    OmegaConf.register_new_resolver("agebench.home", home_of, replace=True)
     OmegaConf.register_new_resolver("agebench.point", lambda differs, *, _root_: "point", replace=True)
 
     @cache

@@ -39,23 +39,21 @@ def with_own_data(arguments: Sequence[str]) -> list[str]:
         UserError: If the folder is not a run, its data set is unknown, or keys of a data set are given without `data=`
             and `data/split=`.
     """
-    from pathlib import Path
-
-    from agebench.cli.overrides import typed_text
-    from agebench.runs.folder import read_results
+    from agebench.cli.overrides import list_items, typed_text
+    from agebench.runs.members import find_members
 
     if not any(_key(argument) in ("data", "data/split") for argument in arguments):
         arguments = [re.sub(r"^\+*data\.groups=", "groups=", argument) for argument in arguments]
     given = {_key(argument): argument.partition("=")[2] for argument in arguments if not argument.startswith("-")}
     if any(argument in ("--help", "-h") for argument in arguments):
         return list(arguments)
-    run = typed_text(given["run"]) if given.get("run") else ""
-    if run and "${" not in run:
-        read_results(Path(run))  # before Hydra creates the folder of the evaluation inside it
+    runs = [typed_text(each) for each in list_items(given["run"]) or [given["run"]]] if given.get("run") else []
+    if runs and not any("${" in run for run in runs):
+        runs = list(map(str, find_members(runs)))  # before Hydra creates the folder of the evaluation inside it
     data_keys = [key for key in given if key.startswith(("data/", "data."))]
     if "data" in given or not data_keys:
         return list(arguments)
-    name = _own_data(run)
+    name = _own_data(runs[0] if runs else "")
     if name is None:
         raise UserError(f"{data_keys[0]} needs a data set: add data=NAME")
     if "data/split" not in given:

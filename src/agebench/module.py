@@ -116,7 +116,7 @@ class ImageModule(L.LightningModule):
         model: nn.Module,
         head: Head,
         *,
-        normalise: Normalise,
+        normalise: nn.Module,
         augment: nn.Module,
         optim: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer], dict[str, Any] | None] | None,

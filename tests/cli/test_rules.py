@@ -11,6 +11,7 @@ from agebench.cli.rules import check_config, check_sources
 from agebench.errors import UserError
 
 GROUPS = ("data", "data/split", "model", "head", "optim", "scheduler", "augment", "trainer", "callbacks", "logger")
+RUNS = "the folder of a trained run or of a sweep, or a list of runs: run=[outputs/...,outputs/...]"
 RUN_KEYS = {"predict": PredictKeys, "export": ExportKeys, "evaluate": EvaluateKeys}
 
 
@@ -293,7 +294,13 @@ def configure_run(conf):
 @pytest.mark.parametrize(
     ("command", "line", "needed"),
     [
-        ("evaluate", "run=''", "the folder of a trained run: run=outputs/..., got ''"),
+        ("evaluate", "run=''", f"{RUNS}, got ''"),
+        ("export", "run=[]", f"{RUNS}, got []"),
+        ("predict", "run=null", f"{RUNS}, got null"),
+        ("predict", "average=median", "posteriors or weights, got median"),
+        ("evaluate", "average=null", "posteriors or weights, got null"),
+        ("export", "tta=rotate", "one of flip, shift, flip+shift, or null, got rotate"),
+        ("evaluate", "tta=true", "one of flip, shift, flip+shift, or null, got true"),
         ("predict", "images=[a,b]", "a folder of images, a zip or tar of one, or an image, got ['a', 'b']"),
         ("predict", "output=null", "a file to write, got null"),
         ("export", "checkpoint=null", "tested, best, last, or a file, got null"),

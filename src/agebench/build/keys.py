@@ -233,10 +233,12 @@ class PrepareKeys(TypedDict):
     data: DataKeys
 
 
-class RunKeys(TypedDict):
-    """The keys of all commands that take a trained run. A folder may be called 2024."""
+RunFolder = Annotated[Text | int, "the folder of a trained run: run=outputs/..."]  # it may be called 2024
 
-    run: Annotated[Text | int, "the folder of a trained run: run=outputs/..."]
+
+class RunKeys(TypedDict):
+    """The keys of all commands that take a trained run."""
+
     checkpoint: Annotated[Text | int, "tested, best, last, or a file"]
     trust: bool
 
@@ -244,12 +246,24 @@ class RunKeys(TypedDict):
 class CalibrateKeys(RunKeys):
     """The keys of a calibration."""
 
+    run: RunFolder
     coverage: Annotated[float, Range(above=0, below=1), "a share above 0 and below 1"]
     accelerator: Text
     precision: Annotated[Precision | None, f"null for the run's, or {', '.join(PRECISIONS[:3])}"]
 
 
-class ExportKeys(RunKeys):
+class RunsKeys(RunKeys):
+    """The keys of all commands that take one run or several, which are averaged."""
+
+    run: Annotated[
+        RunFolder | Annotated[list[RunFolder], _is_filled],
+        "the folder of a trained run or of a sweep, or a list of runs: run=[outputs/...,outputs/...]",
+    ]
+    average: Literal["posteriors", "weights"]
+    tta: Literal["flip", "shift", "flip+shift"] | None
+
+
+class ExportKeys(RunsKeys):
     """The keys of an export."""
 
     calibration: bool
@@ -257,7 +271,7 @@ class ExportKeys(RunKeys):
     output: Annotated[Text | int, "a file to write"]
 
 
-class PredictKeys(RunKeys):
+class PredictKeys(RunsKeys):
     """The keys of a prediction."""
 
     calibration: bool
@@ -269,7 +283,7 @@ class PredictKeys(RunKeys):
     precision: Annotated[Precision | None, f"null for the run's, or {', '.join(PRECISIONS[:3])}"]
 
 
-class EvaluateKeys(RunKeys, DecisionKeys):
+class EvaluateKeys(RunsKeys, DecisionKeys):
     """The keys of an evaluation."""
 
     calibration: bool

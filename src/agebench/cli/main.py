@@ -218,6 +218,7 @@ def _register_resolvers() -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from agebench.runs.identity import point_name
+    from agebench.runs.members import home_of
 
     def name_point(differs: str, *, _root_: Any) -> str:
         config = OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"])
@@ -228,6 +229,7 @@ def _register_resolvers() -> None:
         return point_name(differs, plain)
 
     OmegaConf.register_new_resolver("agebench.point", name_point, replace=True)
+    OmegaConf.register_new_resolver("agebench.home", home_of, replace=True)
     OmegaConf.register_new_resolver("agebench.from", lambda folder, path: str(Path(folder, path)), replace=True)
 
 

@@ -14,6 +14,8 @@ CLOSING = {"(": ")", "[": "]", "{": "}"}
 # A quoted value of Hydra's grammar that ends where an element may end.
 QUOTED = re.compile(r"""(['"])(?:(?:\\\\)*|.*?[^\\](?:\\\\)*)\1(?=\s*(?:[,)\]}]|$))""", re.DOTALL)
 ESCAPED = re.compile(r"\\([\\()\[\]{}:=, \t])")  # as in Hydra's grammar
+# Keys that take a text or a list of texts, in brackets.
+TEXT_LISTS = ("run",)
 # Keys that no config gives a value that tells their type.
 PATH_NAME = re.compile(r"(?:path|file|dir|folder|root|export)$")
 
@@ -37,9 +39,18 @@ def to_hydra(override: str, *, is_text: Callable[[str], bool], sweeps: bool) -> 
     def takes_text() -> bool:
         return is_text(key.lstrip("+~"))
 
+    if key in TEXT_LISTS and (items := list_items(value)) is not None:
+        return f"{key}=[{','.join(_to_element(item, lambda: True) for item in items)}]"
     is_whole = "," in value and takes_text() and (not sweeps or _exists(value))
     elements = [value] if is_whole else _split(value)
     return f"{key}={','.join(_to_element(element, takes_text) for element in elements)}"
+
+
+def list_items(value: str) -> list[str] | None:
+    """Return the items of a list as they are typed; None if the value is no list, or a path that exists."""
+    typed = value.strip()
+    is_list = typed.startswith("[") and typed.endswith("]") and len(_split(typed)) == 1 and not _exists(typed)
+    return _split(typed[1:-1]) if is_list and typed[1:-1].strip() else None
 
 
 def typed_text(value: str) -> str:

@@ -193,8 +193,10 @@ def _rows(ranked: Sequence[Group], metric: str, paired: Paired | None) -> list[R
 
 
 def _has_own_losses(metric: str, params: Sequence[Parameters]) -> bool:
-    """Return whether the heads compute the metric and the heads or their settings differ."""
-    return find(metric).by_head and any(key.partition(".")[0] == "head" for each in params for key in each)
+    """Return whether the heads compute the metric, and the heads, their settings or what is averaged differ."""
+    return find(metric).by_head and any(
+        key.partition(".")[0] in ("head", "ensemble", "tta") for each in params for key in each
+    )
 
 
 def _why_no_pairs(metric: str) -> str:

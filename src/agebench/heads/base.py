@@ -31,6 +31,7 @@ class Head(nn.Module, ABC):
     """
 
     needs_order: ClassVar[bool] = False  # whether the head supports only ordered labels
+    from_posterior: bool = True  # whether the point estimate depends only on the posterior; an ensemble reads it
     num_outputs: int
     values: Tensor
 

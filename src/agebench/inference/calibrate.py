@@ -5,6 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from agebench.build.module import build_trained
 from agebench.calibration.calibration import FILE, Calibration, fit
 from agebench.data.plan import Plan
 from agebench.data.split import test_sha
@@ -46,12 +47,13 @@ def calibrate_run(cfg: DictConfig) -> Calibration:
             "data/split"
         )
     path, stored, config = read_checkpoint(run_dir, cfg.checkpoint, results, trust=cfg.trust)
-    evaluation = prepare(cfg, config, stored["agebench"], user_keys=())
+    evaluation = prepare(cfg, config, stored["agebench"], run_dir=run_dir, user_keys=())
+    module = build_trained(config, stored)
     plan, weights_sha = evaluation.images.plan, stored["agebench"]["weights_sha"]
-    on_val = test(cfg, config, evaluation, stored, run_dir, part="val")
+    on_val = test(cfg, config, evaluation, module, run_dir, part="val")
     identities = identities_of(plan, on_val, part="val")
     calibration = fit(on_val, identities, coverage=cfg.coverage, weights_sha=weights_sha)
-    predictions = calibration.apply(test(cfg, config, evaluation, stored, run_dir, part="test"))
+    predictions = calibration.apply(test(cfg, config, evaluation, module, run_dir, part="test"))
     if weights_sha == results.get("weights_sha"):
         write_results(run_dir, plan, calibration, predictions)
     else:

@@ -2,8 +2,9 @@
 
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agebench.build.data import LOADED, build_planner, pack_plan
 from agebench.build.limit import build_age_limit
-from agebench.build.module import build_trained
-from agebench.calibration.calibration import Calibration
 from agebench.data import split as splits
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.packed import PackedImages
 from agebench.data.plan import Plan, Planner
 from agebench.errors import UserError
-from agebench.inference.load import make_trainer, read_checkpoint
+from agebench.inference.ensemble import Member, Model, load_model
+from agebench.inference.load import make_trainer
 from agebench.leakage.seen_in_training import (
     check_people,
     has_named_identities,
@@ -31,6 +31,7 @@ from agebench.leakage.seen_in_training import (
 from agebench.metrics.age_limit import DEFAULTS
 from agebench.metrics.predictions import Array, Predictions
 from agebench.metrics.table import UNITS, find, is_decision
+from agebench.module import ImageModule
 from agebench.process import set_up_process
 from agebench.runs.by_group import group_results
 from agebench.runs.description import (
@@ -40,7 +41,7 @@ from agebench.runs.description import (
     describe_test,
     log_decision,
 )
-from agebench.runs.folder import check_folder, is_first_process, read_results, write_config
+from agebench.runs.folder import check_folder, is_first_process, write_config
 from agebench.runs.identity import path_is_identity, versions
 from agebench.runs.label_alignment import (
     Alignment,
@@ -63,8 +64,8 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
     """Test a run's weights, and write results.json, predictions.csv and split.csv to a folder.
 
     Args:
-        cfg: The composed config of the command: `run`, `checkpoint`, `devices`, `groups`, `allow_leak`, `trust`, and
-            `data` for another data set.
+        cfg: The composed config of the command: `run`, `checkpoint`, `average`, `tta`, `devices`, `groups`,
+            `allow_leak`, `trust`, and `data` for another data set.
         folder: Folder to write into; created if it does not exist.
         user_keys: Keys that the user set. All other keys of the run's own data set are taken from the run.
 
@@ -77,14 +78,13 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
     """
     if is_first_process():
         check_folder(folder, "evaluation")
-    run_dir = Path(cfg.run)
-    trained = read_results(run_dir)
-    path, stored, config = read_checkpoint(run_dir, cfg.checkpoint, trained, trust=cfg.trust)
-    evaluation = prepare(cfg, config, stored["agebench"], user_keys=user_keys)
-    predictions = test(cfg, config, evaluation, stored, folder, part="test")
+    model = load_model(cfg, partial(on_val, cfg))
+    run_dir, trained, config, stamp = model.first.folder, model.first.results, model.first.config, model.first.stamp
+    evaluation = prepare(cfg, config, stamp, run_dir=run_dir, user_keys=user_keys)
+    leak = _leak_of_members(cfg, model, evaluation)
+    predictions = test(cfg, config, evaluation, model.module, folder, part="test")
     # The sets of a calibration are of the run's own labels.
-    use = cfg.calibration and evaluation.alignment is None
-    calibration = Calibration.read(run_dir, stored["agebench"]["weights_sha"], use=use)
+    calibration = model.calibration(use=cfg.calibration and evaluation.alignment is None)
     if calibration is not None:
         predictions = calibration.apply(predictions)
     description = DataDescription.of(evaluation.plan).limited_to(predictions)
@@ -93,15 +93,17 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
     results = {
         "status": "completed",
         "run": str(run_dir),
-        "checkpoint": path.name,
+        "checkpoint": model.first.path.name,
         "protocol": evaluation.plan.protocol,
-        "trained_protocol": stored["agebench"]["protocol"],
+        "trained_protocol": stamp["protocol"],
         **description.facts,
-        **evaluation.leak,
+        **leak,
         **tested,
         **labels,
         "versions": versions(),
     }
+    if model.facts:
+        results |= {"ensemble": model.facts, "params": model.parameters}
     if calibration is not None:
         plan = evaluation.plan
         results["calibration"] = describe_calibration(plan, calibration, predictions, bounds)
@@ -114,7 +116,9 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
         write(cfg, folder, evaluation.plan, predictions, bounds=bounds, results=results)
         if grouped is not None:
             grouped.log()
-        log_evaluation(predictions, _reported(trained, evaluation, results), warn=cfg.checkpoint == "tested")
+        log_evaluation(
+            predictions, _reported({} if model.facts else trained, evaluation, results), warn=cfg.checkpoint == "tested"
+        )
         log_decision(results)
         for message in label_messages(labels):
             log.info("%s", message)
@@ -149,16 +153,36 @@ class Evaluation:
         return plan if self.alignment is None else replace(plan, target=self.alignment.target)
 
 
-def prepare(cfg: DictConfig, config: DictConfig, stamp: Mapping[str, Any], *, user_keys: Collection[str]) -> Evaluation:
+def on_val(cfg: DictConfig, member: Member) -> Callable[[ImageModule], Mapping[str, float]]:
+    """Return a function that tests a module on the val part of a run, and returns the metrics as those of a test.
+
+    Args:
+        cfg: The composed config of the command.
+        member: The run.
+    """
+    own = OmegaConf.create({"accelerator": cfg.get("accelerator", "auto"), "precision": cfg.get("precision")})
+    config = member.config.copy()
+    evaluation = prepare(own, config, member.stamp, run_dir=member.folder, user_keys=())
+
+    def measure(module: ImageModule) -> Mapping[str, float]:
+        return test(own, config, evaluation, module, member.folder, part="val").metrics
+
+    return measure
+
+
+def prepare(
+    cfg: DictConfig, config: DictConfig, stamp: Mapping[str, Any], *, run_dir: Path, user_keys: Collection[str]
+) -> Evaluation:
     """Return the packed data to test, checked for images and identities of the run's train part.
 
     Args:
         cfg: The composed config of the command.
         config: The run's config. Another data set replaces its `data` in place.
         stamp: The metadata in the run's checkpoint.
+        run_dir: The folder of the run.
         user_keys: Keys that the user set.
     """
-    run_dir, other = Path(cfg.run), cfg.get("data") is not None
+    other = cfg.get("data") is not None
     for key in TRAINED_FOR:
         if key in ("target", "bins") and other and {cfg.data.target, config.data.target} <= UNITS.keys():
             continue  # ages are converted
@@ -211,17 +235,16 @@ def test(
     cfg: DictConfig,
     config: DictConfig,
     evaluation: Evaluation,
-    stored: dict[str, Any],
+    module: ImageModule,
     folder: Path,
     *,
     part: str,
 ) -> Predictions:
-    """Return the predictions of a run's weights for the test part, or for all images of another part."""
+    """Return the predictions of a trained module for the test part, or for all images of another part."""
     # The residency is auto, because this machine may not have the GPU of the run.
     loading = {key: config.data[key] for key in LOADED} | {"residency": "auto"}
     data = ImageDataModule(evaluation.images, seed=config.seed, **loading)
-    module = build_trained(config, stored)
-    module.age_limit = build_age_limit(cfg, stored["agebench"])
+    module.age_limit = build_age_limit(cfg, module.stamp)
     devices = cfg.get("devices", 1)
     trainer = make_trainer(
         cfg,
@@ -241,7 +264,7 @@ def test(
     predictions, alignment = module.predictions, evaluation.alignment
     if alignment is None:
         return predictions
-    limit = build_age_limit(cfg, stored["agebench"], labels=alignment.data_labels)
+    limit = build_age_limit(cfg, module.stamp, labels=alignment.data_labels)
     return label_predictions(
         evaluation.plan,
         predictions.rows,
@@ -394,6 +417,32 @@ def _leak_of_other(run_dir: Path, plan: Plan, *, same_data: bool, allow: bool) -
         return {"leak": own_leak(trained, plan), "leak_checked": True}
     checked = same_data or has_named_identities(trained, plan)
     return {"leak": check_people(trained, plan, same_data=same_data, allow=allow), "leak_checked": checked}
+
+
+def _leak_of_members(cfg: DictConfig, model: Model, evaluation: Evaluation) -> Mapping[str, Any]:
+    """Return `leak` and `leak_checked` of results.json for all runs of an ensemble: the largest leak of a run.
+
+    Raises:
+        UserError: If a run was trained on images or people of the test part and `allow_leak` is false, or it was
+            trained on another data set than the first and the command names no data set.
+    """
+    first, plan = model.first, evaluation.images.plan
+    found = [evaluation.leak]
+    for member in model.members[1:]:
+        same_data = _is_same_data(member.config, first.config)  # the config of the first has the tested data
+        if not (evaluation.other or same_data):
+            raise UserError(
+                f"{first.folder} and {member.folder} were trained on different data sets: add data=NAME to test on"
+            )
+        same = all(member.results.get(key) == first.results.get(key) for key in ("protocol", "split_sha"))
+        if evaluation.other or not same:
+            log.info("checking what %s was trained on", member.folder)
+            found.append(_leak_of_other(member.folder, plan, same_data=same_data, allow=cfg.allow_leak))
+    leaks = [each for each in found if each and (evaluation.other or each["leak"])]
+    if not leaks:
+        return {}  # that of the first run's own split
+    largest = max(leaks, key=lambda each: (each["leak"] or {}).get("images", 0))
+    return {"leak": largest["leak"], "leak_checked": all(each["leak_checked"] for each in leaks)}
 
 
 def _replace_data(config: DictConfig, cfg: DictConfig, user_keys: Collection[str]) -> None:

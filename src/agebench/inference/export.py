@@ -3,6 +3,7 @@
 import json
 import logging
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,13 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from agebench.build.module import build_trained
 from agebench.calibration.calibration import Calibration
 from agebench.errors import UserError, chain, one_line_message
 from agebench.files import atomic_write, write_json
-from agebench.inference.load import read_checkpoint
+from agebench.inference.ensemble import load_model
+from agebench.inference.evaluate import on_val
 from agebench.metrics.formulas import FLOOR
 from agebench.module import ImageModule
-from agebench.runs.folder import read_results
 from agebench.runs.identity import versions
 
 log = logging.getLogger(__name__)
@@ -84,11 +84,12 @@ def export_run(cfg: DictConfig) -> None:
         UserError: If the run cannot be read, the network cannot be exported, or the output file exists.
     """
     output, description_file = _output_files(cfg)
-    run_dir = Path(str(cfg.run)).expanduser()
-    path, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, read_results(run_dir), trust=cfg.trust)
-    calibration = Calibration.read(run_dir, stored["agebench"]["weights_sha"], use=cfg.calibration)
-    network = ExportedModel(build_trained(trained, stored), calibration)
-    description = describe(stored["agebench"], trained, weights=str(path), calibration=calibration)
+    model = load_model(cfg, partial(on_val, cfg))
+    first, calibration = model.first, model.calibration(use=cfg.calibration)
+    network = ExportedModel(model.module, calibration)
+    description = describe(first.stamp, first.config, weights=str(first.path), calibration=calibration)
+    if model.facts:
+        description |= {"weights": [str(each.path) for each in model.members], "ensemble": model.facts}
     shape = description["input"]["shape"][1:]
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

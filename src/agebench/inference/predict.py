@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,16 @@ import torch
 from omegaconf import DictConfig
 
 from agebench.build.limit import build_age_limit
-from agebench.build.module import build_trained
-from agebench.calibration.calibration import Calibration
 from agebench.data.resize import Resize
 from agebench.data.unlabelled import Unlabelled
 from agebench.errors import UserError
 from agebench.files import write_csv
-from agebench.inference.load import make_trainer, read_checkpoint
+from agebench.inference.ensemble import load_model
+from agebench.inference.evaluate import on_val
+from agebench.inference.load import make_trainer
 from agebench.metrics.age_limit import AgeLimit
 from agebench.metrics.predictions import nearest_labels, probability_at_limit
 from agebench.process import set_up_process
-from agebench.runs.folder import read_results
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
@@ -43,16 +43,15 @@ def predict_images(cfg: DictConfig) -> None:
     output = Path(str(cfg.output)).expanduser()
     if output.exists():
         raise UserError(f"{output} already exists: set another output=, or delete it")
-    run_dir = Path(str(cfg.run)).expanduser()
-    _, stored, trained = read_checkpoint(run_dir, cfg.checkpoint, read_results(run_dir), trust=cfg.trust)
-    calibration = Calibration.read(run_dir, stored["agebench"]["weights_sha"], use=cfg.calibration)
-    data, limit = trained.data, build_age_limit(cfg, stored["agebench"])
+    model = load_model(cfg, partial(on_val, cfg))
+    trained, stamp, calibration = model.first.config, model.first.stamp, model.calibration(use=cfg.calibration)
+    data, limit = trained.data, build_age_limit(cfg, stamp)
     resize = Resize(data.image_size, data.channels, data.crop_mode, data.crop_pct, data.interpolation)
     images = Unlabelled(Path(str(cfg.images)).expanduser(), resize=resize, batch_size=cfg.batch_size)
     set_up_process(seed=trained.seed, matmul_precision=trained.matmul_precision)
     trainer = make_trainer(cfg, trained, devices=1)
     start = time.monotonic()
-    predictions: Any = trainer.predict(build_trained(trained, stored), images)
+    predictions: Any = trainer.predict(model.module, images)
     seconds = time.monotonic() - start
     if len(images.broken) == len(images.names):
         name, reason = images.names[0], images.broken[0]
@@ -61,14 +60,14 @@ def predict_images(cfg: DictConfig) -> None:
     sets = {}
     if calibration is not None:
         posterior = calibration.temper(posterior)
-        sets = calibration.columns(calibration.sets(posterior, point), stored["agebench"]["label_names"])
-    columns, rows = tabulate(images, stored["agebench"], posterior, point, sets=sets, age_limit=limit)
+        sets = calibration.columns(calibration.sets(posterior, point), stamp["label_names"])
+    columns, rows = tabulate(images, stamp, posterior, point, sets=sets, age_limit=limit)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_csv(output, columns, rows)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}; set another output=") from error
-    _log_predictions(rows, unit=stored["agebench"]["unit"], seconds=seconds)
+    _log_predictions(rows, unit=stamp["unit"], seconds=seconds)
     log.info("written to %s", output)
 
 

@@ -128,17 +128,23 @@ def points_of(sweep: Path) -> list[Run]:
 def read_run(folder: Path) -> Run:
     """Return the run in a folder. Attributes whose file is missing or unreadable are empty."""
     results, status, written = _results(folder)
-    evaluated = None
+    evaluated, started = None, ""
     checkpoint: tuple[str, ...] = ()
     if isinstance(tested := results.get("run"), str):  # an evaluation: its run is in another folder
-        runtime = mapping(_hydra(folder).get("runtime"))
-        evaluated = _run_of(folder, tested, str(runtime.get("cwd", "")))
+        started = str(mapping(_hydra(folder).get("runtime")).get("cwd", ""))
+        evaluated = _run_of(folder, tested, started)
         results, checkpoint = _add_training(results, _results(evaluated)[0])
     trained_in = evaluated or folder
     overrides, config = (_yaml(trained_in / ".hydra" / f"{name}.yaml") for name in ("overrides", "config"))
     flat = flatten(mapping(config))
     kept_flat = {key: value for key, value in flat.items() if not _has_no_effect(key, flat)}
-    choices = mapping(mapping(_hydra(trained_in).get("runtime")).get("choices"))
+    choices = _choices(trained_in)
+    members = members_of(results) if evaluated else []
+    if members:  # settings that differ between the members are no settings of the ensemble
+        others = [_run_of(folder, str(member.get("run")), started) for member in members[1:]]
+        configs = [flatten(mapping(_yaml(other / ".hydra" / "config.yaml"))) for other in others]
+        kept_flat = _common(kept_flat, configs) | _describe_ensemble(results, members)
+        choices = _common(choices, list(map(_choices, others)))
     if checkpoint:
         kept_flat["checkpoint"] = checkpoint[0]
     if scored := mapping(results.get("scored")):  # trained elsewhere: the config says nothing about the training
@@ -156,7 +162,7 @@ def read_run(folder: Path) -> Run:
         typed=frozenset(
             str(each).partition("=")[0].lstrip("+~") for each in (overrides if isinstance(overrides, list) else [])
         ),
-        same=(decides, str(results.get("data_sha") or ""), *checkpoint),
+        same=(decides, str(results.get("data_sha") or ""), *checkpoint, *_shas(members)),
         written=written,
         evaluated=evaluated,
     )
@@ -174,10 +180,41 @@ def _add_training(results: Mapping[str, Any], trained: Mapping[str, Any]) -> tup
     """
     own = f"{mapping(trained.get('best')).get('tested', 'best')}.ckpt"
     other = results.get("checkpoint") not in (None, own)
-    kept = ("seed", "params", "epochs", "timing", "best", "device", "threads", "git")
+    several = len(members_of(results)) > 1  # no seed or training time is that of an ensemble
+    kept = ("device", "threads", "git") + (() if several else ("seed", "params", "epochs", "timing", "best"))
     added = {key: trained[key] for key in kept if key in trained}
-    always = {"seed": trained.get("seed"), "data_sha": trained.get("data_sha")}
+    always = {"seed": None if several else trained.get("seed"), "data_sha": trained.get("data_sha")}
     return {**added, **results, **always}, (str(results["checkpoint"]),) if other else ()
+
+
+def members_of(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return `ensemble.members` of results.json: an entry for each averaged run; empty if nothing is averaged."""
+    found = mapping(results.get("ensemble")).get("members")
+    return [mapping(member) for member in found] if isinstance(found, list) else []
+
+
+def _describe_ensemble(results: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the columns of a comparison that distinguish averaged predictions from those of a run."""
+    ensemble = mapping(results.get("ensemble"))
+    found = {"tta": str(ensemble["tta"])} if ensemble.get("tta") else {}
+    if len(members) > 1:
+        used = sum(member.get("used", True) is True for member in members)
+        of = f"{used} of {len(members)}" if used < len(members) else str(used)
+        found["ensemble"] = f"{ensemble.get('average')} of {of}"
+    return found
+
+
+def _shas(members: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the weights of several members in a fixed order. Ensembles of other members are not the same."""
+    return sorted(str(member.get("weights_sha")) for member in members) if len(members) > 1 else []
+
+
+def _common(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in own.items() if all(other.get(key) == value for other in others)}
+
+
+def _choices(folder: Path) -> Mapping[str, Any]:
+    return mapping(mapping(_hydra(folder).get("runtime")).get("choices"))
 
 
 def _hydra(folder: Path) -> Mapping[str, Any]:

@@ -1,0 +1,53 @@
+"""The runs that the key `run` names: one run, a list of runs, or the completed runs of a sweep."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from agebench.errors import UserError
+from agebench.runs.folder import actual_status, read_results
+from agebench.runs.read import points_of
+
+log = logging.getLogger(__name__)
+
+
+def find_members(given: Any) -> list[Path]:
+    """Return the folders of the runs that the key `run` names, each once.
+
+    Args:
+        given: The value of the key: a folder, or a list of folders. Each is a run or a sweep, whose completed runs are
+            taken.
+
+    Raises:
+        UserError: If a folder is not a run or a sweep, a run of a list has not completed, or a run occurs twice.
+    """
+    folders = [Path(str(each)).expanduser() for each in ([given] if isinstance(given, str | int) else given)]
+    members = [member for folder in folders for member in _runs_in(folder)]
+    for i, member in enumerate(members):
+        results = read_results(member)
+        if len(members) > 1 and (status := actual_status(member, results)) != "completed":
+            raise UserError(f"an ensemble needs completed runs, but {member} is {status}: train it to the end")
+        if member.resolve() in [other.resolve() for other in members[:i]]:
+            raise UserError(f"{member} is in run= twice: name each run once")
+    return members
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """Return a run, or the completed runs directly inside a sweep's folder."""
+    if "," in str(folder) and not folder.exists():
+        raise UserError(f"there is no folder {folder}: several runs are a list in brackets, run=[a,b,c]")
+    if (folder / "results.json").exists() or not folder.is_dir():
+        return [folder]
+    points = [run for run in points_of(folder) if run.evaluated is None]
+    completed = [run.folder for run in points if run.status == "completed"]
+    if points and not completed:
+        raise UserError(f"none of the {len(points)} runs in {folder} is completed: train one to the end")
+    for run in points:
+        if run.status != "completed":
+            log.info("%s is left out: it is %s", run.folder, run.status)
+    return completed or [folder]
+
+
+def home_of(given: Any) -> str:
+    """Return the folder into which a command for trained runs writes: that of the first run, or of the sweep."""
+    return str(given) if isinstance(given, str | int) else str(next(iter(given), "."))
