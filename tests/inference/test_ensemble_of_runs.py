@@ -242,3 +242,8 @@ def test_a_list_of_runs_is_typed_with_spaces_and_other_scripts() -> None:
     assert [str(each) for each in typed("[出力/a b, 2024,c (1)]")] == ["出力/a b", "2024", "c (1)"]
     assert str(typed("2024_11")) == "2024_11"
     assert str(typed("[2024] 顔")) == "[2024] 顔"
+
+
+def test_runs_without_brackets_give_a_sentence_about_lists() -> None:
+    with pytest.raises(UserError, match=r"no folder a,b: several runs are a list in brackets, run=\[a,b,c\]"):
+        find_members("a,b")
