@@ -19,6 +19,7 @@ from agebench.build.module import build_trained
 from agebench.cli.resume import expand_resume
 from agebench.comparison.render import RENDERERS
 from agebench.comparison.tables import compare
+from agebench.config import config_folder
 from agebench.errors import UserError
 from agebench.inference import evaluate
 from agebench.inference.export import describe
@@ -83,9 +84,9 @@ def save(stored: dict[str, Any], run: Path) -> None:
 
 
 def command_config(run: Path, **more: Any) -> Any:
-    keys = {"run": str(run), "checkpoint": "tested", "trust": False, "accelerator": "cpu", "precision": None}
-    keys |= {"calibration": True}
-    return OmegaConf.create({**keys, **more})
+    defaults = yaml.safe_load((config_folder() / "predict.yaml").read_text())
+    own = {key: value for key, value in defaults.items() if key not in ("defaults", "hydra")}
+    return OmegaConf.create({**own, "run": str(run), "accelerator": "cpu", **more})
 
 
 def predict(run: Path) -> None:
@@ -103,7 +104,7 @@ def test_again(run: Path) -> None:
     _, stored, config = read_checkpoint(run, "tested", read_results(run), trust=False)
     build_trained(config, stored)
     command = command_config(run, devices=1, allow_leak=False)
-    evaluate.prepare(command, config, stored["agebench"], user_keys=())
+    evaluate.prepare(command, config, stored["agebench"], run_dir=run, user_keys=())
 
 
 test_again.__test__ = False
