@@ -155,6 +155,15 @@ def test_a_full_disk_is_explained_without_a_file_name(conf) -> None:
     )
 
 
+def test_the_middle_of_a_very_long_sentence_is_left_out(conf) -> None:
+    message = explain(UserError(f"accelerator={'x' * 9_000} is not available here: choose cpu"), conf)
+
+    assert message is not None
+    assert message.startswith("accelerator=xxx")
+    assert message.endswith("is not available here: choose cpu")
+    assert len(message) < 1_600
+
+
 @pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000])
 def test_a_path_that_is_too_long_is_explained_and_shortened(tmp_path, conf, name) -> None:
     with pytest.raises(OSError, match="too long") as raised:

@@ -15,6 +15,7 @@ from agebench.errors import OUT_OF_MEMORY, FailedError, UserError, chain, did_yo
 EXTRAS = {"ray": "ray", "ray_aws": "ray", "ray_cluster": "ray", "joblib": "joblib", "optuna": "optuna"}
 EXTRAS |= {"submitit_local": "slurm", "submitit_slurm": "slurm"}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MAX_LENGTH = 1_500  # characters of a sentence
 UNWRITABLE = (
     errno.ENAMETOOLONG,
     errno.ELOOP,
@@ -34,10 +35,19 @@ PARSER_TERMS = ("LexerNoViableAlt", "missing EQUAL", "mismatched input", "extran
 def explain(error: BaseException, conf: Path) -> str | None:
     """Return one sentence about an error that the user can fix, or None for any other error.
 
+    A value that it repeats may be very long: then its middle is left out.
+
     Args:
         error: The exception that ended the command.
         conf: Folder of the configs, for the names of keys that exist.
     """
+    sentence = _explain(error, conf)
+    if sentence is None or len(sentence) <= MAX_LENGTH:
+        return sentence
+    return f"{sentence[: MAX_LENGTH // 2]} ... {sentence[-MAX_LENGTH // 2 :]}"
+
+
+def _explain(error: BaseException, conf: Path) -> str | None:
     from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
