@@ -16,7 +16,7 @@ QUOTED = re.compile(r"""(['"])(?:(?:\\\\)*|.*?[^\\](?:\\\\)*)\1(?=\s*(?:[,)\]}]|
 ESCAPED = re.compile(r"\\([\\()\[\]{}:=, \t])")  # as in Hydra's grammar
 # Keys that take a text or a list of texts, in brackets.
 TEXT_LISTS = ("run",)
-# Keys that no config gives a value that tells their type.
+# Names of keys that take a path, if no config has a value from which the type follows.
 PATH_NAME = re.compile(r"(?:path|file|dir|folder|root|export)$")
 
 
@@ -67,7 +67,7 @@ def quoted(value: str) -> str:
 def key_takes_text(key: str, conf: Path, config_name: str) -> bool:
     """Return whether a key takes a path or another text, from the values that the configs give to it.
 
-    A key whose value is a number, true, false or a list in some config takes no text. `auto` does not tell the type.
+    A key whose value is a number, true, false or a list in some config takes no text. The type does not follow from `auto`.
 
     Args:
         key: Dotted.

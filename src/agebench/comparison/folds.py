@@ -1,6 +1,7 @@
 """Pool the runs of the k folds of a split: one result over all images, each tested once."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain, islice, pairwise
@@ -214,8 +215,7 @@ def _check_complete(folds: Folds) -> None:
 def _check_names(folds: Folds, names: Sequence[str]) -> None:
     """Raise NoPairsError unless each image is tested once."""
     if len(set(names)) < len(names):
-        seen: set[str] = set()
-        shared = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        shared = Counter(names).most_common(1)[0][0]
         raise NoPairsError(f"two folds test the same image, such as {shared}, because the data has changed")
     parts = [mapping(run.results.get("data")) for run in folds.members]
     images = {sum(number(each.get(part)) or 0 for part in ("train", "val", "test")) for each in parts}

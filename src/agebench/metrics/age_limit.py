@@ -80,7 +80,7 @@ def make_age_limit(
     """Return the age limit of a config, or None if `age_limit` is null.
 
     Challenge ages below the limit are left out, because nobody below the limit may pass. So are those that are not an
-    edge of decades or bins, because such labels cannot tell on which side of the age a person is.
+    edge of decades or bins, because a label may contain ages on both sides.
 
     Args:
         settings: The keys of DEFAULTS. A key that is absent or null has its default.
