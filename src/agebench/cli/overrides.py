@@ -67,7 +67,7 @@ def quoted(value: str) -> str:
 def key_takes_text(key: str, conf: Path, config_name: str) -> bool:
     """Return whether a key takes a path or another text, from the values that the configs give to it.
 
-    A key whose value is a number, true, false or a list in some config takes no text. The type does not follow from `auto`.
+    A key whose value is a number, true, false or a list in some config takes no text. `auto` is ignored.
 
     Args:
         key: Dotted.
