@@ -301,7 +301,11 @@ def configure_run(conf):
         ("evaluate", "average=null", "posteriors or weights, got null"),
         ("export", "tta=rotate", "one of flip, shift, flip+shift, or null, got rotate"),
         ("evaluate", "tta=true", "one of flip, shift, flip+shift, or null, got true"),
-        ("predict", "images=[a,b]", "a folder of images, a zip or tar of one, or an image, got ['a', 'b']"),
+        (
+            "predict",
+            "images=[a,b]",
+            "a folder of images, a zip or tar of one, a CSV file with a column path, or an image, got ['a', 'b']",
+        ),
         ("predict", "output=null", "a file to write, got null"),
         ("export", "checkpoint=null", "tested, best, last, or a file, got null"),
         ("export", "format=ONNX", "onnx or pt2, got ONNX"),

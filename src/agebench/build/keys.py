@@ -275,7 +275,7 @@ class PredictKeys(RunsKeys):
     """The keys of a prediction."""
 
     calibration: bool
-    images: Annotated[Text | int, "a folder of images, a zip or tar of one, or an image"]
+    images: Annotated[Text | int, "a folder of images, a zip or tar of one, a CSV file with a column path, or an image"]
     output: Annotated[Text | int, "a file to write"]
     age_limit: AgeLimit
     batch_size: Count

@@ -1,4 +1,4 @@
-"""Images without labels from a folder, an archive or one file, decoded batch by batch."""
+"""Images without labels from a folder, an archive, a table or one file, decoded batch by batch."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +13,11 @@ from agebench.data.readers.archives import open_archive
 from agebench.data.readers.folders import Files, FolderFiles, decode, is_image, nfc
 from agebench.data.records import Array
 from agebench.data.resize import Resize
+from agebench.data.sources.table import read_paths
 from agebench.data.threads import cores, map_chunks
 from agebench.errors import BrokenImageError, UserError
+
+TABLES = (".csv", ".tsv", ".txt")
 
 
 class Unlabelled:
@@ -23,12 +26,13 @@ class Unlabelled:
     Images that cannot be read are skipped and listed in `broken`.
 
     Args:
-        path: A folder with images at any depth, a zip, tar or tar.gz of such a folder, or an image.
+        path: A folder with images at any depth, a zip, tar or tar.gz of such a folder, a CSV file with a column
+            `path`, or an image. Relative paths in a CSV file start at its folder.
         resize: Resizes the images.
         batch_size: B, images per batch; the last batch may be smaller.
 
     Attributes:
-        names: Path of every image relative to the folder, sorted.
+        names: Path of every image relative to the folder, sorted; for a CSV file, its paths in the order of its rows.
         broken: The reason for each image that cannot be read, by its position in `names`; filled while iterating.
 
     Raises:
@@ -37,8 +41,8 @@ class Unlabelled:
 
     def __init__(self, path: Path, *, resize: Resize, batch_size: int) -> None:
         self.resize, self.batch_size = resize, batch_size
-        self._files, self._found = _open(path)
-        self.names = [nfc(name) for name in self._found]
+        self._files, names, self._found = _open(path)
+        self.names = [nfc(name) for name in names]
         self.broken: dict[int, str] = {}
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -63,7 +67,9 @@ class Unlabelled:
         decoded: list[tuple[int, Array | BrokenImageError]] = []
         for position in positions:
             try:
-                decoded.append((position, self.resize(decode(self._files.read(self._found[position])))))
+                if (file := self._found[position]) is None:
+                    raise BrokenImageError("there is no such file")
+                decoded.append((position, self.resize(decode(self._files.read(file)))))
             except BrokenImageError as error:
                 decoded.append((position, error))
         return decoded
@@ -73,17 +79,22 @@ def _stack(images: Sequence[Array]) -> Tensor:
     return torch.from_numpy(np.stack(images))
 
 
-def _open(path: Path) -> tuple[Files, list[str]]:
-    """Return a reader of the images, and their names."""
+def _open(path: Path) -> tuple[Files, list[str], Sequence[str | None]]:
+    """Return a reader of the images, their names, and their paths for the reader, None if a file does not exist."""
     if path.is_dir():
         files: Files = FolderFiles(path)
     elif path.is_file() and is_image(path.name):
-        return FolderFiles(path.parent), [path.name]
+        return FolderFiles(path.parent), [path.name], [path.name]
+    elif path.is_file() and path.suffix.lower() in TABLES:
+        return FolderFiles(path.parent), *read_paths(path)
     elif path.is_file():
         files = open_archive(path)
     else:
-        raise UserError(f"{path} does not exist: give a folder of images, a zip or tar of such a folder, or an image")
+        raise UserError(
+            f"{path} does not exist: give a folder of images, a zip or tar of such a folder, a CSV file with a column "
+            "path, or an image"
+        )
     names = files.names()
     if not names:
         raise UserError(f"{path} contains no image: supported are .jpg, .png, .bmp, .tif and .webp")
-    return files, names
+    return files, names, names

@@ -93,6 +93,27 @@ class Table(FileSource):
         return Records(np.array(cells["path"]), columns, class_names, own_parts="part" in columns)
 
 
+def read_paths(root: Path) -> tuple[list[str], list[str | None]]:
+    """Return the column `path` of a CSV file of images, and each path as it is spelled on the disk, None if missing.
+
+    Raises:
+        UserError: If the table cannot be read, has no such column or no row, or a path is empty or occurs twice.
+    """
+    paths = _read_cells(root, lambda header: {"path": _find_path(root, header)})["path"]
+    if not paths:
+        raise UserError(f"{root} has a header but no rows: it needs one row per image")
+    _check_paths(root, paths)
+    return paths, _find_files(root, paths)
+
+
+def _find_path(root: Path, header: list[str]) -> int:
+    if "path" not in header:
+        raise UserError(
+            f"{root} has no column 'path', only {', '.join(header) or 'none'}: name the column of image files path"
+        )
+    return header.index("path")
+
+
 def _read_columns(root: Path, columns: Mapping[str, str | None], label: str) -> dict[str, list[str]]:
     """Return the cells of `path`, of `label` or `age`, and, if the table has them, of `identity` and `split`."""
     cells = _read_cells(root, lambda header: _find_columns(root, header, columns, label))
