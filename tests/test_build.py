@@ -122,6 +122,21 @@ def test_a_checkpoint_file_replaces_the_published_weights(compose_config, tmp_pa
     assert torch.equal(model[1].weight, given[1].weight) is from_file
 
 
+def test_the_classifier_of_a_checkpoint_file_is_kept(compose_config, tmp_path) -> None:
+    config = compose_config(*SMALL)
+    trained = torch.nn.Linear(4, 10)
+    model = build.build_model(config, channels=1, num_outputs=10, image_size=8)
+    torch.save(
+        {**model.state_dict(), "classifier.weight": trained.weight, "classifier.bias": trained.bias}, tmp_path / "w.pth"
+    )
+    config.model.checkpoint_path = str(tmp_path / "w.pth")
+
+    loaded = build.build_model(config, channels=1, num_outputs=10, image_size=8, start=torch.zeros(10))
+
+    assert torch.equal(loaded.classifier.weight, trained.weight)
+    assert torch.equal(loaded.classifier.bias, trained.bias)
+
+
 def test_published_weights_of_a_network_without_any_raise(compose_config) -> None:
     config = compose_config(*SMALL)
     config.model.pretrained = True

@@ -14,7 +14,7 @@ from agebench.data.split import Split
 from agebench.data.target import make_target
 from agebench.files import write_json
 from agebench.metrics.predictions import Predictions
-from agebench.runs.description import DataDescription, describe_test
+from agebench.runs.description import DataDescription, describe_test, no_better_than_guessing
 from agebench.runs.tables import write_breakdown, write_split
 
 PEOPLE = np.array(["a", "a", "b", "b", "c", "c"])
@@ -164,3 +164,24 @@ def test_split_csv_has_one_row_per_image_of_each_part(tmp_path, known) -> None:
         ["a.jpg", "val", identity("5"), "10s"],
         ["d.jpg", "test", identity("5"), "20s"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "metrics", "sentence"),
+    [
+        ((10.45, 0.1), {"test/mae": 20.3}, "test/mae is 20.3, no better than the 10.45 of always answering the median"),
+        ((10.45, 0.1), {"test/mae": 10.45}, "test/mae is 10.45, no better"),
+        ((10.45, 0.1), {"test/mae": 10.44}, ""),
+        ((10.45, 0.1), {"test/mae": 9.0, "test/accuracy": 0.05}, ""),
+        ((None, 0.25), {"test/accuracy": 0.25}, "test/accuracy is 0.25, no better than the 0.25 of always answering"),
+        ((None, 0.25), {"test/accuracy": 0.26}, ""),
+        ((10.45, 0.1), {"test/mae": None}, ""),
+    ],
+)
+def test_a_run_that_is_no_better_than_one_answer_for_all_images_says_so(baseline, metrics, sentence) -> None:
+    names = ("median_mae", "majority_accuracy")
+
+    found = no_better_than_guessing({"baseline": dict(zip(names, baseline, strict=True)), "metrics": metrics})
+
+    assert found.startswith(sentence)
+    assert bool(found) == bool(sentence)

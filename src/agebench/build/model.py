@@ -9,11 +9,12 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from agebench.build.nodes import find_target, plain_node
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import UserError, is_out_of_memory
+from agebench.models.classifier import start_classifier
 from agebench.models.freeze import freeze_backbone
 from agebench.models.minimum_size import check_patches, smallest_size
 from agebench.models.weights import create_pretrained, load_checkpoint
@@ -29,8 +30,17 @@ STATISTICS = {
 }
 
 
-def build_model(cfg: DictConfig, *, channels: int, num_outputs: int, image_size: int) -> nn.Module:
+def build_model(
+    cfg: DictConfig, *, channels: int, num_outputs: int, image_size: int, start: Tensor | None = None
+) -> nn.Module:
     """Return the network of a config, with its weights loaded and its backbone frozen as configured.
+
+    Args:
+        cfg: The composed config.
+        channels: C of the images.
+        num_outputs: K, the number of outputs.
+        image_size: S of the images, in px.
+        start: Outputs of a new classifier for every image, shape (K,); None: the network's own initial weights.
 
     Raises:
         UserError: If the network does not support the image size, or its weights are unavailable.
@@ -61,6 +71,8 @@ def build_model(cfg: DictConfig, *, channels: int, num_outputs: int, image_size:
             raise
         raise _size_error(create, error, name=name, image_size=image_size, channels=channels, node=node) from error
     model.train()
+    if start is not None:
+        start_classifier(model, start)
     if path:
         log.info(load_checkpoint(model, path))
     freeze = cfg.model.get("freeze")

@@ -99,9 +99,11 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
     head = build_head(cfg, target.values.tolist(), ordered=target.ordered)
     augment = instantiate_node("augment", cfg.augment)
     train = torch.from_numpy(target.labels[data.plan.split.train])
-    head.set_label_counts(torch.bincount(train, minlength=target.num_labels))
+    counts = torch.bincount(train, minlength=target.num_labels)
+    head.set_label_counts(counts)
     torch.manual_seed(cfg.seed)  # so that the initial weights depend only on the seed
-    model = build_model(cfg, channels=cfg.data.channels, num_outputs=head.num_outputs, image_size=cfg.data.image_size)
+    channels, size = cfg.data.channels, cfg.data.image_size
+    model = build_model(cfg, channels=channels, num_outputs=head.num_outputs, image_size=size, start=head.start(counts))
     if data.batch_size == 1 and any(isinstance(layer, BATCH_NORMS) for layer in model.modules()):
         raise UserError("this network has batch norm, which needs two images per step: set data.batch_size=2 or more")
     stamp = _stamp(cfg, data.plan)

@@ -12,6 +12,14 @@ from agebench.errors import UserError
 DECODES = ("auto", "mean", "median", "mode")
 
 
+def label_shares(counts: Tensor) -> Tensor:
+    """Return the share of each label among the train images, plus one image spread evenly, float64, shape (R,).
+
+    The additional image gives labels without train images a positive share.
+    """
+    return (counts.double() + 1 / len(counts)) / (counts.sum() + 1)
+
+
 class Head(nn.Module, ABC):
     """Computes a loss, a posterior and a point estimate from `num_outputs` network outputs.
 
@@ -57,6 +65,42 @@ class Head(nn.Module, ABC):
 
     def set_label_counts(self, counts: Tensor) -> None:  # not abstract: most heads ignore the counts
         """Set the number of train images of each label, int64, shape (R,). Called once, before weights are loaded."""
+
+    def start(self, counts: Tensor) -> Tensor | None:
+        """Return outputs whose posterior is the distribution of the train labels, float32, shape (num_outputs,).
+
+        A network that starts there predicts the median of the train labels before its first step. None leaves the
+        initial outputs of the network: the default for classes, where they cost no more than a few steps.
+
+        Args:
+            counts: The number of train images of each label, int64, shape (R,).
+        """
+        return self.start_logits(label_shares(counts).log(), counts) if self.ordered else None
+
+    def train_median(self, counts: Tensor) -> Tensor:
+        """Return the median of the train labels in the target's unit, float64, shape ()."""
+        return self.values.double().cpu()[(label_shares(counts).cumsum(0) < 0.5).sum()]
+
+    def start_logits(self, logits: Tensor, counts: Tensor) -> Tensor:
+        """Return logits of a softmax, float32, shape (R,), so that a mean that is decoded is the median of train.
+
+        Exponential tilting, which adds a line over the values, moves the mean of a skewed distribution to its median.
+
+        Args:
+            logits: float64, shape (R,).
+            counts: The number of train images of each label, int64, shape (R,).
+        """
+        if self.decode != "mean":
+            return logits.float()
+        values, median = self.values.double().cpu(), self.train_median(counts)
+        low, high = -1.0 / values.diff().min(), 1.0 / values.diff().min()
+        for _ in range(60):  # the mean increases with the slope
+            slope = (low + high) / 2
+            if ((logits + slope * values).softmax(0) * values).sum() < median:
+                low = slope
+            else:
+                high = slope
+        return (logits + slope * values).float()
 
     @abstractmethod
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:

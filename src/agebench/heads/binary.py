@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agebench.errors import UserError
-from agebench.heads.base import Head
+from agebench.heads.base import Head, label_shares
 
 
 class Binary(Head):
@@ -30,6 +30,10 @@ class Binary(Head):
                 f"head=binary needs a target with two labels, but this target has {num_labels}: use head=softmax"
             )
         self.num_outputs = 1
+
+    def start(self, counts: Tensor) -> Tensor | None:
+        """Return the logit of the second label among the train labels, shape (1,); None for classes."""
+        return label_shares(counts)[1:].logit().float() if self.ordered else None
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the binary cross-entropy in nats, averaged over the batch, shape ()."""

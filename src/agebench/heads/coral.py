@@ -6,14 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agebench.heads.ranks import RankHead, binary_labels, rearranged_posterior
+from agebench.heads.ranks import RankHead, binary_labels, rearranged_posterior, start_above
 
 
 class CORAL(RankHead):
     """Ordinal regression with R - 1 binary tasks `y > k`, which share one score and have one learned bias each.
 
-    P(y > k) = sigmoid(score + bias of k). Initial biases descend, evenly spaced over (0, 1]. They also descend at the
-    minimum of the loss, so that P(y > k) decreases with k. During training they may cross; the posterior sorts them.
+    P(y > k) = sigmoid(score + bias of k). Initial biases are the logits of P(y > k) among the train labels, and descend
+    evenly over (0, 1] before these are known. They also descend at the minimum of the loss, so that P(y > k) decreases
+    with k. During training they may cross; the posterior sorts them.
 
     Args:
         num_labels: R.
@@ -29,7 +30,8 @@ class CORAL(RankHead):
         Cao, Mirjalili, Raschka (2020), Rank consistent ordinal regression for neural networks with application to age
         estimation, Pattern Recognition Letters, doi:10.1016/j.patrec.2020.11.008. Departs in three ways. All tasks have
         the weight 1, the uniform case of the paper. The last layer of the network may add a shared bias to the score.
-        The paper predicts a rank and no posterior. The initial biases are those of coral-pytorch, the authors' code.
+        The paper predicts a rank and no posterior. The authors' code, coral-pytorch, starts with evenly spaced biases,
+        which hardly move in short trainings on many labels.
     """
 
     def __init__(self, num_labels: int, values: Sequence[float], *, ordered: bool, decode: str = "auto") -> None:
@@ -37,6 +39,15 @@ class CORAL(RankHead):
         self.num_outputs = 1
         tasks = num_labels - 1
         self.biases = nn.Parameter(1 - torch.arange(tasks, dtype=torch.float32) / tasks)
+
+    def set_label_counts(self, counts: Tensor) -> None:
+        """Set the initial biases from the number of train images of each label, int64, shape (R,)."""
+        with torch.no_grad():
+            self.biases.copy_(start_above(counts))
+
+    def start(self, counts: Tensor) -> Tensor:
+        """Return the score zero, shape (1,): the biases are the distribution of the train labels."""
+        return torch.zeros(1)
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the binary cross-entropy in nats, summed over tasks and averaged over the batch, shape ()."""

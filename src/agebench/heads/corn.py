@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from agebench.heads.base import label_shares
 from agebench.heads.ranks import RankHead, binary_labels
 
 
@@ -32,6 +33,12 @@ class CORN(RankHead):
     def __init__(self, num_labels: int, values: Sequence[float], *, ordered: bool, decode: str = "auto") -> None:
         super().__init__(num_labels, values, ordered=ordered, decode=decode)
         self.num_outputs = num_labels - 1
+
+    def start(self, counts: Tensor) -> Tensor:
+        """Return the logits of P(y > k, given y > k - 1) among the train labels, shape (R - 1,)."""
+        shares = label_shares(counts)
+        above = shares.flip(0).cumsum(0).flip(0)[1:]  # (R,) -> (R - 1,)
+        return (above / shares[:-1]).log().float()
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the binary cross-entropy of the conditional tasks in nats, shape ().

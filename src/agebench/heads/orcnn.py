@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from agebench.heads.ranks import RankHead, binary_labels, rearranged_posterior
+from agebench.heads.ranks import RankHead, binary_labels, rearranged_posterior, start_above
 
 
 class ORCNN(RankHead):
@@ -31,6 +31,10 @@ class ORCNN(RankHead):
     def __init__(self, num_labels: int, values: Sequence[float], *, ordered: bool, decode: str = "auto") -> None:
         super().__init__(num_labels, values, ordered=ordered, decode=decode)
         self.num_outputs = num_labels - 1
+
+    def start(self, counts: Tensor) -> Tensor:
+        """Return the logits of P(y > k) among the train labels, shape (R - 1,)."""
+        return start_above(counts)
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the binary cross-entropy in nats, summed over tasks and averaged over the batch, shape ()."""

@@ -5,7 +5,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from agebench.heads.base import Head
+from agebench.heads.base import Head, label_shares
 
 
 class RankHead(Head):
@@ -27,6 +27,16 @@ class RankHead(Head):
             return super().point(outputs)
         # Equal to the median of the posterior, but without the rounding of its cumulative sum.
         return self.values[(self.above(outputs) > 0.5).sum(dim=1)]  # (B, R - 1) -> (B,)
+
+
+def start_above(counts: Tensor) -> Tensor:
+    """Return the logits of P(y > k) among the train labels, float32, shape (R - 1,).
+
+    Args:
+        counts: The number of train images of each label, int64, shape (R,).
+    """
+    below = label_shares(counts).cumsum(0)[:-1]  # (R,) -> (R - 1,)
+    return (1 - below).logit().float()
 
 
 def binary_labels(target: Tensor, outputs: Tensor) -> Tensor:

@@ -77,6 +77,10 @@ class Regression(Head):
         self.register_buffer("moment", torch.tensor(1.0))
         self.register_buffer("batches", torch.tensor(0.0))
 
+    def start(self, counts: Tensor) -> Tensor:
+        """Return the standardized median of the train labels, shape (1,)."""
+        return ((self.train_median(counts) - self.mean) / self.std)[None].float()
+
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the mean l1, mse or huber loss of the standardized errors, shape ()."""
         error = outputs[:, 0] - (self.values[target] - self.mean) / self.std  # (B, 1) -> (B,)

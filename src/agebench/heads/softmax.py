@@ -62,6 +62,10 @@ class Softmax(Head):
             balanced = counts.sum() / (present.sum() * counts.clamp(min=1))
             self.weights = torch.where(present, balanced, 1.0).to(self.values)
 
+    def start(self, counts: Tensor) -> Tensor | None:
+        """Return the logits of the distribution of the train labels, shape (R,); None with class weights."""
+        return None if self.balanced or self.weights is not None else super().start(counts)
+
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy in nats, or half the squared error, shape ().
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from agebench.errors import UserError
-from agebench.heads.base import Head
+from agebench.heads.base import Head, label_shares
 
 
 class Unimodal(Head):
@@ -67,6 +67,13 @@ class Unimodal(Head):
         self.num_outputs, self.lambda_unimodal = num_labels, lambda_unimodal
         step = (values[-1] - values[0]) / (num_labels - 1)
         self.floor = floor if floor is not None else step**2 / 12
+
+    def start(self, counts: Tensor) -> Tensor:
+        """Return the logits of a normal distribution with the median and variance of the train labels, shape (R,)."""
+        values, shares = self.values.double().cpu(), label_shares(counts)
+        mean = (shares * values).sum()
+        variance = (shares * (values - mean).square()).sum()
+        return self.start_logits(-(values - self.train_median(counts)).square() / (2 * variance), counts)
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the concentrated loss in nats plus the weighted unimodal term, averaged over the batch, shape ()."""

@@ -1,8 +1,9 @@
-"""Find the classifier layers of a network. All other layers are the backbone."""
+"""Find the classifier layers of a network, and set where they start. All other layers are the backbone."""
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def classifier_layers(model: nn.Module) -> tuple[nn.Module, ...]:
@@ -23,3 +24,19 @@ def classifier_layers(model: nn.Module) -> tuple[nn.Module, ...]:
     if not linear:
         raise ValueError(f"{type(model).__name__} has no get_classifier() and no linear layer")
     return (linear[-1],)
+
+
+def start_classifier(model: nn.Module, outputs: Tensor) -> None:
+    """Set the weights of the classifier to zero and its biases to these outputs, which every image then has.
+
+    A network whose classifier has no bias, or is not the last layer, stays as it is.
+
+    Args:
+        model: A new network.
+        outputs: float32, shape (num_outputs,).
+    """
+    for layer in classifier_layers(model):
+        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is not None and layer.bias.shape == outputs.shape:
+            with torch.no_grad():
+                layer.weight.zero_()
+                layer.bias.copy_(outputs)

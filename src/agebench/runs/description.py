@@ -68,7 +68,7 @@ class DataDescription:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """Return `data_sha`, `split_sha`, `data` and `leak` of results.json."""
+        """Return `data_sha`, `split_sha`, `data`, `leak` and `baseline` of results.json."""
         plan = self.plan
         return {
             "data_sha": data_sha(plan),
@@ -81,6 +81,10 @@ class DataDescription:
                 "broken": len(plan.broken),
             },
             "leak": leak(self.audited),
+            "baseline": {
+                "median_mae": self.audited["median_mae"],
+                "majority_accuracy": self.audited["majority_accuracy"],
+            },
         }
 
 
@@ -120,6 +124,27 @@ def decision_curves(plan: Plan, predictions: Predictions, bounds: dict[str, Arra
     if predictions.age_limit is None or not is_finite(predictions):
         return None
     return decision_summary.decision_curves(predictions, bounds, identities_of(plan, predictions))
+
+
+def no_better_than_guessing(results: Mapping[str, Any]) -> str:
+    """Return a sentence if a run is no better than one answer for every image, else an empty text.
+
+    The answer is the median of the train labels, whose MAE is `median_mae` of `baseline`, or for classes the most
+    common train label.
+    """
+    baseline, metrics = results["baseline"], results["metrics"]
+    if baseline["median_mae"] is not None:
+        name, guess, answer = "test/mae", baseline["median_mae"], "the median of the train labels"
+        worse = metrics.get(name) is not None and metrics[name] >= guess
+    else:
+        name, guess, answer = "test/accuracy", baseline["majority_accuracy"], "the most common train label"
+        worse = metrics.get(name) is not None and metrics[name] <= guess
+    if not worse:
+        return ""
+    return (
+        f"{name} is {metrics[name]:.4g}, no better than the {guess:.4g} of always answering {answer}: train for more "
+        "epochs (trainer.max_epochs), or try another optim.lr"
+    )
 
 
 def log_decision(results: Mapping[str, Any]) -> None:

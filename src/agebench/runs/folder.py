@@ -48,6 +48,7 @@ class ResultsKeys(TypedDict, total=False):
     split_sha: str
     data: dict[str, Any]
     leak: dict[str, Any] | None
+    baseline: dict[str, float | None]
     params: dict[str, int]
     versions: dict[str, str]
     git: str | None

@@ -15,7 +15,7 @@ from agebench.leakage.seen_in_training import leak_sentence
 from agebench.metrics.table import find
 from agebench.models.summary import summarise_model
 from agebench.module import ImageModule
-from agebench.runs.description import log_decision
+from agebench.runs.description import log_decision, no_better_than_guessing
 
 log = logging.getLogger(__name__)
 
@@ -64,5 +64,7 @@ def log_results(results: Mapping[str, Any], run_dir: Path) -> None:
         log.info("%-16s %.4f%s", name, value, low_high)
     if results["leak"]:
         log.info("%s", leak_sentence(results["leak"]))
+    if sentence := no_better_than_guessing(results):
+        log.warning("%s", sentence)
     log_decision(results)
     log.info("written to %s", run_dir)
