@@ -102,13 +102,14 @@ class ImageModule(L.LightningModule):
         normalise: Applied to images right before the network.
         augment: Applied to images in [0, 1] during training, unless its attribute `idle` is true. Also applied during
             evaluation if its attribute `at_test` is true.
-        optim: Takes the parameters and returns the optimizer.
+        optim: Takes the parameters, or groups of them, and returns the optimizer.
         scheduler: Takes the optimizer and returns Lightning's scheduler config, or None for a constant rate.
         unit: The unit of the target, which determines the metrics.
         channels_last: Whether convolutions use NHWC memory, which is faster on most devices.
         seed: Seeds augmentation and dropout at the start of each epoch, so that a resumed run draws the same numbers.
         stamp: Metadata that is stored in each checkpoint as plain data: the config, the protocol, the label names.
         compile: Whether training uses torch.compile; evaluation does not.
+        groups: Takes the network and the head and returns parameter groups; None: one group.
     """
 
     def __init__(
@@ -118,17 +119,19 @@ class ImageModule(L.LightningModule):
         *,
         normalise: nn.Module,
         augment: nn.Module,
-        optim: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        optim: Callable[[Iterable[Any]], torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer], dict[str, Any] | None] | None,
         unit: str,
         channels_last: bool,
         seed: int,
         stamp: dict[str, Any],
         compile: bool = False,
+        groups: Callable[[nn.Module, nn.Module], list[dict[str, Any]]] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.head, self.normalise, self.augment = model, head, normalise, augment
         self.optim, self.scheduler, self.unit, self.seed, self.stamp = optim, scheduler, unit, seed, stamp
+        self.groups = groups
         self._skip_augment = isinstance(augment, nn.Identity) or getattr(augment, "idle", False)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self.memory_format)
@@ -301,9 +304,15 @@ class ImageModule(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             return self.head.posterior(outputs), self.head.point(outputs)
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the groups of trainable parameters that the optimizer gets."""
+        if self.groups is not None:
+            return self.groups(self.model, self.head)
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer of the trainable parameters, with its scheduler if there is one."""
-        optimizer = self.optim(p for p in self.parameters() if p.requires_grad)
+        optimizer = self.optim(self.parameter_groups())
         schedule = None if self.scheduler is None else self.scheduler(optimizer)
         if schedule is None:
             return optimizer

@@ -86,7 +86,10 @@ class ModelKeys(Node):
 
 
 class OptimKeys(PartialNode, total=False):
-    """Ranges of the arguments of PyTorch's optimizers."""
+    """The keys of parameter groups, and ranges of the arguments of PyTorch's optimizers."""
+
+    decay_norms: bool
+    layer_decay: Annotated[float, Range(above=0, most=1)] | None
 
     lr: Positive
     weight_decay: NonNegative

@@ -16,11 +16,12 @@ from agebench.build.data import LOADED, build_images, build_planner
 from agebench.build.limit import build_age_limit
 from agebench.build.model import build_model, build_normalise
 from agebench.build.monitor import build_monitor, watched
-from agebench.build.nodes import instantiate_node
+from agebench.build.nodes import instantiate_node, plain_node
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.plan import Plan
 from agebench.errors import UserError, one_line_message
 from agebench.heads.base import Head
+from agebench.models.parameter_groups import group_parameters
 from agebench.module import ImageModule, Normalise
 from agebench.schema import Text, find_mismatch
 
@@ -107,12 +108,14 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
     if data.batch_size == 1 and any(isinstance(layer, BATCH_NORMS) for layer in model.modules()):
         raise UserError("this network has batch norm, which needs two images per step: set data.batch_size=2 or more")
     stamp = _stamp(cfg, data.plan)
+    optim = plain_node(cfg.optim, without=("decay_norms", "layer_decay"))
     module = kind(
         model,
         head,
         normalise=build_normalise(cfg, data, model),
         augment=augment,
-        optim=partial(_optimizer, instantiate(cfg.optim, _convert_="all", **_unfused(cfg))),
+        optim=partial(_optimizer, instantiate(optim, _convert_="all", **_unfused(cfg))),
+        groups=_grouping(cfg.optim),
         scheduler=build_schedule(cfg, data),
         unit=target.unit,
         channels_last=cfg.channels_last,
@@ -210,6 +213,15 @@ def _limited(batches: int, limit: float | None) -> int:
     if limit is None:
         return batches
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def _grouping(optim: DictConfig) -> Callable[[nn.Module, nn.Module], list[dict[str, Any]]] | None:
+    """Return a function of network and head that returns parameter groups, or None if one group is enough."""
+    decay, layer_decay = optim.get("weight_decay") or 0.0, optim.get("layer_decay")
+    decay_norms = optim.get("decay_norms", False)
+    if layer_decay is None and (decay_norms or not decay):
+        return None
+    return partial(group_parameters, lr=optim.lr, weight_decay=decay, decay_norms=decay_norms, layer_decay=layer_decay)
 
 
 def _unfused(cfg: DictConfig) -> dict[str, bool]:

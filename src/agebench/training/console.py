@@ -10,9 +10,11 @@ import torch
 from omegaconf import DictConfig
 
 from agebench.data.datamodule import ImageDataModule
+from agebench.files import write_csv
 from agebench.leakage.audit import verdict
 from agebench.leakage.seen_in_training import leak_sentence
 from agebench.metrics.table import find
+from agebench.models.parameter_groups import COLUMNS, describe_groups, tabulate_parameters
 from agebench.models.summary import summarise_model
 from agebench.module import ImageModule
 from agebench.runs.description import log_decision, no_better_than_guessing
@@ -52,6 +54,21 @@ def log_start(
         data.batch_size,
         f"{data.steps_per_epoch:,}",
     )
+
+
+def write_parameters(path: Path, optim: Any, module: ImageModule) -> None:
+    """Write params.csv, the rate and weight decay of each parameter, and log a line about the groups.
+
+    Args:
+        path: The file.
+        optim: The config of the optimizer.
+        module: The LightningModule.
+    """
+    decay = optim.get("weight_decay") or 0.0
+    rows = tabulate_parameters(module.named_parameters(), module.parameter_groups(), lr=optim.lr, weight_decay=decay)
+    write_csv(path, COLUMNS, rows)
+    if line := describe_groups(rows):
+        log.info("groups    %s", line)
 
 
 def log_results(results: Mapping[str, Any], run_dir: Path) -> None:

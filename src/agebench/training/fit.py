@@ -36,7 +36,7 @@ from agebench.runs.tables import write_breakdown, write_predictions, write_split
 from agebench.runs.writer import RunWriter
 from agebench.training import resume
 from agebench.training.callbacks import EpochTable, Speed, failed_callback, skip_idle_hooks
-from agebench.training.console import device_name, log_results, log_start
+from agebench.training.console import device_name, log_results, log_start, write_parameters
 from agebench.training.fast_loop import MultiStepModule, can_multi_step
 from agebench.training.hparams import hparams
 from agebench.training.memory import keep_freed_memory
@@ -197,6 +197,7 @@ def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) 
     if writer.enabled:
         write_split(training.run_dir, training.data.plan)
         log_start(cfg, training.data, module, trainer, audited=training.description.audited)
+        write_parameters(training.run_dir / "params.csv", cfg.optim, module)
         if start.checkpoint:
             log.info("resumed   after epoch %d, from %s", start.epochs, start.checkpoint)
     for board in training.boards:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 WRITTEN = (
     "metrics.csv",
     "predictions.csv",
+    "params.csv",
     "per_class.csv",
     "error_by_decade.csv",
     "cs_curve.csv",
