@@ -461,8 +461,8 @@ def test_the_optimizer_gets_only_trainable_parameters_and_the_schedule_is_passed
     model[1].bias.requires_grad_(False)
     received = []
 
-    def optim(parameters):
-        received.extend(parameters)
+    def optim(groups):
+        received.extend(p for group in groups for p in group["params"])
         return torch.optim.SGD(received, lr=0.1)
 
     module = make_module(model, optim=optim, scheduler=lambda optimizer: {"scheduler": optimizer, "interval": "step"})
