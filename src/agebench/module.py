@@ -18,6 +18,7 @@ from agebench.metrics.age_limit import AgeLimit
 from agebench.metrics.compute import summarise
 from agebench.metrics.predictions import LabelledPredictions, Predictions
 from agebench.metrics.table import absolute_values, find
+from agebench.models.averaging import WeightAverage
 from agebench.models.freeze import keep_frozen_in_eval
 from agebench.models.weights import hash_tensors
 
@@ -110,6 +111,7 @@ class ImageModule(L.LightningModule):
         stamp: Metadata that is stored in each checkpoint as plain data: the config, the protocol, the label names.
         compile: Whether training uses torch.compile; evaluation does not.
         groups: Takes the network and the head and returns parameter groups; None: one group.
+        ema_decay: The decay of a moving average of the weights, which is evaluated and stored; None: no average.
     """
 
     def __init__(
@@ -127,11 +129,14 @@ class ImageModule(L.LightningModule):
         stamp: dict[str, Any],
         compile: bool = False,
         groups: Callable[[nn.Module, nn.Module], list[dict[str, Any]]] | None = None,
+        ema_decay: float | None = None,
     ) -> None:
         super().__init__()
         self.model, self.head, self.normalise, self.augment = model, head, normalise, augment
         self.optim, self.scheduler, self.unit, self.seed, self.stamp = optim, scheduler, unit, seed, stamp
-        self.groups = groups
+        self.groups, self.ema_decay = groups, ema_decay
+        self.average: WeightAverage | None = None  # since training started
+        self._stored_average: dict[str, Any] | None = None
         self._skip_augment = isinstance(augment, nn.Identity) or getattr(augment, "idle", False)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self.memory_format)
@@ -313,13 +318,46 @@ class ImageModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer of the trainable parameters, with its scheduler if there is one."""
         optimizer = self.optim(self.parameter_groups())
+        if self.ema_decay is not None:
+            self._start_average(optimizer, self.ema_decay)
         schedule = None if self.scheduler is None else self.scheduler(optimizer)
         if schedule is None:
             return optimizer
         config: Any = {"optimizer": optimizer, "lr_scheduler": schedule}
         return config  # type: ignore[no-any-return]  # a plain dict with the keys that Lightning reads
 
+    def _start_average(self, optimizer: torch.optim.Optimizer, decay: float) -> None:
+        """Average the weights after each step of the optimizer, from those of a resumed run if there are any."""
+        self.average = average = WeightAverage(self, decay)
+        if self._stored_average is not None:
+            average.restore(self._stored_average)
+            self._stored_average = None
+        optimizer.register_step_post_hook(lambda *_: average.update())
+
+    def on_validation_start(self) -> None:
+        """Evaluate the average of the weights, if there is one."""
+        if self.average is not None:
+            self.average.exchange(evaluate=True)
+
+    def on_validation_end(self) -> None:
+        """Train on, with the weights that are trained."""
+        if self.average is not None:
+            self.average.exchange(evaluate=False)
+
+    def on_fit_end(self) -> None:
+        """Hold the average of the weights, if there is one: it is tested."""
+        if self.average is not None:
+            self.average.exchange(evaluate=True)
+            self.average = None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Load the trained weights of a run with an average, not the average, to resume it."""
+        if "ema" in checkpoint:
+            self._stored_average = WeightAverage.from_checkpoint(checkpoint)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the metadata to the checkpoint: plain data only, so that weights_only=True loads it."""
+        if self.average is not None:
+            self.average.to_checkpoint(checkpoint)
         # Lightning calls this hook last, so the hash covers weights that callbacks such as weight averaging replaced.
         checkpoint["agebench"] = {**self.stamp, "weights_sha": hash_tensors(checkpoint["state_dict"])}

@@ -178,6 +178,12 @@ class DecisionKeys(TypedDict):
     priors: Annotated[list[InnerShare] | None, _is_filled, "a list of shares, such as [0.1,0.2,0.3]"]
 
 
+class EmaKeys(TypedDict):
+    """The keys of the moving average of the weights."""
+
+    decay: Annotated[float, Range(above=0, below=1), "a share above 0 and below 1, such as 0.999"] | None
+
+
 class TrainKeys(DecisionKeys):
     """The keys of a training run."""
 
@@ -188,6 +194,7 @@ class TrainKeys(DecisionKeys):
     matmul_precision: Literal["highest", "high", "medium"]
     channels_last: bool
     compile: bool
+    ema: EmaKeys
     sweep: Annotated[str, _is_sweep_name, "the name of a folder below paths.output/sweeps"]
     resume: Annotated[Literal[False] | Text, "auto, false or the folder of a run"]
     trust: bool

@@ -116,6 +116,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
         augment=augment,
         optim=partial(_optimizer, instantiate(optim, _convert_="all", **_unfused(cfg))),
         groups=_grouping(cfg.optim),
+        ema_decay=cfg.ema.decay,
         scheduler=build_schedule(cfg, data),
         unit=target.unit,
         channels_last=cfg.channels_last,

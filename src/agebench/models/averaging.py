@@ -1,0 +1,75 @@
+"""An exponential moving average of the weights of a module during training."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from agebench.errors import UserError
+
+
+class WeightAverage:
+    """Keeps the moving average of the weights of a module, and exchanges both for evaluation.
+
+    Parameters and the running statistics of batch norm are averaged. Integers, such as the counters of batch norm, are
+    never averaged: they have the values of the trained weights.
+
+    After update n the average is d * average + (1 - d) * weights with d = min(decay, (1 + n) / (10 + n)). This warm-up
+    of the decay forgets the initial weights.
+
+    Args:
+        module: The module that is trained.
+        decay: The largest share of the average that an update keeps, in (0, 1).
+
+    Raises:
+        UserError: If the weights have half precision, which an update of a thousandth would not change.
+
+    Source:
+        The warm-up is that of TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.evaluates = False  # whether the module holds the average
+        floats = {name: tensor for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
+        if any(tensor.dtype not in (torch.float32, torch.float64) for tensor in floats.values()):
+            raise UserError(
+                "ema.decay needs weights in float32: set trainer.precision=bf16-mixed, 16-mixed or 32-true, or "
+                "ema.decay=null"
+            )
+        self._names, self._held = list(floats), list(floats.values())  # these share the memory of the module
+        self._other = [tensor.clone() for tensor in self._held]  # the average, or during evaluation the trained weights
+
+    def update(self) -> None:
+        """Update the average after a step of the optimizer."""
+        self.updates += 1
+        share = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self._other, self._held, 1 - share)
+
+    def exchange(self, *, evaluate: bool) -> None:
+        """Let the module hold the average (for evaluation), or the weights that are trained."""
+        if evaluate != self.evaluates:
+            self.evaluates = evaluate
+            held = [tensor.clone() for tensor in self._held]
+            torch._foreach_copy_(self._held, self._other)
+            torch._foreach_copy_(self._other, held)
+
+    def to_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the average into the `state_dict` of a checkpoint, and what training needs to resume under `ema`."""
+        average, trained = (self._held, self._other) if self.evaluates else (self._other, self._held)
+        checkpoint["state_dict"] = {**checkpoint["state_dict"], **dict(zip(self._names, average, strict=True))}
+        checkpoint["ema"] = {"updates": self.updates, "trained": dict(zip(self._names, trained, strict=True))}
+
+    @staticmethod
+    def from_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """Put the trained weights back into `state_dict`, and return what `restore` needs."""
+        stored = checkpoint.pop("ema")
+        average = {name: checkpoint["state_dict"][name] for name in stored["trained"]}
+        checkpoint["state_dict"] = {**checkpoint["state_dict"], **stored["trained"]}
+        return {"updates": stored["updates"], "average": average}
+
+    def restore(self, stored: dict[str, Any]) -> None:
+        """Continue from what `from_checkpoint` returned."""
+        self.updates = stored["updates"]
+        for name, tensor in zip(self._names, self._other, strict=True):
+            tensor.copy_(stored["average"][name])
