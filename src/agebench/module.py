@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from agebench.augment.mixing import Mixing
 from agebench.errors import FailedError
 from agebench.heads.base import Head
 from agebench.metrics.age_limit import AgeLimit
@@ -111,6 +112,7 @@ class ImageModule(L.LightningModule):
         stamp: Metadata that is stored in each checkpoint as plain data: the config, the protocol, the label names.
         compile: Whether training uses torch.compile; evaluation does not.
         groups: Takes the network and the head and returns parameter groups; None: one group.
+        mixing: Mixes the augmented images of a training batch; None: no mixing.
         ema_decay: The decay of a moving average of the weights, which is evaluated and stored; None: no average.
     """
 
@@ -129,12 +131,13 @@ class ImageModule(L.LightningModule):
         stamp: dict[str, Any],
         compile: bool = False,
         groups: Callable[[nn.Module, nn.Module], list[dict[str, Any]]] | None = None,
+        mixing: Mixing | None = None,
         ema_decay: float | None = None,
     ) -> None:
         super().__init__()
         self.model, self.head, self.normalise, self.augment = model, head, normalise, augment
         self.optim, self.scheduler, self.unit, self.seed, self.stamp = optim, scheduler, unit, seed, stamp
-        self.groups, self.ema_decay = groups, ema_decay
+        self.groups, self.mixing, self.ema_decay = groups, mixing, ema_decay
         self.average: WeightAverage | None = None  # since training started
         self._stored_average: dict[str, Any] | None = None
         self._skip_augment = isinstance(augment, nn.Identity) or getattr(augment, "idle", False)
@@ -185,10 +188,17 @@ class ImageModule(L.LightningModule):
         images = batch.images
         if not self._skip_augment:
             images = self.augment(images.float() / 255)
-        outputs = self._outputs(images)
+        mixed = None
+        if self.mixing is not None:
+            images = images.float() / 255 if images.dtype == torch.uint8 else images
+            mixed = self.mixing(images, batch.target)
+        outputs = self._outputs(images if mixed is None else mixed.images)
         # Heads need float32: sums over labels, logarithms and thresholds are too inaccurate in half precision.
         with torch.autocast(self.device.type, enabled=False):
-            loss = self.head.loss(outputs, batch.target)
+            if mixed is None:
+                loss = self.head.loss(outputs, batch.target)
+            else:
+                loss = self.head.mixed_loss(outputs, batch.target, mixed.other, share=mixed.share)
         # Keep tensors: reading a number here would synchronize with the GPU at each step.
         self._step_losses.append((len(batch.target), loss.detach()))
         self._uncounted.append((outputs.detach(), batch.target))

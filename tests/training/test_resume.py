@@ -149,7 +149,7 @@ KINDS = {
         "trainer.max_epochs=6",
     ),
     "two validations an epoch": ("trainer.val_check_interval=2",),
-    "augmented": ("augment=digits", "data.num_workers=1"),
+    "augmented": ("augment=digits", "augment.mixup=0.2", "augment.cutmix=1.0", "data.num_workers=1"),
     "max_steps": ("trainer.max_steps=14", "trainer.max_epochs=-1"),
     "train loss": ("monitor=train/loss", "trainer.check_val_every_n_epoch=2", "test_checkpoint=last"),
     "ema": ("optim=adamw", "optim.layer_decay=0.5", "ema.decay=0.9"),

@@ -23,6 +23,7 @@ from agebench.schema import (
     Positive,
     Range,
     Seed,
+    Share,
     Text,
     check,
     check_call,
@@ -97,6 +98,14 @@ class OptimKeys(PartialNode, total=False):
     eps: NonNegative
     momentum: NonNegative
     alpha: NonNegative
+
+
+class AugmentKeys(Node):
+    """The keys of mixing, which every augmentation has."""
+
+    mixup: Positive | None
+    cutmix: Positive | None
+    mix_probability: Share
 
 
 class SchedulerKeys(Node, total=False):
@@ -205,7 +214,7 @@ class TrainKeys(DecisionKeys):
     head: Node
     optim: OptimKeys
     scheduler: SchedulerKeys
-    augment: Node
+    augment: AugmentKeys
     trainer: TrainerKeys
     callbacks: CallbackKeys
     logger: Annotated[dict[str, Node | None] | None, "null or a group of loggers"]
@@ -344,7 +353,7 @@ IN_TRAINER = (
 NETWORK = (
     Place("model", ModelKeys, given=("in_chans", "num_classes")),
     Place("head", positional=2, given=("ordered",)),
-    Place("augment"),
+    Place("augment", AugmentKeys),
 )
 TRAINING = (
     Place("optim", OptimKeys, positional=1),

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from agebench.augment.mixing import Mixing
 from agebench.build.data import LOADED, build_images, build_planner
 from agebench.build.limit import build_age_limit
 from agebench.build.model import build_model, build_normalise
@@ -25,6 +26,7 @@ from agebench.models.parameter_groups import group_parameters
 from agebench.module import ImageModule, Normalise
 from agebench.schema import Text, find_mismatch
 
+MIXING = ("mixup", "cutmix", "mix_probability")  # keys of conf/augment for agebench.augment.mixing
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -39,6 +41,12 @@ def build_head(cfg: DictConfig, values: Sequence[float], *, ordered: bool) -> He
     return head
 
 
+def build_augment(cfg: DictConfig) -> nn.Module:
+    """Return the augmentation of single images of a config. Mixing is separate."""
+    augment: nn.Module = instantiate_node("augment", plain_node(cfg.augment, without=MIXING))
+    return augment
+
+
 def check_parts(cfg: DictConfig) -> None:
     """Build the parts of a run that do not need an image, to find errors early.
 
@@ -47,7 +55,7 @@ def check_parts(cfg: DictConfig) -> None:
     """
     target = build_planner(cfg).plan().target
     build_head(cfg, target.values.tolist(), ordered=target.ordered)
-    instantiate_node("augment", cfg.augment)
+    build_augment(cfg)
 
 
 def build_trained(cfg: DictConfig, stored: dict[str, Any]) -> ImageModule:
@@ -67,7 +75,7 @@ def build_trained(cfg: DictConfig, stored: dict[str, Any]) -> ImageModule:
         build_model(cfg, channels=channels, num_outputs=head.num_outputs, image_size=size),
         head,
         normalise=Normalise([0.0] * channels, [1.0] * channels),  # placeholders too
-        augment=instantiate_node("augment", cfg.augment),
+        augment=build_augment(cfg),
         optim=torch.optim.SGD,  # never used
         scheduler=None,
         unit=stamp["unit"],
@@ -98,7 +106,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
     """
     target = data.plan.target
     head = build_head(cfg, target.values.tolist(), ordered=target.ordered)
-    augment = instantiate_node("augment", cfg.augment)
+    augment = build_augment(cfg)
     train = torch.from_numpy(target.labels[data.plan.split.train])
     counts = torch.bincount(train, minlength=target.num_labels)
     head.set_label_counts(counts)
@@ -116,6 +124,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
         augment=augment,
         optim=partial(_optimizer, instantiate(optim, _convert_="all", **_unfused(cfg))),
         groups=_grouping(cfg.optim),
+        mixing=_mixing(cfg.augment),
         ema_decay=cfg.ema.decay,
         scheduler=build_schedule(cfg, data),
         unit=target.unit,
@@ -214,6 +223,12 @@ def _limited(batches: int, limit: float | None) -> int:
     if limit is None:
         return batches
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def _mixing(augment: DictConfig) -> Mixing | None:
+    if augment.mixup is None and augment.cutmix is None:
+        return None
+    return Mixing(mixup=augment.mixup, cutmix=augment.cutmix, probability=augment.mix_probability)
 
 
 def _grouping(optim: DictConfig) -> Callable[[nn.Module, nn.Module], list[dict[str, Any]]] | None:

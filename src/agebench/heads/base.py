@@ -106,6 +106,20 @@ class Head(nn.Module, ABC):
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss of a batch, shape (), from outputs (B, num_outputs) and label indices (B,), int64."""
 
+    def mixed_loss(self, outputs: Tensor, target: Tensor, other: Tensor, *, share: float) -> Tensor:
+        """Return the mean loss of mixed images, shape (): the mixture of the losses of both labels.
+
+        For losses that are linear in the label distribution (cross-entropy, divergences, binary tasks) its gradient is
+        that of the mixed distribution.
+
+        Args:
+            outputs: Outputs of the mixed images, shape (B, num_outputs).
+            target: Label indices with the share `share`, shape (B,).
+            other: Label indices with the rest, shape (B,).
+            share: In [0, 1].
+        """
+        return share * self.loss(outputs, target) + (1 - share) * self.loss(outputs, other)
+
     def sample_weights(self, target: Tensor) -> Tensor:
         """Return the weight of each image in the loss of a batch, shape (B,), from label indices (B,), int64.
 

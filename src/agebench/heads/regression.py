@@ -83,7 +83,18 @@ class Regression(Head):
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the mean l1, mse or huber loss of the standardized errors, shape ()."""
-        error = outputs[:, 0] - (self.values[target] - self.mean) / self.std  # (B, 1) -> (B,)
+        return self._loss(outputs[:, 0] - self._standardized(target))
+
+    def mixed_loss(self, outputs: Tensor, target: Tensor, other: Tensor, *, share: float) -> Tensor:
+        """Return the loss of the mixed values share * target + (1 - share) * other, shape ()."""
+        mixed = share * self._standardized(target) + (1 - share) * self._standardized(other)
+        return self._loss(outputs[:, 0] - mixed)
+
+    def _standardized(self, target: Tensor) -> Tensor:
+        return (self.values[target] - self.mean) / self.std
+
+    def _loss(self, error: Tensor) -> Tensor:
+        """Return the mean loss of standardized errors, shape (B,) -> ()."""
         if self.training:
             self._update_moment(error.detach())
         if self.kind == "l1":

@@ -46,7 +46,7 @@ WITHOUT_EFFECT = (
     "trainer.profiler",
 )
 # Keys that earlier versions did not have. Null is hashed as if the key did not exist, so that hashes stay the same.
-NEW = ("data.ages", "ema.decay", "optim.layer_decay")
+NEW = ("augment.cutmix", "augment.mixup", "data.ages", "ema.decay", "optim.layer_decay")
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
