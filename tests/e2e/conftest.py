@@ -1,5 +1,6 @@
 """Commands run in this process, as a user would type them."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,13 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 Command = Callable[..., None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processes_accept_ctrl_c() -> None:
+    """Let the processes that tests start accept SIGINT. A shell that starts pytest in the background ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
