@@ -56,6 +56,7 @@ def test_a_run_writes_every_promised_file_and_key(command, tmp_path):
     assert not (out / "hparams.yaml").exists()
 
 
+@pytest.mark.ci
 def test_the_report_shows_every_epoch_even_if_the_first_is_the_best(command, tmp_path):
     command("train", "data=digits", "optim=sgd", "optim.lr=1e-12", "model.batch_norm=false", "trainer.max_epochs=4",
             "hydra.run.dir=out")  # fmt: skip
@@ -246,7 +247,7 @@ def test_full_batch_and_online_training_work(command, tmp_path):
 
 
 def test_debug_overfit_fits_all_its_images(command, tmp_path):
-    command("train", "debug=overfit", "report=false", "hydra.run.dir=out")
+    command("train", "debug=overfit", "optim.lr=0.01", "trainer.max_epochs=100", "report=false", "hydra.run.dir=out")
 
     with (tmp_path / "out" / "metrics.csv").open(encoding="utf-8-sig") as lines:
         last = list(csv.DictReader(lines))[-1]
