@@ -5,9 +5,12 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from agebench.data.records import Records
 
 REPOSITORY = Path(__file__).parents[1]
 # Workers of pytest-xdist share the cores; set before torch is imported, and for the processes that tests start.
@@ -28,6 +31,14 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set AGEBENCH_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_cacd(test_data: Path) -> "Records":
+    """Return the records of the real CACD, which take two seconds to read. Tests with it have the marker `data`."""
+    from agebench.data.sources.cacd import CACD
+
+    return CACD(str(test_data / "cacd")).records()
 
 
 @pytest.fixture(scope="session")

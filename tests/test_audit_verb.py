@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import agebench.report.leak  # noqa: F401  # once here, instead of in the process that draws each picture
 from agebench.audit import audit, folder_name
 from agebench.data.sources.demo import write_demo
 from agebench.errors import UserError

@@ -80,3 +80,46 @@ def test_an_export_folder_that_is_not_empty_raises_before_packing(
         prepare(config)
 
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_log_counts_images_labels_and_identities_of_each_part(
+    compose_config: Any, tmp_path: Path, line: Any, caplog: Any
+) -> None:
+    caplog.set_level(logging.INFO)
+    (tmp_path / "3.png").write_bytes(b"")
+    people = "\n".join(f"{i}.png,{i % 4},p{i // 8}" for i in range(40))  # 5 people with 8 images each
+    (tmp_path / "t.csv").write_text(f"path,label,identity\n{people}")
+    lists = {"train": range(16), "val": range(16, 18), "test": range(24, 40)}
+    for part, rows in lists.items():
+        (tmp_path / f"{part}.txt").write_text("\n".join(f"{i}.png" for i in rows))
+    split = [f"data.split.{part}={tmp_path}/{part}.txt" for part in lists]
+    config = compose_config(*line, "data/split=column", *split, f"export={tmp_path}/tree", name="prepare")
+    config.paths.cache = str(tmp_path / "cache")
+
+    prepare(config)
+
+    logged = [record.getMessage() for record in caplog.records if record.name == "agebench.prepare"]
+    assert logged[0] == "table: 38 of 40 images are available"
+    assert [text.split() for text in logged[2:5]] == [
+        ["train", "15", "images,", "4", "labels,", "2", "identities"],
+        ["val", "2", "images,", "2", "labels,", "1", "identities"],
+        ["test", "15", "images,", "4", "labels,", "2", "identities"],
+    ]
+    assert len(list((tmp_path / "tree").rglob("*.png"))) == 32
+    assert logged[-1] == f"exported 32 images to {tmp_path}/tree, one folder per part and label"
+
+
+def test_a_read_only_cache_gives_a_warning(
+    compose_config: Any, tmp_path: Path, line: Any, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("agebench.runs.tables.write_missing_and_broken", refuse)
+    config = compose_config(*line, name="prepare")
+    config.paths.cache = str(tmp_path / "cache")
+
+    prepare(config)
+
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any(text.startswith("cannot list") and text.endswith("Read-only file system") for text in warned)

@@ -1,5 +1,6 @@
 """Commands run in this process, as a user would type them."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,13 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 Command = Callable[..., None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processes_accept_ctrl_c() -> None:
+    """Let the processes that tests start accept SIGINT. A shell that starts pytest in the background ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
@@ -29,19 +37,35 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def train_once() -> Command:
+    """Return a function that trains a run in `FOLDER/run`, with its data in `FOLDER/data`, for several tests."""
+
+    def run(folder: Path, line: str) -> None:
+        from agebench import train
+
+        GlobalHydra.instance().clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("AGEBENCH_DATA", str(folder / "data"))
+            patch.setattr("sys.argv", ["agebench-train", *line.split(), "report=false", "hydra.run.dir=run"])
+            train.main()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(train_once: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a read-only folder with a run on demo faces, `run`, and its data, `data/demo`."""
-    from agebench import train
-
-    GlobalHydra.instance().clear()
-
     folder = tmp_path_factory.mktemp("trained")
     line = "data=demo data.source.images=800 data.source.people=60"  # fewer than the default, to draw them quickly
-    line += " data.target=age data.image_size=32 data.limit=300 model=small_cnn head=corn"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("AGEBENCH_DATA", str(folder / "data"))
-        more = ["trainer.max_epochs=1", "report=false", "hydra.run.dir=run"]
-        patch.setattr("sys.argv", ["agebench-train", *line.split(), *more])
-        train.main()
+    line += " data.target=age data.image_size=32 data.limit=300 model=small_cnn head=corn trainer.max_epochs=1"
+    train_once(folder, line)
     return folder
+
+
+@pytest.fixture(scope="session")
+def digits_run(train_once: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the read-only folder of a run of two epochs on the digits."""
+    folder = tmp_path_factory.mktemp("digits")
+    train_once(folder, "data=digits trainer.max_epochs=2")
+    return folder / "run"

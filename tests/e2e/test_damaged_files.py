@@ -167,6 +167,8 @@ def test_a_run_with_a_wrong_hash_in_the_stamp_starts_over(run) -> None:
 def test_a_wrong_field_of_results_json_gives_one_sentence(run) -> None:
     file = run / "results.json"
     results = json.loads(file.read_text())
+    for key in ("metrics", "intervals"):  # two metrics stand for all
+        results[key] = {name: results[key][name] for name in ("test/loss", "test/mae")}
     refused = set()
 
     for path, value in mutations(results, wrong=(None, -1, "あ", ["a", 1], {"a": 1})):
@@ -176,8 +178,9 @@ def test_a_wrong_field_of_results_json_gives_one_sentence(run) -> None:
             finished(run, read, config=results["config"], sha=lambda: results["data_sha"])
         except UserError:
             refused.add(path)
-        for render in RENDERERS.values():  # compare does not trust a folder, and lists it
-            render(compare(find_runs([run]), None))
+        tables = compare(find_runs([run]), None)  # compare does not trust a folder, and lists it
+        for render in RENDERERS.values():
+            render(tables)
 
     assert {("status",), ("best",), ("best", "tested"), ("metrics", "test/loss"), ("weights_sha",)} <= refused
 
@@ -215,22 +218,19 @@ def interrupted(command, monkeypatch, tmp_path) -> Path:
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("optimizer_states", [{}]), ("optimizer_states", [1]), ("loops", {}), ("loops", 1)],
-)
-def test_a_damaged_training_state_gives_one_sentence(interrupted, command, capsys, key, value) -> None:
+def test_a_damaged_training_state_gives_one_sentence(interrupted, command, capsys) -> None:
     last = interrupted / "checkpoints" / "last.ckpt"
     stored = torch.load(last, weights_only=True)
-    torch.save({**stored, key: value}, last)
 
-    with pytest.raises(SystemExit) as end:
-        command("train", "resume=run")
+    for damage in ({"optimizer_states": [{}]}, {"optimizer_states": [1]}, {"loops": {}}, {"loops": 1}):
+        torch.save({**stored, **damage}, last)
+        with pytest.raises(SystemExit) as end:
+            command("train", "resume=run")
 
-    error = capsys.readouterr().err
-    assert end.value.code == 2
-    assert "cannot resume from " in error
-    assert "Traceback" not in error
+        error = capsys.readouterr().err
+        assert end.value.code == 2, damage
+        assert "cannot resume from " in error
+        assert "Traceback" not in error
 
 
 def test_a_run_without_the_state_of_its_optimizer_starts_over(interrupted, command, capsys) -> None:

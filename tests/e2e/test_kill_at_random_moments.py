@@ -3,6 +3,7 @@
 AGEBENCH_KILLS is the number of kills with SIGKILL (default 40). `pytest -s` shows each of them.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -39,11 +40,24 @@ ENDLESS = "trainer.max_epochs=100000"
 WAIT_S = 600
 
 
+STARTED: list[subprocess.Popen[bytes]] = []
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """End the process groups of a test that failed."""
+    yield
+    for process in STARTED:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    STARTED.clear()
+
+
 def start(folder: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start a run, or a sweep in a folder `sweep`, in a process group of its own."""
     where = f"hydra.sweep.dir={folder}" if "-m" in arguments else f"hydra.run.dir={folder}"
     with Path(f"{folder}.log").open("ab") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "agebench.train", *arguments, where],
             cwd=folder.parent,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -51,6 +65,8 @@ def start(folder: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    STARTED.append(process)
+    return process
 
 
 def runs_in(folder: Path) -> dict[str, Path]:
@@ -155,7 +171,7 @@ def test_the_status_after_a_signal_is_true(tmp_path: Path, name: str) -> None:
     wait_for_epochs(process, run, 2)
 
     process.send_signal(getattr(signal, f"SIG{name}"))
-    code = process.wait(60)
+    code = process.wait(120)
 
     assert (code, results(run)["status"], read_run(run).status) == AFTER[name]
 
@@ -170,7 +186,7 @@ def test_a_signalled_ddp_run_is_interrupted_and_leaves_no_process(tmp_path: Path
 
     (process.send_signal if to == "the first process" else lambda number: os.killpg(process.pid, number))(number)
 
-    assert process.wait(60) == 1
+    assert process.wait(120) == 1
     assert results(run)["status"] == "interrupted"
     psutil.wait_procs([other], timeout=30)
     assert not other.is_running()
@@ -194,7 +210,7 @@ def test_the_others_end_within_30_seconds_after_a_rank_is_killed(tmp_path: Path,
     assert read_run(run).status == ("crashed" if victim == "first" else "failed")
 
 
-@pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM", "full disk", "SIGTERM of ddp"])
+@pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM", "full disk", "SIGTERM of ddp", "SIGINT of ddp"])
 def test_a_run_that_ended_early_is_resumed_to_the_bit(tmp_path: Path, ending: str) -> None:
     arguments = (*BASE, *(DDP if "ddp" in ending else ()), "trainer.max_epochs=60", "report=false")
     uninterrupted, disk = tmp_path / "uninterrupted", tmp_path / "disk"
@@ -212,7 +228,7 @@ def test_a_run_that_ended_early_is_resumed_to_the_bit(tmp_path: Path, ending: st
             fill(disk)
         else:
             process.send_signal(getattr(signal, ending[:7].strip()))
-        process.wait(60)
+        process.wait(120)
         stopped = results(run)["status"]
         (disk / "filler").unlink(missing_ok=True)
         assert start(run, arguments).wait(WAIT_S) == 0

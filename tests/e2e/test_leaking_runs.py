@@ -2,10 +2,12 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 PEOPLE = 12
@@ -41,11 +43,23 @@ def lookup_mae(folder: Path) -> float:
     return float(np.mean(errors))
 
 
+@pytest.fixture(scope="module")
+def leaky_run(train_once, tmp_path_factory):
+    """Return a read-only folder with images, `faces`, and a run whose split leaks, `run`."""
+    folder = tmp_path_factory.mktemp("leaky")
+    write_people(folder / "faces")
+    train_once(folder, " ".join([*QUICK, "data.root=faces/faces.csv"]))
+    return folder
+
+
 @pytest.fixture
-def leaky(command, tmp_path):
-    """Return the folder of a run whose split leaks."""
-    write_people(tmp_path / "faces")
-    command("train", *QUICK, "data.root=faces/faces.csv", "hydra.run.dir=run", "report=false")
+def leaky(command, leaky_run, tmp_path):
+    """Return a copy of the run whose split leaks, as if it had been started beside a copy of its images."""
+    shutil.copytree(leaky_run, tmp_path, dirs_exist_ok=True)
+    for file in (tmp_path / "run" / "checkpoints").iterdir():
+        stored = torch.load(file, weights_only=True)
+        stored["agebench"]["started_in"] = str(tmp_path)
+        torch.save(stored, file)
     return tmp_path / "run"
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,7 @@ def test_a_run_writes_every_promised_file_and_key(command, tmp_path):
     assert not (out / "hparams.yaml").exists()
 
 
+@pytest.mark.ci
 def test_the_report_shows_every_epoch_even_if_the_first_is_the_best(command, tmp_path):
     command("train", "data=digits", "optim=sgd", "optim.lr=1e-12", "model.batch_norm=false", "trainer.max_epochs=4",
             "hydra.run.dir=out")  # fmt: skip
@@ -64,17 +66,15 @@ def test_the_report_shows_every_epoch_even_if_the_first_is_the_best(command, tmp
     assert len(curves) == 1 + 4
 
 
-def test_predictions_and_split_list_every_test_image_once_and_agree_with_the_accuracy(command, tmp_path):
-    command("train", *QUICK, "hydra.run.dir=out")
-
-    with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8-sig") as lines:
+def test_predictions_and_split_list_every_test_image_once_and_agree_with_the_accuracy(digits_run):
+    with (digits_run / "predictions.csv").open(encoding="utf-8-sig") as lines:
         predictions = list(csv.DictReader(lines))
-    with (tmp_path / "out" / "split.csv").open(encoding="utf-8-sig") as lines:
+    with (digits_run / "split.csv").open(encoding="utf-8-sig") as lines:
         tested = {row["name"] for row in csv.DictReader(lines) if row["part"] == "test"}
     assert {row["name"] for row in predictions} == tested
     assert len(predictions) == len(tested) == 180
     right = sum(row["target"] == row["point"] for row in predictions) / len(predictions)
-    assert right == pytest.approx(results(tmp_path / "out")["metrics"]["test/accuracy"], abs=1e-12)
+    assert right == pytest.approx(results(digits_run)["metrics"]["test/accuracy"], abs=1e-12)
     row = predictions[0]
     assert sum(float(row[f"p({digit})"]) for digit in range(10)) == pytest.approx(1, abs=1e-4)
 
@@ -110,10 +110,8 @@ def test_the_best_epoch_of_a_bias_is_the_one_closest_to_zero(command, tmp_path):
     assert (best["monitor"], best["mode"]) == ("val/abs_bias", "min")
 
 
-def test_metrics_csv_has_one_row_per_epoch(command, tmp_path):
-    command("train", *QUICK, "hydra.run.dir=out")
-
-    with (tmp_path / "out" / "metrics.csv").open(encoding="utf-8-sig") as lines:
+def test_metrics_csv_has_one_row_per_epoch(digits_run):
+    with (digits_run / "metrics.csv").open(encoding="utf-8-sig") as lines:
         rows = list(csv.DictReader(lines))
     assert [row["epoch"] for row in rows] == ["0", "1"]
     assert all(0 < float(row["train/loss"]) < 5 and 0 < float(row["val/accuracy"]) <= 1 for row in rows)
@@ -128,8 +126,8 @@ def test_the_same_seed_gives_the_same_metrics_and_another_seed_does_not(command,
     assert a != c
 
 
-def test_a_finished_run_is_neither_repeated_nor_overwritten(command, tmp_path, capsys):
-    command("train", *QUICK, "hydra.run.dir=out")
+def test_a_finished_run_is_neither_repeated_nor_overwritten(command, digits_run, tmp_path, capsys):
+    shutil.copytree(digits_run, "out")
     before = (tmp_path / "out" / "results.json").read_bytes()
     command("train", *QUICK, "data.num_workers=1", "hydra.run.dir=out")
     with pytest.raises(SystemExit) as end:
@@ -149,16 +147,16 @@ def test_the_number_of_workers_does_not_change_the_metrics(command, tmp_path):
     assert a["config"] == b["config"]
 
 
-def test_evaluate_reproduces_the_metrics_of_the_run(command, tmp_path):
-    command("train", *QUICK, "model=small_cnn", "hydra.run.dir=out")
-    command("evaluate", "run=out", "hydra.run.dir=again")
+def test_evaluate_reproduces_the_metrics_of_the_run(command, digits_run, tmp_path):
+    command("evaluate", f"run={digits_run}", "hydra.run.dir=again")
 
-    assert results(tmp_path / "again")["metrics"] == results(tmp_path / "out")["metrics"]
+    assert results(tmp_path / "again")["metrics"] == results(digits_run)["metrics"]
 
 
-def test_evaluate_accepts_another_data_set_with_the_same_labels(command, tmp_path):
-    command("train", *QUICK, "hydra.run.dir=out")
-    command("evaluate", "run=out", "data=digits", "data/split=subset", "data.name=again", "hydra.run.dir=again")
+def test_evaluate_accepts_another_data_set_with_the_same_labels(command, digits_run, tmp_path):
+    command(
+        "evaluate", f"run={digits_run}", "data=digits", "data/split=subset", "data.name=again", "hydra.run.dir=again"
+    )
 
     found = results(tmp_path / "again")
     assert found["protocol"] == "again/subset/class"
@@ -249,7 +247,7 @@ def test_full_batch_and_online_training_work(command, tmp_path):
 
 
 def test_debug_overfit_fits_all_its_images(command, tmp_path):
-    command("train", "debug=overfit", "report=false", "hydra.run.dir=out")
+    command("train", "debug=overfit", "optim.lr=0.01", "trainer.max_epochs=100", "report=false", "hydra.run.dir=out")
 
     with (tmp_path / "out" / "metrics.csv").open(encoding="utf-8-sig") as lines:
         last = list(csv.DictReader(lines))[-1]
@@ -323,8 +321,8 @@ def test_after_ctrl_c_the_run_is_interrupted_and_has_its_last_checkpoint(tmp_pat
     assert "Traceback" not in stderr
 
 
-def test_a_user_error_does_not_change_a_finished_run(command, tmp_path):
-    command("train", *QUICK, "hydra.run.dir=out")
+def test_a_user_error_does_not_change_a_finished_run(command, digits_run, tmp_path):
+    shutil.copytree(digits_run, "out")
     before = (tmp_path / "out" / ".hydra" / "config.yaml").read_bytes()
     with pytest.raises(SystemExit):
         command("train", *QUICK, "hydra.run.dir=out", "data.split.seed=5", "monitor=val/acuracy")
@@ -382,12 +380,11 @@ def test_a_checkpoint_of_a_run_is_loaded_with_its_statistics(command, tmp_path):
     assert torch.equal(first["normalise.std"], second["normalise.std"])
 
 
-def test_a_limited_test_has_another_split_sha_than_a_complete_one(command, tmp_path):
-    command("train", *QUICK, "hydra.run.dir=complete")
+def test_a_limited_test_has_another_split_sha_than_a_complete_one(command, digits_run, tmp_path):
     command("train", *QUICK, "trainer.limit_test_batches=1", "data.eval_batch_size=50", "hydra.run.dir=part")
     command("evaluate", "run=part", "hydra.run.dir=again")
 
-    complete, part, again = (results(tmp_path / name) for name in ("complete", "part", "again"))
+    complete, part, again = map(results, (digits_run, tmp_path / "part", tmp_path / "again"))
     assert part["data"]["test"] == 45  # the first of 4 equal batches of 180 images
     assert part["split_sha"] != complete["split_sha"]
     assert again["metrics"] == part["metrics"]

@@ -11,7 +11,6 @@ import pytest
 
 from agebench.data import split as splits
 from agebench.data.records import Records
-from agebench.data.sources.cacd import CACD
 from agebench.data.sources.hiragana73 import Hiragana73
 from agebench.data.split import PARTS, Split
 from agebench.data.target import Target, make_target
@@ -256,11 +255,10 @@ def test_shared_identities_that_do_not_predict_the_label_are_not_called_a_leak()
 
 @pytest.mark.data
 @pytest.mark.parametrize("protocol", ["official", "train80", "identity", "kfold"])
-def test_cacds_protocols_by_identity_are_clean(test_data, protocol) -> None:
-    records = CACD(str(test_data / "cacd")).records()
-    target = make_target(records, "decade")
+def test_cacds_protocols_by_identity_are_clean(real_cacd, protocol) -> None:
+    target = make_target(real_cacd, "decade")
 
-    found = audit(records, target, getattr(splits, protocol)(records, target.labels))
+    found = audit(real_cacd, target, getattr(splits, protocol)(real_cacd, target.labels))
 
     assert found["test_identity_in_train"] == found["val_identity_in_train"] == 0
     assert verdict(found).startswith("clean: ")
@@ -270,14 +268,13 @@ def test_cacds_protocols_by_identity_are_clean(test_data, protocol) -> None:
 
 
 @pytest.mark.data
-def test_cacds_random_split_leaks_the_age(test_data: Path) -> None:
-    records = CACD(str(test_data / "cacd")).records()
-    target = make_target(records, "age")
-    split = splits.random(records, target.labels)
+def test_cacds_random_split_leaks_the_age(real_cacd) -> None:
+    target = make_target(real_cacd, "age")
+    split = splits.random(real_cacd, target.labels)
 
-    found = audit(records, target, split)
+    found = audit(real_cacd, target, split)
 
-    assert_same(found, count_plainly(records, target, split))
+    assert_same(found, count_plainly(real_cacd, target, split))
     # Each person has images of ten consecutive years: the mean distance to their median is 2.5 years.
     assert found["lookup_mae"] == pytest.approx(2.5, abs=0.1)
     assert found["median_mae"] == pytest.approx(10, abs=0.1)

@@ -102,9 +102,9 @@ def test_every_interval_equals_a_direct_computation_on_the_same_resamples(people
     groups = None if people is None else np.random.default_rng(2).integers(0, people, size=60)
     codes, count = group_codes(groups, 60)
 
-    found = intervals(predictions, groups, means={"loss": (loss, weights)}, resamples=60, seed=3)
+    found = intervals(predictions, groups, means={"loss": (loss, weights)}, resamples=20, seed=3)
 
-    (times,) = draw(count, resamples=60, seed=3)
+    (times,) = draw(count, resamples=20, seed=3)
     sizes = [(codes == code).sum() for code in range(count)]
     effective = sum(sizes) ** 2 / sum(size**2 for size in sizes)
     tail = norm.sf(t.ppf(0.975, effective - 1) * math.sqrt(effective / (effective - 1)))

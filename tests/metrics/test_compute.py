@@ -185,6 +185,17 @@ def test_the_upper_edge_of_a_bin_belongs_to_it() -> None:
     assert found["ece"] == pytest.approx(abs((1 - 0.6) + (0 - 0.55)) / 2)
 
 
+def test_the_last_two_bins_are_different_bins() -> None:
+    posterior = np.array([[0.92, 0.08], [0.99, 0.01]])
+    target = np.array([0, 1])
+
+    found = metrics.summarise(
+        LabelledPredictions(posterior, np.zeros(2), target, np.arange(2.0), ordered=False, unit="")
+    )
+
+    assert found["ece"] == pytest.approx(0.5 * (1 - 0.92) + 0.5 * (0.99 - 0))
+
+
 def test_labels_that_never_occur_do_not_change_means_over_labels() -> None:
     target, predicted = np.array([0, 0, 3, 3, 4]), np.array([0, 3, 3, 3, 0])
     predictions = LabelledPredictions(np.eye(10)[predicted], predicted, target, np.arange(10.0), ordered=False, unit="")

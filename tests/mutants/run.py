@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,15 @@ class Mutant:
 
 
 def read_list(path: Path) -> list[Mutant]:
-    """Return the mutants of a file. Each file of src has a list of tests and of mutants, which may name other tests."""
+    """Return the mutants of a file. Each file of src has a list of tests and of mutants, which may name other tests.
+
+    A file that needs a module which is not installed has none.
+    """
     files: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return [
         Mutant(file, each["old"], each["new"], tuple(each.get("tests", of["tests"])), each.get("survives", ""))
         for file, of in files.items()
+        if "needs" not in of or find_spec(of["needs"])
         for each in of["mutants"]
     ]
 

@@ -14,7 +14,7 @@ from agebench.data.split import Split
 from agebench.data.target import make_target
 from agebench.files import write_json
 from agebench.metrics.predictions import Predictions
-from agebench.runs.description import DataDescription, describe_test, no_better_than_guessing
+from agebench.runs.description import DataDescription, describe_test, identities_of, no_better_than_guessing
 from agebench.runs.tables import write_breakdown, write_split
 
 PEOPLE = np.array(["a", "a", "b", "b", "c", "c"])
@@ -68,6 +68,17 @@ def test_intervals_are_over_identities_if_they_are_known() -> None:
     }
     assert over_people["intervals"]["test/accuracy"] == pytest.approx([0, 1])  # c, c, c has probability 1/27
     assert over_people["intervals"]["test/loss"] == pytest.approx([1.5, 5.5])  # a, a, a and c, c, c
+
+
+def test_the_identities_of_val_are_those_of_its_images() -> None:
+    plan = SimpleNamespace(
+        records=SimpleNamespace(columns={"identity": np.array(list("abcdef"))}),
+        split=Split("mine", np.array([0, 1]), np.array([4, 3, 2]), np.array([5])),
+    )
+
+    found = identities_of(plan, SimpleNamespace(rows=np.array([0, 2])), part="val")
+
+    assert found.tolist() == ["e", "c"]
 
 
 def test_a_weighted_loss_has_the_interval_of_the_weighted_mean() -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from agebench.errors import UserError
+from agebench.errors import UserError, chain
 from agebench.files import atomic_write
 from agebench.lightning_internals import (
     can_restart_between_epochs,
@@ -40,7 +40,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         # With a file object, the error of a full disk is an OSError in the chain. With a path it has no reason.
         with atomic_write(Path(path)) as part, part.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch's error about the incomplete file replaces an interrupt while writing
+                if any(isinstance(each, KeyboardInterrupt) for each in chain(error)):
+                    raise KeyboardInterrupt from error
+                raise
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint. A resumed checkpoint names files to remove, and may be a stranger's."""

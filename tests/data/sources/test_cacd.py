@@ -465,10 +465,8 @@ def test_the_real_parts_have_the_published_sizes(test_data: Path, caplog: pytest
 
 
 @pytest.mark.data
-def test_the_real_decades_have_the_known_counts(test_data: Path) -> None:
-    records = CACD(str(test_data / "cacd")).records()
-
-    target = make_target(records, "decade")
+def test_the_real_decades_have_the_known_counts(real_cacd: Records) -> None:
+    target = make_target(real_cacd, "decade")
 
     assert dict(zip(target.label_names, np.bincount(target.labels).tolist(), strict=True)) == {
         "10s": 7_057,
@@ -478,11 +476,13 @@ def test_the_real_decades_have_the_known_counts(test_data: Path) -> None:
         "50s": 30_960,
         "60s": 2_912,
     }
-    assert make_target(records, "age").num_labels == 49
+    assert make_target(real_cacd, "age").num_labels == 49
 
 
 @pytest.mark.data
-def test_both_formats_and_the_file_names_agree_on_the_real_names(test_data: Path, tmp_path: Path) -> None:
+def test_both_formats_and_the_file_names_agree_on_the_real_names(
+    test_data: Path, real_cacd: Records, tmp_path: Path
+) -> None:
     fields = read_metadata(test_data / "cacd" / "celebrity2000_meta.mat")
     odd = [i for i, name in enumerate(fields["name"].tolist()) if not name.isascii()]
     some = np.union1d(np.arange(0, 163_446, 163), odd[::2])
@@ -496,8 +496,7 @@ def test_both_formats_and_the_file_names_agree_on_the_real_names(test_data: Path
 
     v5, v73, names = (CACD(str(tmp_path / way)).records() for way in ("v5", "v7.3", "names"))
 
-    everything = CACD(str(test_data / "cacd")).records()
-    real = everything.take(np.flatnonzero(np.isin(everything.names, fields["name"][some])))
+    real = real_cacd.take(np.flatnonzero(np.isin(real_cacd.names, fields["name"][some])))
     assert len(real) == len(some) > 2_000
     assert_same(real, v5, *real.columns)
     assert_same(real, v73, *real.columns)
