@@ -50,8 +50,8 @@ def draw(folder: Path) -> list[Path]:
 def _draw_functions(path: Path, x: Array, found: dict[str, tuple[Array, Array]]) -> Path:
     steepest = found["sigmoid"][1].max()
     title = (
-        f"Activation functions (活性化関数): the slope of sigmoid is at most {steepest:g}, so {DEPTH} layers pass on at "
-        f"most {steepest**DEPTH:.4%} of a gradient (vanishing gradient, 勾配消失); ReLU passes on all of it above 0"
+        f"Activation functions (活性化関数): the slope of sigmoid is at most {steepest:g}, so {DEPTH} layers pass on "
+        f"at most {steepest**DEPTH:.4%} of a gradient (vanishing gradient, 勾配消失); ReLU passes on all of it above 0"
     )
     figure = titled_figure(14, 8, title)
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
@@ -78,7 +78,10 @@ def _draw_softmax(path: Path, shares: list[float]) -> Path:
     figure = titled_figure(10, 4.6, title)
     names = [f"class {i}" for i in range(len(SCORES))]
     for axes, values, what in zip(
-        figure.subplots(1, 2), (SCORES, shares), ("score (output of the network)", "softmax (share of the classes)"), strict=True
+        figure.subplots(1, 2),
+        (SCORES, shares),
+        ("score (output of the network)", "softmax (share of the classes)"),
+        strict=True,
     ):
         bars = axes.bar(names, values, color=COLOURS[0])
         axes.bar_label(bars, [f"{value:.2f}".replace("-", "−") for value in values], fontsize=LABEL_SIZE, padding=3)

@@ -1,4 +1,4 @@
-"""What kernels do to an image (convolution): products and their sum step by step, and the maps of a digit and a face."""
+"""What kernels do to an image (convolution): products and their sum step by step; the maps of a digit and a face."""
 
 from pathlib import Path
 
@@ -48,7 +48,8 @@ def apply_kernel(image: Array, kernel: Array) -> Array:
     Returns:
         The feature map, float, shape (H - k + 1, W - k + 1): stride 1, no padding.
     """
-    return (sliding_window_view(image, kernel.shape) * kernel).sum(axis=(2, 3))
+    feature_map: Array = (sliding_window_view(image, kernel.shape) * kernel).sum(axis=(2, 3))
+    return feature_map
 
 
 def drawn_face() -> Array:
@@ -114,7 +115,7 @@ def _draw_steps(path: Path, name: str, image: Array, places: list[tuple[int, int
         draw_matrix(axes[4], products, limits=(-2 * most, 2 * most), colours="RdBu_r")
         write_operator(axes[5], f"sum\n{number(total)}")
         shown = np.full(feature_map.shape, np.nan)
-        reached = np.arange(shown.size).reshape(shown.shape) <= top * shown.shape[1] + left
+        reached = np.arange(feature_map.size).reshape(feature_map.shape) <= top * feature_map.shape[1] + left
         shown[reached] = feature_map[reached]
         draw_matrix(axes[6], shown, limits=(-2 * most, 2 * most), colours="RdBu_r", size=LABEL_SIZE - 1)
         frame(axes[6], top, left)
@@ -135,7 +136,7 @@ def _draw_maps(path: Path, image: Array, face: Array) -> Path:
     grid = figure.subplots(2, 1 + len(KERNELS))
     for axes, pixels, white in zip(grid, (image, face), (16, 255), strict=True):
         _show(axes[0], pixels, 0, white, f"{pixels.shape[0]} × {pixels.shape[1]} px")
-        for one, (name, (_, kernel)) in zip(axes[1:], KERNELS.items(), strict=True):
+        for one, (_, kernel) in zip(axes[1:], KERNELS.values(), strict=True):
             feature_map = apply_kernel(pixels, kernel)
             limits = f"{number(round(float(feature_map.min())))} to {number(round(float(feature_map.max())))}"
             most = float(np.abs(feature_map).max())

@@ -14,7 +14,7 @@ from agebench.files import write_csv
 from agebench.lectures.grids import LABEL_SIZE, Array, save, titled_figure
 from agebench.report.style import COLOURS, MARKERS
 
-# Name -> title of the panel and optimizer. The learning rates are round numbers with which each one reaches the minimum.
+# Name -> title of the panel and optimizer. The learning rates are round numbers that reach the minimum.
 OPTIMIZERS: dict[str, tuple[str, Callable[..., Any]]] = {
     "SGD": ("SGD (確率的勾配降下法), learning rate 0.9", partial(optim.SGD, lr=0.9)),
     "momentum": ("momentum (モーメンタム) 0.9, learning rate 0.1", partial(optim.SGD, lr=0.1, momentum=0.9)),
@@ -103,7 +103,12 @@ def _draw_path(axes: Axes, points: Array, colour: str) -> None:
 
 def _draw_losses(axes: Axes, paths: dict[str, Array]) -> None:
     for place, (name, points) in enumerate(paths.items()):
-        style = {"color": COLOURS[place], "marker": MARKERS[place], "markevery": (2 * place, 10), "markersize": 7}
+        style: dict[str, Any] = {
+            "color": COLOURS[place],
+            "marker": MARKERS[place],
+            "markevery": (2 * place, 10),
+            "markersize": 7,
+        }
         axes.plot(surface(*points.T), label=name, **style)
     axes.axhline(CLOSE, color="#999999", linestyle=":")
     axes.set(yscale="log", ylim=(1e-6, 20), xlim=(0, STEPS))

@@ -26,7 +26,8 @@ def max_pool(image: Array, side: int = 2) -> Array:
     """Return the largest value of each window of side x side px, stride = side; shape (H // side, W // side)."""
     rows, columns = (length // side for length in image.shape)
     windows = image[: rows * side, : columns * side].reshape(rows, side, columns, side)
-    return windows.max(axis=(1, 3))
+    pooled: Array = windows.max(axis=(1, 3))
+    return pooled
 
 
 def shift_right(image: Array) -> Array:
@@ -67,9 +68,7 @@ def _draw_steps(path: Path, corner: Array) -> Path:
     title = "Max pooling (最大プーリング) keeps the largest of each 2 × 2 window: 16 numbers become 4"
     figure = titled_figure(11.5, 10, title)
     grid = figure.subplots(4, 5, width_ratios=[1.6, 0.3, 0.8, 0.9, 0.8])
-    for step, (axes, ((row, column), largest)) in enumerate(
-        zip(grid, np.ndenumerate(pooled), strict=True), start=1
-    ):
+    for step, (axes, ((row, column), largest)) in enumerate(zip(grid, np.ndenumerate(pooled), strict=True), start=1):
         top, left = 2 * row, 2 * column
         window = corner[top : top + 2, left : left + 2]
         draw_matrix(axes[0], corner, limits=INK)
