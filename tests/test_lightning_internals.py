@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from agebench import lightning_internals
 from agebench.errors import UserError
 from agebench.training import fit as fitting
-from agebench.training.callbacks import Progress, Speed, skip_idle_hooks
+from agebench.training.callbacks import skip_idle_hooks
 from agebench.training.fast_loop import MultiStepModule
 from agebench.training.fit import fit
 from agebench.training.tensorboard import RunTensorBoard
@@ -300,15 +300,6 @@ def test_without_the_file_writer_scalars_are_logged_and_the_hparams_page_stays_e
     assert "HPARAMS" in lines[0]
 
 
-def test_without_its_hook_the_progress_bar_says_that_it_is_redrawn_less_often(remove, lines) -> None:
-    remove(TQDMProgressBar, "_should_update")
-
-    Progress(Speed(), terminal=True)
-
-    assert len(lines) == 1
-    assert "redrawn less often" in lines[0]
-
-
 def test_without_its_exception_an_error_of_torch_compile_is_raised_as_it_is(monkeypatch, lines) -> None:
     monkeypatch.setattr(torch, "_dynamo", SimpleNamespace())
 
@@ -322,15 +313,6 @@ def test_without_its_exception_an_error_of_torch_compile_is_raised_as_it_is(monk
         compile_network()
 
     assert len(lines) == 1
-
-
-def test_a_bar_is_redrawn_when_enough_steps_have_passed_since_the_last_time() -> None:
-    bar = lightning_internals.StepProgressBar(refresh_rate=10)
-    bar.enable()
-
-    epochs = [[step for step in (4, 8, 12, 16, 20, 24, 30, 33) if bar._should_update(step, 33)] for _ in range(2)]
-
-    assert epochs == [[12, 24, 33], [12, 24, 33]]
 
 
 def test_batches_that_lightning_does_not_count_are_added_to_its_counters() -> None:

@@ -13,6 +13,7 @@ COMMANDS = {
     "audit": "measure what a split leaks, without opening an image",
     "score": "test the predictions of any program, given as a CSV file",
     "compare": "compare runs over seeds, with intervals of their differences",
+    "lecture": "draw what a lecture explains, such as convolution and pooling step by step",
 }
 
 

@@ -6,10 +6,10 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from agebench.cli.arguments import ArgumentParser
 from agebench.errors import UserError, did_you_mean
-from agebench.text import say, visible
+from agebench.text import page_link, say, visible
 
 FORMATS = ("md", "csv", "html", "json", "latex")
 WITHOUT_NOTES = ("csv", "json", "latex")  # formats that cannot contain notes
@@ -26,15 +26,8 @@ def main() -> None:
         sys.exit(2)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises UserError for wrong arguments, so that the message has the form of the other commands."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help describes the arguments")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = ArgumentParser(
         prog="python -m agebench.compare",
         description="Group runs that differ only in the seed, rank the groups by a test metric, and show the "
         "uncertainty of their differences. Runs of different protocols, or on different test images, "
@@ -119,7 +112,7 @@ def _compare(given: argparse.Namespace, formats: Sequence[str]) -> None:
             from agebench.comparison.write import write_comparison
 
             for path in write_comparison(compared, folder, names):
-                say(f"written: {path}")
+                say(f"written: {page_link(path) if path.suffix == '.html' else path}")
     if output is not None:
         return
     if formats[0] in WITHOUT_NOTES:

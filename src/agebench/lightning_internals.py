@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.utilities import rank_zero_only
@@ -147,27 +147,6 @@ def observe_ranks(observe: Callable[[list[Popen[bytes]]], None]) -> Iterator[Non
         yield
     finally:
         setattr(module, name, before)
-
-
-class StepProgressBar(TQDMProgressBar):
-    """A progress bar that is redrawn every `refresh_rate` batches, also with multi-stepping.
-
-    Lightning redraws the bar only if the number of batches is a multiple of `refresh_rate`. Multi-stepping can skip
-    these multiples.
-    """
-
-    def __init__(self, *, refresh_rate: int) -> None:
-        super().__init__(refresh_rate=refresh_rate)
-        self._drawn = 0
-        if not hasattr(TQDMProgressBar, "_should_update"):
-            log_missing("TQDMProgressBar._should_update", "the progress bar may be redrawn less often")
-
-    def _should_update(self, current: int, total: int) -> bool:
-        since = current - self._drawn if current > self._drawn else current  # the count restarts with each bar
-        if not self.is_enabled or (since < self.refresh_rate and current != total):
-            return False
-        self._drawn = current
-        return True
 
 
 def add_summary(writer: Any, summary: Any) -> None:

@@ -3,7 +3,10 @@
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
 # Characters that a terminal obeys or that reorder a line: controls except tab and line feed, line separators, marks of
 # the writing direction, and halves of surrogate pairs.
@@ -22,9 +25,37 @@ def markdown(text: str) -> str:
     return MARKDOWN.sub(r"\\\g<0>", visible(" ".join(text.splitlines())))
 
 
+@contextmanager
+def above_bars() -> Iterator[None]:
+    """Context manager: remove the progress bars while a line is written, and draw them again below it."""
+    if (tqdm := sys.modules.get("tqdm")) is None:  # no bar exists
+        yield
+        return
+    with tqdm.tqdm.external_write_mode(file=sys.stderr):
+        yield
+
+
 def say(text: str) -> None:
     """Print a text without control characters to stderr."""
-    print(visible(text), file=sys.stderr, flush=True)
+    with above_bars():
+        print(visible(text), file=sys.stderr, flush=True)
+
+
+def page_link(page: Path) -> str:
+    """Return the URL of a page on this computer, which a terminal opens in the browser at a click.
+
+    Most terminals recognise URLs, but not paths. Spaces and Japanese are escaped.
+    """
+    return page.absolute().as_uri()
+
+
+class ConsoleHandler(logging.StreamHandler[TextIO]):
+    """Writes log messages above the progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message."""
+        with above_bars():
+            super().emit(record)
 
 
 class VisibleFormatter(logging.Formatter):

@@ -24,6 +24,8 @@ def train(cfg: Any) -> float | None:
     from omegaconf import OmegaConf
 
     from agebench.cli.rules import check_config
+    from agebench.progress import VARIABLE
+    from agebench.sweep.environment import set_variable
     from agebench.sweep.point import count_ranks
     from agebench.sweep.session import current_job
     from agebench.trust import check_trusted, find_foreign
@@ -42,7 +44,8 @@ def train(cfg: Any) -> float | None:
     from agebench.training.fit import fit
 
     job = current_job()
-    best = fit(cfg, Path(hydra.runtime.output_dir), progress=job.progress if job else None)
+    with set_variable(VARIABLE, os.environ.get(VARIABLE) if cfg.callbacks.get("progress") else "0"):
+        best = fit(cfg, Path(hydra.runtime.output_dir), progress=job.progress if job else None)
     return None if math.isnan(best) else best
 
 

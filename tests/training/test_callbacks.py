@@ -199,7 +199,7 @@ def test_an_epoch_that_is_trained_again_replaces_its_row(tmp_path) -> None:
 def test_without_a_terminal_progress_prints_one_line_per_epoch(capsys) -> None:
     speed = Speed()
 
-    fit(speed, Progress(speed, terminal=False))
+    quiet_fit(speed, Progress(speed))
 
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
@@ -209,41 +209,33 @@ def test_without_a_terminal_progress_prints_one_line_per_epoch(capsys) -> None:
     assert lines[-1].endswith("eta 0:00:00")
 
 
-def test_the_remaining_time_is_extrapolated_from_the_epochs_so_far(clock) -> None:
-    progress = Progress(Speed(), terminal=False)
-    trainer = SimpleNamespace(max_epochs=5, current_epoch=0)
-    progress._begin, progress._first = clock.now, 0
-
-    clock.now += 2 * 1800.0  # two epochs in an hour
-
-    assert progress._eta(trainer, done=2) == "1:30:00"
-
-
-def test_the_remaining_time_of_a_resumed_run_is_extrapolated_from_this_start_only(clock) -> None:
-    progress = Progress(Speed(), terminal=False)
-    trainer = SimpleNamespace(max_epochs=10, current_epoch=8)
-    progress._begin, progress._first = clock.now, 8
-
-    clock.now += 60
-
-    assert progress._eta(trainer, done=9) == "0:01:00"
-
-
-def test_the_remaining_time_is_unknown_without_a_number_of_epochs(clock) -> None:
-    progress = Progress(Speed(), terminal=False)
-
-    assert progress._eta(SimpleNamespace(max_epochs=-1, current_epoch=3), done=4) == "?"
-
-
-def test_the_bar_shows_images_per_second_and_the_remaining_time(capsys) -> None:
+def test_the_bar_counts_the_images_of_all_epochs(monkeypatch) -> None:
+    shown = []
+    monkeypatch.setattr(callbacks.Bar, "advance_to", lambda bar, done: shown.append((bar.label, done, bar.total)))
     speed = Speed()
 
-    fit(speed, Progress(speed, terminal=True, refresh_rate=1), epochs=2)
+    quiet_fit(speed, Progress(speed, refresh_rate=1), epochs=2)
 
-    shown = capsys.readouterr()
-    assert "img/s=" in shown.out + shown.err
-    assert "eta=" in shown.out + shown.err
-    assert "epoch 1/2  " not in shown.out  # no line in addition to the bar
+    # 5 images in 3 steps an epoch; 5 / 3 and 10 / 3 are rounded
+    first = [("epoch 1/2", done, 10) for done in (2, 3, 5, 5)]
+    assert shown == [*first, *(("epoch 2/2", done, 10) for done in (7, 8, 10, 10))]
+
+
+def test_without_a_number_of_epochs_the_remaining_time_is_unknown(capsys) -> None:
+    speed = Speed()
+
+    quiet_fit(speed, Progress(speed), epochs=-1, max_steps=4)
+
+    assert re.fullmatch(r"(epoch \d/\?  .*  eta \?\n)+", capsys.readouterr().out)
+
+
+def test_a_line_per_epoch_is_not_printed_if_progress_is_disabled(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("AGEBENCH_PROGRESS", "0")
+    speed = Speed()
+
+    quiet_fit(speed, Progress(speed))
+
+    assert "epoch" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["LearningRateFinder", "BackboneFinetuning", "BatchSizeFinder"])

@@ -4,10 +4,9 @@ import re
 import shutil
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
 from agebench.data.packed import PackedImages
 from agebench.errors import UserError
+from agebench.progress import Bar
 
 
 def export_tree(images: PackedImages, folder: Path) -> int:
@@ -43,17 +42,19 @@ def _export(images: PackedImages, folder: Path) -> int:
     plan = images.plan
     parts = ("train", "val") if plan.split.val_is_test else ("train", "val", "test")
     jobs = [(part, row) for part in parts for row in images.in_reading_order(plan.split.part(part)).tolist()]
-    for part, row in tqdm(jobs, desc="exporting", unit="img", disable=None, leave=False):
-        label = plan.target.label_names[plan.target.labels[row]]
-        path = folder / part / _safe_name(label) / _relative_path(str(plan.records.names[row]))
-        if path.exists():
-            raise UserError(f"cannot export {plan.records.names[row]}: another image already has the path {path}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = images.file(row)
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            content.save(path.with_name(f"{path.name}.png"))
+    with Bar("exporting", total=len(jobs)) as bar:
+        for part, row in jobs:
+            label = plan.target.label_names[plan.target.labels[row]]
+            path = folder / part / _safe_name(label) / _relative_path(str(plan.records.names[row]))
+            if path.exists():
+                raise UserError(f"cannot export {plan.records.names[row]}: another image already has the path {path}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = images.file(row)
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                content.save(path.with_name(f"{path.name}.png"))
+            bar.update()
     return len(jobs)
 
 

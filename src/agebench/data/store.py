@@ -23,13 +23,13 @@ from typing import BinaryIO
 import numpy as np
 import PIL
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from agebench.data.records import Array, Source
 from agebench.data.resize import Resize
 from agebench.data.threads import cores, map_chunks
 from agebench.errors import BrokenImageError, UserError
 from agebench.files import atomic_write
+from agebench.progress import Bar
 
 log = logging.getLogger(__name__)
 Done = dict[int, BrokenImageError | None]  # the error of each row that was read, or None
@@ -229,7 +229,7 @@ class Store:
         stamp_of = dict(zip(rows.tolist(), stamps.tolist(), strict=True))
         ordered = source.reading_order(rows).tolist()
         pending: Done = {}
-        progress = tqdm(total=len(rows), desc="packing images", unit="img", disable=None, leave=False)
+        progress = Bar("packing", total=len(rows))
         workers, committer = ThreadPoolExecutor(cores()), ThreadPoolExecutor(1)
         commit: Future[None] | None = None
         with progress, workers, committer:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from agebench.data.readers.archives import open_archive
 from agebench.data.readers.folders import Files, FolderFiles, decode, is_image, nfc
@@ -16,6 +15,7 @@ from agebench.data.resize import Resize
 from agebench.data.sources.table import read_paths
 from agebench.data.threads import cores, map_chunks
 from agebench.errors import BrokenImageError, UserError
+from agebench.progress import Bar
 
 TABLES = (".csv", ".tsv", ".txt")
 
@@ -48,7 +48,7 @@ class Unlabelled:
     def __iter__(self) -> Iterator[Tensor]:
         """Yield the batches, in the order of the names."""
         waiting: list[Array] = []
-        progress = tqdm(total=len(self.names), desc="predicting", unit="img", disable=None, leave=False)
+        progress = Bar("predicting", total=len(self.names))
         with progress, ThreadPoolExecutor(cores()) as workers:
             for chunk in map_chunks(workers, self._decode, range(len(self._found))):
                 for position, decoded in chunk:

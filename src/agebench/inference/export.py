@@ -91,6 +91,7 @@ def export_run(cfg: DictConfig) -> None:
     if model.facts:
         description |= {"weights": [str(each.path) for each in model.members], "ensemble": model.facts}
     shape = description["input"]["shape"][1:]
+    log.info("exporting to %s ...", cfg.format)  # the exporters take seconds and do not report progress
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(output) as part:

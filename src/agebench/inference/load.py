@@ -11,6 +11,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from agebench.batch_bar import BatchBar
 from agebench.build.keys import LIGHT, NETWORK, TrainedKeys, check_nodes
 from agebench.build.module import check_stored
 from agebench.errors import UserError, one_line_message
@@ -95,7 +96,7 @@ def check_weights(path: Path, stored: dict[str, Any], results: Mapping[str, Any]
 
 
 def make_trainer(cfg: DictConfig, trained: DictConfig, **more: Any) -> L.Trainer:
-    """Return a Trainer that runs a trained network on new images. It prints and writes nothing.
+    """Return a Trainer that runs a trained network on new images. It shows a bar and writes nothing.
 
     Args:
         cfg: The command's config: `accelerator`, and `precision`, where null means that of the run.
@@ -113,6 +114,7 @@ def make_trainer(cfg: DictConfig, trained: DictConfig, **more: Any) -> L.Trainer
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=False,
+            callbacks=[BatchBar()],
             **more,
         )
     except (ValueError, RuntimeError, MisconfigurationException) as error:

@@ -12,6 +12,7 @@ import yaml  # type: ignore[import-untyped]  # PyYAML has no type information
 
 from agebench.config import flatten
 from agebench.errors import UserError
+from agebench.progress import Bar
 from agebench.runs.folder import CRASHED, actual_status
 from agebench.runs.identity import config_hash, has_effect, path_is_identity
 
@@ -115,7 +116,12 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
             raise UserError(f"there is no run in or below {folder}: a run is a folder with a results.json")
         for place_of_run in sorted(below):
             found.setdefault(place_of_run.resolve(), place_of_run)
-    return [read_run(folder) for folder in found.values()]
+    runs = []
+    with Bar("reading runs", total=len(found), unit="runs") as bar:
+        for run in found.values():
+            runs.append(read_run(run))
+            bar.update()
+    return runs
 
 
 def points_of(sweep: Path) -> list[Run]:

@@ -12,10 +12,11 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from agebench import interrupts
+from agebench.batch_bar import count_images
 from agebench.files import write_csv
-from agebench.lightning_internals import StepProgressBar, skips_none_hooks
+from agebench.lightning_internals import skips_none_hooks
 from agebench.metrics.table import live_keys
-from agebench.text import format_duration
+from agebench.progress import Bar, is_shown
 
 # The hooks of callbacks and of the module that Lightning calls at each training step.
 STEP_HOOKS = (
@@ -197,50 +198,74 @@ class EpochTable(Callback):
         self.rows = list(state_dict["rows"])
 
 
-class Progress(StepProgressBar):
-    """Shows a progress bar per epoch with loss, images/s and remaining time; without a terminal, a line per epoch.
+class Progress(Callback):
+    """Shows a bar of the whole training with metrics, img/s and remaining time; without a terminal, a line per epoch.
+
+    Within long epochs there are further lines, see agebench.progress.
 
     Args:
-        speed: Measures images/s.
-        terminal: False prints a line per epoch instead of a bar.
-        refresh_rate: Steps between two redraws.
+        speed: Measures img/s.
+        refresh_rate: Steps between two updates of the bar, which is redrawn at most ten times a second.
     """
 
-    def __init__(self, speed: Speed, *, terminal: bool, refresh_rate: int = 10) -> None:
-        super().__init__(refresh_rate=refresh_rate if terminal else 0)
-        self.speed, self.terminal = speed, terminal
-        self._begin = time.perf_counter()
+    def __init__(self, speed: Speed, *, refresh_rate: int = 10) -> None:
+        self.speed, self.refresh_rate = speed, refresh_rate
+        self.bar: Bar | None = None
+        self._per_epoch: int | None = None
+        self._updated = 0
 
-    def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
-        """Store the time and the epoch at which training starts."""
-        super().on_train_start(trainer, *args)
-        self._begin, self._first = time.perf_counter(), trainer.current_epoch
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the bar at the epoch at which training starts."""
+        if not is_shown():
+            return
+        count = count_images(trainer.train_dataloader, trainer.num_training_batches)
+        self._per_epoch = count
+        total = count * trainer.max_epochs if count and trainer.max_epochs and trainer.max_epochs > 0 else None
+        self.bar = Bar("training", total=total, done=trainer.current_epoch * (count or 0))
 
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Return the metrics shown next to the bar."""
-        known = trainer.callback_metrics
-        shown: dict[str, Any] = {key: f"{float(known[key]):.3f}" for key in live_keys() if key in known}
-        return {"img/s": f"{self.speed.now:,.0f}", "eta": self._eta(trainer), **shown}
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Show the number of the epoch."""
+        self._updated = 0
+        if self.bar is not None:
+            self.bar.label = f"epoch {_of(trainer)}"
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar, unless it was moved fewer than `refresh_rate` steps ago."""
+        if self.bar is None or batch_idx + 1 - self._updated < self.refresh_rate:
+            return
+        self._updated = batch_idx + 1
+        share = min(1.0, self._updated / max(1.0, trainer.num_training_batches))
+        self._advance(trainer.current_epoch + share)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print a line for the epoch if there is no terminal."""
-        super().on_train_epoch_end(trainer, pl_module)
-        if not self.terminal and trainer.is_global_zero:
-            known = trainer.callback_metrics
-            text = "  ".join(f"{key} {float(known[key]):.4f}" for key in live_keys() if key in known)
-            total = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else "?"
+        """Show the metrics of the epoch, as a line if there is no terminal."""
+        if self.bar is None:
+            return
+        known = trainer.callback_metrics
+        self.bar.note = "  ".join(f"{key} {float(known[key]):.4f}" for key in live_keys() if key in known)
+        if not self.bar.terminal and trainer.is_global_zero:
+            self.bar.postpone_line()
+        self._advance(trainer.current_epoch + 1)
+        if not self.bar.terminal and trainer.is_global_zero:
             rate = f"{self.speed.images_per_s:,.0f} img/s"
-            eta = self._eta(trainer, done=trainer.current_epoch + 1)
-            print(f"epoch {trainer.current_epoch + 1}/{total}  {text}  {rate}  eta {eta}", flush=True)
+            print(f"epoch {_of(trainer)}  {self.bar.note}  {rate}  eta {self.bar.eta}", flush=True)
 
-    def _eta(self, trainer: L.Trainer, done: float | None = None) -> str:
-        epochs = trainer.max_epochs or -1
-        if done is None:
-            batches = trainer.num_training_batches
-            done = trainer.current_epoch + trainer.fit_loop.epoch_loop.batch_progress.current.completed / max(
-                1, batches
-            )
-        since = done - getattr(self, "_first", 0)
-        if epochs <= 0 or since <= 0:
-            return "?"
-        return format_duration((time.perf_counter() - self._begin) / since * (epochs - done))
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remove the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Remove the bar."""
+        self.on_train_end(trainer, pl_module)
+
+    def _advance(self, epochs: float) -> None:
+        if self.bar is not None and self._per_epoch:
+            self.bar.advance_to(round(epochs * self._per_epoch))
+
+
+def _of(trainer: L.Trainer) -> str:
+    """Return the number of the epoch, and that of all epochs if it is known."""
+    return f"{trainer.current_epoch + 1}/{trainer.max_epochs if (trainer.max_epochs or -1) > 0 else '?'}"

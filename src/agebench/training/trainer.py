@@ -1,6 +1,5 @@
 """Build Lightning's Trainer, its callbacks and its loggers from a composed config."""
 
-import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -11,6 +10,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from omegaconf import DictConfig
 
+from agebench.batch_bar import BatchBar
 from agebench.build.monitor import watched
 from agebench.errors import UserError
 from agebench.training.callbacks import EpochTable, OwnSigterm, Progress, Speed
@@ -44,7 +44,7 @@ def make_trainer(
     bar = cfg.callbacks.get("progress")
     chosen = [*callbacks, speed, table, OwnSigterm()]
     if bar:
-        chosen.append(Progress(speed, terminal=sys.stderr.isatty(), refresh_rate=bar.refresh_rate))
+        chosen += [Progress(speed, refresh_rate=bar.refresh_rate), BatchBar()]
     if progress is not None:
         chosen.append(SweepProgress(progress, speed))
     if not loggers:
@@ -57,7 +57,7 @@ def make_trainer(
             callbacks=chosen,
             logger=loggers or False,
             default_root_dir=str(run_dir),
-            enable_progress_bar=bool(bar),
+            enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,  # the loader distributes each image to one device
         )

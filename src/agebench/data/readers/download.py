@@ -14,10 +14,9 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from agebench.errors import UserError
-from agebench.text import visible
+from agebench.progress import Bar
 
 TIMEOUT_S = 10.0  # for connecting, and for waiting for the next bytes
 ATTEMPTS = 4  # consecutive attempts without a new byte before the next mirror is tried
@@ -162,8 +161,7 @@ def _transfer(url: str, part: Path, *, size: int | None) -> None:
         done = start
         with (
             part.open("ab" if start else "wb") as file,
-            # disable=None: no bar if stderr is not a terminal
-            tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=visible(part.stem), disable=None) as bar,
+            Bar(f"downloading {part.stem}", total=total, unit="B", done=start) as bar,
         ):
             while chunk := _read(response):
                 if done + len(chunk) > most:  # the declared length is missing or wrong

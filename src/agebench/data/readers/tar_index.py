@@ -10,11 +10,11 @@ from typing import BinaryIO
 
 import indexed_gzip
 import numpy as np
-from tqdm import tqdm
 
 from agebench.data.readers.members import Members
 from agebench.data.records import Array
 from agebench.errors import UserError
+from agebench.progress import Bar
 
 CHUNK = 2**20  # bytes per unpacking step
 MAX_HEADER = 16 * 2**10  # bytes of a long name or a pax header; parsing takes quadratic time
@@ -135,10 +135,7 @@ class _ForwardStream:
         self._length = os.fstat(file.fileno()).st_size
         self.at = 0
         self.block = b""  # the last one read; in a complete tar the end mark
-        # disable=None: no bar if stderr is not a terminal
-        self.bar = tqdm(
-            total=self._length, unit="B", unit_scale=True, desc=f"listing {members.path.name}", disable=None
-        )
+        self.bar = Bar(f"listing {members.path.name}", total=self._length, unit="B")
 
     def tell(self) -> int:
         return self.at
@@ -173,18 +170,18 @@ class _ForwardStream:
         return data
 
     def _update_bar(self) -> None:
-        self.bar.update(self._file.tell() - self.bar.n)
+        self.bar.advance_to(self._file.tell())
 
 
 def _seek_index(path: Path, length: int) -> tuple[list[int], bytes]:
     """Return the seek points with the unpacked length at the end, and the index of indexed_gzip."""
     with (
         indexed_gzip.IndexedGzipFile(path, spacing=SPACING, drop_handles=False) as file,
-        tqdm(total=length, unit="B", unit_scale=True, desc=f"indexing {path.name}", disable=None) as bar,
+        Bar(f"indexing {path.name}", total=length, unit="B") as bar,
     ):
         for to in [*range(0, length, 16 * SPACING), length - 1]:
             file.raw.seek(to)
-            bar.update(to - bar.n)
+            bar.advance_to(to)
         points = [point for point, _ in file.seek_points()]
         index = io.BytesIO()
         file.export_index(fileobj=index)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from tqdm import tqdm
 
 from agebench.data.records import Array
 from agebench.data.sources.drawn_faces import draw_photo, sample_face
 from agebench.errors import UserError
+from agebench.progress import Bar
 
 META = "celebrity2000_meta.mat"
 FOLDER = "CACD2000"
@@ -121,11 +121,13 @@ def _write(root: Path, demo: Recipe) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     (partial / FOLDER).mkdir(parents=True)
     faces = [sample_face(demo.seed, k + 1, long_hair=bool(people["long_hair"][k])) for k in range(demo.people)]
-    for row in tqdm(range(demo.images), "demo faces", unit="images", disable=None):  # no bar without a terminal
-        k = int(rows["identity"][row]) - 1
-        rng = np.random.default_rng((3, demo.seed, k + 1, int(rows["index"][row])))
-        image = draw_photo(faces[k], int(rows["age"][row]), rng, demo.size)
-        image.save(partial / FOLDER / rows["name"][row], "JPEG", quality=int(rng.integers(55, 93)), comment=MARK)
+    with Bar("drawing faces", total=demo.images) as bar:
+        for row in range(demo.images):
+            k = int(rows["identity"][row]) - 1
+            rng = np.random.default_rng((3, demo.seed, k + 1, int(rows["index"][row])))
+            image = draw_photo(faces[k], int(rows["age"][row]), rng, demo.size)
+            image.save(partial / FOLDER / rows["name"][row], "JPEG", quality=int(rng.integers(55, 93)), comment=MARK)
+            bar.update()
     (partial / META).write_bytes(_meta(people, rows))
     (partial / "demo.json").write_text(json.dumps(vars(demo)) + "\n", encoding="utf-8")
     # demo.json marks a complete data set, so it is removed first and replaced last.
