@@ -205,11 +205,15 @@ class ImageModule(L.LightningModule):
         if len(self._uncounted) == self._steps_per_count:
             self._count_correct()
         self.images_seen += len(batch.target)
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its connector
-        if every and self.global_step % every == 0:
-            for logger in self.loggers:
-                logger.log_metrics({"train/loss_step": loss.item()}, step=self.global_step)
+        self._log_step(loss, self.global_step)
         return loss
+
+    def _log_step(self, loss: Tensor | float, step: int, *, is_last: bool = False) -> None:
+        """Log the loss of every n-th step, and of the last step of an epoch if it is another one."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its connector
+        if every and is_last == bool(step % every):
+            for logger in self.loggers:
+                logger.log_metrics({"train/loss_step": float(loss)}, step=step)
 
     def _count_correct(self) -> None:
         """Count correct predictions of several steps together, which is as fast as counting those of one step."""
@@ -220,7 +224,7 @@ class ImageModule(L.LightningModule):
                 self._correct.append((self.head.posterior(outputs).argmax(1) == target).sum())
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the mean loss and accuracy over all images and devices after the last step of an epoch.
+        """Log the mean loss and accuracy over all images and devices, and the loss of the last step of an epoch.
 
         The module's epoch-end hook would be too late: it runs after those of the callbacks that use these metrics.
         """
@@ -232,6 +236,7 @@ class ImageModule(L.LightningModule):
         images = torch.tensor(counts, dtype=torch.float64, device="cpu")
         # Sum on the CPU, because some devices have no float64.
         mean, correct = torch.stack(losses).cpu().double(), torch.stack(self._correct).cpu().sum()
+        self._log_step(mean[-1].item(), self.global_step - 1, is_last=True)
         sums = torch.stack([images.sum(), (mean * images).sum(), correct]).float().to(self.device)
         count, loss, hits = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         means = {"train/loss": loss / count, "train/accuracy": hits / count}

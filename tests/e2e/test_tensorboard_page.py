@@ -1,5 +1,6 @@
 """The pages of `tensorboard --logdir outputs`, read from its server."""
 
+import csv
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -61,14 +63,47 @@ def results(outputs: Path) -> dict[str, dict]:
     }
 
 
-def test_the_page_lists_every_run_and_nothing_else(outputs: Path, ask: Ask) -> None:
-    assert sorted(ask("runs")) == sorted(results(outputs))
+MEANS = ["sweeps/s/lr=0.001 (mean of 2)", "sweeps/s/lr=0.01 (mean of 2)"]
+
+
+def test_the_page_lists_every_run_and_the_means_over_seeds(outputs: Path, ask: Ask) -> None:
+    assert sorted(ask("runs")) == sorted([*results(outputs), *MEANS])
     tags = {tag for tags in ask("plugin/scalars/tags").values() for tag in tags}
     assert "hp_metric" not in tags
-    assert {"test/accuracy", "test/mae"} <= tags
+    assert {"x_test/accuracy", "x_test/mae"} <= tags
 
 
-def test_the_hparams_page_has_one_row_per_run_with_the_metrics_of_results_json(outputs: Path, ask: Ask) -> None:
+def test_the_page_opens_on_the_curves_of_train_and_val(ask: Ask) -> None:
+    """TensorBoard sorts groups of cards by name, and opens the first two."""
+    scalars = {tag for tags in ask("plugin/scalars/tags").values() for tag in tags}
+    images = {tag for tags in ask("plugin/images/tags").values() for tag in tags}
+
+    groups = sorted({tag.partition("/")[0] for tag in scalars | images})
+
+    assert groups == ["train", "val", "x_report", "x_std", "x_test"]
+
+
+def test_the_custom_page_has_a_band_over_the_seeds_for_each_curve(outputs: Path, ask: Ask) -> None:
+    (category,) = ask("plugin/custom_scalars/layout")["category"]
+
+    assert {"train/loss", "val/loss", "train/accuracy", "val/accuracy"} <= {each["title"] for each in category["chart"]}
+    for run, rate in zip(MEANS, ("0.001", "0.01"), strict=True):
+        tables = [path.read_text("utf-8-sig") for path in outputs.glob(f"sweeps/s/lr-{rate}_seed-*/metrics.csv")]
+        assert len(tables) == 2
+        for chart in category["chart"]:
+            (series,) = chart["margin"]["series"]
+            seeds = [[float(row[chart["title"]]) for row in csv.DictReader(text.splitlines())] for text in tables]
+            curves = ask(f"plugin/custom_scalars/scalars?run={quote(run)}&tag={quote('|'.join(series.values()))}")
+            middle, lower, upper = (
+                [value for _, _, value in curves["payload"][series[name]]] for name in ("value", "lower", "upper")
+            )
+            assert middle == pytest.approx(np.mean(seeds, axis=0), rel=1e-5)
+            assert np.subtract(upper, lower) / 2 == pytest.approx(np.std(seeds, axis=0, ddof=1), rel=1e-2, abs=1e-6)
+
+
+def test_the_hparams_page_has_one_row_per_run_or_group_of_seeds_with_the_metrics_of_results_json(
+    outputs: Path, ask: Ask
+) -> None:
     page = ask("plugin/hparams/experiment", {"experimentName": ""})
     query = {
         "experimentName": "",
@@ -79,24 +114,29 @@ def test_the_hparams_page_has_one_row_per_run_with_the_metrics_of_results_json(o
     rows = ask("plugin/hparams/session_groups", query)["sessionGroups"]
 
     assert {"data", "model", "head", "optim.lr", "seed"} <= {info["name"] for info in page["hparamInfos"]}
-    assert sorted(row["sessions"][0]["name"] for row in rows) == sorted(results(outputs))
+    assert sorted(len(row["sessions"]) for row in rows) == [1, 2, 2]
+    assert sorted(session["name"] for row in rows for session in row["sessions"]) == sorted(results(outputs))
     for row in rows:
-        name = row["sessions"][0]["name"]
-        written = results(outputs)[name]
+        names = [session["name"] for session in row["sessions"]]
+        written = [results(outputs)[name] for name in names]
         shown = {value["name"]["tag"]: value["value"] for value in row["metricValues"]}
-        tested = {tag: value for tag, value in shown.items() if tag.startswith(("test/", "best/"))}
+        best = f"val/best_{written[0]['best']['monitor'].removeprefix('val/')}"
+        tested = {tag: value for tag, value in shown.items() if tag.startswith("x_test/") or tag == best}
         assert len(tested) >= 5
         for tag, value in tested.items():
-            expected = written["best"]["value"] if tag.startswith("best/") else written["metrics"][tag]
-            assert value == pytest.approx(expected, rel=1e-6), (name, tag)
-        assert row["hparams"]["seed"] == written["seed"]
-        if name.startswith("sweeps/"):
-            assert f"lr-{row['hparams']['optim.lr']:g}_seed-{row['hparams']['seed']:g}" in name
+            key = tag.removeprefix("x_")
+            expected = [each["best"]["value"] if tag == best else each["metrics"][key] for each in written]
+            assert value == pytest.approx(np.mean(expected), rel=1e-6), (names, tag)
+        if len(names) == 1:
+            assert row["hparams"]["seed"] == str(written[0]["seed"])
+        else:
+            assert {name.partition("_seed")[0] for name in names} == {f"sweeps/s/lr-{row['hparams']['optim.lr']:g}"}
+            assert "seed" not in row["hparams"]
 
 
 def test_each_figure_is_logged_once_and_the_projector_has_labels_and_thumbnails(outputs: Path, ask: Ask) -> None:
     for run, tags in ask("plugin/images/tags").items():
-        assert {"report/confusion", "report/curves"} <= set(tags)
+        assert {"x_report/confusion", "x_report/curves"} <= set(tags)
         for tag in tags:
             assert len(ask(f"plugin/images/images?run={quote(run)}&tag={quote(tag)}&sample=0")) == 1
 

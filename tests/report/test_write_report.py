@@ -84,7 +84,7 @@ def test_each_figure_is_added_to_tensorboard_once(tmp_path: Path, digits_outcome
     writer.close()
 
     events = EventAccumulator(str(tmp_path / "run"), size_guidance={"images": 0}).Reload()
-    assert sorted(events.Tags()["images"]) == sorted(f"report/{path.stem}" for path in files if path.suffix == ".png")
+    assert sorted(events.Tags()["images"]) == sorted(f"x_report/{path.stem}" for path in files if path.suffix == ".png")
     for tag in events.Tags()["images"]:
         (event,) = events.Images(tag)
         with Image.open(tmp_path / "report" / f"{tag.removeprefix('report/')}.png") as image:

@@ -30,8 +30,8 @@ def board(tmp_path) -> RunTensorBoard:
     logger = RunTensorBoard(str(tmp_path))
     logger.declare_hparams(PARAMS)
     logger.log_metrics({"train/loss": 2.0, "epoch": 0}, step=1)
-    logger.log_metrics({"train/loss": 1.0, "best/val/accuracy": 0.75}, step=2)
-    logger.log_metrics({"test/accuracy": 0.5}, step=2)
+    logger.log_metrics({"train/loss": 1.0, "val/best_accuracy": 0.75}, step=2)
+    logger.log_metrics({"test/accuracy": 0.5, "lr-Adam": 0.25}, step=2)
     logger.finish_hparams()
     logger.save()
     logger.finalize("success")
@@ -84,11 +84,13 @@ def test_the_event_file_has_exactly_the_logged_scalars(board, tmp_path) -> None:
 
     assert set(events.Tags()["scalars"]) == {
         "train/loss",
-        "best/val/accuracy",
-        "test/accuracy",
+        "val/best_accuracy",
+        "train/lr",
+        "x_test/accuracy",
     }  # and no hp_metric
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 2.0), (2, 1.0)]
-    assert [(e.step, e.value) for e in events.Scalars("test/accuracy")] == [(2, 0.5)]
+    assert [(e.step, e.value) for e in events.Scalars("x_test/accuracy")] == [(2, 0.5)]
+    assert [(e.step, e.value) for e in events.Scalars("train/lr")] == [(2, 0.25)]
 
 
 def test_hyperparameters_are_numbers_or_strings(board, tmp_path) -> None:
@@ -154,9 +156,9 @@ def test_a_resumed_run_shows_each_point_once(tmp_path) -> None:
 def test_runs_with_different_hyperparameters_and_metrics_share_one_page(tmp_path) -> None:
     """TensorBoard takes the columns of all runs from one run if a run declares them."""
     runs = {
-        "digits/a": ({"data": "digits", "seed": 0, "model": "mlp"}, {"test/accuracy": 0.5, "best/val/accuracy": 0.25}),
-        "sweeps/s/lr-0.1": ({"data": "cacd", "seed": 0, "optim.lr": 0.125}, {"test/mae": 6.5, "best/val/mae": 5.5}),
-        "sweeps/s/lr-0.2": ({"data": "cacd", "seed": 0, "optim.lr": 0.25}, {"test/mae": 7.5, "best/val/mae": 4.5}),
+        "digits/a": ({"data": "digits", "seed": 0, "model": "mlp"}, {"test/accuracy": 0.5, "val/best_accuracy": 0.25}),
+        "sweeps/s/lr-0.1": ({"data": "cacd", "seed": 0, "optim.lr": 0.125}, {"test/mae": 6.5, "val/best_mae": 5.5}),
+        "sweeps/s/lr-0.2": ({"data": "cacd", "seed": 0, "optim.lr": 0.25}, {"test/mae": 7.5, "val/best_mae": 4.5}),
     }
     for name, (params, metrics) in runs.items():
         logger = RunTensorBoard(str(tmp_path / name))
@@ -171,9 +173,26 @@ def test_runs_with_different_hyperparameters_and_metrics_share_one_page(tmp_path
     for name, (params, metrics) in runs.items():
         plain = {key: value.string_value or value.number_value for key, value in rows[name].hparams.items()}
         assert plain == params
-        assert {value.name.tag: value.value for value in rows[name].metric_values} == metrics
+        shown = {value.name.tag: value.value for value in rows[name].metric_values}
+        assert shown == {tag.replace("test/", "x_test/"): value for tag, value in metrics.items()}
     names = [info.name for info in columns.hparam_infos]
     assert sorted(names[:2]) == ["data", "optim.lr"]  # those that differ between runs come first
     assert sorted(names[2:]) == ["model", "seed"]
     metrics = {info.name.tag for info in columns.metric_infos}
-    assert metrics == {"test/accuracy", "best/val/accuracy", "test/mae", "best/val/mae"}
+    assert metrics == {"x_test/accuracy", "val/best_accuracy", "x_test/mae", "val/best_mae"}
+
+
+def test_the_runs_of_a_group_are_one_row_with_their_average(tmp_path) -> None:
+    for group, rate, values in (("a", 0.5, [0.25, 0.5, 0.75]), ("b", 0.25, [1.0, 0.0])):
+        for seed, value in enumerate(values):
+            logger = RunTensorBoard(str(tmp_path / f"{group}{seed}"))
+            logger.declare_hparams({"optim.lr": rate}, group)
+            logger.log_metrics({"val/accuracy": value}, step=3)
+            logger.finish_hparams()
+            logger.finalize("success")
+
+    _, rows = hparams_page(tmp_path)
+
+    shown = {row.name: (row.hparams["optim.lr"].number_value, row.metric_values[0].value) for row in rows.values()}
+    assert shown == {"a": (0.5, 0.5), "b": (0.25, 0.5)}
+    assert sorted(len(row.sessions) for row in rows.values()) == [2, 3]

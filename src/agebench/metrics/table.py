@@ -225,6 +225,12 @@ DECISIONS = {
 NUMBERED = re.compile(r"(\w+?)_(?:at_)?[0-9.e+]+")  # false_adult_rate_at_21, minor_precision_0.1
 
 
+def best_name(monitor: str) -> str:
+    """Return the name of the best value of a monitored metric: `val/best_mae` for `val/mae`."""
+    part, _, metric = monitor.rpartition("/")
+    return f"{part}/best_{metric}"
+
+
 def find(name: str) -> Metric:
     """Return the row of a metric, such as `mae` or `test/mae`. For an unknown metric higher values are better.
 

@@ -57,7 +57,7 @@ def write_groups(
         with atomic_write(folder / "by_group.png") as part:
             figure.savefig(part, format="png")
         if writer is not None:
-            writer.add_figure("report/by_group", figure, step)
+            writer.add_figure("x_report/by_group", figure, step)
     return folder / "by_group.png"
 
 

@@ -36,7 +36,7 @@ def write_decisions(
         figure = draw_decisions(curves, decision, title=title)
         figure.savefig(folder / "decision.png")
         if writer is not None:
-            writer.add_figure("report/decision", figure, step)
+            writer.add_figure("x_report/decision", figure, step)
     return folder / "decision.png"
 
 

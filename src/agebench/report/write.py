@@ -41,7 +41,8 @@ def write_report(
         features: Maps a part (train, val, test) to features, float, shape (n, d), and label indices, int64, shape
             (n,). All of them are saved, so the caller limits n.
         title: Title of every figure.
-        writer: TensorBoard's SummaryWriter. Every figure is added once under `report/`.
+        writer: TensorBoard's SummaryWriter. Every figure is added once under `x_report/`, the last
+            group of cards.
         step: Optimizer step of the figures in TensorBoard. If a run is interrupted during its report and resumed,
             TensorBoard shows the figures of the later step.
 
@@ -73,7 +74,7 @@ class _Report:
             figure.savefig(part, format="png")
         self.files.append(path)
         if self.writer is not None:
-            self.writer.add_figure(f"report/{name}", figure, self.step)
+            self.writer.add_figure(f"x_report/{name}", figure, self.step)
 
     def skip(self, name: str, reason: str) -> None:
         log.info("report: skipped %s: %s", name, reason)

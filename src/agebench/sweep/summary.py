@@ -11,7 +11,7 @@ log = logging.getLogger("agebench.sweep")
 
 
 def finish_sweep(folder: Path, points: Sequence[Point]) -> None:
-    """Log the outcome of a sweep, also after an error, and write sweep.csv, sweep.md and the plots.
+    """Log the outcome of a sweep, also after an error. Write sweep.csv, sweep.md, the plots and TensorBoard's means.
 
     A sweep that ended before its first point leaves no folder.
     """
@@ -33,6 +33,12 @@ def finish_sweep(folder: Path, points: Sequence[Point]) -> None:
         log.exception("the tables of the sweep could not be written")
     else:
         log.info("comparison of the points: %s", folder / "sweep.md")
+    try:
+        from agebench.sweep.seed_means import write_seed_means
+
+        write_seed_means(folder)
+    except Exception as error:  # a damaged metrics.csv, a full disk
+        log.warning("TensorBoard has no means over seeds: %s: %s", type(error).__name__, error)
 
 
 def format_points(points: Sequence[Point]) -> list[str]:

@@ -24,6 +24,7 @@ from agebench.data.datamodule import ImageDataModule
 from agebench.errors import FailedError, UserError, is_out_of_memory, one_line_message
 from agebench.lightning_internals import compile_errors
 from agebench.metrics.predictions import Array, Predictions
+from agebench.metrics.table import best_name
 from agebench.models.summary import count_parameters
 from agebench.models.weights import hash_tensors
 from agebench.module import ImageModule
@@ -203,7 +204,7 @@ def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) 
     for board in training.boards:
         if start.checkpoint:
             board.resume_at(start.step)
-        board.declare_hparams(hparams(cfg, training.config, training.data.plan.protocol))
+        board.declare_hparams(*hparams(cfg, training.config, training.data.plan.protocol))
     return start
 
 
@@ -288,7 +289,7 @@ def write(training: Training, predictions: Predictions, best: Mapping[str, Any],
         writer.update({"groups": grouped.facts})
         grouped.write(run_dir)
     for logger in trainer.loggers:
-        logger.log_metrics({f"best/{training.monitor}": best["value"]}, step=trainer.global_step)
+        logger.log_metrics({best_name(training.monitor): best["value"]}, step=trainer.global_step)
     if training.cfg.report:
         _write_report(training, predictions, bounds=bounds, results=writer.results, grouped=grouped)
     for board in training.boards:

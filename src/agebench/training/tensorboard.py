@@ -1,13 +1,24 @@
-"""TensorBoard logger that writes one event file into the run directory, with one row on the HPARAMS page."""
+"""TensorBoard logger that writes one event file into the run directory, with one row on the HPARAMS page.
 
+TensorBoard sorts the groups of its cards by name, and opens the first two only. These must be `train` and `val`, so
+everything that is written once at the end of a run has the prefix `x_`: test metrics and figures.
+"""
+
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from torch.utils.tensorboard.summary import hparams
 
 from agebench.lightning_internals import add_summary
+
+
+def card_name(name: str) -> str:
+    """Return the tag of a scalar: `train/lr` for Lightning's `lr-Adam`, `x_test/...` for a metric of the test."""
+    return re.sub(r"^lr-\w+", "train/lr", name) if name.startswith("lr-") else re.sub("^test/", "x_test/", name)
 
 
 class RunTensorBoard(TensorBoardLogger):
@@ -32,19 +43,26 @@ class RunTensorBoard(TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log scalars without `epoch`, which Lightning adds and which needs no plot."""
-        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+        super().log_metrics({card_name(name): value for name, value in metrics.items() if name != "epoch"}, step)
 
     @rank_zero_only
-    def declare_hparams(self, params: Mapping[str, Any]) -> None:
+    def declare_hparams(self, params: Mapping[str, Any], group: str = "") -> None:
         """Write a run's hyperparameters, which the HPARAMS page shows next to its scalars.
+
+        The runs of a group are one row of the page, with their average metrics.
 
         The columns of the page are not declared: TensorBoard would use the declaration of one run for all runs of a
         folder, and hide columns that only other runs have. Without a declaration it shows the columns of all runs, and
         first those in which runs differ.
+
+        Args:
+            params: The hyperparameters, equal for all runs of the group.
+            group: The name of the group; empty if the run has a row of its own.
         """
         # torch would write a bool as a number.
         plain = {k: v if isinstance(v, int | float) and not isinstance(v, bool) else str(v) for k, v in params.items()}
-        add_summary(self.experiment, hparams(plain, {})[1])  # SummaryWriter.add_hparams would create a sub-run
+        # SummaryWriter.add_hparams would create a sub-run.
+        add_summary(self.experiment, hparams_pb(plain, trial_id=group) if group else hparams(plain, {})[1])
 
     @rank_zero_only
     def finish_hparams(self) -> None:

@@ -149,7 +149,8 @@ def _preload_summary() -> None:
         import numpy.random  # noqa: F401
 
         import agebench.comparison.sweep
-        import agebench.report.style  # noqa: F401
+        import agebench.report.style
+        import agebench.sweep.seed_means  # noqa: F401
 
 
 def _as_single_run(config: DictConfig, folder: Path) -> DictConfig:
