@@ -1,6 +1,5 @@
 """What a page and its pictures show, read from the files of one run folder. Any file may be missing or damaged."""
 
-import csv
 import logging
 import zipfile
 from collections import Counter
@@ -16,9 +15,10 @@ from agebench.data.split import PARTS
 from agebench.files import read_csv
 from agebench.leakage.seen_in_training import leak_sentence
 from agebench.report.outcome import Array, Outcome
+from agebench.report.projection import Projected, project_parts
 from agebench.report.report_images import ReportImages
 from agebench.runs.predictions_csv import UNREADABLE, labelled_predictions, read_predictions, unit_of
-from agebench.runs.read import Run, mapping, number, read_run
+from agebench.runs.read import Run, mapping, number, read_run, read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -121,11 +121,36 @@ class Material:
         return {part: each for part, each in found.items() if each is not None}
 
     @cached_property
+    def projected(self) -> dict[str, Projected]:
+        """PCA and t-SNE of the features of each part."""
+        return project_parts(self.features)
+
+    @cached_property
     def counts(self) -> dict[str, Counter[str]]:
         """The number of images of each label in each part, from split.csv; empty if it cannot be read."""
-        rows = self._read("split.csv", read_csv, of_training=True) or []
-        found = {part: Counter(row["target"] for row in rows if row.get("part") == part) for part in PARTS}
+        found = {part: Counter(row["target"] for row in self._split if row["part"] == part) for part in PARTS}
         return {part: counts for part, counts in found.items() if counts}
+
+    @cached_property
+    def identities(self) -> dict[str, int]:
+        """The number of known identities in each part, from split.csv; empty if none is known."""
+        known = {part: {row["identity"] for row in self._split if row["part"] == part} - {""} for part in PARTS}
+        return {part: len(names) for part, names in known.items()} if any(known.values()) else {}
+
+    @cached_property
+    def _split(self) -> list[dict[str, str]]:
+        return self._read("split.csv", _split_rows, of_training=True) or []
+
+    @cached_property
+    def layers(self) -> list[dict[str, str]]:
+        """The rows of layers.csv: layer, type, output_shape and parameters; empty for runs of older versions."""
+        return self._read("layers.csv", read_csv, of_training=True) or []
+
+    @cached_property
+    def line(self) -> list[str]:
+        """The overrides of the command, from .hydra/overrides.yaml; empty if they cannot be read."""
+        found = self._read(".hydra/overrides.yaml", read_yaml)
+        return [str(each) for each in found] if isinstance(found, list) else []
 
     @cached_property
     def decision_curves(self) -> dict[str, Array] | None:
@@ -171,6 +196,10 @@ def _number(cell: str) -> float | None:
         return float(cell)
     except ValueError:
         return None
+
+
+def _split_rows(path: Path) -> list[dict[str, str]]:
+    return [{key: row[key] for key in ("part", "identity", "target")} for row in read_csv(path)]
 
 
 def _columns(path: Path) -> dict[str, Array]:

@@ -6,9 +6,11 @@ A new picture is a row of PICTURES and its functions in agebench.report.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from agebench.files import atomic_write
@@ -19,10 +21,16 @@ from agebench.report.decisions import draw_decisions
 from agebench.report.error_by_age import draw_errors_by_age, write_errors_by_age
 from agebench.report.mistakes import write_mistakes
 from agebench.report.outcome import Outcome
+from agebench.report.projection import sample_rows, write_projection
+from agebench.report.scatter import draw_scatter
 from agebench.report.style import plot_style
+from agebench.runs.by_group import GroupResults
+from agebench.runs.read import mapping
 
 Section = Literal["data", "training", "test", "mistakes", "network"]
 Level = Literal["light", "full"]
+
+MAX_MARKERS = 5_000  # markers per figure; more would cover each other
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +43,8 @@ class Picture:
         name: The name of the PNG file, and of the figure in TensorBoard.
         section: The section of the page that shows it.
         caption: One sentence for the page that says what it shows.
-        draw: Returns the figure; None if the run has nothing to show.
+        draw: Returns the figure, or None if the run has nothing to show. None: the command that has the numbers draws
+            the file.
         write: Writes the tables behind the figure into a folder, if the figure is drawn.
         level: The lowest level of a report that has it.
         photos: Whether it shows images, whose colours the dark page must not invert.
@@ -44,7 +53,7 @@ class Picture:
     name: str
     section: Section
     caption: str
-    draw: Callable[[Material], Figure | None]
+    draw: Callable[[Material], Figure | None] | None
     write: Callable[[Material, Path], object] = lambda _run, _folder: None
     level: Level = "light"
     photos: bool = False
@@ -79,6 +88,60 @@ def _draw_decisions(run: Material) -> Figure | None:
     return draw_decisions(curves, decision, title=run.title) if curves is not None and decision else None
 
 
+def _draw_projection(run: Material, part: str, name: str) -> Figure | None:
+    """Return the scatter plot of a projection, `PCA` or `t-SNE`; None if the part has none."""
+    outcome, found = run.outcome, run.projected.get(part)
+    if found is None or outcome is None:
+        return None
+    points = found.pca if name == "PCA" else found.tsne
+    known = np.flatnonzero(np.isfinite(points).all(axis=1))
+    if not len(known):
+        return None
+    shown = known[sample_rows(len(known), MAX_MARKERS)]
+    count = f"{len(shown):,} of {len(points):,}" if len(shown) < len(points) else f"{len(points):,}"
+    first, second = (
+        f"component {i} ({share:.1%} of the variance of {found.plane.part})"
+        for i, share in enumerate(found.plane.explained, start=1)
+    )
+    return draw_scatter(
+        points[shown],
+        found.labels[shown],
+        label_names=outcome.label_names,
+        values=outcome.values if outcome.ordered else None,
+        axis_names=(first, second) if name == "PCA" else ("t-SNE 1 (no unit)", "t-SNE 2 (no unit)"),
+        titles=(run.title, f"{name} of the features, {part}: {count} images"),
+    )
+
+
+def _write_projection(run: Material, folder: Path, part: str) -> None:
+    found = run.projected[part]
+    names = [_outcome(run).label_names[i] for i in found.labels]
+    write_projection(folder / f"projection_{part}.csv", pca=found.pca, tsne=found.tsne, labels=names)
+
+
+def _projections(part: str) -> Iterator[Picture]:
+    """Yield the rows of the projections of a part."""
+    captions = {
+        "t-SNE": f"The {part} images, placed so that those with similar features are close (t-SNE). Colours are true "
+        "labels; distances between groups mean nothing.",
+        "PCA": f"The features of the {part} images, seen from the side on which they differ most (PCA).",
+    }
+    for name, caption in captions.items():
+        file = f"{name.lower().replace('-', '')}_{part}"
+        draw, write = partial(_draw_projection, part=part, name=name), partial(_write_projection, part=part)
+        yield Picture(file, "network", caption, draw, write, level="full")
+
+
+def _draw_groups(run: Material) -> Figure | None:
+    facts, outcome = mapping(run.run.result("groups")), run.outcome
+    if not run.groups or not facts or outcome is None:
+        return None
+    rows: list[list[object]] = [list(row.values()) for row in run.groups]
+    overall = {name: value for name, value in run.run.metrics.items() if value is not None}
+    table = list(run.groups[0]), rows
+    return GroupResults(dict(facts), outcome.names, {}, table, overall, run.unit, run.protocol).figure()
+
+
 PICTURES: tuple[Picture, ...] = (
     Picture(
         "curves",
@@ -107,6 +170,22 @@ PICTURES: tuple[Picture, ...] = (
         "How many people below the age limit pass, and how many above it are checked, for each challenge age.",
         _draw_decisions,
     ),
+    Picture(
+        "by_group",
+        "test",
+        "The metrics in each group of people, with 95% intervals; the dashed line is the value of all images.",
+        _draw_groups,
+    ),
+    Picture(
+        "calibration",
+        "test",
+        "Left: is the network right as often as it claims, before and after calibration? Right: the share of true "
+        "ages inside the calibrated ranges.",
+        None,
+    ),
+    *_projections("test"),
+    *_projections("train"),
+    *_projections("val"),
 )
 
 
@@ -120,6 +199,10 @@ def draw_pictures(run: Material, *, level: Level) -> Iterator[tuple[Picture, Pat
         for picture in pictures_of(level):
             path = run.report / f"{picture.name}.png"
             try:
+                if picture.draw is None:
+                    if path.is_file():
+                        yield picture, path
+                    continue
                 figure = picture.draw(run)
                 if figure is not None:
                     with atomic_write(path) as part:
