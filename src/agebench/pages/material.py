@@ -39,7 +39,7 @@ class Material:
     @classmethod
     def of(cls, folder: Path) -> "Material":
         """Return the material of a run folder."""
-        return cls(read_run(folder))
+        return cls(read_run(folder.absolute()))
 
     @property
     def folder(self) -> Path:

@@ -144,7 +144,7 @@ def _sample(run: Material) -> list[dict[str, Any]]:
 
 
 def stages(layers: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
-    """Return the stages of a network: consecutive layers whose output has the same size, or is a vector.
+    """Return the stages of a network: consecutive layers whose output has the same size.
 
     Args:
         layers: The rows of layers.csv.
@@ -180,7 +180,7 @@ def _size(shape: str) -> tuple[tuple[str, ...], str] | None:
         return ("image", *sides), f"{sides[0]} × {sides[1]}, {channels} channels"
     if len(numbers) == 2:
         return ("tokens", *numbers), f"{numbers[0]} tokens of {numbers[1]} numbers"
-    return (("vector",), f"{numbers[0]} numbers") if numbers else None
+    return (("vector", *numbers), f"{numbers[0]} numbers") if numbers else None
 
 
 def _model_facts(run: Material) -> list[tuple[str, str]]:

@@ -79,7 +79,7 @@ def verdict(run: Material) -> str:
     if value is None:
         return "The predictions are not finite: training diverged."
     of = f"{images:,} test image{'s' if images != 1 else ''}"
-    who = run.model or "the network"
+    who = f"The network ({run.model})" if run.model else "The network"
     shown, interval = show(name, value, unit=run.unit, images=images), _interval(run, f"test/{name}")
     ends = [show(name, each, unit=run.unit, images=images) for each in interval or ()]
     within = f" (95% interval: {' to '.join(ends)})" if ends else ""
