@@ -15,9 +15,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "public", "text", "identity_groups", "interrupts"),
     ("config", "files", "schema", "progress"),
     ("trust",),
-    ("data", "models", "heads", "augment", "metrics", "report"),
-    ("leakage", "calibration", "lectures"),
+    ("data", "models", "heads", "augment", "metrics"),
+    ("leakage", "calibration", "report"),
+    ("lectures",),
     ("runs",),
+    ("pages",),
     ("comparison",),
     ("lightning_internals", "process", "batch_bar"),
     ("module",),
@@ -72,8 +74,8 @@ def test_the_files_were_read() -> None:
 
 
 def package(module: str) -> str:
-    """Return the part of a dotted name after `agebench.`, empty for the package itself."""
-    return module.partition(".")[2].partition(".")[0]
+    """Return the part of a dotted name after `agebench.`, empty for the package itself; `__main__` for commands."""
+    return "__main__" if module.endswith(".__main__") else module.partition(".")[2].partition(".")[0]
 
 
 def test_every_package_has_a_layer() -> None:
@@ -137,7 +139,7 @@ def test_audit_prepare_and_compare_do_not_load_torch() -> None:
     """Records, target, split, store, plan, readers, leakage, calibration, runs, comparison and report."""
     with_torch = {"agebench.data.datamodule", "agebench.data.loader", "agebench.data.residency"}
     with_torch |= {"agebench.data.unlabelled"}
-    wings = ("data", "leakage", "calibration", "runs", "metrics", "comparison", "report")
+    wings = ("data", "leakage", "calibration", "runs", "metrics", "comparison", "report", "pages")
     light = [name for name in FILES if package(name) in wings and name not in with_torch]
 
     assert loaded_by(*light, "agebench.build.data") & set(HEAVY) == set()
