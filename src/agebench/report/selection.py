@@ -52,7 +52,7 @@ def doubt(outcome: Outcome) -> Array:
     if not outcome.ordered:
         return np.asarray(1 - posterior.max(1))
     mean = posterior @ outcome.values  # (N, R) @ (R,) -> (N,)
-    return np.sqrt(np.maximum(posterior @ outcome.values**2 - mean**2, 0))
+    return np.asarray(np.sqrt(np.maximum(posterior @ outcome.values**2 - mean**2, 0)))
 
 
 def worst_mistakes(outcome: Outcome, most: int = MOST) -> Array:
