@@ -63,9 +63,9 @@ def test_the_most_confused_pair_comes_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_cells_of_few_labels_are_annotated_with_their_share(digits_outcome: Outcome) -> None:
-    expected = reference_counts(digits_outcome)
-    expected = expected / np.maximum(expected.sum(axis=0), 1)
+def test_cells_of_few_labels_are_annotated_with_their_share_and_count(digits_outcome: Outcome) -> None:
+    counts = reference_counts(digits_outcome)
+    expected = counts / np.maximum(counts.sum(axis=0), 1)
 
     with plot_style():
         figure = draw_confusion(digits_outcome, count_confusions(digits_outcome), title="t")
@@ -73,14 +73,38 @@ def test_cells_of_few_labels_are_annotated_with_their_share(digits_outcome: Outc
     axes = figure.axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("true label", "most likely label")
     drawn = {text.get_position(): text.get_text() for text in axes.texts}
-    assert len(drawn) == 90  # the column without images stays empty
+    assert len(drawn) == (counts > 0).sum()  # a cell without images stays empty
     for (true, predicted), text in drawn.items():
-        share = expected[int(predicted), int(true)]
-        assert text == (f"{share:.2f}" if share else "0")
+        cell = int(predicted), int(true)
+        assert text == f"{expected[cell]:.2f}\n{counts[cell]}"
     assert (
         axes.yaxis_inverted()
     )  # the first label is at the top, so that the diagonal runs from top left to bottom right
     assert "no images with this true label" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_the_shares_of_each_prediction_sum_to_one(digits_outcome: Outcome) -> None:
+    outcome = replace(digits_outcome, posterior=np.roll(digits_outcome.posterior, 1, axis=1))
+    expected = confusion_matrix(
+        outcome.target, outcome.posterior.argmax(axis=1), labels=np.arange(10), normalize="pred"
+    ).T
+
+    with plot_style():
+        figure = draw_confusion(outcome, count_confusions(outcome), title="t", by="predicted")
+
+    np.testing.assert_allclose(np.asarray(figure.axes[0].images[0].get_array()), expected)
+    assert "share of its row" in figure.axes[0].get_title()
+
+
+def test_a_share_that_rounds_to_zero_is_written_as_less_than_a_hundredth() -> None:
+    posterior = np.eye(2)[np.r_[np.zeros(999, dtype=int), 1]]
+    target = np.zeros(1000, dtype=np.int64)
+    outcome = Outcome(target.astype(str), target, posterior, target * 1.0, np.arange(2.0), ("a", "b"), False, "")
+
+    with plot_style():
+        figure = draw_confusion(outcome, count_confusions(outcome), title="t")
+
+    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["1.00\n999", "<0.01\n1"]
 
 
 @pytest.mark.filterwarnings("error")

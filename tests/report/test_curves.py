@@ -66,3 +66,48 @@ def test_a_single_epoch_is_drawn_even_if_it_diverged(tmp_path: Path, value: floa
 def test_a_history_without_metrics_gives_no_figure() -> None:
     assert draw_curves([], title="t", unit="") is None
     assert draw_curves([{"epoch": 0, "lr": 0.1}], title="t", unit="") is None
+
+
+BEST = {"epoch": 1, "monitor": "val/mae", "mode": "min", "value": 8.0, "tested": "best"}
+
+
+def test_the_tested_epoch_is_marked_in_every_panel_and_the_best_value_in_that_of_the_monitor() -> None:
+    with plot_style():
+        figure = draw_curves(HISTORY, title="t", unit="years", best=BEST, planned_epochs=10)
+
+    assert figure is not None
+    loss, mae = figure.axes
+    lines = {axes: {str(line.get_label()): line for line in axes.lines} for axes in (loss, mae)}
+    assert [list(np.unique(lines[axes]["tested epoch"].get_xdata())) for axes in (loss, mae)] == [[2], [2]]
+    assert np.asarray(lines[mae]["best val/mae"].get_xydata()).tolist() == [[2.0, 8.0]]
+    assert "best val/mae" not in lines[loss]
+    assert "trained for 3 epochs, stopped early (of 10 planned)" in figure.get_suptitle()
+    assert "val/mae is best after epoch 2 (8)" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize(
+    ("best", "planned", "expected"),
+    [
+        (None, None, "trained for 3 epochs"),
+        (BEST, 3, "trained for 3 epochs; val/mae is best after epoch 2 (8), which is tested"),
+        ({**BEST, "tested": "last"}, -1, "trained for 3 epochs; the last epoch is tested"),
+        ({**BEST, "epoch": None, "value": float("nan")}, 3, "trained for 3 epochs"),
+    ],
+)
+def test_the_title_says_how_long_training_took_and_which_epoch_is_tested(best, planned, expected) -> None:
+    with plot_style():
+        figure = draw_curves(HISTORY, title="t", unit="years", best=best, planned_epochs=planned)
+
+    assert figure is not None
+    assert " ".join(figure.get_suptitle().split()) == f"t {expected}"
+
+
+def test_all_panels_share_one_legend() -> None:
+    with plot_style():
+        figure = draw_curves(HISTORY, title="t", unit="years", best=BEST)
+
+    assert figure is not None
+    assert [axes.get_legend() for axes in figure.axes] == [None, None]
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["train", "val", "tested epoch", "best val/mae"]

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from agebench.report.scatter import draw_scatter
+from agebench.report.scatter import draw_scatter, draw_scatter_images
 from agebench.report.style import plot_style
 
 HIRAGANA = tuple("あいうえおかきくけこさしすせそ")
@@ -83,3 +83,37 @@ def test_ordered_labels_have_a_colour_bar_with_their_names(tmp_path: Path, label
     assert set(shown) <= set(names)
     if labels <= 15:
         assert tuple(shown) == names
+
+
+def test_ten_classes_have_ten_colours_and_ten_markers(tmp_path: Path) -> None:
+    points, labels = np.random.default_rng(0).normal(size=(100, 2)), np.arange(100) % 10
+
+    with plot_style():
+        figure = draw_scatter(
+            points, labels, label_names=tuple("0123456789"), values=None, axis_names=("x", "y"), titles=("run", "t")
+        )
+
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    handles = legend.legend_handles
+    assert len({handle.get_color() for handle in handles}) == 10
+    assert len({handle.get_marker() for handle in handles}) == 10
+
+
+def test_thumbnails_do_not_overlap_and_lie_near_their_points() -> None:
+    points = np.random.default_rng(0).normal(size=(400, 2)) * [10, 1]
+    pixels = np.broadcast_to(np.arange(400)[:, None, None, None] % 251, (400, 1, 2, 2)).astype(np.uint8)
+
+    with plot_style():
+        figure = draw_scatter_images(points, pixels, axis_names=("x", "y"), titles=("run", "t"))
+
+    boxes = np.array([image.get_extent() for image in figure.axes[0].images])  # left, right, bottom, top
+    for i, a in enumerate(boxes):
+        others = boxes[i + 1 :]
+        apart = (others[:, 0] >= a[1]) | (others[:, 1] <= a[0]) | (others[:, 2] >= a[3]) | (others[:, 3] <= a[2])
+        assert apart.all()
+    centres = np.stack([boxes[:, :2].mean(1), boxes[:, 2:].mean(1)], axis=1)
+    levels = [int(np.asarray(image.get_array()).flat[0]) for image in figure.axes[0].images]
+    for centre, level in zip(centres, levels, strict=True):
+        own = points[np.arange(400) % 251 == level]
+        assert (np.abs(own - centre) / np.ptp(points, axis=0)).max(axis=1).min() < 1 / 26

@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from agebench.report.outcome import Array
-from agebench.report.style import COLOURS, GREY, new_figure, plot_style
+from agebench.files import write_csv
+from agebench.report.outcome import Array, Outcome
+from agebench.report.style import COLOURS, GREY, add_note, new_figure, plot_style
 
 BINS = 15  # of equal width, as in the metric ece
+FEW = 10  # images; the accuracy of fewer says little
 
 
 def reliability(posterior: Array, target: Array) -> tuple[Array, Array]:
@@ -26,6 +29,51 @@ def reliability(posterior: Array, target: Array) -> tuple[Array, Array]:
     sums = [np.bincount(bins, weights=each, minlength=BINS) for each in (confidence, posterior.argmax(1) == target)]
     used = images > 0
     return sums[0][used] / images[used], sums[1][used] / images[used]
+
+
+def reliability_table(outcome: Outcome) -> list[list[float]]:
+    """Return a row per bin of confidence with images: its number of images, mean confidence and accuracy."""
+    confidence = outcome.posterior.max(1).astype(np.float64)
+    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    images = np.bincount(bins, minlength=BINS)
+    means = zip(*reliability(outcome.posterior, outcome.target), strict=True)
+    return [[int(count), *map(float, pair)] for count, pair in zip(images[images > 0], means, strict=True)]
+
+
+def write_reliability(path: Path, outcome: Outcome) -> Path:
+    """Write the bins of the reliability diagram, and return the path."""
+    rows = [[count, f"{confidence:.4f}", f"{hits:.4f}"] for count, confidence, hits in reliability_table(outcome)]
+    return write_csv(path, ["images", "mean_confidence", "accuracy"], rows)
+
+
+def draw_reliability(outcome: Outcome, *, title: str) -> Figure | None:
+    """Return a reliability diagram with the number of images below it; None if a probability is not finite."""
+    if not len(outcome) or not np.isfinite(outcome.posterior).all():
+        return None
+    images, confidence, accuracy = map(np.array, zip(*reliability_table(outcome), strict=True))
+    figure = new_figure(4.8, 4.6, title)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+    upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="as sure as right")
+    few = images < FEW
+    upper.plot(confidence, accuracy, color=COLOURS[0], linewidth=1, zorder=2)
+    upper.plot(confidence[~few], accuracy[~few], "s", color=COLOURS[0], label="the network")
+    if few.any():
+        style = {"color": COLOURS[0], "markerfacecolor": "white"}
+        upper.plot(confidence[few], accuracy[few], "s", label=f"fewer than {FEW} images", **style)
+    error = np.average(np.abs(confidence - accuracy), weights=images)
+    mean, hits = np.average(confidence, weights=images), np.average(accuracy, weights=images)
+    upper.set_title(
+        f"Is it right as often as it claims? It claims {mean:.1%}, and {hits:.1%}\nare right; above the dashed line it "
+        f"is too modest, below too sure\n(mean distance to the line, ECE: {error:.3f})"
+    )
+    upper.set(ylabel="share of images that are right", xlim=(0, 1.01), ylim=(-0.02, 1.02))
+    upper.legend(loc="upper left", fontsize=8)
+    upper.grid(True)
+    lower.bar((np.ceil(confidence * BINS) - 0.5) / BINS, images, width=0.9 / BINS, color=GREY)
+    lower.set(xlabel="claimed probability of the most likely label", ylabel="images")
+    lower.grid(True, axis="y")
+    add_note(figure, outcome.note)
+    return figure
 
 
 def write_calibration(

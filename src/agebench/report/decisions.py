@@ -44,7 +44,7 @@ def draw_decisions(curves: Mapping[str, Array], decision: Mapping[str, Any], *, 
     """
     limit, challenge_ages = decision["age_limit"], decision["challenge_ages"]
     ages = curves["challenge_age"]
-    figure = new_figure(6.4, 4.2, title)
+    figure = new_figure(6.8, 4.6, title)
     axes = figure.subplots()
     for name, side, what, style in RATES:
         if np.isnan(curves[name]).all():
@@ -67,6 +67,6 @@ def draw_decisions(curves: Mapping[str, Array], decision: Mapping[str, Any], *, 
     )
     axes.set_title(textwrap.fill(decision["sentence"], 90))
     axes.grid(True)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, fontsize=8, columnspacing=1.5)
     add_note(figure, "; ".join(decision["notes"]))
     return figure

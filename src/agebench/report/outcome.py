@@ -24,6 +24,7 @@ class Outcome:
         unit: `years`, `decades`, or empty for nominal labels.
         note: A warning for the figures, such as a leak between train and test.
         lookup_mae: MAE of an identity lookup, in the target's unit, if the split leaks.
+        people: Identity of each image, shape (N,), over which intervals are computed; None if unknown.
 
     Raises:
         ValueError: If the shapes do not match.
@@ -39,6 +40,7 @@ class Outcome:
     unit: str
     note: str = ""
     lookup_mae: float | None = None
+    people: Array | None = None
 
     def __post_init__(self) -> None:
         images, labels = len(self.names), len(self.label_names)

@@ -87,7 +87,9 @@ def draw_ranking(
     axes.set(xlim=(low - pad, high + pad), ylim=(len(rows) - 0.4, -0.6), xlabel=f"{metric}, {BETTER[mode]}")
     axes.grid(True)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, borderaxespad=0.2)
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=7.5, borderaxespad=0.2, columnspacing=1.2
+        )
     add_note(figure, note)
     return figure
 

@@ -9,16 +9,20 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import IdentityTransform
 
 from agebench.report.outcome import Array
+from agebench.report.report_images import as_picture
 from agebench.report.style import COLOURS, MARKERS, japanese_font, label_ticks, new_figure, printable
 
+THUMBNAILS = 26  # along each axis
 MAX_EASY_LEGEND = 10  # labels; up to this number a legend is easy to read
-MAX_LEGEND_LABELS = 77  # labels; the number of pairs of colour and marker
+MORE_COLOURS = ("#6A3D9A", "#8C510A", "#8A8A8A")  # purple, brown and grey, for ten classes
+MAX_LEGEND_LABELS = 110  # labels; the number of pairs of colour and marker
 
 
 def draw_scatter(
@@ -58,6 +62,33 @@ def draw_scatter(
     return figure
 
 
+def draw_scatter_images(
+    points: Array, pixels: Array, *, axis_names: tuple[str, str], titles: tuple[str, str]
+) -> Figure:
+    """Return a figure in which each image is a thumbnail at its point. Of images that would overlap the first is drawn.
+
+    Args:
+        points: Coordinates, float, shape (n, 2).
+        pixels: The images, uint8, shape (n, C, S, S).
+        axis_names: Names of the x and y axes.
+        titles: Title of the run and title of the plot.
+    """
+    figure = new_figure(7.2, 6.6, titles[0])
+    axes = figure.subplots()
+    low, high = points.min(axis=0), points.max(axis=0)
+    side = np.where(high > low, high - low, 1) / THUMBNAILS  # of a thumbnail along each axis, in data units
+    cells = np.floor((points - low) / side).astype(np.int64)
+    drawn = np.sort(np.unique(cells, axis=0, return_index=True)[1])
+    for row in drawn:
+        (x, y), (width, height) = low + (cells[row] + 0.5) * side, 0.47 * side
+        extent = (x - width, x + width, y - height, y + height)
+        axes.add_image(AxesImage(axes, data=as_picture(pixels[row]), extent=extent, interpolation="nearest"))
+    axes.set(xlim=(low[0] - side[0], high[0] + 2 * side[0]), ylim=(low[1] - side[1], high[1] + 2 * side[1]))
+    axes.set(xlabel=axis_names[0], ylabel=axis_names[1])
+    axes.set_title(f"{titles[1]};\n{len(drawn):,} of them as thumbnails on a grid: similar images are neighbours")
+    return figure
+
+
 def _draw_ordered(
     figure: Figure,
     axes: Axes,
@@ -91,12 +122,13 @@ def _draw_nominal(
     figure: Figure, axes: Axes, points: Array, labels: Array, *, size: float, label_names: tuple[str, ...]
 ) -> None:
     present = np.unique(labels)
+    colours = (*COLOURS, *MORE_COLOURS)  # ten; with more labels, pairs of colour and marker differ
     handles = []
     for label in present:
-        colour, marker = COLOURS[label % len(COLOURS)], MARKERS[label % len(MARKERS)]
+        style = {"color": colours[label % len(colours)], "marker": MARKERS[label % len(MARKERS)]}
         here = points[labels == label]
-        axes.scatter(here[:, 0], here[:, 1], s=size, color=colour, marker=marker, linewidths=0, alpha=0.8)
-        handles.append(Line2D([], [], color=colour, marker=marker, linestyle=""))
+        axes.scatter(here[:, 0], here[:, 1], s=1.4 * size, edgecolors="white", linewidths=0.3, alpha=0.9, **style)
+        handles.append(Line2D([], [], linestyle="", markersize=6, **style))
     if len(present) <= MAX_LEGEND_LABELS:
         names = [printable(label_names[i], 16) for i in present]
         columns = 1 + (len(names) - 1) // 24

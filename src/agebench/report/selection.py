@@ -113,6 +113,13 @@ def single_images(outcome: Outcome) -> Array:
     return np.fromiter(dict.fromkeys([*even.tolist(), *worst_mistakes(outcome, 4).tolist()]), dtype=np.int64)
 
 
+def explained_rows(outcome: Outcome, each: int = 5) -> Array:
+    """Return rows of correct predictions with little doubt, of different labels, and of the worst mistakes, int64."""
+    certain = most_certain(outcome, len(outcome))
+    first = np.sort(np.unique(outcome.target[certain], return_index=True)[1])[:each]
+    return np.concatenate([certain[first], worst_mistakes(outcome, each)]).astype(np.int64)
+
+
 def chosen_rows(outcome: Outcome) -> Array:
     """Return the rows of all images that the report shows, int64, ascending."""
     rows = [choose(outcome) for choose in SHEETS.values()]

@@ -72,6 +72,12 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
+def add_finding(figure: Figure, finding: str) -> None:
+    """Write the finding or question of a figure of several panels below its title."""
+    width = max(int(figure.get_figwidth() * 14), 20)
+    figure.suptitle(f"{figure.get_suptitle()}\n{textwrap.fill(printable(finding), width)}", fontsize=9, color="#444444")
+
+
 def add_note(figure: Figure, note: str) -> None:
     """Write a warning below a figure; an empty note adds nothing."""
     if note:
