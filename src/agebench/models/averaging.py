@@ -41,6 +41,22 @@ class WeightAverage:
         self._names, self._held = list(floats), list(floats.values())  # these share the memory of the module
         self._other = [tensor.clone() for tensor in self._held]  # the average, or during evaluation the trained weights
 
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Update the average after each step of an optimizer."""
+        steps: list[bool] = []
+
+        # torch calls both hooks twice if the class of the optimizer calls `step` of a parent.
+        def begin(*_: Any) -> None:
+            steps[:] = [True]
+
+        def end(*_: Any) -> None:
+            if steps:
+                steps.clear()
+                self.update()
+
+        optimizer.register_step_pre_hook(begin)
+        optimizer.register_step_post_hook(end)
+
     def update(self) -> None:
         """Update the average after a step of the optimizer."""
         self.updates += 1
