@@ -352,7 +352,7 @@ class ImageModule(L.LightningModule):
         if self._stored_average is not None:
             average.restore(self._stored_average)
             self._stored_average = None
-        optimizer.register_step_post_hook(lambda *_: average.update())
+        average.follow(optimizer)
 
     def on_validation_start(self) -> None:
         """Evaluate the average of the weights, if there is one."""

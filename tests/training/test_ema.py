@@ -29,8 +29,9 @@ class Recording(torch.optim.SGD):
 
 
 @pytest.fixture(params=["many steps a call", "single steps"])
-def run(request, compose_config, tmp_path):
+def run(request, compose_config, tmp_path, monkeypatch):
     """Return the folder and the config of a run with an average."""
+    torch.optim.SGD([torch.zeros(1)])  # from now on, torch calls the hooks in the `step` of Recording and of SGD
     single = ["trainer.gradient_clip_val=1e9"] if request.param == "single steps" else []
     config = compose_config(
         "data=digits",
@@ -46,7 +47,8 @@ def run(request, compose_config, tmp_path):
         "report=false",
         *single,
     )
-    config.optim = {"_target_": f"{__name__}.Recording", "_partial_": True, "lr": 0.5}
+    monkeypatch.setattr(torch.optim, "SGD", Recording)
+    config.optim = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.5}
     fit(config, tmp_path)
     return tmp_path, config
 

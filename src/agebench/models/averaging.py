@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from agebench.errors import UserError
 
@@ -40,19 +41,36 @@ class WeightAverage:
         self._names, self._held = list(floats), list(floats.values())  # these share the memory of the module
         self._other = [tensor.clone() for tensor in self._held]  # the average, or during evaluation the trained weights
 
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Update the average after each step of an optimizer."""
+        steps: list[bool] = []
+
+        # torch calls both hooks twice if the class of the optimizer calls `step` of a parent.
+        def begin(*_: Any) -> None:
+            steps[:] = [True]
+
+        def end(*_: Any) -> None:
+            if steps:
+                steps.clear()
+                self.update()
+
+        optimizer.register_step_pre_hook(begin)
+        optimizer.register_step_post_hook(end)
+
     def update(self) -> None:
         """Update the average after a step of the optimizer."""
         self.updates += 1
         share = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self._other, self._held, 1 - share)
+        get_ema_multi_avg_fn(share)(self._other, self._held, None)
 
     def exchange(self, *, evaluate: bool) -> None:
         """Let the module hold the average (for evaluation), or the weights that are trained."""
         if evaluate != self.evaluates:
             self.evaluates = evaluate
-            held = [tensor.clone() for tensor in self._held]
-            torch._foreach_copy_(self._held, self._other)
-            torch._foreach_copy_(self._other, held)
+            for tensor, other in zip(self._held, self._other, strict=True):
+                held = tensor.clone()
+                tensor.copy_(other)
+                other.copy_(held)
 
     def to_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the average into the `state_dict` of a checkpoint, and what training needs to resume under `ema`."""
