@@ -176,8 +176,15 @@ def test_the_status_after_a_signal_is_true(tmp_path: Path, name: str) -> None:
     assert (code, results(run)["status"], read_run(run).status) == AFTER[name]
 
 
-@pytest.mark.parametrize("to", ["the first process", "all processes"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "to"),
+    [
+        pytest.param(signal.SIGINT, "all processes", marks=pytest.mark.ci),  # Ctrl-C
+        (signal.SIGINT, "the first process"),
+        (signal.SIGTERM, "all processes"),
+        (signal.SIGTERM, "the first process"),
+    ],
+)
 def test_a_signalled_ddp_run_is_interrupted_and_leaves_no_process(tmp_path: Path, number: int, to: str) -> None:
     run = tmp_path / "run"
     process = start(run, (*BASE, *DDP, ENDLESS, "report=false"))
@@ -192,7 +199,7 @@ def test_a_signalled_ddp_run_is_interrupted_and_leaves_no_process(tmp_path: Path
     assert not other.is_running()
 
 
-@pytest.mark.parametrize("victim", ["first", "other"])
+@pytest.mark.parametrize("victim", ["first", pytest.param("other", marks=pytest.mark.ci)])
 def test_the_others_end_within_30_seconds_after_a_rank_is_killed(tmp_path: Path, victim: str) -> None:
     run = tmp_path / "run"
     process = start(run, (*BASE, *DDP, ENDLESS, "report=false"))

@@ -157,11 +157,29 @@ KINDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Path:
+    """Return a folder for the runs that several tests compare with."""
+    return tmp_path_factory.mktemp("shared")
+
+
 @pytest.fixture
-def uninterrupted(train, tmp_path) -> Path:
-    """Return the folder of an uninterrupted run."""
-    train(tmp_path / "uninterrupted")
-    return tmp_path / "uninterrupted"
+def uninterrupted_with(train, shared):
+    """Return a function that returns the read-only folder of an uninterrupted run with overrides, trained once."""
+
+    def once(*overrides: str) -> Path:
+        folder = shared / (" ".join(overrides).replace("/", "") or "plain")
+        if not (folder / "results.json").exists():
+            train(folder, *overrides)
+        return folder
+
+    return once
+
+
+@pytest.fixture
+def uninterrupted(uninterrupted_with) -> Path:
+    """Return the read-only folder of an uninterrupted run."""
+    return uninterrupted_with()
 
 
 @pytest.mark.ci
@@ -238,7 +256,9 @@ STOPPED = (*STILL, "callbacks.early_stopping.patience=2")
 
 @pytest.mark.parametrize("line", [STOPPED, ()], ids=["stopped early", "all epochs"])
 @pytest.mark.parametrize("place", ["before the test", "in the test", "in the tables", "in the report"])
-def test_a_run_that_is_killed_after_training_does_not_train_again(train, tmp_path, monkeypatch, line, place) -> None:
+def test_a_run_that_is_killed_after_training_does_not_train_again(
+    train, uninterrupted_with, tmp_path, monkeypatch, line, place
+) -> None:
     line = (*line, "report=true") if place == "in the report" else line
 
     def no_report(*given, **named):
@@ -253,7 +273,7 @@ def test_a_run_that_is_killed_after_training_does_not_train_again(train, tmp_pat
             patch.setattr("agebench.training.run_report.write_run_report", die)
 
     monkeypatch.setattr("agebench.training.run_report.write_run_report", no_report)
-    train(tmp_path / "uninterrupted", *line)
+    uninterrupted = uninterrupted_with(*line)
     if place == "in the test":
         train(tmp_path / "killed", *line, at=("on_test_batch_start", 0))
     else:
@@ -262,7 +282,7 @@ def test_a_run_that_is_killed_after_training_does_not_train_again(train, tmp_pat
     train(tmp_path / "killed", *line, at=("on_train_batch_start", 0), act=lambda: began.append(1))
 
     assert began == []
-    assert_same(tmp_path / "killed", tmp_path / "uninterrupted")
+    assert_same(tmp_path / "killed", uninterrupted)
     assert full_results(tmp_path / "killed")["epochs"] == (3 if line[:1] == STOPPED[:1] else EPOCHS)
 
 
