@@ -246,9 +246,8 @@ class Progress(Callback):
         known = trainer.callback_metrics
         values = {key: f"{key} {float(known[key]):.4f}" for key in live_keys() if key in known}
         if self.bar.terminal:  # the bar has little room
-            self.bar.note = "  ".join(
-                values[key] for key in live_keys(("val",)) if key in values and find(key).computed
-            )
+            shown = [key for key in live_keys(("val",)) if key in values and find(key).computed]
+            self.bar.note = "  ".join(values[key] for key in shown)
         elif trainer.is_global_zero:
             self.bar.postpone_line()
         self._advance(trainer.current_epoch + 1)
