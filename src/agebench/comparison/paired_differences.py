@@ -18,6 +18,7 @@ from agebench.metrics.bootstrap import (
 )
 from agebench.metrics.holm import holm
 from agebench.metrics.predictions import Array
+from agebench.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,15 @@ def compare_with_best(groups: Sequence[Group], best: int, *, metric: str, unit: 
     except NoPairsError as error:
         return Paired({}, {}, 1.0, "images", 0, 0, (f"no paired differences: {error}",))
     rows: dict[int, Array] = {}
-    for i, group in enumerate(groups):
-        if i == best:
-            continue
-        try:
-            rows[i] = _in_order(_read_group(group, metric, unit), standard) - standard.numbers
-        except NoPairsError as error:
-            notes.append(f"no paired difference: {error}")
+    with Bar("reading predictions", total=len(groups), unit="groups") as bar:
+        for i, group in enumerate(groups):
+            bar.update()
+            if i == best:
+                continue
+            try:
+                rows[i] = _in_order(_read_group(group, metric, unit), standard) - standard.numbers
+            except NoPairsError as error:
+                notes.append(f"no paired difference: {error}")
     people = np.array(standard.people) if any(standard.people) else None
     codes, drawn = group_codes(people, len(standard.names))
     over = "people" if people is not None else "images"

@@ -15,7 +15,7 @@ from agebench import interrupts
 from agebench.batch_bar import count_images
 from agebench.files import write_csv
 from agebench.lightning_internals import skips_none_hooks
-from agebench.metrics.table import live_keys
+from agebench.metrics.table import find, live_keys
 from agebench.progress import Bar, is_shown
 
 # The hooks of callbacks and of the module that Lightning calls at each training step.
@@ -244,13 +244,16 @@ class Progress(Callback):
         if self.bar is None:
             return
         known = trainer.callback_metrics
-        self.bar.note = "  ".join(f"{key} {float(known[key]):.4f}" for key in live_keys() if key in known)
-        if not self.bar.terminal and trainer.is_global_zero:
+        values = {key: f"{key} {float(known[key]):.4f}" for key in live_keys() if key in known}
+        if self.bar.terminal:  # the bar has little room
+            shown = [key for key in live_keys(("val",)) if key in values and find(key).computed]
+            self.bar.note = "  ".join(values[key] for key in shown)
+        elif trainer.is_global_zero:
             self.bar.postpone_line()
         self._advance(trainer.current_epoch + 1)
         if not self.bar.terminal and trainer.is_global_zero:
             rate = f"{self.speed.images_per_s:,.0f} img/s"
-            print(f"epoch {_of(trainer)}  {self.bar.note}  {rate}  eta {self.bar.eta}", flush=True)
+            print(f"epoch {_of(trainer)}  {'  '.join(values.values())}  {rate}  eta {self.bar.eta}", flush=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remove the bar."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, Timer, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, Timer
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -20,7 +20,7 @@ METRIC_FREE_SCHEDULES = tuple(
     f"agebench.training.schedules.{name}" for name in ("constant", "cosine", "one_cycle", "step")
 )
 # Callbacks whose step hooks give the same result when they run once for several steps.
-MULTI_STEP_CALLBACKS = (LearningRateMonitor, Speed, SweepProgress, Timer, TQDMProgressBar)
+MULTI_STEP_CALLBACKS = (LearningRateMonitor, Speed, SweepProgress, Timer)
 
 
 class MultiStepModule(ImageModule):
