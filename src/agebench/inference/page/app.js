@@ -151,7 +151,7 @@ function isIn(answer, index) {
 }
 
 function drawColumns(parent, answer) {
-  const [width, height, bottom] = [360, 130, 24];
+  const [width, height, bottom] = [360, 130, 42];
   const picture = drawn(parent, "svg", { viewBox: `0 0 ${width} ${height + bottom}`, role: "img", "aria-label": text("chart") });
   const numbers = answer.numbers;
   const [first, last] = [numbers[0], numbers[numbers.length - 1]];
@@ -172,7 +172,7 @@ function drawColumns(parent, answer) {
     drawn(picture, "text", { x: place(tick), y: height + 18, "text-anchor": "middle" }, tick);
   drawn(picture, "line", { class: "axis", x1: 8, x2: 20, y1: 20, y2: 20 });
   drawn(picture, "text", { x: 8, y: 14 }, percent(most));
-  drawn(picture, "text", { x: width - 8, y: 14, "text-anchor": "end" }, text("columns"));
+  drawn(picture, "text", { x: width / 2, y: height + 37, "text-anchor": "middle" }, text("columns"));
   const point = place(Number(answer.values.point));
   drawn(picture, "line", { class: "point", x1: point, x2: point, y1: 16, y2: height });
 }
