@@ -8,6 +8,7 @@ COMMANDS = {
     "evaluate": "test a trained run again, or on another data set",
     "calibrate": "fit ranges with a promised coverage on the val part of a trained run",
     "predict": "predict ages or classes of new images and write them as CSV",
+    "app": "open a page on this machine: drop a photo, see what the run makes of it",
     "prepare": "check a data set, download it if possible, pack its pixels",
     "export": "write a trained run as one ONNX file, or as a PyTorch program",
     "audit": "measure what a split leaks, without opening an image",

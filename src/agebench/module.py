@@ -213,12 +213,12 @@ class ImageModule(L.LightningModule):
         self._log_step(loss, self.global_step)
         return loss
 
-    def _log_step(self, loss: Tensor | float, step: int, *, is_last: bool = False) -> None:
+    def _log_step(self, loss: Tensor, step: int, *, is_last: bool = False) -> None:
         """Log the loss of every n-th step, and of the last step of an epoch if it is another one."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its connector
         if every and is_last == bool(step % every):
             for logger in self.loggers:
-                logger.log_metrics({"train/loss_step": float(loss)}, step=step)
+                logger.log_metrics({"train/loss_step": loss.item()}, step=step)
 
     def _count_correct(self) -> None:
         """Count correct predictions of several steps together, which is as fast as counting those of one step."""
@@ -241,7 +241,7 @@ class ImageModule(L.LightningModule):
         images = torch.tensor(counts, dtype=torch.float64, device="cpu")
         # Sum on the CPU, because some devices have no float64.
         mean, correct = torch.stack(losses).cpu().double(), torch.stack(self._correct).cpu().sum()
-        self._log_step(mean[-1].item(), self.global_step - 1, is_last=True)
+        self._log_step(mean[-1], self.global_step - 1, is_last=True)
         sums = torch.stack([images.sum(), (mean * images).sum(), correct]).float().to(self.device)
         count, loss, hits = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         means = {"train/loss": loss / count, "train/accuracy": hits / count}

@@ -6,13 +6,22 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
-from agebench.build.keys import NETWORK, TRAINING, EvaluateKeys, ExportKeys, PredictKeys, PrepareKeys, check_nodes
+from agebench.build.keys import (
+    NETWORK,
+    TRAINING,
+    AppKeys,
+    EvaluateKeys,
+    ExportKeys,
+    PredictKeys,
+    PrepareKeys,
+    check_nodes,
+)
 from agebench.cli.rules import check_config, check_sources
 from agebench.errors import UserError
 
 GROUPS = ("data", "data/split", "model", "head", "optim", "scheduler", "augment", "trainer", "callbacks", "logger")
 RUNS = "the folder of a trained run or of a sweep, or a list of runs: run=[outputs/...,outputs/...]"
-RUN_KEYS = {"predict": PredictKeys, "export": ExportKeys, "evaluate": EvaluateKeys}
+RUN_KEYS = {"app": AppKeys, "predict": PredictKeys, "export": ExportKeys, "evaluate": EvaluateKeys}
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_the_custom_page_has_a_band_over_the_seeds_for_each_curve(outputs: Path,
             seeds = [[float(row[chart["title"]]) for row in csv.DictReader(text.splitlines())] for text in tables]
             curves = ask(f"plugin/custom_scalars/scalars?run={quote(run)}&tag={quote('|'.join(series.values()))}")
             middle, lower, upper = (
-                [value for _, _, value in curves["payload"][series[name]]] for name in ("value", "lower", "upper")
+                [value for _, _, value in curves["tag_to_events"][series[name]]] for name in ("value", "lower", "upper")
             )
             assert middle == pytest.approx(np.mean(seeds, axis=0), rel=1e-5)
             assert np.subtract(upper, lower) / 2 == pytest.approx(np.std(seeds, axis=0, ddof=1), rel=1e-2, abs=1e-6)

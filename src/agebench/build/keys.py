@@ -286,12 +286,9 @@ class ReportKeys(TypedDict):
 class RunsKeys(RunKeys):
     """The keys of all commands that take one run or several, which are averaged."""
 
-    run: Annotated[
-        RunFolder | Annotated[list[RunFolder], _is_filled],
-        "the folder of a trained run or of a sweep, or a list of runs: run=[outputs/...,outputs/...]",
-    ]
+    run: SeveralRuns
     average: Literal["posteriors", "weights"]
-    tta: Literal["flip", "shift", "flip+shift"] | None
+    tta: Views
 
 
 class ExportKeys(RunsKeys):
@@ -310,6 +307,19 @@ class PredictKeys(RunsKeys):
     output: Annotated[Text | int, "a file to write"]
     age_limit: AgeLimit
     batch_size: Count
+    accelerator: Text
+    precision: Annotated[Precision | None, f"null for the run's, or {', '.join(PRECISIONS[:3])}"]
+
+
+class AppKeys(RunKeys):
+    """The keys of the local page."""
+
+    run: SeveralRuns
+    port: Annotated[int, Range(0, 65_535), "a port from 0 to 65535"]
+    examples: Natural
+    calibration: bool
+    tta: Views
+    age_limit: AgeLimit
     accelerator: Text
     precision: Annotated[Precision | None, f"null for the run's, or {', '.join(PRECISIONS[:3])}"]
 

@@ -17,6 +17,10 @@ USES = {
         "python -m agebench.predict run=FOLDER images=FOLDER [KEY=VALUE ...]",
         "Predict the ages or classes of unlabelled images with a trained run, and write them as CSV.",
     ),
+    "app": (
+        "python -m agebench.app run=FOLDER [KEY=VALUE ...]",
+        "Open a page on this machine: drop a photo, and see what one run or several make of it.",
+    ),
     "export": (
         "python -m agebench.export run=FOLDER [format=onnx|pt2] [KEY=VALUE ...]",
         "Write a trained run as one file, from the bytes of an image to the posterior; it does not need agebench.",
@@ -75,7 +79,8 @@ def show_help(command: str, conf: Path, config_name: str) -> str:
         folders = [
             f
             for f in folders
-            if f.relative_to(conf).parts[0] == "data" and command not in ("calibrate", "predict", "export", "report")
+            if f.relative_to(conf).parts[0] == "data"
+            and command not in ("app", "calibrate", "predict", "export", "report")
         ]
     for folder in folders:
         choices = sorted(p for p in folder.glob("*.yaml") if not p.stem.startswith("_"))

@@ -2,15 +2,16 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from agebench.build.limit import build_age_limit
 from agebench.data.resize import Resize
@@ -29,6 +30,58 @@ Array = npt.NDArray[Any]
 SHOWN = 10  # number of predictions printed on the console
 
 
+class Images(Protocol):
+    """Batches of uint8 images, shape (B, C, S, S). See agebench.data.unlabelled.Unlabelled."""
+
+    names: list[str]
+    broken: dict[int, str]
+
+    def __iter__(self) -> Iterator[Tensor]: ...
+
+
+class Predictor:
+    """A trained run, or several that are averaged, ready to predict images.
+
+    Args:
+        cfg: The composed config of the command.
+
+    Attributes:
+        model: The run.
+        stamp: The metadata in its checkpoint.
+        resize: Resizes an image as in training.
+
+    Raises:
+        UserError: If the run cannot be read.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.model = load_model(cfg, partial(on_val, cfg))
+        trained, self.stamp = self.model.first.config, self.model.first.stamp
+        self.calibration = self.model.calibration(use=cfg.calibration)
+        self.limit = build_age_limit(cfg, self.stamp)
+        data = trained.data
+        self.resize = Resize(data.image_size, data.channels, data.crop_mode, data.crop_pct, data.interpolation)
+        set_up_process(seed=trained.seed, matmul_precision=trained.matmul_precision)
+        self.trainer = make_trainer(cfg, trained, devices=1)
+
+    def tabulate(self, images: Images) -> tuple[list[str], list[list[str]]]:
+        """Return the column names and the row of each image, see the function `tabulate`.
+
+        Raises:
+            UserError: If no image can be read.
+        """
+        predictions: Any = self.trainer.predict(self.model.module, images)
+        if len(images.broken) == len(images.names):
+            name, reason = images.names[0], images.broken[0]
+            raise UserError(f"none of the {len(images.names):,} images can be read, for example {name}: {reason}")
+        posterior, point = (torch.cat(part).float().numpy() for part in zip(*predictions, strict=True))
+        sets = {}
+        if self.calibration is not None:
+            posterior = self.calibration.temper(posterior)
+            sets = self.calibration.columns(self.calibration.sets(posterior, point), self.stamp["label_names"])
+        return tabulate(images, self.stamp, posterior, point, sets=sets, age_limit=self.limit)
+
+
 def predict_images(cfg: DictConfig) -> None:
     """Write a CSV file with the name, estimate, labels, posterior and problem of each image; see `tabulate`.
 
@@ -43,31 +96,17 @@ def predict_images(cfg: DictConfig) -> None:
     output = Path(str(cfg.output)).expanduser()
     if output.exists():
         raise UserError(f"{output} already exists: set another output=, or delete it")
-    model = load_model(cfg, partial(on_val, cfg))
-    trained, stamp, calibration = model.first.config, model.first.stamp, model.calibration(use=cfg.calibration)
-    data, limit = trained.data, build_age_limit(cfg, stamp)
-    resize = Resize(data.image_size, data.channels, data.crop_mode, data.crop_pct, data.interpolation)
-    images = Unlabelled(Path(str(cfg.images)).expanduser(), resize=resize, batch_size=cfg.batch_size)
-    set_up_process(seed=trained.seed, matmul_precision=trained.matmul_precision)
-    trainer = make_trainer(cfg, trained, devices=1)
+    predictor = Predictor(cfg)
+    images = Unlabelled(Path(str(cfg.images)).expanduser(), resize=predictor.resize, batch_size=cfg.batch_size)
     start = time.monotonic()
-    predictions: Any = trainer.predict(model.module, images)
+    columns, rows = predictor.tabulate(images)
     seconds = time.monotonic() - start
-    if len(images.broken) == len(images.names):
-        name, reason = images.names[0], images.broken[0]
-        raise UserError(f"none of the {len(images.names):,} images can be read, for example {name}: {reason}")
-    posterior, point = (torch.cat(part).float().numpy() for part in zip(*predictions, strict=True))
-    sets = {}
-    if calibration is not None:
-        posterior = calibration.temper(posterior)
-        sets = calibration.columns(calibration.sets(posterior, point), stamp["label_names"])
-    columns, rows = tabulate(images, stamp, posterior, point, sets=sets, age_limit=limit)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_csv(output, columns, rows)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}; set another output=") from error
-    _log_predictions(rows, unit=stamp["unit"], seconds=seconds)
+    _log_predictions(rows, unit=predictor.stamp["unit"], seconds=seconds)
     log.info("written to %s", output)
 
 
@@ -84,7 +123,7 @@ def _log_predictions(rows: list[list[str]], *, unit: str, seconds: float) -> Non
 
 
 def tabulate(
-    images: Unlabelled,
+    images: Images,
     stamp: dict[str, Any],
     posterior: Array,
     point: Array,

@@ -26,7 +26,7 @@ def add_pictures(folder: Path, pictures: Sequence[Path], *, step: Any) -> None:
         with Image.open(path) as image:
             width, height = image.size
         png = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
-        value = Summary.Value(tag=f"report/{path.stem}", image=png)
+        value = Summary.Value(tag=f"x_report/{path.stem}", image=png)
         event = Event(wall_time=path.stat().st_mtime, step=step if isinstance(step, int) else 0)
         event.summary.CopyFrom(Summary(value=[value]))
         writer.add_event(event)
