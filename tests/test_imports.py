@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lightning_internals", "process", "batch_bar"),
     ("module",),
     ("build",),
+    ("report_arrays",),
     ("training", "inference"),
     ("sweep",),
     ("cli",),

@@ -150,11 +150,11 @@ def stages(layers: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
         layers: The rows of layers.csv.
     """
     known = [(size, row) for row in layers if (size := _size(row["output_shape"])) is not None]
-    total = sum(int(row["parameters"]) for _, row in known) or 1
+    total = sum(_count(row) for _, row in known) or 1
     found = []
     for _, group in groupby(known, key=lambda each: each[0][0]):
         members = list(group)
-        parameters = sum(int(row["parameters"]) for _, row in members)
+        parameters = sum(_count(row) for _, row in members)
         kinds = list(dict.fromkeys(row["type"] for _, row in members))
         found.append(
             {
@@ -167,6 +167,10 @@ def stages(layers: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _count(row: dict[str, str]) -> int:
+    return int(row["parameters"]) if row["parameters"].isdecimal() else 0
 
 
 def _size(shape: str) -> tuple[tuple[str, ...], str] | None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from agebench.leakage.seen_in_training import leak_sentence
 from agebench.metrics.table import find, main_metric
 from agebench.pages.material import Material
 from agebench.runs.read import mapping, number
@@ -125,7 +124,7 @@ def warnings(run: Material) -> list[str]:
     if run.run.error:
         found.append(f"The run failed: {run.run.error}")
     if run.leak:
-        found.append(f"The split leaks: {leak_sentence(run.leak)}.")
+        found.append(f"The split leaks: {run.leak_sentence or 'see results.json'}.")
     if mapping(run.run.result("data")).get("val_is_test"):
         found.append(
             "The validation images are the test images: the epoch was chosen on them, so the test result is optimistic."
@@ -140,7 +139,7 @@ def warnings(run: Material) -> list[str]:
 def leak_note(run: Material) -> str:
     """Return a sentence about people who are in several parts."""
     if run.leak:
-        return f"{leak_sentence(run.leak).capitalize()}."
+        return "Some identities of the test images are in train: see the note at the top."
     if not run.identities:
         return "The data set does not say who or what an image shows, so it is unknown whether train and test share it."
     return "No identity of the test images is in train."
