@@ -47,7 +47,7 @@ def draw_kernels(explained: Explained, *, title: str) -> Figure | None:
 
 
 def draw_feature_maps(explained: Explained, *, title: str) -> Figure | None:
-    """Return a figure with an image and the feature maps of each stage, from the first to the last; None without maps."""
+    """Return a figure with an image and the feature maps of each stage, the first on top; None without maps."""
     if not explained.stages:
         return None
     most = max(len(maps) for maps in explained.stages.values())
