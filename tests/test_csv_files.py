@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agebench.comparison.predictions_csv import read_predictions
 from agebench.comparison.render import align
 from agebench.files import LogFile, csv_text, guard_cell, open_log, plain_cell, read_csv, write_csv, write_json
+from agebench.runs.predictions_csv import read_predictions
 from agebench.text import VisibleFormatter, markdown, say, visible
 
 MARKS = "=+-@\t\r\n'\",;|＝＋－＠ a1あ.e"

@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data", "models", "heads", "augment", "metrics"),
     ("leakage", "calibration", "report"),
     ("runs",),
+    ("pages",),
     ("comparison",),
     ("lightning_internals", "process"),
     ("module",),
@@ -72,8 +73,8 @@ def test_the_files_were_read() -> None:
 
 
 def package(module: str) -> str:
-    """Return the part of a dotted name after `agebench.`, empty for the package itself."""
-    return module.partition(".")[2].partition(".")[0]
+    """Return the part of a dotted name after `agebench.`, empty for the package itself; `__main__` for commands."""
+    return "__main__" if module.endswith(".__main__") else module.partition(".")[2].partition(".")[0]
 
 
 def test_every_package_has_a_layer() -> None:
@@ -137,7 +138,7 @@ def test_audit_prepare_and_compare_do_not_load_torch() -> None:
     """Records, target, split, store, plan, readers, leakage, calibration, runs, comparison and report."""
     with_torch = {"agebench.data.datamodule", "agebench.data.loader", "agebench.data.residency"}
     with_torch |= {"agebench.data.unlabelled"}
-    wings = ("data", "leakage", "calibration", "runs", "metrics", "comparison", "report")
+    wings = ("data", "leakage", "calibration", "runs", "metrics", "comparison", "report", "pages")
     light = [name for name in FILES if package(name) in wings and name not in with_torch]
 
     assert loaded_by(*light, "agebench.build.data") & set(HEAVY) == set()

@@ -12,6 +12,7 @@ COMMANDS = {
     "export": "write a trained run as one ONNX file, or as a PyTorch program",
     "audit": "measure what a split leaks, without opening an image",
     "score": "test the predictions of any program, given as a CSV file",
+    "report": "make the page and the pictures of a run, or make them again",
     "compare": "compare runs over seeds, with intervals of their differences",
 }
 

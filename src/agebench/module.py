@@ -145,6 +145,11 @@ class ImageModule(L.LightningModule):
         self._steps_per_count = 1 if head.state_dict() else STEPS_PER_COUNT
         self.images_seen = 0
 
+    @property
+    def skips_augmentation(self) -> bool:
+        """Whether training images are not augmented."""
+        return self._skip_augment
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's outputs, float32, shape (B, K), for images uint8, shape (B, C, S, S)."""
         return self._outputs(images)

@@ -15,8 +15,10 @@ def train(cfg: Any) -> float | None:
 
     The value is None instead of NaN: Optuna's sweeper counts None as a failed trial, but stops at a NaN.
     """
+    import logging
     import math
     import os
+    from contextlib import ExitStack
     from pathlib import Path
 
     from hydra.core.hydra_config import HydraConfig
@@ -24,10 +26,13 @@ def train(cfg: Any) -> float | None:
     from omegaconf import OmegaConf
 
     from agebench.cli.rules import check_config
+    from agebench.pages.drawer import Drawer, level_of
+    from agebench.runs.folder import is_first_process
     from agebench.sweep.point import count_ranks
     from agebench.sweep.session import current_job
     from agebench.trust import check_trusted, find_foreign
 
+    log = logging.getLogger("agebench.train")
     if isinstance(cfg.resume, str) and cfg.resume != "auto" and cfg.trust is not True:  # before any import
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
         check_trusted(find_foreign(plain), cfg.resume)
@@ -38,11 +43,19 @@ def train(cfg: Any) -> float | None:
             f"trainer.devices={cfg.trainer.devices} in a sweep needs agebench's launcher, or one SLURM task per "
             f"device: remove hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
         )
-    announce_loading()
-    from agebench.training.fit import fit
+    job, folder = current_job(), Path(hydra.runtime.output_dir)
+    with ExitStack() as stack:
+        drawer = None
+        if cfg.report and job is None and is_first_process():  # a sweep draws the reports of its points
+            drawer = stack.enter_context(Drawer(level_of(cfg.report)))  # imports while this process does
+        announce_loading()
+        from agebench.training.fit import fit
 
-    job = current_job()
-    best = fit(cfg, Path(hydra.runtime.output_dir), progress=job.progress if job else None)
+        best = fit(cfg, folder, progress=job.progress if job else None)
+        if drawer is not None:
+            drawer.draw_missing(folder)
+            for page in drawer.finish():
+                log.info("page      %s", page.as_uri())
     return None if math.isnan(best) else best
 
 

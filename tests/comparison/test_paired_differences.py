@@ -10,7 +10,8 @@ from scipy.stats import bootstrap, norm, t
 
 from agebench.comparison.groups import Group
 from agebench.comparison.paired_differences import compare_with_best, holm, paired_differences
-from agebench.comparison.predictions_csv import NoPairsError, label_values, read_numbers
+from agebench.comparison.predictions_csv import NoPairsError, read_numbers
+from agebench.runs.predictions_csv import label_values
 from agebench.runs.read import read_run
 
 TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))

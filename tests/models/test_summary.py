@@ -18,7 +18,7 @@ def rows(table: str) -> list[tuple[str, str, str]]:
 
 
 def test_the_keras_cnn_has_the_table_of_the_slides() -> None:
-    table = summarise_model(KerasCNN(28, 1, num_classes=10), (1, 28, 28))
+    table = summarise_model(KerasCNN(28, 1, num_classes=10), (1, 28, 28)).text
 
     found = [(shape, count) for name, shape, count in rows(table) if "activation" not in name]
     # Keras has channels last, and lists no activations.
@@ -37,7 +37,7 @@ def test_the_keras_cnn_has_the_table_of_the_slides() -> None:
 
 
 def test_each_row_names_the_layer_and_its_type() -> None:
-    assert rows(summarise_model(KerasCNN(28, 1, num_classes=10), (1, 28, 28)))[0][0] == "conv1 (Conv2d)"
+    assert rows(summarise_model(KerasCNN(28, 1, num_classes=10), (1, 28, 28)).text)[0][0] == "conv1 (Conv2d)"
 
 
 @pytest.mark.parametrize("name", ["resnet152", "densenet121", "vit_base_patch16_224", "convnext_tiny", "vgg19"])
@@ -45,7 +45,7 @@ def test_a_large_network_is_listed_by_block(name) -> None:
     with torch.device("meta"):
         model = timm.create_model(name, pretrained=False)
 
-    listed = rows(summarise_model(model, (3, 224, 224)))
+    listed = rows(summarise_model(model, (3, 224, 224)).text)
 
     assert 3 <= len(listed) <= MAX_ROWS == 40
     assert all(shape.startswith("(B, ") for _, shape, _ in listed)
@@ -55,7 +55,7 @@ def test_the_blocks_of_a_large_network_contain_each_parameter_once() -> None:
     with torch.device("meta"):
         model = timm.create_model("resnet152", pretrained=False)
 
-    listed = rows(summarise_model(model, (3, 224, 224)))
+    listed = rows(summarise_model(model, (3, 224, 224)).text)
 
     assert sum(int(count.replace(",", "")) for _, _, count in listed) == 60_192_808  # torchvision documentation
 
@@ -63,7 +63,7 @@ def test_the_blocks_of_a_large_network_contain_each_parameter_once() -> None:
 def test_a_long_sequence_of_layers_is_listed_by_block() -> None:
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(60)])
 
-    listed = rows(summarise_model(nn.Sequential(nn.Flatten(), model), (1, 2, 2)))
+    listed = rows(summarise_model(nn.Sequential(nn.Flatten(), model), (1, 2, 2)).text)
 
     assert len(listed) <= MAX_ROWS
     assert sum(int(count.replace(",", "")) for _, _, count in listed) == 60 * 20
@@ -74,7 +74,7 @@ def test_frozen_parameters_are_counted_separately() -> None:
     model[1].requires_grad_(False)
 
     assert count_parameters(model) == (23, 8)
-    assert summarise_model(model, (1, 2, 2)).endswith("23 total, 8 trainable, 15 frozen")
+    assert summarise_model(model, (1, 2, 2)).text.endswith("23 total, 8 trainable, 15 frozen")
 
 
 def test_the_network_is_unchanged() -> None:

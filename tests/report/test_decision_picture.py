@@ -52,7 +52,7 @@ def test_a_rate_without_images_is_not_drawn() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_the_picture_is_written_with_its_note(tmp_path: Path) -> None:
-    path = write_decisions(tmp_path / "report", curves(), DECISION, title="t", writer=None, step=0)
+    path = write_decisions(tmp_path / "report", curves(), DECISION, title="t")
 
     assert path == tmp_path / "report" / "decision.png"
     assert path.stat().st_size > 10_000

@@ -181,7 +181,7 @@ class TrainKeys(DecisionKeys):
     seed: Seed
     monitor: Text
     test_checkpoint: Literal["best", "last"]
-    report: bool
+    report: Annotated[bool | Literal["light", "full"], "false, light or full"]
     matmul_precision: Literal["highest", "high", "medium"]
     channels_last: bool
     compile: bool
@@ -250,6 +250,18 @@ class CalibrateKeys(RunKeys):
     coverage: Annotated[float, Range(above=0, below=1), "a share above 0 and below 1"]
     accelerator: Text
     precision: Annotated[Precision | None, f"null for the run's, or {', '.join(PRECISIONS[:3])}"]
+
+
+class ReportKeys(TypedDict):
+    """The keys of a report."""
+
+    run: Annotated[
+        RunFolder | Annotated[list[RunFolder], _is_filled],
+        "the folder of a run or of a sweep, or a list of runs: run=[outputs/...,outputs/...]",
+    ]
+    level: Literal["light", "full"]
+    accelerator: Text
+    trust: bool
 
 
 class RunsKeys(RunKeys):

@@ -33,6 +33,10 @@ USES = {
         "python -m agebench.score predictions=FILE data=CHOICE [data/split=CHOICE] [KEY=VALUE ...]",
         "Test the predictions of any program, given as a CSV file, and write a run folder that compare ranks.",
     ),
+    "report": (
+        "python -m agebench.report run=FOLDER [level=light|full] [KEY=VALUE ...]",
+        "Make the page and the pictures of a run, or make them again. Nothing is trained.",
+    ),
     "audit": (
         "python -m agebench.audit data=CHOICE [data/split=CHOICE] [KEY=VALUE ...]",
         "Measure what a split leaks: identities in both train and test, and the accuracy they give without any image.",
@@ -71,7 +75,7 @@ def show_help(command: str, conf: Path, config_name: str) -> str:
         folders = [
             f
             for f in folders
-            if f.relative_to(conf).parts[0] == "data" and command not in ("calibrate", "predict", "export")
+            if f.relative_to(conf).parts[0] == "data" and command not in ("calibrate", "predict", "export", "report")
         ]
     for folder in folders:
         choices = sorted(p for p in folder.glob("*.yaml") if not p.stem.startswith("_"))

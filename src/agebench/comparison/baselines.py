@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from agebench.comparison.groups import Group, name_of
-from agebench.comparison.predictions_csv import label_values, read_tested
+from agebench.comparison.predictions_csv import read_tested
 from agebench.files import read_csv
 from agebench.metrics.predictions import Array
 from agebench.metrics.table import main_metric
+from agebench.runs.predictions_csv import label_values
 from agebench.runs.read import Run, mapping
 
 NAMES = {"mae": "always the median", "accuracy": "most common label"}

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from agebench.comparison.predictions_csv import NoPairsError, read_labelled
-from agebench.comparison.tables import unit_of
 from agebench.errors import UserError, did_you_mean
 from agebench.files import read_csv
 from agebench.identity_groups import group_codes
@@ -18,6 +17,7 @@ from agebench.metrics.by_group import BETWEEN, LEAST, members
 from agebench.metrics.compute import summarise
 from agebench.metrics.predictions import Array, take
 from agebench.runs.description import SEED
+from agebench.runs.predictions_csv import unit_of
 from agebench.runs.read import Run, mapping
 
 ABOUT_SPLIT = ("test_identity_in_train", "images")  # of `leak`; the other entries are scores on all test images

@@ -1,10 +1,13 @@
 """The heading and the caption of a table."""
 
+import textwrap
+
 from agebench.comparison.formatting import NONE, amount
 from agebench.comparison.groups import count
 from agebench.comparison.tables import Table
 from agebench.metrics.bootstrap import resamples_for
 from agebench.metrics.table import find, is_decision
+from agebench.runs.read import Run
 
 BETTER = {
     "lower": "lower is better",
@@ -21,6 +24,12 @@ def heading(table: Table) -> str:
     whose = f" of {people:,} people" if over == "identity" and isinstance(people, int) else ""
     group = f", {table.group}" if table.group else ""
     return f"{table.protocol}{group}{images}{whose} (split {table.split_sha[:8]})"
+
+
+def unranked_sentence(run: Run) -> str:
+    """Return the status of a run that did not complete, its folder, and its error."""
+    error = f": {textwrap.shorten(run.error, 160, placeholder=' ...')}" if run.error else ""
+    return f"{run.status}: {run.folder}{error}"
 
 
 def caption(table: Table) -> str:

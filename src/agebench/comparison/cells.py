@@ -23,12 +23,14 @@ class Cells:
         rows: The cells of each row.
         numbers: For each column, whether it holds numbers.
         quiet: For each row, whether it has no rank and is shown in grey.
+        groups: The group of each row; None for a baseline.
     """
 
     header: list[str]
     rows: list[list[str]]
     numbers: list[bool]
     quiet: list[bool]
+    groups: list[Group | None]
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,17 @@ def lay_out(table: Table) -> Cells:
     columns += _cost_columns(table)
     header = [column.header for column in columns]
     body = [list(cells) for cells in zip(*(column.cells for column in columns), strict=True)]
-    lines = [
-        (_sort_key(row.group.mean(table.metric), row, table), cells)
+    lines: list[tuple[tuple[int, float, int], list[str], Group | None]] = [
+        (_sort_key(row.group.mean(table.metric), row, table), cells, row.group)
         for row, cells in zip(table.rows, body, strict=True)
     ]
     for baseline in table.baselines:
         value = baseline.metrics.get(table.metric, float("nan"))
-        lines.append((_sort_key(value, baseline, table), _baseline_row(baseline, table, header)))
+        lines.append((_sort_key(value, baseline, table), _baseline_row(baseline, table, header), None))
     lines.sort(key=lambda line: line[0])
     numeric = [column.number and not (i == 1 and table.baselines) for i, column in enumerate(columns)]
-    return Cells(header, [cells for _, cells in lines], numeric, [cells[0] == NONE for _, cells in lines])
+    body = [cells for _, cells, _ in lines]
+    return Cells(header, body, numeric, [cells[0] == NONE for cells in body], [group for _, _, group in lines])
 
 
 def config_columns(table: Table) -> list[Column]:

@@ -6,20 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from agebench.comparison.predictions_csv import (
-    NoPairsError,
-    label_values,
-    labelled_predictions,
-    read_numbers,
-    read_tested,
-)
-from agebench.comparison.tables import unit_of
+from agebench.comparison.predictions_csv import NoPairsError, read_numbers, read_tested
 from agebench.errors import UserError
 from agebench.metrics.age_limit import make_age_limit
 from agebench.metrics.bootstrap import intervals
 from agebench.metrics.compute import summarise
 from agebench.metrics.table import is_decision
 from agebench.runs.description import SEED
+from agebench.runs.predictions_csv import label_values, labelled_predictions, unit_of
 from agebench.runs.read import Run, mapping
 
 

@@ -13,7 +13,6 @@ from agebench.calibration.calibration import Calibration
 from agebench.comparison.groups import Group, count, group_runs, name_of
 from agebench.comparison.parameters import differing
 from agebench.comparison.predictions_csv import NoPairsError, read_labelled, read_numbers
-from agebench.comparison.tables import unit_of
 from agebench.data.protocol import is_capped, without_fold
 from agebench.data.split import names_sha
 from agebench.errors import UserError
@@ -25,6 +24,7 @@ from agebench.metrics.predictions import Array, Calibrated, LabelledPredictions,
 from agebench.metrics.table import main_metric
 from agebench.runs.description import SEED
 from agebench.runs.identity import config_hash
+from agebench.runs.predictions_csv import unit_of
 from agebench.runs.read import Run, mapping, number
 
 FOLD, FOLDS = "data.split.fold", "data.split.k"

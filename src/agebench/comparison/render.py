@@ -1,36 +1,23 @@
 """A comparison as Markdown, CSV, HTML, JSON or LaTeX."""
 
-import base64
-import html
 import json
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from agebench.comparison.caption import caption, heading
+from agebench.comparison.caption import caption, heading, unranked_sentence
 from agebench.comparison.cells import lay_out
 from agebench.comparison.groups import Group, count
+from agebench.comparison.html_page import to_html
 from agebench.comparison.latex import to_latex
 from agebench.comparison.parameters import format_value
 from agebench.comparison.tables import Comparison, Row, Table
 from agebench.files import csv_text
-from agebench.runs.read import Run
-from agebench.text import align_columns, markdown, visible
+from agebench.text import align_columns, markdown
 
 WIDTH = 120  # maximum width of captions and notes; tables may be wider
-STYLE = """body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; }
-body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .75rem; text-align: left; white-space: nowrap; }
-th { border-top: 2px solid; border-bottom: 1px solid; }
-tr:last-child td { border-bottom: 2px solid; }
-.number { text-align: right; }
-.quiet { color: #777; font-style: italic; }
-.wide { overflow-x: auto; }
-img { max-width: 100%; }"""
 
 
 def to_markdown(comparison: Comparison, *, with_unranked: bool = True) -> str:
@@ -43,7 +30,7 @@ def to_markdown(comparison: Comparison, *, with_unranked: bool = True) -> str:
         parts += [title, align(cells.header, cells.rows, cells.numbers), _wrap(caption(table))]
         parts += ["\n".join(notes)] if notes else []
     if comparison.unranked and with_unranked:
-        lines = [_wrap(_unranked(run), "- ") for run in comparison.unranked]
+        lines = [_wrap(unranked_sentence(run), "- ") for run in comparison.unranked]
         parts += [f"## Not ranked: {count(len(lines), 'run')} that did not complete", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
@@ -54,36 +41,6 @@ def align(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequenc
     aligned = align_columns(escaped[0], escaped[1:], numbers, min_width=3)
     rule = ["-" * (len(cell) - 1) + (":" if n else "-") for cell, n in zip(aligned[0], numbers, strict=True)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (aligned[0], rule, *aligned[1:]))
-
-
-def to_html(comparison: Comparison, figures: Mapping[str, Path] | None = None) -> str:
-    """Return a self-contained HTML file with the tables, the notes and the embedded figures."""
-    parts = []
-    for table in comparison.tables:
-        cells = lay_out(table)
-        css = ["number" if number else "" for number in cells.numbers]
-        head = "".join(_tag("th", text, name) for text, name in zip(cells.header, css, strict=True))
-        body = [
-            ('<tr class="quiet">' if quiet else "<tr>")
-            + "".join(_tag("td", text, name) for text, name in zip(row, css, strict=True))
-            + "</tr>"
-            for row, quiet in zip(cells.rows, cells.quiet, strict=True)
-        ]
-        parts += [_tag("h2", heading(table)), f'<div class="wide"><table>\n<tr>{head}</tr>', *body, "</table></div>"]
-        parts += [_tag("p", caption(table)), *_list(table.notes)]
-    if comparison.unranked:
-        runs = comparison.unranked
-        parts.append(_tag("h2", f"Not ranked: {count(len(runs), 'run')} that did not complete"))
-        parts += _list([_unranked(run) for run in runs])
-    if comparison.not_comparable:
-        parts.insert(0, _tag("p", comparison.not_comparable))
-    for name, path in (figures or {}).items():
-        data = base64.b64encode(path.read_bytes()).decode()
-        parts.append(f'<p><img alt="{html.escape(visible(name))}" src="data:image/png;base64,{data}"></p>')
-    top = '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>agebench compare</title>'
-    return f"{top}\n<style>\n{STYLE}\n</style></head><body>\n<h1>Runs compared</h1>\n" + "\n".join(
-        [*parts, "</body></html>\n"]
-    )
 
 
 def to_csv(comparison: Comparison) -> str:
@@ -149,7 +106,7 @@ def notes_of(comparison: Comparison) -> list[str]:
     """Return the notes for stderr, for formats that cannot contain notes."""
     notes = [note for table in comparison.tables for note in table.notes]
     if comparison.unranked:
-        notes.append(f"not ranked: {'; '.join(_unranked(run) for run in comparison.unranked)}")
+        notes.append(f"not ranked: {'; '.join(unranked_sentence(run) for run in comparison.unranked)}")
     return list(dict.fromkeys(notes))
 
 
@@ -200,11 +157,6 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else value
 
 
-def _unranked(run: Run) -> str:
-    error = f": {textwrap.shorten(run.error, 160, placeholder=' ...')}" if run.error else ""
-    return f"{run.status}: {run.folder}{error}"
-
-
 def _wrap(text: str, bullet: str = "") -> str:
     return textwrap.fill(
         markdown(text),
@@ -214,15 +166,6 @@ def _wrap(text: str, bullet: str = "") -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def _tag(name: str, text: str, css: str = "") -> str:
-    opening = f'<{name} class="{css}">' if css else f"<{name}>"
-    return f"{opening}{html.escape(visible(text))}</{name}>"
-
-
-def _list(texts: Sequence[str]) -> list[str]:
-    return ["<ul>", *(_tag("li", text) for text in texts), "</ul>"] if texts else []
 
 
 RENDERERS: Mapping[str, Callable[[Comparison], str]] = {

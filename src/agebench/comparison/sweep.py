@@ -1,4 +1,4 @@
-"""The summary of a sweep: sweep.csv with one row per point, sweep.md, and figures."""
+"""The summary of a sweep: sweep.csv with one row per point, sweep.md, sweep.html, and figures."""
 
 import logging
 import textwrap
@@ -8,6 +8,7 @@ from typing import Any
 
 from agebench.comparison.folds import pool_folds
 from agebench.comparison.groups import count
+from agebench.comparison.html_page import PointTable, to_html
 from agebench.comparison.parameters import Parameters, differing, format_value, short_names
 from agebench.comparison.pictures import draw_pictures
 from agebench.comparison.render import align, csv_value, to_markdown
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def write_sweep(folder: Path) -> None:
-    """Write sweep.csv, sweep.md and figures for all points in the folder of a sweep, finished or not.
+    """Write sweep.csv, sweep.md, sweep.html and figures for all points in the folder of a sweep, finished or not.
 
     This function never raises: an unreadable point is listed as unreadable, and a file that cannot be written is
     skipped with a warning.
@@ -32,7 +33,12 @@ def write_sweep(folder: Path) -> None:
         pooled, notes = pool_folds(points)
         compared = compare(pooled)
         write_text(folder / "sweep.md", _markdown(folder.name, compared, points, params, notes=notes))
-        draw_pictures(compared, folder)
+        figures = draw_pictures(compared, folder)
+        title, done = folder.name, sum(run.status == "completed" for run in points)
+        notes = [f"{done} of {count(len(points), 'point')} completed", *notes]
+        table = point_table(points, params)
+        page = to_html(compared, figures, folder=folder, title=title, notes=notes, points=table)
+        write_text(folder / "sweep.html", page)
     except Exception as error:  # a sweep must not fail because of its summary
         log.warning("the tables of %s could not all be written: %s: %s", folder, type(error).__name__, error)
 
@@ -67,12 +73,14 @@ def _markdown(
     parts += [sentence[0].upper() + sentence[1:] + "."] if sentence else []
     parts += [to_markdown(compared, with_unranked=False).strip()] if compared.tables else []
     if points:
-        parts += ["## Points", _point_table(points, params)]
+        table = point_table(points, params)
+        parts += ["## Points", align(table.header, table.rows, table.numbers)]
     return "\n\n".join(parts) + "\n"
 
 
-def _point_table(points: Sequence[Run], params: Sequence[Parameters]) -> str:
-    names = short_names(list(params[0]))
+def point_table(points: Sequence[Run], params: Sequence[Parameters]) -> PointTable:
+    """Return the table of all points, finished or not."""
+    names = short_names(list(params[0]) if params else [])
     monitors = sorted({str(run.result("best", "monitor")) for run in points if run.result("best", "monitor")})
     header = [
         "point",
@@ -101,7 +109,7 @@ def _point_table(points: Sequence[Run], params: Sequence[Parameters]) -> str:
         rows = [
             [*row, textwrap.shorten(run.error, 80, placeholder=" ...")] for row, run in zip(rows, points, strict=True)
         ]
-    return align(header, rows, numbers)
+    return PointTable(header, rows, numbers, points)
 
 
 def _numeric(values: Sequence[Any]) -> bool:

@@ -10,7 +10,8 @@ from agebench.comparison.notes import notes_on, why_not_comparable
 from agebench.comparison.paired_differences import Difference, Paired, compare_with_best
 from agebench.comparison.parameters import Parameters, differing
 from agebench.errors import UserError, did_you_mean
-from agebench.metrics.table import DECISIONS, METRICS, UNITS, find, is_decision, main_metric
+from agebench.metrics.table import DECISIONS, METRICS, find, is_decision, main_metric
+from agebench.runs.predictions_csv import unit_of
 from agebench.runs.read import Run
 
 
@@ -104,11 +105,6 @@ def compare(runs: Sequence[Run], metric: str | None = None) -> Comparison:
     tables = tuple(_table(members, protocol, sha, requested) for (protocol, sha, _), members in tested.items())
     unranked = tuple(run for run in runs if run.status != "completed")
     return Comparison(tables, unranked, why_not_comparable(list(dict.fromkeys(each[:2] for each in tested))))
-
-
-def unit_of(protocol: str) -> str:
-    """Return the unit of the errors of a protocol, empty for classes."""
-    return UNITS.get(protocol.rpartition("/")[2].partition("-")[0], "")
 
 
 def shown_metrics(table: Table) -> list[str]:

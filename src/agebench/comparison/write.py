@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agebench.comparison import render
+from agebench.comparison.html_page import to_html
 from agebench.comparison.pictures import draw_pictures
 from agebench.comparison.tables import Comparison
 from agebench.errors import UserError
@@ -32,7 +33,7 @@ def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str
         figures = draw_pictures(comparison, folder)
         written = []
         for name in formats:
-            text = render.to_html(comparison, figures) if name == "html" else render.RENDERERS[name](comparison)
+            text = to_html(comparison, figures, folder=folder) if name == "html" else render.RENDERERS[name](comparison)
             if name == "md" and comparison.not_comparable:
                 text = f"{markdown(comparison.not_comparable)}.\n\n{text}"
             mark = "\ufeff" if name == "csv" else ""  # so that a spreadsheet reads UTF-8

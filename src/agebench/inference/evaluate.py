@@ -293,7 +293,7 @@ def write(
     if (curves := decision_curves(plan, predictions, bounds)) is not None:
         from agebench.report.decisions import write_decisions
 
-        write_decisions(folder / "report", curves, results["decision"], title=plan.protocol, writer=None, step=0)
+        write_decisions(folder / "report", curves, results["decision"], title=plan.protocol)
     RunWriter(folder).update(results)
 
 

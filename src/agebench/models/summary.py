@@ -1,6 +1,6 @@
 """The layers of a network with their output shapes and numbers of parameters, as a text table."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,24 @@ from agebench.text import align_columns
 MAX_ROWS = 40
 
 
-def summarise_model(model: nn.Module, image_shape: tuple[int, int, int]) -> str:
-    """Run a blank image through a network, and return a table of the layers that are used.
+class Layer(NamedTuple):
+    """A row of the table: `conv1`, `Conv2d`, `(B, 32, 28, 28)`, 320."""
+
+    name: str
+    type: str
+    output_shape: str
+    parameters: int
+
+
+class Summary(NamedTuple):
+    """The layers of a network, and the same as a text table with the totals."""
+
+    layers: list[Layer]
+    text: str
+
+
+def summarise_model(model: nn.Module, image_shape: tuple[int, int, int]) -> Summary:
+    """Run a blank image through a network, and return the layers that are used.
 
     A network with more than MAX_ROWS leaf layers is listed by block.
 
@@ -20,7 +36,7 @@ def summarise_model(model: nn.Module, image_shape: tuple[int, int, int]) -> str:
         image_shape: (C, S, S).
 
     Returns:
-        One line `layer (Type)  output shape  parameters` per layer, and the totals. B is the batch dimension.
+        The layers, and one line `layer (Type)  output shape  parameters` per layer. B is the batch dimension.
     """
     shapes: dict[str, str] = {}
 
@@ -45,11 +61,13 @@ def summarise_model(model: nn.Module, image_shape: tuple[int, int, int]) -> str:
             module.training = training
 
     header = ("layer (type)", "output shape", "parameters")
-    lines = ["  ".join(cells) for cells in align_columns(header, _rows(model, shapes), (False, False, True))]
+    layers = _layers(model, shapes)
+    rows = [(f"{each.name} ({each.type})", each.output_shape, f"{each.parameters:,}") for each in layers]
+    lines = ["  ".join(cells) for cells in align_columns(header, rows, (False, False, True))]
     total, trainable = count_parameters(model)
     rule = "-" * len(lines[0])
     totals = f"parameters: {total:,} total, {trainable:,} trainable, {total - trainable:,} frozen"
-    return "\n".join([lines[0], rule, *lines[1:], rule, totals])
+    return Summary(layers, "\n".join([lines[0], rule, *lines[1:], rule, totals]))
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -58,12 +76,11 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
-def _rows(model: nn.Module, shapes: dict[str, str]) -> list[tuple[str, str, str]]:
-    def describe(names: list[tuple[str, nn.Module]]) -> list[tuple[str, str, str]]:
-        counts = [sum(p.numel() for p in module.parameters()) for _, module in names]
+def _layers(model: nn.Module, shapes: dict[str, str]) -> list[Layer]:
+    def describe(names: list[tuple[str, nn.Module]]) -> list[Layer]:
         return [
-            (f"{name} ({type(module).__name__})", shapes.get(name, ""), f"{count:,}")
-            for (name, module), count in zip(names, counts, strict=True)
+            Layer(name, type(module).__name__, shapes.get(name, ""), sum(p.numel() for p in module.parameters()))
+            for name, module in names
         ]
 
     used = [(name, module) for name, module in model.named_modules() if name in shapes]

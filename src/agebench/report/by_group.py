@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -33,8 +33,6 @@ def write_groups(
     panels: Mapping[str, Panel],
     *,
     title: str,
-    writer: Any = None,
-    step: int = 0,
 ) -> Path | None:
     """Write by_group.png into a folder, which is created, and return its path; None if no group has metrics.
 
@@ -43,22 +41,27 @@ def write_groups(
         table: The columns and rows of by_group.csv.
         panels: The metrics to draw.
         title: Title of the figure.
-        writer: TensorBoard's SummaryWriter, or None.
-        step: Optimizer step of the figure in TensorBoard.
     """
+    with plot_style():
+        figure = draw_table(table, panels, title=title)
+        if figure is None:
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / "by_group.png") as part:
+            figure.savefig(part, format="png")
+    return folder / "by_group.png"
+
+
+def draw_table(
+    table: tuple[Sequence[str], Sequence[Sequence[object]]], panels: Mapping[str, Panel], *, title: str
+) -> Figure | None:
+    """Return the figure of by_group.csv, see write_groups; None if no group has metrics."""
     header, body = table
     rows = [dict(zip(header, map(str, row), strict=True)) for row in body]
     rows = [row for row in rows if any(row[name] for name in panels)]
     if not rows:
         return None
-    folder.mkdir(parents=True, exist_ok=True)
-    with plot_style():
-        figure = draw_groups(rows, panels, title=title)
-        with atomic_write(folder / "by_group.png") as part:
-            figure.savefig(part, format="png")
-        if writer is not None:
-            writer.add_figure("report/by_group", figure, step)
-    return folder / "by_group.png"
+    return draw_groups(rows, panels, title=title)
 
 
 def draw_groups(rows: Sequence[Mapping[str, str]], panels: Mapping[str, Panel], *, title: str) -> Figure:

@@ -18,9 +18,7 @@ RATES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 )
 
 
-def write_decisions(
-    folder: Path, curves: Mapping[str, Array], decision: Mapping[str, Any], *, title: str, writer: Any, step: int
-) -> Path:
+def write_decisions(folder: Path, curves: Mapping[str, Array], decision: Mapping[str, Any], *, title: str) -> Path:
     """Write decision.png into a folder, which is created, and return its path.
 
     Args:
@@ -28,15 +26,11 @@ def write_decisions(
         curves: The columns of decision.csv, shape (A,) each.
         decision: `decision` of results.json.
         title: Title of the figure.
-        writer: TensorBoard's SummaryWriter, or None.
-        step: Optimizer step of the figure in TensorBoard.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with plot_style():
         figure = draw_decisions(curves, decision, title=title)
         figure.savefig(folder / "decision.png")
-        if writer is not None:
-            writer.add_figure("report/decision", figure, step)
     return folder / "decision.png"
 
 

@@ -1,5 +1,7 @@
 """Two-dimensional projections of features: PCA and t-SNE."""
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +9,8 @@ import numpy as np
 
 from agebench.files import write_csv
 from agebench.report.outcome import Array
+
+log = logging.getLogger(__name__)
 
 MIN_IMAGES = 5  # minimum number of images for a projection
 MAX_TSNE_IMAGES = 800  # images per part; 1,000 took 3 to 5 s on one core
@@ -80,6 +84,51 @@ def embed(features: Array) -> Array:
         random_state=SEED,
     )
     return np.asarray(tsne.fit_transform(reduced), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Projected:
+    """The projections of the features of a part.
+
+    Args:
+        labels: Label indices, int64, shape (n,).
+        pca: Coordinates in the plane, float64, shape (n, 2).
+        tsne: Coordinates of t-SNE, float64, shape (n, 2); NaN for images outside its sample.
+        plane: The plane, that of train if train has one.
+    """
+
+    labels: Array
+    pca: Array
+    tsne: Array
+    plane: Plane
+
+
+def project_parts(features: Mapping[str, tuple[Array, Array]]) -> dict[str, Projected]:
+    """Return the projections of each part, and log the reason for each that cannot be projected.
+
+    Args:
+        features: Features, float, shape (n, d), and label indices, int64, shape (n,), of each part.
+    """
+    usable: dict[str, tuple[Array, Array]] = {}
+    for part, (rows, labels) in features.items():
+        finite = np.isfinite(rows).all(axis=1)  # (n, d) -> (n,)
+        kept = np.asarray(rows[finite], dtype=np.float64)
+        if (reason := obstacle(kept)) is not None:
+            log.info("report: skipped pca_%s and tsne_%s: %s", part, part, reason)
+        else:
+            usable[part] = kept, labels[finite]
+    shared = fit_plane(usable["train"][0], "train") if "train" in usable else None
+    found = {}
+    for part, (rows, labels) in usable.items():
+        plane = shared or fit_plane(rows, part)
+        shown = sample_rows(len(rows), MAX_TSNE_IMAGES)
+        tsne = np.full((len(rows), 2), np.nan)
+        if (reason := obstacle(rows[shown])) is None:  # the sample may be constant although the features are not
+            tsne[shown] = embed(rows[shown])
+        else:
+            log.info("report: skipped tsne_%s: %s", part, reason)
+        found[part] = Projected(labels, plane.project(rows), tsne, plane)
+    return found
 
 
 def write_projection(path: Path, *, pca: Array, tsne: Array, labels: list[str]) -> Path:

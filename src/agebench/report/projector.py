@@ -9,7 +9,7 @@ from PIL import Image
 
 from agebench.files import atomic_write, write_text
 from agebench.report.outcome import Array
-from agebench.report.projection import MAX_TSNE_IMAGES, SEED, TSNE_DIMENSIONS, obstacle, sample_rows
+from agebench.report.projection import MAX_TSNE_IMAGES, TSNE_DIMENSIONS, obstacle, sample_rows
 
 THUMBNAIL = 48  # largest side, px; 800 thumbnails make a sprite of 1,392 px, and TensorBoard allows 8,192
 CONFIG = """\
@@ -55,12 +55,17 @@ def write_projector(
 
 
 def _reduced(features: Array) -> Array:
-    from sklearn.decomposition import PCA
-
-    if features.shape[1] <= TSNE_DIMENSIONS:
+    """Return the first principal components. scikit-learn computes the same, but its import takes longer."""
+    images, width = features.shape
+    if width <= TSNE_DIMENSIONS:
         return features
-    dimensions = min(TSNE_DIMENSIONS, len(features))
-    return np.asarray(PCA(n_components=dimensions, random_state=SEED).fit_transform(np.float64(features)))
+    dimensions = min(TSNE_DIMENSIONS, images)
+    centred = np.float64(features) - features.mean(axis=0, dtype=np.float64)
+    if width <= images:
+        _, axes = np.linalg.eigh(centred.T @ centred)  # ascending eigenvalues
+        return np.asarray(centred @ axes[:, ::-1][:, :dimensions])
+    values, points = np.linalg.eigh(centred @ centred.T)  # (n, n) is smaller than (d, d)
+    return np.asarray(points[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0)))[:, :dimensions]
 
 
 def _plain(cell: object) -> str:

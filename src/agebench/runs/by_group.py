@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agebench.data.plan import Plan
 from agebench.files import write_csv
@@ -15,6 +15,9 @@ from agebench.metrics.by_group import LEAST, Gap, Group, find_gaps, measure_grou
 from agebench.metrics.predictions import Array, Predictions, is_finite
 from agebench.metrics.table import find, main_metric
 from agebench.runs.description import SEED, identities_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +55,30 @@ class GroupResults:
         write_csv(folder / "groups.csv", ("name", *self.columns), rows)
         write_csv(folder / "by_group.csv", *self.table)
 
-    def draw(self, folder: Path, *, writer: Any = None, step: int = 0) -> None:
-        """Write by_group.png to a folder, which is created, and to TensorBoard's SummaryWriter if there is one."""
-        from agebench.report.by_group import Panel, write_groups
+    def draw(self, folder: Path) -> None:
+        """Write by_group.png to a folder, which is created."""
+        from agebench.report.by_group import write_groups
+
+        write_groups(folder, self.table, self._panels(), title=self._title)
+
+    def figure(self) -> "Figure | None":
+        """Return the figure; None if no group has metrics."""
+        from agebench.report.by_group import draw_table
+
+        return draw_table(self.table, self._panels(), title=self._title)
+
+    @property
+    def _title(self) -> str:
+        units = "images" if self.facts["over"] == "image" else "people"
+        return f"{self.protocol}: results by group (number of {units})"
+
+    def _panels(self) -> dict[str, Any]:
+        from agebench.report.by_group import Panel
 
         main = main_metric(self.unit)
         known = [name for name in DRAWN if f"test/{name}" in self.overall and name in self.table[0]]
         chosen = [name for name in known if name == main or name not in ("mae", "accuracy")][:PANELS]
-        panels = {
+        return {
             name: Panel(
                 f"{name} ({self.unit})" if self.unit and find(name).in_unit else name,
                 self.overall[f"test/{name}"],
@@ -67,9 +86,6 @@ class GroupResults:
             )
             for name in chosen
         }
-        units = "images" if self.facts["over"] == "image" else "people"
-        title = f"{self.protocol}: results by group (number of {units})"
-        write_groups(folder, self.table, panels, title=title, writer=writer, step=step)
 
     def log(self) -> None:
         """Log the gap of the main metric for each column, and warn about groups that are not compared."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,6 +94,11 @@ def read_results(folder: Path) -> dict[str, Any]:
     if (found := find_mismatch("", results, ResultsKeys)) is not None:
         raise UserError(f"{folder / 'results.json'} is damaged ({found}): restore it from a copy, or train again")
     return results
+
+
+def report_command(folder: Path) -> str:
+    """Return the command that makes the report of a run."""
+    return f"python -m agebench.report {shlex.quote(f'run={folder}')}"
 
 
 def actual_status(folder: Path, results: Mapping[str, Any]) -> str:

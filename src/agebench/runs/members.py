@@ -32,6 +32,23 @@ def find_members(given: Any) -> list[Path]:
     return members
 
 
+def reported_runs(given: Any) -> list[Path]:
+    """Return the folders of the value of `run`: each a run, in any state, or a sweep, whose runs are taken.
+
+    Raises:
+        UserError: If a folder is neither.
+    """
+    found = []
+    for folder in (Path(str(each)).expanduser() for each in ([given] if isinstance(given, str | int) else given)):
+        points = [] if (folder / "results.json").exists() or not folder.is_dir() else points_of(folder)
+        found += [point.folder for point in points if point.results] or [folder]
+    for run in found:
+        read_results(run)  # raises
+        if (run / "report").is_symlink():
+            raise UserError(f"{run / 'report'} is a link, and files are only written inside {run}: replace it")
+    return found
+
+
 def _runs_in(folder: Path) -> list[Path]:
     """Return a run, or the completed runs directly inside a sweep's folder."""
     if "," in str(folder) and not folder.exists():

@@ -135,14 +135,14 @@ def read_run(folder: Path) -> Run:
         evaluated = _run_of(folder, tested, started)
         results, checkpoint = _add_training(results, _results(evaluated)[0])
     trained_in = evaluated or folder
-    overrides, config = (_yaml(trained_in / ".hydra" / f"{name}.yaml") for name in ("overrides", "config"))
+    overrides, config = (read_yaml(trained_in / ".hydra" / f"{name}.yaml") for name in ("overrides", "config"))
     flat = flatten(mapping(config))
     kept_flat = {key: value for key, value in flat.items() if not _has_no_effect(key, flat)}
     choices = _choices(trained_in)
     members = members_of(results) if evaluated else []
     if members:  # settings that differ between the members are no settings of the ensemble
         others = [_run_of(folder, str(member.get("run")), started) for member in members[1:]]
-        configs = [flatten(mapping(_yaml(other / ".hydra" / "config.yaml"))) for other in others]
+        configs = [flatten(mapping(read_yaml(other / ".hydra" / "config.yaml"))) for other in others]
         kept_flat = _common(kept_flat, configs) | _describe_ensemble(results, members)
         choices = _common(choices, list(map(_choices, others)))
     if checkpoint:
@@ -219,7 +219,7 @@ def _choices(folder: Path) -> Mapping[str, Any]:
 
 def _hydra(folder: Path) -> Mapping[str, Any]:
     """Return Hydra's own config of a run or an evaluation."""
-    return mapping(mapping(_yaml(folder / ".hydra" / "hydra.yaml")).get("hydra"))
+    return mapping(mapping(read_yaml(folder / ".hydra" / "hydra.yaml")).get("hydra"))
 
 
 def _results(folder: Path) -> tuple[dict[str, Any], str, float]:
@@ -236,7 +236,8 @@ def _results(folder: Path) -> tuple[dict[str, Any], str, float]:
     return read | ({"error": CRASHED} if status == "crashed" else {}), status, written
 
 
-def _yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML file; None if it cannot be read."""
     # About 14 times as fast as the loader in Python, which matters for 500 runs.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:

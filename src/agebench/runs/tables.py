@@ -1,6 +1,6 @@
 """The CSV files of a run: its split, predictions and metrics by class, decade and tolerance."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,11 @@ def _split_rows(plan: Plan, part: str) -> Iterator[tuple[Any, ...]]:
         label_names[plan.target.labels[rows]].tolist(),
         strict=True,
     )
+
+
+def write_layers(folder: Path, layers: Iterable[tuple[str, str, str, int]]) -> None:
+    """Write layers.csv: name, type, output shape and number of parameters of each layer of the network."""
+    write_csv(folder / "layers.csv", ("layer", "type", "output_shape", "parameters"), layers)
 
 
 def write_missing_and_broken(folder: Path, plan: Plan) -> None:

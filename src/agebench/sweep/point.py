@@ -28,6 +28,7 @@ class Point:
         arguments: The command line of its training.
         composed: The composed config of that command line and Hydra's context, or None to compose it again.
         ranks: Number of processes with which it trains on this machine.
+        report: The value of the key `report`.
         status: waiting, running, completed, failed or interrupted.
         was_complete: Whether the folder held a complete run when the process started.
         error: The reason for a failure, in one line.
@@ -42,6 +43,7 @@ class Point:
     arguments: list[str]
     composed: tuple[Any, Any] | None = None
     ranks: int = 1
+    report: Any = False
     status: str = "waiting"
     was_complete: bool = False
     error: str = ""

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 
 from agebench.config import config_folder
 
-for package in ("agebench.augment", "agebench.data", "agebench.heads", "agebench.models", "agebench.report"):
+for package in ("agebench.augment", "agebench.data", "agebench.heads", "agebench.models"):
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
         importlib.import_module(module.name)
 with initialize_config_dir(str(config_folder()), version_base="1.3"):  # finds plugins and fills the parser's caches

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 
+from agebench.pages.drawer import Drawer
 from agebench.sweep.board import Board
 from agebench.sweep.job import Context, Job
 from agebench.sweep.point import Point
@@ -23,13 +24,21 @@ class Queue:
         board: Shows the progress.
         timeout: Seconds that a job may take; None is no limit.
         fail_fast: Whether the first failure stops the others.
+        drawer: Draws the reports of completed points beside the next jobs, or None.
     """
 
     def __init__(
-        self, context: Context, slots: Sequence[Slot], board: Board, *, timeout: float | None, fail_fast: bool
+        self,
+        context: Context,
+        slots: Sequence[Slot],
+        board: Board,
+        *,
+        timeout: float | None,
+        fail_fast: bool,
+        drawer: Drawer | None = None,
     ) -> None:
         self.context, self.slots, self.board = context, list(slots), board
-        self.timeout, self.fail_fast = timeout, fail_fast
+        self.timeout, self.fail_fast, self.drawer = timeout, fail_fast, drawer
         self.running: dict[Job, float] = {}  # start time by the monotonic clock
 
     def run(self, points: Sequence[Point]) -> None:
@@ -49,6 +58,8 @@ class Queue:
                         if job.point.status == "failed" and self.fail_fast:
                             waiting.clear()
                             self._stop("interrupted")
+                if self.drawer is not None:
+                    self.drawer.finish()
             except KeyboardInterrupt:
                 self.board.show("stopping: the jobs save their state")
                 self._stop("interrupted")
@@ -82,6 +93,8 @@ class Queue:
         job.point.close(job.end(), stopped=stopped)
         job.point.seconds = time.monotonic() - since
         self.board.show_end(job.point)
+        if self.drawer is not None and job.point.status == "completed" and job.point.report:
+            self.drawer.draw_missing(job.point.folder)
 
     def _stop(self, why: str) -> None:
         """Ask all jobs to end, and kill those that have not after GRACE_S."""

@@ -11,7 +11,7 @@ log = logging.getLogger("agebench.sweep")
 
 
 def finish_sweep(folder: Path, points: Sequence[Point]) -> None:
-    """Log the outcome of a sweep, also after an error, and write sweep.csv, sweep.md and the plots.
+    """Log the outcome of a sweep, also after an error, and write sweep.csv, sweep.md, sweep.html and the plots.
 
     A sweep that ended before its first point leaves no folder.
     """
@@ -32,7 +32,7 @@ def finish_sweep(folder: Path, points: Sequence[Point]) -> None:
     except Exception:  # the runs are complete without it
         log.exception("the tables of the sweep could not be written")
     else:
-        log.info("comparison of the points: %s", folder / "sweep.md")
+        log.info("comparison of the points: %s", (folder / "sweep.html").absolute().as_uri())
 
 
 def format_points(points: Sequence[Point]) -> list[str]:

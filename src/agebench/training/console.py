@@ -13,8 +13,7 @@ from agebench.data.datamodule import ImageDataModule
 from agebench.leakage.audit import verdict
 from agebench.leakage.seen_in_training import leak_sentence
 from agebench.metrics.table import find
-from agebench.models.summary import summarise_model
-from agebench.module import ImageModule
+from agebench.models.summary import Summary
 from agebench.runs.description import log_decision
 
 log = logging.getLogger(__name__)
@@ -28,14 +27,14 @@ def device_name(trainer: L.Trainer) -> str:
 
 
 def log_start(
-    cfg: DictConfig, data: ImageDataModule, module: ImageModule, trainer: L.Trainer, *, audited: Mapping[str, Any]
+    cfg: DictConfig, data: ImageDataModule, summary: Summary, trainer: L.Trainer, *, audited: Mapping[str, Any]
 ) -> None:
     """Log data, network and device, and warn if train shares identities with val or test.
 
     Args:
         cfg: The composed config.
         data: The data.
-        module: The LightningModule.
+        summary: The layers of the network.
         trainer: The trainer.
         audited: The audit of the split, see agebench.leakage.audit.
     """
@@ -43,7 +42,7 @@ def log_start(
     log.info("data      %s: %s images of %d labels", data.plan.protocol, counts, data.plan.target.num_labels)
     if audited["test_identity_in_train"] or audited["val_identity_in_train"]:
         log.warning("data/split=%s %s", data.plan.split.name, verdict(audited))
-    log.info("model\n%s", summarise_model(module.model, data.image_shape))
+    log.info("model\n%s", summary.text)
     log.info(
         "training  on %s (%d CPU threads), precision %s, %d images a step, %s steps an epoch",
         device_name(trainer),

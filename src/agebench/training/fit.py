@@ -5,7 +5,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,18 +21,19 @@ from agebench.build.keys import NETWORK, TRAINING, check_nodes
 from agebench.build.module import build_data, build_module
 from agebench.build.monitor import build_monitor
 from agebench.data.datamodule import ImageDataModule
+from agebench.data.split import PARTS
 from agebench.errors import FailedError, UserError, is_out_of_memory, one_line_message
 from agebench.lightning_internals import compile_errors
-from agebench.metrics.predictions import Array, Predictions
-from agebench.models.summary import count_parameters
+from agebench.metrics.predictions import Predictions
+from agebench.models.summary import count_parameters, summarise_model
 from agebench.models.weights import hash_tensors
 from agebench.module import ImageModule
 from agebench.process import set_up_process
-from agebench.runs.by_group import GroupResults, group_results
-from agebench.runs.description import DataDescription, data_sha, decision_curves, describe_test
+from agebench.runs.by_group import group_results
+from agebench.runs.description import DataDescription, data_sha, describe_test
 from agebench.runs.folder import check_folder, is_first_process, write_config
 from agebench.runs.identity import config_hash, git_commit, versions
-from agebench.runs.tables import write_breakdown, write_predictions, write_split
+from agebench.runs.tables import write_breakdown, write_layers, write_predictions, write_split
 from agebench.runs.writer import RunWriter
 from agebench.training import resume
 from agebench.training.callbacks import EpochTable, Speed, failed_callback, skip_idle_hooks
@@ -41,6 +42,7 @@ from agebench.training.fast_loop import MultiStepModule, can_multi_step
 from agebench.training.hparams import hparams
 from agebench.training.memory import keep_freed_memory
 from agebench.training.ranks import watch_ranks
+from agebench.training.run_report import FeatureRecorder, choose_rows, write_arrays
 from agebench.training.tensorboard import RunTensorBoard
 from agebench.training.trainer import build_callbacks, make_trainer
 
@@ -150,9 +152,17 @@ def _run(
     start = prepare(training, previous, writer)
     with watch_ranks(run_dir, first=writer.enabled):
         best = train(training, start, writer)
-        predictions = test(training, best, writer)
+        with ExitStack() as stack:
+            recorder = None
+            if cfg.report and writer.enabled:
+                chosen = choose_rows(len(training.data.part("test")))
+                recorder = stack.enter_context(FeatureRecorder(training.module, chosen))
+            predictions = test(training, best, writer)
     if writer.enabled:
         write(training, predictions, best, writer)
+        if recorder is not None:
+            write_report_arrays(training, predictions, recorder)
+        finish(training, writer)
     return float(best["value"])
 
 
@@ -196,7 +206,9 @@ def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) 
     )
     if writer.enabled:
         write_split(training.run_dir, training.data.plan)
-        log_start(cfg, training.data, module, trainer, audited=training.description.audited)
+        summary = summarise_model(module.model, training.data.image_shape)
+        write_layers(training.run_dir, summary.layers)
+        log_start(cfg, training.data, summary, trainer, audited=training.description.audited)
         if start.checkpoint:
             log.info("resumed   after epoch %d, from %s", start.epochs, start.checkpoint)
     for board in training.boards:
@@ -237,6 +249,7 @@ def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[st
         {
             "best": best,
             "epochs": len(training.table.rows),
+            "steps": trainer.global_step,
             "residency": training.data.where,
             "timing": {
                 "fit_s": round(speed.fit_s, 3),
@@ -276,7 +289,7 @@ def test(training: Training, best: Mapping[str, Any], writer: RunWriter) -> Pred
 
 
 def write(training: Training, predictions: Predictions, best: Mapping[str, Any], writer: RunWriter) -> None:
-    """Write the test results, the tables, the report, and the final TensorBoard values."""
+    """Write the test results, the tables, and the final TensorBoard values."""
     run_dir, plan, trainer = training.run_dir, training.data.plan, training.trainer
     description = training.description.limited_to(predictions)
     tested, bounds = describe_test(plan, predictions)
@@ -288,53 +301,31 @@ def write(training: Training, predictions: Predictions, best: Mapping[str, Any],
         grouped.write(run_dir)
     for logger in trainer.loggers:
         logger.log_metrics({f"best/{training.monitor}": best["value"]}, step=trainer.global_step)
-    if training.cfg.report:
-        _write_report(training, predictions, bounds=bounds, results=writer.results, grouped=grouped)
-    for board in training.boards:
-        board.finish_hparams()
-    resume.tidy(run_dir)
     if grouped is not None:
         grouped.log()
-    log_results(writer.results, run_dir)
 
 
-def _write_report(
-    training: Training,
-    predictions: Predictions,
-    *,
-    bounds: dict[str, Array],
-    results: Mapping[str, Any],
-    grouped: GroupResults | None,
-) -> None:
-    from agebench.report.decisions import write_decisions
-    from agebench.training.run_report import write_run_report
-
-    boards, plan = training.boards, training.data.plan
-    board = boards[0].experiment if boards else None
+def write_report_arrays(training: Training, predictions: Predictions, recorder: FeatureRecorder) -> None:
+    """Write the arrays from which another process draws the report. They must not fail the run."""
     try:
-        write_run_report(
+        write_arrays(
             training.run_dir,
             training.module,
             training.data,
             predictions=predictions,
-            history=training.table.rows,
-            leak=results["leak"],
-            writer=board,
+            recorded=recorder.features(predictions),
+            parts=PARTS if training.cfg.report == "full" else (),
         )
-        curves = decision_curves(plan, predictions, bounds)
-        if curves is not None:
-            write_decisions(
-                training.run_dir / "report",
-                curves,
-                results["decision"],
-                title=plan.protocol,
-                writer=board,
-                step=training.trainer.global_step,
-            )
-        if grouped is not None:
-            grouped.draw(training.run_dir / "report", writer=board, step=training.trainer.global_step)
-    except Exception:  # a failed plot must not fail the run
-        log.exception("the report could not be finished; the results are complete without it")
+    except Exception:
+        log.exception("the images of the report could not be written; the results are complete without them")
+
+
+def finish(training: Training, writer: RunWriter) -> None:
+    """Close TensorBoard's files, remove what only an unfinished run needs, and log the results."""
+    for board in training.boards:
+        board.finish_hparams()
+    resume.tidy(training.run_dir)
+    log_results(writer.results, training.run_dir)
 
 
 def _known_error(error: Exception, training: Training, start: resume.Start) -> Exception | None:

@@ -32,6 +32,7 @@ WRITTEN = (
     "decision.csv",
     "groups.csv",
     "by_group.csv",
+    "layers.csv",
     "projector_config.pbtxt",
 )
 UNREADABLE = (
@@ -138,7 +139,8 @@ def find_start(folder: Path, previous: Mapping[str, Any], *, config: Mapping[str
 def prepare(folder: Path, start: Start) -> None:
     """Prepare the folder of a run for writing. If the run starts over, its earlier files are removed."""
     # Temporary files of a process that was killed.
-    _remove(folder, "*.[0-9]*-[0-9]*.part", inside=("", "checkpoints"))
+    _remove(folder, "*.[0-9]*-[0-9]*.part", inside=("", "checkpoints", "report"))
+    _remove(folder, "index.html", inside=("report",))  # made for an unfinished run
     if start.checkpoint is not None:
         checkpoint = torch.load(start.checkpoint, map_location="cpu", weights_only=True, mmap=True)
         best = _best_of(checkpoint, start.checkpoint.parent)
@@ -150,7 +152,7 @@ def prepare(folder: Path, start: Start) -> None:
         return
     _remove(folder, "events.out.tfevents*", *WRITTEN)
     _remove(folder, "*.ckpt", inside=("checkpoints",))
-    _remove(folder, "index.html", "*.png", "*.csv", "*.npz", inside=("report",))
+    _remove(folder, "*.png", "*.csv", "*.npz", inside=("report",))
     if not (folder / "report").is_symlink():
         with contextlib.suppress(OSError):  # it does not exist, or holds other files
             (folder / "report").rmdir()

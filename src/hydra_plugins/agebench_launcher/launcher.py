@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -21,6 +22,7 @@ from agebench.cli.main import FULL_ERROR, split_flags
 from agebench.cli.overrides import quoted
 from agebench.cli.rules import check_config, check_sources
 from agebench.errors import SweepError, UserError
+from agebench.pages.drawer import Drawer, level_of
 from agebench.sweep.environment import set_variable
 from agebench.sweep.job import Context, check_points, count_gpus, start_server
 from agebench.sweep.point import Point, count_ranks
@@ -103,6 +105,7 @@ class AgebenchLauncher(Launcher):
             self._command(composed.overrides, composed.folder, composed.index),
             (_as_single_run(composed.config, composed.folder), self.hydra_context),
             ranks=count_ranks(composed.config),
+            report=composed.config.report,
         )
 
     def _command(self, overrides: Sequence[str], folder: Path, index: int) -> list[str]:
@@ -124,11 +127,15 @@ class AgebenchLauncher(Launcher):
         options = self.config.launcher
         board = Board(len(points), at_once=len(slots), terminal=sys.stderr.isatty())
         Thread(target=_preload_summary, daemon=True).start()  # while the first point runs
-        queue = Queue(context, slots, board, timeout=options.timeout, fail_fast=options.fail_fast)
-        try:
-            queue.run(points)
-        finally:
-            current_sweep().points += points
+        with ExitStack() as stack:
+            drawer = None
+            if levels := {level_of(point.report) for point in points if point.report}:
+                drawer = stack.enter_context(Drawer("full" if "full" in levels else "light"))
+            queue = Queue(context, slots, board, timeout=options.timeout, fail_fast=options.fail_fast, drawer=drawer)
+            try:
+                queue.run(points)
+            finally:
+                current_sweep().points += points
         if options.fail_fast and any(point.status == "failed" for point in points):
             raise SweepError("a point failed, and launcher.fail_fast=true stopped the others")
 

@@ -1,0 +1,131 @@
+"""A comparison and a sweep as one self-contained HTML page, with links to the page of each run."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from agebench.comparison.caption import caption, heading, unranked_sentence
+from agebench.comparison.cells import lay_out, ranking_column
+from agebench.comparison.groups import Group, count, name_of
+from agebench.comparison.tables import Comparison, Table
+from agebench.metrics.table import find
+from agebench.pages.html import render
+from agebench.pages.thumbnails import picture_uri
+from agebench.runs.read import Run
+
+CAPTIONS = {
+    "ranking": "Each group with its result; a dot is a seed, a line a 95% interval.",
+    "curves": "The metrics after each epoch of training; a line is a mean over seeds, a band their spread.",
+    "parallel": "A line is a group: follow it from its settings to its result on the right.",
+}
+
+
+@dataclass(frozen=True)
+class PointTable:
+    """The table of all points of a sweep, also of those that are not completed.
+
+    Args:
+        header: The name of each column.
+        rows: The cells of each point; the first is its name.
+        numbers: For each column, whether it holds numbers.
+        runs: The run of each row.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: Sequence[bool]
+    runs: Sequence[Run] = field(default=())
+
+
+def to_html(
+    comparison: Comparison,
+    figures: Mapping[str, Path] | None = None,
+    *,
+    folder: Path | None = None,
+    title: str = "Runs compared",
+    notes: Sequence[str] = (),
+    points: PointTable | None = None,
+) -> str:
+    """Return a self-contained HTML page with the tables, the notes and the embedded figures.
+
+    Args:
+        comparison: The comparison.
+        figures: The path of each figure by its title, `ranking: ...`.
+        folder: The folder of the page, to which links are relative; None is the working directory.
+        title: The heading.
+        notes: Sentences below the heading.
+        points: The points of a sweep.
+    """
+    base = (folder or Path()).absolute()
+    drawn = dict(figures or {})
+    of_tables = [
+        {name: drawn.pop(name) for name in list(drawn) if name.endswith(f": {heading(t)}")} for t in comparison.tables
+    ]
+    return render(
+        "compare.html",
+        title=title,
+        notes=[*notes, *([comparison.not_comparable] if comparison.not_comparable else [])],
+        tables=[_table(table, mine, base) for table, mine in zip(comparison.tables, of_tables, strict=True)],
+        figures=[_figure(name, path) for name, path in drawn.items()],
+        unranked=[] if points else [unranked_sentence(run) for run in comparison.unranked],
+        unranked_count=count(len(comparison.unranked), "run"),
+        points=None if points is None else _points(points, base),
+    )
+
+
+def _table(table: Table, figures: Mapping[str, Path], base: Path) -> dict[str, Any]:
+    cells = lay_out(table)
+    pages = [[] if group is None else _links(group, base) for group in cells.groups]
+    return {
+        "heading": heading(table),
+        "best": _best(table),
+        "header": list(zip(cells.header, cells.numbers, strict=True)),
+        "rows": [
+            {"cells": list(zip(row, cells.numbers, strict=True)), "quiet": quiet, "pages": links}
+            for row, quiet, links in zip(cells.rows, cells.quiet, pages, strict=True)
+        ],
+        "with_pages": any(pages),
+        "caption": caption(table),
+        "notes": list(table.notes),
+        "figures": [_figure(name, path) for name, path in figures.items()],
+    }
+
+
+def _best(table: Table) -> str:
+    """Return a sentence about the first row; empty if it has no rank."""
+    first = table.rows[0]
+    if first.rank is None or len(table.rows) < 2:
+        return ""
+    result = ranking_column(table).cells[0]
+    unit = f" {table.unit}" if table.unit and find(table.metric).in_unit else ""
+    return f"Best of {len(table.rows):,}: {name_of(first.group)}, {find(table.metric).name} {result}{unit}."
+
+
+def _links(group: Group, base: Path) -> list[tuple[str, str]]:
+    """Return a text and an address for each run of a group that has a page."""
+    runs = [each for run in group.runs for each in run.folds or (run,)]
+    found = [(run, page_link(run, base)) for run in runs]
+    return [("page" if run.seed is None else f"seed {run.seed}", link) for run, link in found if link]
+
+
+def page_link(run: Run, base: Path) -> str:
+    """Return the address of the page of a run relative to a folder; empty if it has none."""
+    page = run.folder / "report" / "index.html"
+    return quote(Path(os.path.relpath(page.absolute(), base)).as_posix()) if page.is_file() else ""
+
+
+def _points(points: PointTable, base: Path) -> dict[str, Any]:
+    return {
+        "header": list(zip(points.header, points.numbers, strict=True)),
+        "rows": [
+            {"cells": list(zip(row, points.numbers, strict=True)), "link": page_link(run, base)}
+            for row, run in zip(points.rows, points.runs, strict=True)
+        ],
+    }
+
+
+def _figure(name: str, path: Path) -> dict[str, str]:
+    return {"uri": picture_uri(path), "caption": CAPTIONS.get(name.partition(":")[0], name)}

@@ -1,0 +1,220 @@
+"""The pictures of a run: one row per picture, which draws it from the material of the run and explains it.
+
+A new picture is a row of PICTURES and its functions in agebench.report.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from agebench.files import atomic_write
+from agebench.pages.material import Material
+from agebench.report.confusion import count_confusions, draw_confusion, write_confusion, write_most_confused
+from agebench.report.curves import draw_curves, write_curves
+from agebench.report.decisions import draw_decisions
+from agebench.report.error_by_age import draw_errors_by_age, write_errors_by_age
+from agebench.report.mistakes import write_mistakes
+from agebench.report.outcome import Outcome
+from agebench.report.projection import sample_rows, write_projection
+from agebench.report.scatter import draw_scatter
+from agebench.report.style import plot_style
+from agebench.runs.by_group import GroupResults
+from agebench.runs.read import mapping
+
+Section = Literal["data", "training", "test", "mistakes", "network"]
+Level = Literal["light", "full"]
+
+MAX_MARKERS = 5_000  # markers per figure; more would cover each other
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A row of the table.
+
+    Args:
+        name: The name of the PNG file, and of the figure in TensorBoard.
+        section: The section of the page that shows it.
+        caption: One sentence for the page that says what it shows.
+        draw: Returns the figure, or None if the run has nothing to show. None: the command that has the numbers draws
+            the file.
+        write: Writes the tables behind the figure into a folder, if the figure is drawn.
+        level: The lowest level of a report that has it.
+        photos: Whether it shows images, whose colours the dark page must not invert.
+    """
+
+    name: str
+    section: Section
+    caption: str
+    draw: Callable[[Material], Figure | None] | None
+    write: Callable[[Material, Path], object] = lambda _run, _folder: None
+    level: Level = "light"
+    photos: bool = False
+
+
+def _outcome(run: Material) -> Outcome:
+    if run.outcome is None:
+        raise ValueError("no predictions")
+    return run.outcome
+
+
+def of_outcome(draw: Callable[[Outcome, str], Figure | None]) -> Callable[[Material], Figure | None]:
+    """Return a function that draws a picture if the run has predictions."""
+    return lambda run: draw(run.outcome, run.title) if run.outcome is not None else None
+
+
+def of_ages(draw: Callable[[Outcome, str], Figure | None]) -> Callable[[Material], Figure | None]:
+    """Return a function that draws a picture if the run has predictions of ages in years."""
+    return lambda run: draw(run.outcome, run.title) if run.outcome is not None and run.unit == "years" else None
+
+
+def _write_confusions(run: Material, folder: Path) -> None:
+    outcome = _outcome(run)
+    counts = count_confusions(outcome)
+    write_confusion(folder / "confusion.csv", counts, outcome.label_names)
+    write_most_confused(folder / "most_confused.csv", counts, outcome.label_names)
+    write_mistakes(folder / "mistakes.csv", outcome)
+
+
+def _draw_decisions(run: Material) -> Figure | None:
+    curves, decision = run.decision_curves, run.run.result("decision")
+    return draw_decisions(curves, decision, title=run.title) if curves is not None and decision else None
+
+
+def _draw_projection(run: Material, part: str, name: str) -> Figure | None:
+    """Return the scatter plot of a projection, `PCA` or `t-SNE`; None if the part has none."""
+    outcome, found = run.outcome, run.projected.get(part)
+    if found is None or outcome is None:
+        return None
+    points = found.pca if name == "PCA" else found.tsne
+    known = np.flatnonzero(np.isfinite(points).all(axis=1))
+    if not len(known):
+        return None
+    shown = known[sample_rows(len(known), MAX_MARKERS)]
+    count = f"{len(shown):,} of {len(points):,}" if len(shown) < len(points) else f"{len(points):,}"
+    first, second = (
+        f"component {i} ({share:.1%} of the variance of {found.plane.part})"
+        for i, share in enumerate(found.plane.explained, start=1)
+    )
+    return draw_scatter(
+        points[shown],
+        found.labels[shown],
+        label_names=outcome.label_names,
+        values=outcome.values if outcome.ordered else None,
+        axis_names=(first, second) if name == "PCA" else ("t-SNE 1 (no unit)", "t-SNE 2 (no unit)"),
+        titles=(run.title, f"{name} of the features, {part}: {count} images"),
+    )
+
+
+def _write_projection(run: Material, folder: Path, part: str) -> None:
+    found = run.projected[part]
+    names = [_outcome(run).label_names[i] for i in found.labels]
+    write_projection(folder / f"projection_{part}.csv", pca=found.pca, tsne=found.tsne, labels=names)
+
+
+def _projections(part: str) -> Iterator[Picture]:
+    """Yield the rows of the projections of a part."""
+    captions = {
+        "t-SNE": f"The {part} images, placed so that those with similar features are close (t-SNE). Colours are true "
+        "labels; distances between groups mean nothing.",
+        "PCA": f"The features of the {part} images, seen from the side on which they differ most (PCA).",
+    }
+    for name, caption in captions.items():
+        file = f"{name.lower().replace('-', '')}_{part}"
+        draw, write = partial(_draw_projection, part=part, name=name), partial(_write_projection, part=part)
+        yield Picture(file, "network", caption, draw, write, level="full")
+
+
+def _draw_groups(run: Material) -> Figure | None:
+    facts, outcome = mapping(run.run.result("groups")), run.outcome
+    if not run.groups or not facts or outcome is None:
+        return None
+    rows: list[list[object]] = [list(row.values()) for row in run.groups]
+    overall = {name: value for name, value in run.run.metrics.items() if value is not None}
+    table = list(run.groups[0]), rows
+    return GroupResults(dict(facts), outcome.names, {}, table, overall, run.unit, run.protocol).figure()
+
+
+PICTURES: tuple[Picture, ...] = (
+    Picture(
+        "curves",
+        "training",
+        "Loss and accuracy (or error) after each epoch of training.",
+        lambda run: draw_curves(run.history, title=run.title, unit=run.unit),
+        lambda run, folder: write_curves(folder / "curves.csv", run.history),
+    ),
+    Picture(
+        "confusion",
+        "test",
+        "Confusion matrix: each column shows what the images of one true label were taken for.",
+        of_outcome(lambda outcome, title: draw_confusion(outcome, count_confusions(outcome), title=title)),
+        _write_confusions,
+    ),
+    Picture(
+        "error_by_age",
+        "test",
+        "Mean absolute error and bias at each true age, and the number of test images of that age.",
+        of_ages(lambda outcome, title: draw_errors_by_age(outcome, title=title)),
+        lambda run, folder: write_errors_by_age(folder / "error_by_age.csv", _outcome(run)),
+    ),
+    Picture(
+        "decision",
+        "test",
+        "How many people below the age limit pass, and how many above it are checked, for each challenge age.",
+        _draw_decisions,
+    ),
+    Picture(
+        "by_group",
+        "test",
+        "The metrics in each group of people, with 95% intervals; the dashed line is the value of all images.",
+        _draw_groups,
+    ),
+    Picture(
+        "calibration",
+        "test",
+        "Left: is the network right as often as it claims, before and after calibration? Right: the share of true "
+        "ages inside the calibrated ranges.",
+        None,
+    ),
+    *_projections("test"),
+    *_projections("train"),
+    *_projections("val"),
+)
+
+
+def draw_pictures(run: Material, *, level: Level) -> Iterator[tuple[Picture, Path]]:
+    """Draw the pictures of a run into its report/, write their tables, and yield each picture with its file.
+
+    A picture that cannot be drawn is skipped with a warning. A file of a picture that is no longer drawn is removed.
+    """
+    run.report.mkdir(exist_ok=True)
+    with plot_style():
+        for picture in pictures_of(level):
+            path = run.report / f"{picture.name}.png"
+            try:
+                if picture.draw is None:
+                    if path.is_file():
+                        yield picture, path
+                    continue
+                figure = picture.draw(run)
+                if figure is not None:
+                    with atomic_write(path) as part:
+                        figure.savefig(part, format="png")
+                    picture.write(run, run.report)
+                    yield picture, path
+            except OSError:
+                raise
+            except Exception as error:  # the page is complete without one picture
+                log.warning("report: %s is left out: %s: %s", path.name, type(error).__name__, error)
+
+
+def pictures_of(level: Level) -> Sequence[Picture]:
+    """Return the rows of a level; full contains light."""
+    return [picture for picture in PICTURES if level == "full" or picture.level == "light"]
