@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("comparison",),
     ("lightning_internals", "process"),
     ("module",),
-    ("build",),
+    ("build", "explanations"),
     ("training", "inference"),
     ("sweep",),
     ("cli",),
