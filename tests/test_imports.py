@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("comparison",),
     ("lightning_internals", "process", "batch_bar"),
     ("module",),
-    ("build",),
+    ("build", "explanations"),
     ("report_arrays",),
     ("training", "inference"),
     ("sweep",),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.loader import Pixels
+from agebench.explanations import write_explanations
 from agebench.files import atomic_write
 from agebench.metrics.predictions import Predictions
 from agebench.models.classifier import classifier_layers
@@ -19,12 +20,13 @@ from agebench.module import ImageModule
 from agebench.report.outcome import Outcome
 from agebench.report.projector import write_projector
 from agebench.report.report_images import ReportImages
-from agebench.report.selection import chosen_rows
+from agebench.report.selection import chosen_rows, explained_rows
 
 Array = npt.NDArray[Any]
 MAX_IMAGES = 1_000  # images per part; a figure with more is hard to read
 SAMPLE = 12  # train images before and after augmentation
 LARGEST = 112  # px, side of a stored image
+THUMBNAIL = 28  # px, side of an image in the figure of t-SNE
 
 
 class FeatureRecorder:
@@ -115,6 +117,11 @@ def write_arrays(
     folder.mkdir(exist_ok=True)
     outcome = outcome_of(data, predictions)
     _write_images(folder / "images.npz", module, data, outcome=outcome, rows=predictions.rows)
+    chosen = explained_rows(outcome) if parts and np.isfinite(outcome.posterior).all() else np.array([], dtype=np.int64)
+    if len(chosen):
+        shown = data.part("test")[torch.from_numpy(predictions.rows[chosen])].images
+        predicted = outcome.predicted[chosen]
+        write_explanations(folder / "explained.npz", module, shown, rows=chosen, predicted=predicted)
     found = {} if recorded is None else {"test": recorded}
     for part in parts:
         if part not in found and not (part == "val" and data.plan.split.val_is_test):
@@ -123,7 +130,7 @@ def write_arrays(
     for part, (rows, features) in found.items():
         labels = data.plan.target.labels[data.plan.split.part(part)][rows]
         with atomic_write(folder / f"features_{part}.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, features=features, labels=labels, rows=rows)
+            np.savez(file, features=features, labels=labels, rows=rows, thumbnails=_thumbnails(data, part, rows, parts))
     if "test" in found:
         tested, features = found["test"]
         # With trainer.limit_test_batches there are predictions for some images only.
@@ -164,12 +171,18 @@ def _write_images(path: Path, module: ImageModule, data: ImageDataModule, *, out
     ReportImages(shown, small, before, changed, sample.target.cpu().numpy()).save(path)
 
 
-def _reduced(images: Tensor) -> Tensor:
-    """Return images, uint8, shape (n, C, S, S), with a side of at most LARGEST."""
-    if images.shape[-1] <= LARGEST or not len(images):
+def _reduced(images: Tensor, side: int = LARGEST) -> Tensor:
+    """Return images, uint8, shape (n, C, S, S), with a side of at most `side`."""
+    if images.shape[-1] <= side or not len(images):
         return images
-    smaller = torch.nn.functional.interpolate(images.float(), (LARGEST, LARGEST), mode="area")
+    smaller = torch.nn.functional.interpolate(images.float(), (side, side), mode="area")
     return smaller.round().to(torch.uint8)
+
+
+def _thumbnails(data: ImageDataModule, part: str, rows: Array, parts: Sequence[str]) -> Array:
+    """Return small images of the rows of a part, uint8, shape (n, C, s, s), s at most 28; none for a light report."""
+    images = data.part(part)[torch.from_numpy(rows if parts else rows[:0])].images.cpu()
+    return _reduced(images, THUMBNAIL).numpy()
 
 
 def _about(outcome: Outcome, rows: Array) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ import numpy as np
 from agebench.data.split import PARTS
 from agebench.files import read_csv
 from agebench.leakage.seen_in_training import leak_sentence
+from agebench.report.explained import Explained
 from agebench.report.outcome import Array, Outcome
 from agebench.report.projection import Projected, project_parts
 from agebench.report.report_images import ReportImages
@@ -87,7 +88,7 @@ class Material:
 
     def _outcome(self, path: Path) -> Outcome:
         labels, leading, posterior = read_predictions(path, posterior=True)
-        names, _, targets, points = (list(column) for column in zip(*leading, strict=True))
+        names, identities, targets, points = (list(column) for column in zip(*leading, strict=True))
         found = labelled_predictions(labels, targets, points, posterior=posterior, unit=self.unit)
         return Outcome(
             names=np.array(names, dtype=object),
@@ -100,6 +101,7 @@ class Material:
             unit=self.unit,
             note=self.leak_sentence,
             lookup_mae=number(self.leak.get("lookup_mae")),
+            people=np.array(identities) if any(identities) else None,
         )
 
     @property
@@ -119,6 +121,17 @@ class Material:
     def images(self) -> ReportImages | None:
         """The images that the training left in report/images.npz."""
         return self._read("report/images.npz", ReportImages.load)
+
+    @cached_property
+    def explained(self) -> Explained | None:
+        """What the network sees in some test images, from report/explained.npz; only with a full report."""
+        return self._read("report/explained.npz", Explained.load)
+
+    @cached_property
+    def thumbnails(self) -> dict[str, Array]:
+        """Small images of the rows of `features`, uint8, shape (n, C, s, s); only with a full report."""
+        found = {part: self._read(f"report/features_{part}.npz", _load_thumbnails) for part in PARTS}
+        return {part: each for part, each in found.items() if each is not None and len(each)}
 
     @cached_property
     def features(self) -> dict[str, tuple[Array, Array]]:
@@ -221,6 +234,11 @@ def _columns_of(*names: str) -> Callable[[Path], list[dict[str, str]]]:
 def _columns(path: Path) -> dict[str, Array]:
     rows = read_csv(path)
     return {key: np.array([float(row[key] or "nan") for row in rows]) for key in rows[0]}
+
+
+def _load_thumbnails(path: Path) -> Array:
+    with np.load(path, allow_pickle=False) as stored:
+        return np.asarray(stored["thumbnails"]) if "thumbnails" in stored else np.zeros(0)
 
 
 def _load_features(path: Path) -> tuple[Array, Array]:

@@ -4,7 +4,7 @@ A new picture is a row of PICTURES and its functions in agebench.report.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,14 +15,27 @@ from matplotlib.figure import Figure
 
 from agebench.files import atomic_write
 from agebench.pages.material import Material
-from agebench.report.confusion import count_confusions, draw_confusion, write_confusion, write_most_confused
+from agebench.report.calibration import draw_reliability, write_reliability
+from agebench.report.confusion import ANNOTATED, count_confusions, draw_confusion, write_confusion, write_most_confused
+from agebench.report.contact_sheets import (
+    draw_augmentation,
+    draw_confused_pairs,
+    draw_excluded,
+    draw_sheet,
+    write_sheets,
+)
+from agebench.report.cs_curve import draw_cs_curve, write_cs_curve
 from agebench.report.curves import draw_curves, write_curves
 from agebench.report.decisions import draw_decisions
 from agebench.report.error_by_age import draw_errors_by_age, write_errors_by_age
+from agebench.report.estimates import draw_estimates, write_estimates
 from agebench.report.mistakes import write_mistakes
+from agebench.report.network import draw_feature_maps, draw_heat, draw_kernels
 from agebench.report.outcome import Outcome
+from agebench.report.posteriors import draw_posteriors, write_posteriors
 from agebench.report.projection import sample_rows, write_projection
-from agebench.report.scatter import draw_scatter
+from agebench.report.report_images import ReportImages
+from agebench.report.scatter import draw_scatter, draw_scatter_images
 from agebench.report.style import plot_style
 from agebench.runs.by_group import GroupResults
 from agebench.runs.read import mapping
@@ -75,6 +88,55 @@ def of_ages(draw: Callable[[Outcome, str], Figure | None]) -> Callable[[Material
     return lambda run: draw(run.outcome, run.title) if run.outcome is not None and run.unit == "years" else None
 
 
+def of_few_labels(draw: Callable[[Outcome, str], Figure | None]) -> Callable[[Material], Figure | None]:
+    """Return a function that draws a confusion matrix, unless there are many ages: estimates.png shows them."""
+    return of_outcome(
+        lambda outcome, title: (
+            None if outcome.ordered and len(outcome.label_names) > ANNOTATED else draw(outcome, title)
+        )
+    )
+
+
+def of_images(draw: Callable[[Outcome, ReportImages, str], Figure | None]) -> Callable[[Material], Figure | None]:
+    """Return a function that draws a picture if the run has predictions and images."""
+    return lambda run: draw(run.outcome, run.images, run.title) if run.outcome and run.images else None
+
+
+def _draw_curves(run: Material) -> Figure | None:
+    best, planned = run.run.result("best"), run.run.config.get("trainer.max_epochs")
+    best = best if isinstance(best, Mapping) and isinstance(best.get("value"), int | float) else None
+    planned = planned if isinstance(planned, int) else None
+    return draw_curves(run.history, title=run.title, unit=run.unit, best=best, planned_epochs=planned)
+
+
+def _write_estimates(run: Material, folder: Path) -> None:
+    write_estimates(folder / "estimates.csv", _outcome(run))
+    _write_confusions(run, folder)
+
+
+def _draw_sheet(run: Material, sheet: str) -> Figure | None:
+    return draw_sheet(sheet, run.outcome, run.images, title=run.title) if run.outcome and run.images else None
+
+
+def _sheets() -> Iterator[Picture]:
+    """Yield the rows of the contact sheets."""
+    captions = {
+        "worst": "The worst mistakes: what each image shows, and what the network took it for.",
+        "certain": "The images that the network got right with the least doubt.",
+        "uncertain": "The images about which the network is least certain.",
+    }
+    for sheet, caption in captions.items():
+        yield Picture(
+            f"{sheet}_images",
+            "mistakes",
+            caption,
+            partial(_draw_sheet, sheet=sheet),
+            lambda run, folder: write_sheets(folder / "contact_sheets.csv", _outcome(run)),
+            level="full",
+            photos=True,
+        )
+
+
 def _write_confusions(run: Material, folder: Path) -> None:
     outcome = _outcome(run)
     counts = count_confusions(outcome)
@@ -98,7 +160,8 @@ def _draw_projection(run: Material, part: str, name: str) -> Figure | None:
     if not len(known):
         return None
     shown = known[sample_rows(len(known), MAX_MARKERS)]
-    count = f"{len(shown):,} of {len(points):,}" if len(shown) < len(points) else f"{len(points):,}"
+    total = max(sum(run.counts.get(part, {}).values()), len(points))
+    count = f"{len(shown):,} of {total:,}" if len(shown) < total else f"{total:,}"
     first, second = (
         f"component {i} ({share:.1%} of the variance of {found.plane.part})"
         for i, share in enumerate(found.plane.explained, start=1)
@@ -111,6 +174,22 @@ def _draw_projection(run: Material, part: str, name: str) -> Figure | None:
         axis_names=(first, second) if name == "PCA" else ("t-SNE 1 (no unit)", "t-SNE 2 (no unit)"),
         titles=(run.title, f"{name} of the features, {part}: {count} images"),
     )
+
+
+def _draw_thumbnails(run: Material) -> Figure | None:
+    """Return the figure of t-SNE with the test images themselves."""
+    found, pixels = run.projected.get("test"), run.thumbnails.get("test")
+    if found is None or pixels is None or len(pixels) != len(found.tsne):  # images without finite features are left out
+        return None
+    known = np.flatnonzero(np.isfinite(found.tsne).all(axis=1))
+    if not len(known):
+        return None
+    names = "t-SNE 1 (no unit)", "t-SNE 2 (no unit)"
+    titles = (
+        run.title,
+        f"Which images does the network take for similar? t-SNE of the features, {len(known):,} test images",
+    )
+    return draw_scatter_images(found.tsne[known], pixels[known], axis_names=names, titles=titles)
 
 
 def _write_projection(run: Material, folder: Path, part: str) -> None:
@@ -146,23 +225,88 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "curves",
         "training",
-        "Loss and accuracy (or error) after each epoch of training.",
-        lambda run: draw_curves(run.history, title=run.title, unit=run.unit),
+        "Loss and accuracy (or error) after each epoch of training; dotted: the epoch whose weights are tested.",
+        _draw_curves,
         lambda run, folder: write_curves(folder / "curves.csv", run.history),
+    ),
+    Picture(
+        "augmentation",
+        "data",
+        "Training images as they are stored, and as the network sees them after augmentation.",
+        of_images(
+            lambda outcome, images, title: draw_augmentation(images, label_names=outcome.label_names, title=title)
+        ),
+        level="full",
+        photos=True,
+    ),
+    Picture(
+        "excluded",
+        "data",
+        "Images that the data set lists and that could not be used.",
+        lambda run: draw_excluded(run.missing, run.broken, title=run.title),
     ),
     Picture(
         "confusion",
         "test",
         "Confusion matrix: each column shows what the images of one true label were taken for.",
-        of_outcome(lambda outcome, title: draw_confusion(outcome, count_confusions(outcome), title=title)),
+        of_few_labels(lambda outcome, title: draw_confusion(outcome, count_confusions(outcome), title=title)),
         _write_confusions,
+    ),
+    Picture(
+        "confusion_by_prediction",
+        "test",
+        "Each row shows what the images with one prediction really are.",
+        of_few_labels(
+            lambda outcome, title: draw_confusion(outcome, count_confusions(outcome), title=title, by="predicted")
+        ),
+        level="full",
+    ),
+    Picture(
+        "estimates",
+        "test",
+        "Estimated over true values, a dot per image; on the dashed line the estimate is exact.",
+        of_outcome(lambda outcome, title: draw_estimates(outcome, title=title)),
+        _write_estimates,
     ),
     Picture(
         "error_by_age",
         "test",
-        "Mean absolute error and bias at each true age, and the number of test images of that age.",
+        "Mean absolute error and bias over the true age, with 95% intervals; hollow markers depend on few images.",
         of_ages(lambda outcome, title: draw_errors_by_age(outcome, title=title)),
         lambda run, folder: write_errors_by_age(folder / "error_by_age.csv", _outcome(run)),
+    ),
+    Picture(
+        "cs_curve",
+        "test",
+        "The share of images whose error is at most so many years (cumulative score).",
+        of_ages(lambda outcome, title: draw_cs_curve(outcome, title=title)),
+        lambda run, folder: write_cs_curve(folder / "cs_curve.csv", _outcome(run)),
+        level="full",
+    ),
+    Picture(
+        "reliability",
+        "test",
+        "Is the network right as often as it claims? On the dashed line it is.",
+        of_outcome(lambda outcome, title: draw_reliability(outcome, title=title)),
+        lambda run, folder: write_reliability(folder / "reliability.csv", _outcome(run)),
+        level="full",
+    ),
+    Picture(
+        "posteriors",
+        "test",
+        "The probability of each label for single test images: easy ones, hard ones and mistakes.",
+        of_images(lambda outcome, images, title: draw_posteriors(outcome, images, title=title)),
+        lambda run, folder: write_posteriors(folder / "posteriors.csv", _outcome(run)),
+        level="full",
+    ),
+    *_sheets(),
+    Picture(
+        "confused_pairs",
+        "mistakes",
+        "The labels that are confused most often, with examples of both directions.",
+        of_images(lambda outcome, images, title: draw_confused_pairs(outcome, images, title=title)),
+        level="full",
+        photos=True,
     ),
     Picture(
         "decision",
@@ -183,7 +327,40 @@ PICTURES: tuple[Picture, ...] = (
         "ages inside the calibrated ranges.",
         None,
     ),
+    Picture(
+        "heat",
+        "network",
+        "Where the network looks: coloured regions change its answer (Grad-CAM, or occlusion for networks without "
+        "feature maps).",
+        lambda run: draw_heat(run.explained, _outcome(run), title=run.title) if run.explained else None,
+        level="full",
+        photos=True,
+    ),
+    Picture(
+        "kernels",
+        "network",
+        "The weights of the first layer: the patterns to which it responds.",
+        lambda run: draw_kernels(run.explained, title=run.title) if run.explained else None,
+        level="full",
+        photos=True,
+    ),
+    Picture(
+        "feature_maps",
+        "network",
+        "What each stage of the network computes from one test image.",
+        lambda run: draw_feature_maps(run.explained, title=run.title) if run.explained else None,
+        level="full",
+        photos=True,
+    ),
     *_projections("test"),
+    Picture(
+        "tsne_test_images",
+        "network",
+        "The test images themselves, placed by t-SNE: images that the network takes for similar are neighbours.",
+        _draw_thumbnails,
+        level="full",
+        photos=True,
+    ),
     *_projections("train"),
     *_projections("val"),
 )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,8 +39,8 @@ class Explained:
 
     def save(self, path: Path) -> Path:
         """Write the arrays to an npz file and return its path."""
-        arrays = {name: np.asarray(getattr(self, name)) for name in NAMES}
-        maps = {f"stage_{i}": each for i, each in enumerate(self.stages.values())}
+        arrays: dict[str, Any] = {name: np.asarray(getattr(self, name)) for name in NAMES}
+        maps: dict[str, Any] = {f"stage_{i}": each for i, each in enumerate(self.stages.values())}
         with atomic_write(path) as part, part.open("wb") as file:
             np.savez_compressed(file, stages=np.array(list(self.stages), dtype=str), **arrays, **maps)
         return path

@@ -47,7 +47,7 @@ def draw_kernels(explained: Explained, *, title: str) -> Figure | None:
 
 
 def draw_feature_maps(explained: Explained, *, title: str) -> Figure | None:
-    """Return a figure with an image and the feature maps of each stage, from the first to the last; None without maps."""
+    """Return a figure with an image and the feature maps of each stage, the first on top; None without maps."""
     if not explained.stages:
         return None
     most = max(len(maps) for maps in explained.stages.values())
@@ -91,7 +91,7 @@ def draw_heat(explained: Explained, outcome: Outcome, *, title: str) -> Figure |
     for line, (name, group) in enumerate(zip(names, filter(len, groups), strict=True)):
         top = 2.62 * line
         axes.text(-0.1, top + 1.02, name, rotation=90, ha="right", va="center", fontsize=9)
-        for column, number in enumerate(group):
+        for column, number in enumerate(group.tolist()):
             left = 1.12 * column
             plain, heated = as_picture(explained.images[number]), overlay(explained, number, signed=outcome.ordered)
             axes.imshow(plain, extent=(left, left + 1, top + 1, top), interpolation="nearest")

@@ -125,7 +125,7 @@ def _draw_nominal(
     colours = (*COLOURS, *MORE_COLOURS)  # ten; with more labels, pairs of colour and marker differ
     handles = []
     for label in present:
-        style = {"color": colours[label % len(colours)], "marker": MARKERS[label % len(MARKERS)]}
+        style: dict[str, Any] = {"color": colours[label % len(colours)], "marker": MARKERS[label % len(MARKERS)]}
         here = points[labels == label]
         axes.scatter(here[:, 0], here[:, 1], s=1.4 * size, edgecolors="white", linewidths=0.3, alpha=0.9, **style)
         handles.append(Line2D([], [], linestyle="", markersize=6, **style))

@@ -1,33 +1,33 @@
-"""What the network of a run sees in some test images: report/explained.npz."""
+"""What the network of a run sees in images: Grad-CAM of its predictions, and report/explained.npz."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from agebench.data.datamodule import ImageDataModule
-from agebench.heads.base import Head
-from agebench.metrics.predictions import Array
 from agebench.models.explain import Score, explain, first_kernels, stage_maps
 from agebench.module import ImageModule
 from agebench.report.explained import Explained
-from agebench.report.outcome import Outcome
-from agebench.report.selection import explained_rows
 
+Array = npt.NDArray[Any]
 EPSILON = 1e-6  # of a probability before its logarithm
+LARGEST = 112  # px, side of a stored image
 
 
-def explained_number(head: Head, predicted: Tensor) -> Score:
+def explained_number(module: ImageModule, predicted: Tensor) -> Score:
     """Return a function of the outputs of B images that computes the number to explain.
 
     It is the mean of the posterior for ordered labels, which is differentiable where the estimate (the median) is not.
     For classes it is the output of the predicted label, or the logit of its probability if the outputs are no logits.
 
     Args:
-        head: The head.
+        module: The trained module.
         predicted: The predicted label of each image, int64, shape (B,).
     """
+    head = module.head
 
     def score(outputs: Tensor) -> Tensor:
         outputs = outputs.float()
@@ -50,39 +50,34 @@ def explain_images(module: ImageModule, images: Tensor, predicted: Array) -> tup
         predicted: The predicted label of each image, int64, shape (k,).
     """
     labels = torch.from_numpy(np.asarray(predicted, dtype=np.int64)).to(module.device)
-    found = explain(module.model, _normalised(module, images), explained_number(module.head, labels))
+    found = explain(module.model, _normalised(module, images), explained_number(module, labels))
     return found.maps.float().cpu().numpy(), found.method, found.layer
 
 
-def write_explanations(
-    path: Path, module: ImageModule, data: ImageDataModule, *, outcome: Outcome, rows: Array
-) -> Path | None:
-    """Write explained.npz and return its path; None without test images.
+def write_explanations(path: Path, module: ImageModule, images: Tensor, *, rows: Array, predicted: Array) -> Path:
+    """Write explained.npz and return its path.
 
     Args:
         path: The file.
         module: The trained module.
-        data: The data.
-        outcome: Predictions of the test images.
-        rows: The row of the test part of each row of the outcome, int64, shape (N,).
+        images: Test images, at least one, uint8, shape (k, C, S, S).
+        rows: Rows of the outcome, the result of explained_rows, int64, shape (k,).
+        predicted: The predicted label of each image, int64, shape (k,).
     """
-    chosen = explained_rows(outcome)
-    if not len(chosen):
-        return None
-    images = data.part("test")[torch.from_numpy(rows[chosen])].images
-    heat, method, layer = explain_images(module, images, outcome.predicted[chosen])
-    kernels = first_kernels(module.model, data.image_shape)
+    heat, method, layer = explain_images(module, images, predicted)
+    _, channels, height, width = images.shape
+    kernels = first_kernels(module.model, (channels, height, width))
     stages = stage_maps(module.model, _normalised(module, images[:1])[0])
-    pixels = images.cpu().numpy()
+    pixels = _reduced(images.cpu().float()).round().to(torch.uint8).numpy()
     return Explained(
-        rows=chosen,
+        rows=rows,
         images=pixels,
-        heat=heat.astype(np.float16),
+        heat=_reduced(torch.from_numpy(heat)[:, None])[:, 0].numpy().astype(np.float16),
         method=method,
         layer=layer,
         kernels=np.zeros(0) if kernels is None else kernels.numpy(),
         map_image=pixels[0],
-        stages={name: maps.numpy().astype(np.float16) for name, maps in stages.items()},
+        stages={name: _reduced(maps[None])[0].numpy().astype(np.float16) for name, maps in stages.items()},
     ).save(path)
 
 
@@ -90,3 +85,10 @@ def _normalised(module: ImageModule, images: Tensor) -> Tensor:
     """Return normalised images, as the network gets them."""
     found: Tensor = module.normalise(images.to(module.device))
     return found.contiguous(memory_format=module.memory_format)
+
+
+def _reduced(images: Tensor) -> Tensor:
+    """Return images, float, shape (n, C, S, S), with a side of at most LARGEST."""
+    if images.shape[-1] <= LARGEST:
+        return images
+    return torch.nn.functional.interpolate(images, (LARGEST, LARGEST), mode="area")
