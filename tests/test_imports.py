@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
-VERBS = ("train", "evaluate", "calibrate", "predict", "app", "prepare", "audit", "compare", "export", "score", "lecture")
+VERBS = (
+    "train",
+    "evaluate",
+    "calibrate",
+    "predict",
+    "app",
+    "prepare",
+    "audit",
+    "compare",
+    "export",
+    "score",
+    "lecture",
+)
 # A package imports only itself and packages in the lines above.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "public", "text", "identity_groups", "interrupts"),

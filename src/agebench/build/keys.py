@@ -271,13 +271,17 @@ class CalibrateKeys(RunKeys):
     precision: Annotated[Precision | None, f"null for the run's, or {', '.join(PRECISIONS[:3])}"]
 
 
+SeveralRuns = Annotated[
+    RunFolder | Annotated[list[RunFolder], _is_filled],
+    "the folder of a trained run or of a sweep, or a list of runs: run=[outputs/...,outputs/...]",
+]
+Views = Literal["flip", "shift", "flip+shift"] | None
+
+
 class ReportKeys(TypedDict):
     """The keys of a report."""
 
-    run: Annotated[
-        RunFolder | Annotated[list[RunFolder], _is_filled],
-        "the folder of a run or of a sweep, or a list of runs: run=[outputs/...,outputs/...]",
-    ]
+    run: SeveralRuns
     level: Literal["light", "full"]
     accelerator: Text
     trust: bool

@@ -11,7 +11,7 @@ log = logging.getLogger("agebench.sweep")
 
 
 def finish_sweep(folder: Path, points: Sequence[Point]) -> None:
-    """Log the outcome of a sweep, also after an error. Write sweep.csv, sweep.md, sweep.html, plots and TensorBoard's means.
+    """Log the outcome of a sweep, also after an error, and write its tables, plots, page and TensorBoard's means.
 
     A sweep that ended before its first point leaves no folder.
     """
