@@ -17,9 +17,9 @@ def add_pictures(folder: Path, pictures: Sequence[Path], *, step: Any) -> None:
     """
     if not pictures or not any(folder.glob("events.out.tfevents*")):
         return
-    from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]  # has no type information
-    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
     writer = EventFileWriter(str(folder), filename_suffix=".report")
     for path in pictures:
