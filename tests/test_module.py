@@ -442,8 +442,8 @@ def test_a_checkpoint_is_plain_data_and_contains_the_stamp(tmp_path) -> None:
     assert torch.equal(again(data.store), module(data.store))
 
 
-@pytest.mark.parametrize(("every", "steps"), [(2, [0, 2, 4]), (0, [])])
-def test_the_loss_of_a_step_is_logged_every_n_steps(every, steps) -> None:
+@pytest.mark.parametrize(("every", "steps"), [(1, [0, 1, 2, 3, 4, 5]), (2, [0, 2, 4, 5]), (50, [0, 2, 5]), (0, [])])
+def test_the_loss_of_a_step_is_logged_every_n_steps_and_at_the_end_of_an_epoch(every, steps) -> None:
     class RecordingLogger(L.pytorch.loggers.CSVLogger):
         def log_metrics(self, metrics, step=None):
             if "train/loss_step" in metrics:
