@@ -124,7 +124,7 @@ def warnings(run: Material) -> list[str]:
     if run.run.error:
         found.append(f"The run failed: {run.run.error}")
     if run.leak:
-        found.append(f"The split leaks: {run.leak_sentence or 'see results.json'}.")
+        found.append(f"Train and test share identities: {run.leak_sentence or 'see results.json'}.")
     if mapping(run.run.result("data")).get("val_is_test"):
         found.append(
             "The validation images are the test images: the epoch was chosen on them, so the test result is optimistic."
