@@ -100,7 +100,7 @@ def test_the_verdict_of_ages_is_an_error_in_years(write_run) -> None:
         ({"status": "failed", "error": "OSError: <gone>"}, "The run failed: OSError: <gone>"),
         (
             {"leak": {"lookup_accuracy": 0.9, "majority_accuracy": 0.5, "unit": "", "test_identity_in_train": 0.8}},
-            "The split leaks: for comparison: an identity lookup",
+            "Train and test share identities: for comparison: an identity lookup",
         ),
     ],
 )

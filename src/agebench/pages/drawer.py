@@ -63,6 +63,11 @@ class Drawer:
         if not page_of(folder).is_file():
             self.draw(folder)
 
+    @property
+    def left(self) -> int:
+        """The number of reports that are not drawn yet."""
+        return sum(not answer.done() for _, answer in self.asked)
+
     def finish(self) -> list[Path]:
         """Wait until everything is drawn. Return the pages, and log a warning for each report that failed."""
         pages = []
@@ -82,9 +87,9 @@ class Drawer:
     def close(self) -> None:
         """End the process. Reports that are not drawn yet are not drawn."""
         if self.asked:
-            names = [folder for folder, answer in self.asked if not answer.done()]
-            if names:
-                log.warning("%d reports are not drawn; to make one: %s", len(names), report_command(names[0]))
+            left = [folder for folder, answer in self.asked if not answer.done()]
+            if left:
+                log.warning("%d reports are not drawn; to make one: %s", len(left), report_command(left[0]))
         self.process.kill()
         if self.thread is not None:
             self.thread.shutdown(cancel_futures=True)

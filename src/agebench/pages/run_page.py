@@ -16,7 +16,7 @@ from agebench.pages.pictures import Picture
 from agebench.pages.thumbnails import picture_uri, thumbnail
 from agebench.report.outcome import Array, Outcome
 from agebench.report.report_images import ReportImages
-from agebench.report.selection import least_certain, most_certain, worst_mistakes
+from agebench.report.selection import estimated_labels, least_certain, most_certain, worst_mistakes
 from agebench.report.style import label_ticks
 from agebench.runs.folder import report_command
 from agebench.runs.read import mapping, number
@@ -120,12 +120,20 @@ def _balance(run: Material) -> dict[str, Any] | None:
     ]
     values = outcome.values if outcome is not None else np.arange(len(names))
     longest = max(map(len, names))
-    most = max(2, min(80, int(BALANCE_WIDTH / (9 * max(longest, 1.6)))))
+    most = max(2, min(80, int(BALANCE_WIDTH / (9 * max(longest, 1.05)))))
     ticks = [
         {"x": round((i + 0.5) * step, 2), "name": names[i]}
         for i in label_ticks(values, ordered=outcome is not None and outcome.ordered, most=most)
     ]
-    return {"parts": parts, "ticks": ticks, "width": BALANCE_WIDTH, "height": BALANCE_HEIGHT, "bar": 0.8 * step}
+    small = " small" if len(ticks) > 40 else ""
+    return {
+        "parts": parts,
+        "ticks": ticks,
+        "small": small,
+        "width": BALANCE_WIDTH,
+        "height": BALANCE_HEIGHT,
+        "bar": 0.8 * step,
+    }
 
 
 def _sample(run: Material) -> list[dict[str, Any]]:
@@ -169,6 +177,10 @@ def stages(layers: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
     return found
 
 
+def _thousands(number: str) -> str:
+    return f"{int(number):,}" if number.isdecimal() else number
+
+
 def _count(row: dict[str, str]) -> int:
     return int(row["parameters"]) if row["parameters"].isdecimal() else 0
 
@@ -184,7 +196,7 @@ def _size(shape: str) -> tuple[tuple[str, ...], str] | None:
         return ("image", *sides), f"{sides[0]} × {sides[1]}, {channels} channels"
     if len(numbers) == 2:
         return ("tokens", *numbers), f"{numbers[0]} tokens of {numbers[1]} numbers"
-    return (("vector", *numbers), f"{numbers[0]} numbers") if numbers else None
+    return (("vector", *numbers), f"{_thousands(numbers[0])} numbers") if numbers else None
 
 
 def _model_facts(run: Material) -> list[tuple[str, str]]:
@@ -243,15 +255,13 @@ def _kept(images: ReportImages, rows: Array) -> Iterator[tuple[int, Array]]:
 
 
 def _card(outcome: Outcome, row: int, pixels: Array) -> dict[str, Any]:
-    predicted, target = int(outcome.predicted[row]), int(outcome.target[row])
-    names = outcome.label_names
-    if outcome.ordered:
-        answer = f"{outcome.point[row]:.1f}" if outcome.unit == "years" else names[predicted]
-    else:
-        answer = names[predicted]
+    predicted, target = int(estimated_labels(outcome)[row]), int(outcome.target[row])
+    names, name = outcome.label_names, str(outcome.names[row])
+    answer = f"{outcome.point[row]:.1f}" if outcome.unit == "years" else names[predicted]
     return {
         "uri": thumbnail(pixels),
-        "name": str(outcome.names[row]),
+        "name": name,
+        "file": name.rstrip("/").rpartition("/")[2],
         "target": names[target],
         "answer": answer,
         "probability": None if outcome.ordered else round(100 * float(outcome.posterior[row, predicted]), 1),

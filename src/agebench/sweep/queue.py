@@ -59,6 +59,10 @@ class Queue:
                             waiting.clear()
                             self._stop("interrupted")
                 if self.drawer is not None:
+                    if left := self.drawer.left:
+                        self.board.show(
+                            f"drawing the last {left} report{'s' if left > 1 else ''}; Ctrl-C leaves them out"
+                        )
                     self.drawer.finish()
             except KeyboardInterrupt:
                 self.board.show("stopping: the jobs save their state")
