@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-LINE = ["data=digits", "model=mlp", "report=false"]
+LINE = ["data=digits", "model=mlp"]
 POINTS = {1: "seed=0", 16: "seed=0,1,2,3 optim=adam,sgd optim.lr=1e-3,1e-2"}
 WAYS = {
     "agebench, 1 job": [],

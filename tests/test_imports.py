@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lightning_internals", "process"),
     ("module",),
     ("build", "explanations"),
+    ("report_arrays",),
     ("training", "inference"),
     ("sweep",),
     ("cli",),

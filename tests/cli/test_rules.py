@@ -59,7 +59,8 @@ BROKEN = [
     ("seed=0.5", "seed must be an integer"),
     ("seed=true", "seed must be an integer"),
     ("seed=null", "seed must be an integer"),
-    ("report=1", "report must be true or false, got 1"),
+    ("report=1", "report must be false, light (or true) or full, got 1"),
+    ("report=fast", "report must be false, light (or true) or full, got fast"),
     (
         "data=demo data.target=age age_limit=0",
         "age_limit must be a whole number of years from 1 to 150, or null, got 0",

@@ -26,4 +26,5 @@ def test_a_wheel_contains_the_configs_and_trains_without_the_checkout(tmp_path):
     subprocess.run(line, cwd=tmp_path, check=True)
 
     assert (tmp_path / "site" / "agebench" / "conf" / "config.yaml").is_file()
+    assert (tmp_path / "site" / "agebench" / "pages" / "templates" / "run.html").is_file()
     assert (tmp_path / "out" / "results.json").is_file()

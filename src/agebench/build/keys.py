@@ -181,7 +181,7 @@ class TrainKeys(DecisionKeys):
     seed: Seed
     monitor: Text
     test_checkpoint: Literal["best", "last"]
-    report: Annotated[bool | Literal["light", "full"], "false, light or full"]
+    report: Annotated[bool | Literal["light", "full"], "false, light (or true) or full"]
     matmul_precision: Literal["highest", "high", "medium"]
     channels_last: bool
     compile: bool

@@ -17,7 +17,7 @@ from agebench.pages.thumbnails import picture_uri
 from agebench.runs.read import Run
 
 CAPTIONS = {
-    "ranking": "Each group with its result; a dot is a seed, a line a 95% interval.",
+    "ranking": "The result of each group: mean over seeds (dots) ± standard deviation, or the 95% interval of a run.",
     "curves": "The metrics after each epoch of training; a line is a mean over seeds, a band their spread.",
     "parallel": "A line is a group: follow it from its settings to its result on the right.",
 }

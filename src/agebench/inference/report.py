@@ -11,8 +11,8 @@ from agebench.data.split import PARTS
 from agebench.errors import UserError
 from agebench.inference.evaluate import prepare, test
 from agebench.inference.load import read_checkpoint
+from agebench.report_arrays import FeatureRecorder, choose_rows, write_arrays
 from agebench.runs.folder import read_results
-from agebench.training.run_report import FeatureRecorder, choose_rows, write_arrays
 
 
 def write_full_arrays(cfg: DictConfig, run_dir: Path) -> None:

@@ -90,8 +90,6 @@ class Material:
         labels, leading, posterior = read_predictions(path, posterior=True)
         names, identities, targets, points = (list(column) for column in zip(*leading, strict=True))
         found = labelled_predictions(labels, targets, points, posterior=posterior, unit=self.unit)
-        leak = self.leak
-        lookup = number(leak.get("lookup_mae"))
         return Outcome(
             names=np.array(names, dtype=object),
             target=found.target,
@@ -101,8 +99,8 @@ class Material:
             label_names=tuple(labels),
             ordered=found.ordered,
             unit=self.unit,
-            note=leak_sentence(leak) if leak else "",
-            lookup_mae=lookup,
+            note=self.leak_sentence,
+            lookup_mae=number(self.leak.get("lookup_mae")),
             people=np.array(identities) if any(identities) else None,
         )
 
@@ -110,6 +108,14 @@ class Material:
     def leak(self) -> Mapping[str, Any]:
         """`leak` of results.json; empty if no identity of test is in train."""
         return mapping(self.run.result("leak"))
+
+    @property
+    def leak_sentence(self) -> str:
+        """The sentence about a leak; empty without one, or if results.json is damaged."""
+        try:
+            return leak_sentence(self.leak) if self.leak else ""
+        except DAMAGED:
+            return ""
 
     @cached_property
     def images(self) -> ReportImages | None:
@@ -152,12 +158,13 @@ class Material:
 
     @cached_property
     def _split(self) -> list[dict[str, str]]:
-        return self._read("split.csv", _split_rows, of_training=True) or []
+        return self._read("split.csv", _columns_of("part", "identity", "target"), of_training=True) or []
 
     @cached_property
     def layers(self) -> list[dict[str, str]]:
         """The rows of layers.csv: layer, type, output_shape and parameters; empty for runs of older versions."""
-        return self._read("layers.csv", read_csv, of_training=True) or []
+        read = _columns_of("layer", "type", "output_shape", "parameters")
+        return self._read("layers.csv", read, of_training=True) or []
 
     @cached_property
     def line(self) -> list[str]:
@@ -178,12 +185,13 @@ class Material:
     @cached_property
     def missing(self) -> list[str]:
         """Names of listed images that do not exist."""
-        return [row["name"] for row in self._read("missing.csv", read_csv, of_training=True) or []]
+        return [row["name"] for row in self._read("missing.csv", _columns_of("name"), of_training=True) or []]
 
     @cached_property
     def broken(self) -> dict[str, str]:
         """The reason for each image that cannot be decoded."""
-        return {row["name"]: row["reason"] for row in self._read("broken.csv", read_csv, of_training=True) or []}
+        rows = self._read("broken.csv", _columns_of("name", "reason"), of_training=True) or []
+        return {row["name"]: row["reason"] for row in rows}
 
     def _read(self, name: str, read: Callable[[Path], T], *, of_training: bool = False) -> T | None:
         """Return what a function reads from a file, or None if the file is missing or damaged, which is logged.
@@ -211,8 +219,16 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _split_rows(path: Path) -> list[dict[str, str]]:
-    return [{key: row[key] for key in ("part", "identity", "target")} for row in read_csv(path)]
+def _columns_of(*names: str) -> Callable[[Path], list[dict[str, str]]]:
+    """Return a function that reads some columns of a CSV file; it raises if one is missing or a row is too short."""
+
+    def read(path: Path) -> list[dict[str, str]]:
+        rows = [{name: row[name] for name in names} for row in read_csv(path)]
+        if any(cell is None for row in rows for cell in row.values()):
+            raise ValueError("a row is too short")
+        return rows
+
+    return read
 
 
 def _columns(path: Path) -> dict[str, Array]:

@@ -16,7 +16,7 @@ from agebench.pages.pictures import Picture
 from agebench.pages.thumbnails import picture_uri, thumbnail
 from agebench.report.outcome import Array, Outcome
 from agebench.report.report_images import ReportImages
-from agebench.report.selection import least_certain, most_certain, worst_mistakes
+from agebench.report.selection import estimated_labels, least_certain, most_certain, worst_mistakes
 from agebench.report.style import label_ticks
 from agebench.runs.folder import report_command
 from agebench.runs.read import mapping, number
@@ -152,11 +152,11 @@ def stages(layers: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
         layers: The rows of layers.csv.
     """
     known = [(size, row) for row in layers if (size := _size(row["output_shape"])) is not None]
-    total = sum(int(row["parameters"]) for _, row in known) or 1
+    total = sum(_count(row) for _, row in known) or 1
     found = []
     for _, group in groupby(known, key=lambda each: each[0][0]):
         members = list(group)
-        parameters = sum(int(row["parameters"]) for _, row in members)
+        parameters = sum(_count(row) for _, row in members)
         kinds = list(dict.fromkeys(row["type"] for _, row in members))
         found.append(
             {
@@ -169,6 +169,10 @@ def stages(layers: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _count(row: dict[str, str]) -> int:
+    return int(row["parameters"]) if row["parameters"].isdecimal() else 0
 
 
 def _size(shape: str) -> tuple[tuple[str, ...], str] | None:
@@ -241,15 +245,13 @@ def _kept(images: ReportImages, rows: Array) -> Iterator[tuple[int, Array]]:
 
 
 def _card(outcome: Outcome, row: int, pixels: Array) -> dict[str, Any]:
-    predicted, target = int(outcome.predicted[row]), int(outcome.target[row])
-    names = outcome.label_names
-    if outcome.ordered:
-        answer = f"{outcome.point[row]:.1f}" if outcome.unit == "years" else names[predicted]
-    else:
-        answer = names[predicted]
+    predicted, target = int(estimated_labels(outcome)[row]), int(outcome.target[row])
+    names, name = outcome.label_names, str(outcome.names[row])
+    answer = f"{outcome.point[row]:.1f}" if outcome.unit == "years" else names[predicted]
     return {
         "uri": thumbnail(pixels),
-        "name": str(outcome.names[row]),
+        "name": name,
+        "file": name.rstrip("/").rpartition("/")[2],
         "target": names[target],
         "answer": answer,
         "probability": None if outcome.ordered else round(100 * float(outcome.posterior[row, predicted]), 1),

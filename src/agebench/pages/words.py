@@ -6,17 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from agebench.leakage.seen_in_training import leak_sentence
 from agebench.metrics.table import find, main_metric
 from agebench.pages.material import Material
 from agebench.runs.read import mapping, number
 
 # A name and a sentence for each metric that the page lists. Shares are shown in percent.
 METRICS: Mapping[str, tuple[str, str]] = {
-    "accuracy": ("accuracy", "share of images whose most likely label is the true one"),
-    "balanced_accuracy": ("balanced accuracy", "the same for each label alone, then averaged over the labels"),
-    "macro_f1": ("macro F1", "harmonic mean of precision and recall, averaged over the labels"),
-    "top5": ("top-5 accuracy", "share of images whose true label is among the five most likely ones"),
     "mae": ("mean absolute error", "how far the estimate is from the truth, on average"),
     "rmse": ("root mean squared error", "the same, but large errors count more"),
     "median_error": ("median error", "half of the images have a smaller error"),
@@ -24,6 +19,10 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "cs5": ("error of 5 years or less", "share of images (the cumulative score CS@5)"),
     "within_1": ("at most one label off", "share of images"),
     "qwk": ("quadratic weighted kappa", "agreement with the truth: 1 is perfect, 0 is chance"),
+    "accuracy": ("accuracy", "share of images whose most likely label is the true one"),
+    "balanced_accuracy": ("balanced accuracy", "the same for each label alone, then averaged over the labels"),
+    "macro_f1": ("macro F1", "harmonic mean of precision and recall, averaged over the labels"),
+    "top5": ("top-5 accuracy", "share of images whose true label is among the five most likely ones"),
     "nll": ("negative log-likelihood", "how surprised the network is by the truth, in nats: lower is better"),
     "ece": ("calibration error", "mean gap between the probability that it states and how often it is right"),
     "false_adult_rate": ("false adults", "share of the people below the age limit who are judged above it"),
@@ -48,19 +47,19 @@ def show(name: str, value: float | None, *, unit: str, images: int) -> str:
 
 
 def metric_rows(run: Material) -> list[dict[str, str]]:
-    """Return a row for each metric of the page: its name, value, 95% interval and meaning."""
-    images, metrics, rows = _images(run), run.run.metrics, []
-    for name, (label, meaning) in METRICS.items():
+    """Return a row for each metric of the page, the main one first: name, value, 95% interval and meaning."""
+    images, metrics, rows, main = _images(run), run.run.metrics, [], main_metric(run.unit)
+    for name, (label, meaning) in sorted(METRICS.items(), key=lambda each: each[0] != main):
         key = f"test/{name}"
         if key in metrics:
             interval = _interval(run, key)
-            ends = [show(name, each, unit="", images=images) for each in interval or ()]
+            ends = [show(name, each, unit=run.unit, images=images) for each in interval or ()]
             rows.append(
                 {
                     "name": label,
                     "key": key,
                     "value": show(name, metrics[key], unit=run.unit, images=images),
-                    "interval": " to ".join(ends),
+                    "interval": " to ".join(each.removesuffix(f" {run.unit}") for each in ends),
                     "meaning": meaning,
                 }
             )
@@ -125,7 +124,7 @@ def warnings(run: Material) -> list[str]:
     if run.run.error:
         found.append(f"The run failed: {run.run.error}")
     if run.leak:
-        found.append(f"The split leaks: {leak_sentence(run.leak)}.")
+        found.append(f"The split leaks: {run.leak_sentence or 'see results.json'}.")
     if mapping(run.run.result("data")).get("val_is_test"):
         found.append(
             "The validation images are the test images: the epoch was chosen on them, so the test result is optimistic."
@@ -140,7 +139,7 @@ def warnings(run: Material) -> list[str]:
 def leak_note(run: Material) -> str:
     """Return a sentence about people who are in several parts."""
     if run.leak:
-        return f"{leak_sentence(run.leak).capitalize()}."
+        return "Some identities of the test images are in train: see the note at the top."
     if not run.identities:
         return "The data set does not say who or what an image shows, so it is unknown whether train and test share it."
     return "No identity of the test images is in train."

@@ -29,6 +29,7 @@ from agebench.models.summary import count_parameters, summarise_model
 from agebench.models.weights import hash_tensors
 from agebench.module import ImageModule
 from agebench.process import set_up_process
+from agebench.report_arrays import FeatureRecorder, choose_rows, write_arrays
 from agebench.runs.by_group import group_results
 from agebench.runs.description import DataDescription, data_sha, describe_test
 from agebench.runs.folder import check_folder, is_first_process, write_config
@@ -42,7 +43,6 @@ from agebench.training.fast_loop import MultiStepModule, can_multi_step
 from agebench.training.hparams import hparams
 from agebench.training.memory import keep_freed_memory
 from agebench.training.ranks import watch_ranks
-from agebench.training.run_report import FeatureRecorder, choose_rows, write_arrays
 from agebench.training.tensorboard import RunTensorBoard
 from agebench.training.trainer import build_callbacks, make_trainer
 

@@ -1,4 +1,4 @@
-"""What a training leaves for its report: features and images, which only this process has."""
+"""The arrays of a report that need the network or the pixels: features and images."""
 
 from collections.abc import Sequence
 from pathlib import Path
