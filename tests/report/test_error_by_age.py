@@ -149,3 +149,19 @@ def test_an_age_with_few_images_is_hollow_and_has_no_interval(tmp_path: Path) ->
     drawn = {line.get_marker(): np.asarray(line.get_xydata()) for line in lines}
     assert [drawn[marker][np.isfinite(drawn[marker][:, 1]), 0].tolist() for marker in "so"] == [[32.0], [32.0]]
     assert "fewer than 20 images" in [text.get_text() for text in upper.get_legend().get_texts()]
+
+
+def test_if_all_ages_depend_on_few_people_all_have_intervals() -> None:
+    people = np.tile(["a", "b", "c"], 40)
+    error = np.tile([1.0, 2.0, 6.0], 40)
+
+    with plot_style():
+        upper = draw_errors_by_age(outcome_at(np.repeat([30, 40], 60).tolist(), error, people), title="t").axes[0]
+
+    curve = next(each for each in upper.containers if each.get_label() == "mean absolute error")
+    line, _, (bars,) = curve.lines
+    assert line.get_markerfacecolor() == "white"
+    heights = np.asarray(line.get_xydata())[:, 1]
+    assert heights[np.isfinite(heights)].tolist() == [3.0, 3.0]
+    ends = np.array([segment[:, 1] for segment in bars.get_segments() if len(segment)])
+    assert ends[np.isfinite(ends).all(axis=1)].tolist() == [[1.0, 6.0]] * 2  # of three people: their range

@@ -51,14 +51,13 @@ def test_a_heat_map_colours_the_strongest_region_most_and_leaves_cold_ones_grey(
     heat[0, 1, 1], heat[0, 4, 4], heat[0, 2, 2] = 2.0, 1.0, -2.0
     explained = explained_of(heat=heat, images=np.full((2, 1, 6, 6), 102, dtype=np.uint8))
 
-    classes, ages = overlay(explained, 0, signed=False), overlay(explained, 0, signed=True)
+    drawn = overlay(explained, 0)
 
     orange, blue = np.array([213, 94, 0]) / 255, np.array([0, 114, 178]) / 255  # Okabe and Ito
-    np.testing.assert_allclose(classes[0, 0], [0.4] * 3)
-    np.testing.assert_allclose(classes[1, 1], 0.2 * 0.4 + 0.8 * orange, atol=1e-3)
-    np.testing.assert_allclose(classes[4, 4], 0.6 * 0.4 + 0.4 * orange, atol=1e-3)
-    np.testing.assert_allclose(classes[2, 2], [0.4] * 3)
-    np.testing.assert_allclose(ages[2, 2], 0.2 * 0.4 + 0.8 * blue, atol=1e-3)
+    np.testing.assert_allclose(drawn[0, 0], [0.4] * 3)
+    np.testing.assert_allclose(drawn[1, 1], 0.2 * 0.4 + 0.8 * orange, atol=1e-3)
+    np.testing.assert_allclose(drawn[4, 4], 0.6 * 0.4 + 0.4 * orange, atol=1e-3)
+    np.testing.assert_allclose(drawn[2, 2], 0.2 * 0.4 + 0.8 * blue, atol=1e-3)
 
 
 @pytest.mark.filterwarnings("error")

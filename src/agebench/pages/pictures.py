@@ -61,6 +61,7 @@ class Picture:
         write: Writes the tables behind the figure into a folder, if the figure is drawn.
         level: The lowest level of a report that has it.
         photos: Whether it shows images, whose colours the dark page must not invert.
+        on_page: Whether the page has it. The page shows contact sheets without figures.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Picture:
     write: Callable[[Material, Path], object] = lambda _run, _folder: None
     level: Level = "light"
     photos: bool = False
+    on_page: bool = True
 
 
 def _outcome(run: Material) -> Outcome:
@@ -134,6 +136,7 @@ def _sheets() -> Iterator[Picture]:
             lambda run, folder: write_sheets(folder / "contact_sheets.csv", _outcome(run)),
             level="full",
             photos=True,
+            on_page=False,
         )
 
 
@@ -238,6 +241,7 @@ PICTURES: tuple[Picture, ...] = (
         ),
         level="full",
         photos=True,
+        on_page=False,
     ),
     Picture(
         "excluded",
@@ -330,8 +334,8 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "heat",
         "network",
-        "Where the network looks: coloured regions change its answer (Grad-CAM, or occlusion for networks without "
-        "feature maps).",
+        "Where the network looks: orange regions speak for its answer, blue ones against it (Grad-CAM; occlusion for "
+        "networks without feature maps).",
         lambda run: draw_heat(run.explained, _outcome(run), title=run.title) if run.explained else None,
         level="full",
         photos=True,

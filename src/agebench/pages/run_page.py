@@ -50,6 +50,8 @@ def page(run: Material, drawn: Sequence[tuple[Picture, Path]], *, level: str) ->
     """Return the page of a run as HTML."""
     sections: dict[str, list[dict[str, Any]]] = {}
     for picture, path in drawn:
+        if not picture.on_page:
+            continue
         shown = {"uri": picture_uri(path), "caption": picture.caption, "photos": picture.photos, "name": picture.name}
         sections.setdefault(picture.section, []).append(shown)
     return render(

@@ -100,7 +100,7 @@ def draw_errors_by_age(outcome: Outcome, *, title: str) -> Figure:
     """Return a figure with mean absolute error and bias (upper panel) and the number of images (lower panel).
 
     Each has its 95% interval. With few images, ages are taken together, see age_cells. Cells with fewer than 20 people
-    (or images, if the people are unknown) have small hollow markers and no line, because their means depend on few.
+    (or images, if the people are unknown) have hollow markers, and no line and interval unless all cells have so few.
     """
     cell, years = age_cells(outcome)
     cells = np.unique(cell)
@@ -110,7 +110,8 @@ def draw_errors_by_age(outcome: Outcome, *, title: str) -> Figure:
     figure = new_figure(6.6, 5.2, title)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.axhline(0, color=GREY, linewidth=0.8)
-    many = people >= FEW
+    few = people < FEW
+    many = ~few if not few.all() else people > 1  # if all depend on few, intervals are all that there is
     lines = (
         ("mean absolute error", mae, mae_bounds, {"color": COLOURS[0], "marker": "s"}),
         ("bias (estimate - true age)", bias, bias_bounds, {"color": COLOURS[1], "marker": "o", "linestyle": "--"}),
@@ -119,11 +120,12 @@ def draw_errors_by_age(outcome: Outcome, *, title: str) -> Figure:
         known = many & np.isfinite(bounds).all(1)
         errors = np.where(known, np.stack([mean - bounds[:, 0], bounds[:, 1] - mean]), np.nan)
         shown = np.where(many, mean, np.nan)
-        upper.errorbar(places, shown, yerr=np.maximum(errors, 0), elinewidth=1, capsize=2, label=name, **style)
+        face = {"markerfacecolor": "white"} if few.all() else {}
+        upper.errorbar(places, shown, yerr=np.maximum(errors, 0), elinewidth=1, capsize=2, label=name, **style, **face)
         hollow = {**style, "linestyle": "", "markerfacecolor": "white", "markersize": 3, "alpha": 0.7}
         upper.plot(places[~many], mean[~many], **hollow)
     of = "images" if outcome.people is None else "people"
-    if (~many & (images > 0)).any():
+    if (few & (images > 0)).any():
         upper.plot([], [], "o", color=GREY, markerfacecolor="white", markersize=3, label=f"fewer than {FEW} {of}")
     if outcome.lookup_mae is not None:
         label = f"MAE of an identity lookup, without images: {outcome.lookup_mae:.2f}"

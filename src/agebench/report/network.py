@@ -93,30 +93,33 @@ def draw_heat(explained: Explained, outcome: Outcome, *, title: str) -> Figure |
         axes.text(-0.1, top + 1.02, name, rotation=90, ha="right", va="center", fontsize=9)
         for column, number in enumerate(group.tolist()):
             left = 1.12 * column
-            plain, heated = as_picture(explained.images[number]), overlay(explained, number, signed=outcome.ordered)
+            plain, heated = as_picture(explained.images[number]), overlay(explained, number)
             axes.imshow(plain, extent=(left, left + 1, top + 1, top), interpolation="nearest")
             axes.imshow(heated, extent=(left, left + 1, top + 2.04, top + 1.04), interpolation="nearest")
             text = _describe(outcome, int(explained.rows[number]))
             axes.text(left + 0.5, top + 2.08, text, ha="center", va="top", fontsize=8, linespacing=1.1)
     axes.set(xlim=(-0.3, max(1.12 * most, 4.4)), ylim=(2.62 * len(names) - 0.1, -0.05), aspect="equal")
     axes.set_axis_off()
-    what = "raise (orange) or lower (blue) the estimate" if outcome.ordered else "speak for the predicted label"
+    what = (
+        "raise or blue ones lower the estimate" if outcome.ordered else "speak for or blue ones against the prediction"
+    )
     how = f"Grad-CAM at {explained.layer}" if explained.layer else "occlusion: the answer changes if they are covered"
-    axes.set_title(f"Where does the network look? Coloured regions {what}\n({how})")
+    axes.set_title(f"Where does the network look? Orange regions {what}\n({how})")
     return figure
 
 
-def overlay(explained: Explained, number: int, *, signed: bool) -> Array:
+def overlay(explained: Explained, number: int) -> Array:
     """Return a grey image with its heat in colour, float in [0, 1], shape (S, S, 3).
+
+    Grad-CAM draws positive regions only. Negative ones are drawn in another colour here: without them many images of
+    a network without global pooling would have no colour at all.
 
     Args:
         explained: The explanations.
         number: The place of the image in [0, k).
-        signed: Whether negative heat is drawn, in another colour; else it is 0, as in Grad-CAM.
     """
     grey = as_picture(explained.images[number]).mean(axis=2, keepdims=True) / 255  # (S, S, 1)
     heat = np.asarray(explained.heat[number], dtype=np.float64)
-    heat = heat if signed else np.maximum(heat, 0)
     strength = np.abs(heat) / (np.abs(heat).max() or 1)
     colour = np.where((heat >= 0)[..., None], to_rgb(RAISES), to_rgb(LOWERS))  # (S, S, 3)
     opacity = STRENGTH * strength[..., None]
