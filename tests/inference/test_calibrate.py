@@ -142,3 +142,32 @@ def test_other_test_images_than_those_of_the_run_are_refused(run) -> None:
 def test_too_few_images_in_val_are_refused(run) -> None:
     with pytest.raises(UserError, match=r"coverage=0\.999 needs at least 999 images in val, got \d+: set a lower"):
         calibrate_run(config(run, coverage=0.999))
+
+
+def test_the_temperature_is_fitted_on_val(calibrated_run) -> None:
+    found = results(calibrated_run)
+    with (calibrated_run / "metrics.csv").open(encoding="utf-8-sig") as lines:
+        (epoch,) = csv.DictReader(lines)
+
+    assert found["calibration"]["nll"][0] == pytest.approx(float(epoch["val/loss"]), abs=1e-4)  # softmax: the same loss
+    assert found["calibration"]["nll"][0] != pytest.approx(found["metrics"]["test/nll"], abs=1e-3)
+
+
+def test_metrics_of_training_are_never_replaced(run) -> None:
+    edit(run, "metrics", results(run)["metrics"] | {"test/accuracy": 0.125})
+
+    calibrate_run(config(run))
+
+    assert results(run)["metrics"]["test/accuracy"] == 0.125
+
+
+def test_results_of_another_checkpoint_are_not_changed(run) -> None:
+    edit(run, "weights_sha", "0123456789abcdef")
+    before = (run / "results.json").read_bytes()
+    changed = config(run)
+    changed.checkpoint = "best"
+
+    calibrate_run(changed)
+
+    assert (run / "results.json").read_bytes() == before
+    assert (run / "calibration.json").exists()
