@@ -1,6 +1,8 @@
 """The local page of agebench.app: its answers, and the requests that it refuses."""
 
+import base64
 import csv
+import io
 import json
 import re
 import shutil
@@ -14,8 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
+from agebench.explanations import explain_images
 from agebench.inference.app_server import MAX_BYTES, Page, PageServer, to_image
 
 
@@ -88,6 +93,21 @@ def test_each_run_answers_with_the_row_of_predict(command, client: Client, page:
     assert "low" not in plain["values"]
     assert calibrated["coverage"] == 0.9
     assert float(calibrated["values"]["low"]) <= float(calibrated["values"]["high"])
+
+
+def test_the_answer_has_a_transparent_image_of_what_raises_it(client: Client, page: Page) -> None:
+    (answer, _) = client.ask("POST", "/example/0")[1]["answers"]
+
+    image = Image.open(io.BytesIO(base64.b64decode(answer["heat"]["image"].partition(",")[2])))
+    alpha = np.asarray(image)[..., 3]
+    predictor = next(iter(page.runs.values()))
+    label = int(np.argmax([float(share) for share in answer["posterior"]]))
+    images = torch.from_numpy(page.examples[0][0][None])
+    heat, method, _ = explain_images(predictor.model.module, images, np.array([label]))
+    assert answer["heat"]["method"] == method == "Grad-CAM"
+    assert image.size == (32, 32)
+    assert np.array_equal(alpha > 0, heat[0] > heat.max() / 200)
+    assert alpha.max() == 200
 
 
 def test_an_example_is_answered_as_in_the_test_of_the_run(client: Client, page: Page, trained: Path) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor
 from agebench.data.readers.folders import MAX_PIXELS, decode
 from agebench.data.records import Array
 from agebench.errors import BrokenImageError, UserError
+from agebench.explanations import explain_images
 from agebench.inference.evaluate import prepare
 from agebench.inference.predict import Predictor
 from agebench.runs.members import find_members
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES = 32 * 2**20  # of a picture
 MAX_RUNS = 8
+HEAT = (213, 94, 0)  # red, green, blue
 LOCAL = ("127.0.0.1", "localhost", "::1")
 FILES = {"/": ("app.html", "text/html"), "/app.js": ("app.js", "text/javascript"), "/app.css": ("app.css", "text/css")}
 HEADERS = {
@@ -138,8 +140,27 @@ def _answer(name: str, predictor: Predictor, image: Image.Image | Array) -> dict
         "unit": stamp["unit"],
         "numbers": list(stamp["values"]),
         "coverage": predictor.calibration.coverage if predictor.calibration else None,
-        "seen": f"data:image/png;base64,{base64.b64encode(to_png(pixels)).decode()}",
+        "seen": _data_url(to_image(pixels)),
+        "heat": _explain(predictor, pixels, np.array([float(share) for share in given[-len(labels) :]]).argmax()),
     }
+
+
+def _explain(predictor: Predictor, pixels: Array, predicted: Any) -> dict[str, str] | None:
+    """Return what raises the answer of a run as a transparent image, and the method; None for an average over views.
+
+    Args:
+        predictor: The run.
+        pixels: The image, uint8, shape (C, S, S).
+        predicted: The most likely label.
+    """
+    if predictor.model.facts:
+        return None
+    images = torch.from_numpy(np.array(pixels[None]))
+    heat, method, _ = explain_images(predictor.model.module, images, np.array([predicted]))
+    raised = heat[0].clip(0) / max(float(heat.max()), 1e-12)  # (S, S), in [0, 1]
+    colours = np.zeros((*raised.shape, 4), dtype=np.uint8)
+    colours[..., :3], colours[..., 3] = HEAT, 200 * raised
+    return {"image": _data_url(Image.fromarray(colours)), "method": method}
 
 
 def _pixels_for(predictor: Predictor, image: Image.Image | Array) -> Array:
@@ -172,11 +193,15 @@ def to_image(pixels: Array) -> Image.Image:
     return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
-def to_png(pixels: Array) -> bytes:
-    """Return uint8 pixels, shape (C, S, S), as the content of a PNG file."""
+def to_png(image: Image.Image) -> bytes:
+    """Return an image as the content of a PNG file."""
     file = io.BytesIO()
-    to_image(pixels).save(file, format="PNG")
+    image.save(file, format="PNG")
     return file.getvalue()
+
+
+def _data_url(image: Image.Image) -> str:
+    return f"data:image/png;base64,{base64.b64encode(to_png(image)).decode()}"
 
 
 class PageServer(ThreadingHTTPServer):
@@ -252,7 +277,7 @@ class Handler(BaseHTTPRequestHandler):
         if url.path == "/about":
             return json.dumps(page.about()).encode(), "application/json"
         if url.path.startswith("/example/"):
-            return to_png(self._example(url.path)[0]), "image/png"
+            return to_png(to_image(self._example(url.path)[0])), "image/png"
         raise RefusedError("missing", "there is no such page", 404)
 
     def _example(self, path: str) -> tuple[Array, str]:

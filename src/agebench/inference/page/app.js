@@ -22,7 +22,9 @@ const TEXTS = {
     middle: (low, high) => `the middle 90% of its probability: ${low} to ${high} (not calibrated; see agebench.calibrate)`,
     best: (share) => `probability ${share}`,
     limit: (limit, share) => `probability of an age of at least ${limit}: ${share}`,
-    seen: "what the network sees",
+    seen: "what the network gets",
+    "Grad-CAM": "orange: what raises this answer (Grad-CAM)",
+    occlusion: "orange: what raises this answer (occlusion)",
     chart: "probability of each label",
     columns: "probability of each age or label; dashed: the estimate",
     others: (count) => `and ${count} more labels`,
@@ -57,7 +59,9 @@ const TEXTS = {
     middle: (low, high) => `確率の中央 90%: ${low}～${high}（未較正。agebench.calibrate を参照）`,
     best: (share) => `確率 ${share}`,
     limit: (limit, share) => `${limit} 歳以上である確率: ${share}`,
-    seen: "ネットワークが見る画像",
+    seen: "ネットワークへの入力",
+    "Grad-CAM": "橙色: この答えを強める領域（Grad-CAM）",
+    occlusion: "橙色: この答えを強める領域（遮蔽法）",
     chart: "各ラベルの確率",
     columns: "年齢・ラベルごとの確率（破線は推定値）",
     others: (count) => `ほか ${count} ラベル`,
@@ -137,9 +141,15 @@ function showAnswer(parent, answer) {
   if (answer.ordered && answer.labels.length > 12) drawColumns(card, answer);
   else drawBars(card, answer);
   const seen = element(card, "div", undefined, "seen");
-  element(seen, "img").src = answer.seen;
-  seen.firstChild.alt = "";
-  element(seen, "span", text("seen"), "small");
+  showSeen(seen, text("seen"), answer.seen);
+  if (answer.heat) showSeen(seen, text(answer.heat.method), answer.seen, answer.heat.image);
+}
+
+function showSeen(parent, caption, ...layers) {
+  const figure = element(parent, "figure");
+  const stack = element(figure, "div", undefined, "stack");
+  for (const layer of layers) Object.assign(element(stack, "img"), { src: layer, alt: "" });
+  element(figure, "figcaption", caption);
 }
 
 // Is a label in the calibrated range or set, or, without one, the answer?
