@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def path_is_identity(source: str) -> bool:
     return bool(getattr(getattr(module, name, None), "path_is_identity", True))
 
 
+@cache
 def has_effect(key: str) -> bool:
     """Return whether a config key, dotted, may change a run's result."""
     return not any(key == prefix or key.startswith(f"{prefix}.") for prefix in WITHOUT_EFFECT)
