@@ -27,7 +27,7 @@ def errors_by_label(outcome: Outcome, cell: Array | None = None) -> tuple[Array,
     """
     cell = np.arange(len(outcome.values)) if cell is None else cell
     here, count = cell[outcome.target], int(cell.max(initial=-1)) + 1
-    error = np.asarray(outcome.point - outcome.values[outcome.target], dtype=np.float64)  # (N,)
+    error = _errors(outcome)
     images = np.bincount(here, minlength=count)  # (N,) -> (C,)
     known = np.where(images > 0, images, np.nan)
     mae = np.bincount(here, weights=np.abs(error), minlength=count) / known
@@ -46,7 +46,7 @@ def intervals_by_label(outcome: Outcome, cell: Array | None = None) -> tuple[Arr
         cell: As for errors_by_label.
     """
     cell = np.arange(len(outcome.values)) if cell is None else cell
-    error = np.asarray(outcome.point - outcome.values[outcome.target], dtype=np.float64)  # (N,)
+    error = _errors(outcome)
     people = np.zeros(int(cell.max(initial=-1)) + 1, dtype=np.int64)
     found = np.full((len(people), 2, 2), np.nan)  # cell, low or high, MAE or bias
     for number in np.unique(cell[outcome.target]):
@@ -143,8 +143,13 @@ def draw_errors_by_age(outcome: Outcome, *, title: str) -> Figure:
     return figure
 
 
+def _errors(outcome: Outcome) -> Array:
+    """Return estimate minus true age, float64, shape (N,)."""
+    return np.asarray(outcome.point - outcome.values[outcome.target], dtype=np.float64)
+
+
 def _heading(outcome: Outcome, years: int) -> str:
-    error = outcome.point - outcome.values[outcome.target]  # (N,)
+    error = _errors(outcome)
     each = "each age" if years == 1 else f"ages in groups of {years} years"
     of = "images" if outcome.people is None else "people"
     return (
