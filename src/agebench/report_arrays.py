@@ -111,7 +111,7 @@ def write_arrays(
         data: The data.
         predictions: The predictions for the test part.
         recorded: Rows and features of test images, as a FeatureRecorder returns them.
-        parts: Parts whose features are computed: the network runs on their images.
+        parts: Parts whose features are written: the network runs on their images. A light report needs none.
     """
     folder = run_dir / "report"
     folder.mkdir(exist_ok=True)
@@ -127,7 +127,7 @@ def write_arrays(
         if part not in found and not (part == "val" and data.plan.split.val_is_test):
             chosen = choose_rows(len(data.part(part)))
             found[part] = chosen, extract_features(module, data.part(part)[torch.from_numpy(chosen)].images)
-    for part, (rows, features) in found.items():
+    for part, (rows, features) in found.items() if parts else ():
         labels = data.plan.target.labels[data.plan.split.part(part)][rows]
         with atomic_write(folder / f"features_{part}.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, features=features, labels=labels, rows=rows, thumbnails=_thumbnails(data, part, rows, parts))

@@ -24,7 +24,7 @@ def test_train_makes_the_page_that_the_command_makes_again(command, tmp_path, ca
     assert page.read_text(encoding="utf-8") == of_train
     assert page.as_uri() in (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
     assert page.as_uri() in "".join(capsys.readouterr())
-    assert {"images.npz", "features_test.npz"} == {path.name for path in page.parent.glob("*.npz")}
+    assert {"images.npz"} == {path.name for path in page.parent.glob("*.npz")}
     total = sum(int(row["parameters"]) for row in read_csv(tmp_path / "run" / "layers.csv"))
     assert total == json.loads((tmp_path / "run" / "results.json").read_text())["params"]["total"]
 

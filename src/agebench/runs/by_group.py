@@ -105,8 +105,12 @@ class GroupResults:
 
     def _text(self, gap: Mapping[str, Any]) -> str:
         digits = find(gap["metric"]).decimals(unit=self.unit, images=len(self.names))
-        value, *bounds = (f"{number:.{digits}f}" for number in (gap["gap"], *gap["interval"]))
-        return f"{value} [{', '.join(bounds)}], p = {gap['p_holm']:.2g}"
+        # results.json has null for a number that is not finite.
+        value, *bounds = (
+            "?" if number is None else f"{number:.{digits}f}" for number in (gap["gap"], *gap["interval"])
+        )
+        p = gap["p_holm"]
+        return f"{value} [{', '.join(bounds)}], p = {'?' if p is None else format(p, '.2g')}"
 
 
 def group_results(plan: Plan, predictions: Predictions) -> GroupResults | None:
