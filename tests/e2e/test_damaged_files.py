@@ -111,6 +111,7 @@ test_again.__test__ = False
 READ = ("seed", "data", "model", "head", "augment")  # keys of the stored config that predict reads
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("use", [predict, export, test_again])
 def test_a_wrong_field_of_the_stamp_gives_one_sentence(run, stored, use) -> None:
     use(run)  # the unchanged run works
@@ -125,6 +126,7 @@ def test_a_wrong_field_of_the_stamp_gives_one_sentence(run, stored, use) -> None
     assert accepted == []
 
 
+@pytest.mark.ci
 def test_a_wrong_key_of_the_stored_config_gives_one_sentence_or_no_error(run, stored) -> None:
     refused = set()
     config = {key: stored["agebench"]["config"][key] for key in READ}

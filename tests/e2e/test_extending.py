@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
 
@@ -16,6 +18,7 @@ def write_blocks(folder: Path, *names: str) -> None:
             (folder / name).write_text(text, encoding="utf-8")
 
 
+@pytest.mark.ci
 def test_the_head_in_the_docs_trains_and_has_metrics_with_intervals(command, tmp_path, monkeypatch):
     write_blocks(tmp_path, "myheads.py", "myconf/head/earth_mover.yaml")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -31,6 +31,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "extra",
     [

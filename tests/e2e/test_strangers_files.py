@@ -145,6 +145,7 @@ def test_a_tampered_run_folder_resumes_nothing(command, tmp_path, capsys, overri
     assert not Path(tmp_path, "run", "results.json").exists()
 
 
+@pytest.mark.ci
 def test_the_users_own_network_is_used_with_trust(command, tmp_path, capsys):
     Path("honest_net.py").write_text(NET)
     Image.new("L", (8, 8)).save("new.png")

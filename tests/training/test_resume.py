@@ -213,6 +213,7 @@ HOOKS = [
 ]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_run_that_is_killed_in_any_hook_has_the_same_results(train, tmp_path, uninterrupted, hook) -> None:
     for epoch in (0, 2, 3):
