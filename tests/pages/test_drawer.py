@@ -80,7 +80,7 @@ def test_the_pictures_are_added_to_tensorboard_once(write_run) -> None:
     make_report(folder, level="light", board=True)
 
     events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
-    assert set(events.Tags()["images"]) == {"report/curves", "report/confusion"}
+    assert set(events.Tags()["images"]) == {"x_report/curves", "x_report/confusion"}
     for tag in events.Tags()["images"]:
         (event,) = events.Images(tag)
         with Image.open(folder / "report" / f"{tag.removeprefix('report/')}.png") as image:
