@@ -83,7 +83,7 @@ def test_the_pictures_are_added_to_tensorboard_once(write_run) -> None:
     assert set(events.Tags()["images"]) == {"x_report/curves", "x_report/confusion"}
     for tag in events.Tags()["images"]:
         (event,) = events.Images(tag)
-        with Image.open(folder / "report" / f"{tag.removeprefix('report/')}.png") as image:
+        with Image.open(folder / "report" / f"{tag.removeprefix('x_report/')}.png") as image:
             assert (event.width, event.height, event.step) == (*image.size, 90)
 
 
