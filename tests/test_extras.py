@@ -155,6 +155,17 @@ def test_ended_trials_count_and_an_interrupted_one_is_repeated_with_its_values(s
 
 
 @needs("optuna")
+def test_a_study_with_more_trials_than_asked_for_runs_none(study) -> None:
+    sweeper, made = study("COMPLETE COMPLETE")
+    sweeper.sweeper.n_trials = 1
+
+    sweeper._resume(made)
+
+    assert sweeper.sweeper.n_trials == 0
+    assert sweeper.sweeper.job_idx == 2  # the next number is that of the next trial
+
+
+@needs("optuna")
 def test_a_trial_that_was_interrupted_twice_is_repeated_once(study) -> None:
     sweeper, made = study("RUNNING")
     sweeper._resume(made)

@@ -119,6 +119,15 @@ def test_a_soup_has_the_mean_weights_of_the_chosen_runs(runs, evaluate) -> None:
     assert ensemble["val"] >= max(member["val"] for member in ensemble["members"])
 
 
+def test_a_soup_of_runs_with_unrelated_weights_is_the_best_of_them(runs, evaluate) -> None:
+    again = evaluate([runs / "seed0", runs / "seed1"], "average=weights")
+
+    members = results(again)["ensemble"]["members"]
+    best = max(members, key=lambda member: member["val"])
+    assert members[0]["val"] != members[1]["val"]
+    assert [member["run"] for member in members if member["used"]] == [best["run"]]
+
+
 def test_an_ensemble_is_ranked_beside_its_members_and_belongs_to_no_seed(runs, evaluate) -> None:
     again = evaluate([runs / "seed0", runs / "seed1"])
 
