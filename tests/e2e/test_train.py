@@ -97,7 +97,7 @@ def test_a_checkpoint_with_another_metric_keeps_the_best_epoch_of_that_metric(co
 def test_the_best_epoch_of_a_bias_is_the_one_closest_to_zero(command, tmp_path):
     command("train", "data=demo", "data.source.images=300", "data.source.people=40", "data.target=age",
             "data.limit=60", "data.image_size=16", "model=mlp",
-            "head=regression", "trainer.max_epochs=4", "report=false", "monitor=val/bias", "seed=2",
+            "head=regression", "trainer.max_epochs=4", "report=false", "monitor=val/bias", "seed=2", "optim.lr=1e-1",
             "hydra.run.dir=out")  # fmt: skip
 
     biases = epochs_of(tmp_path / "out", "val/bias")
