@@ -29,10 +29,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## generate synthetic faces, train a small ConvNeXt, write a report (3 minutes)
 	$(BIN)/python -m agebench.train experiment=demo
 
-test: $(READY) ## run the fast tests (7 minutes on 2 cores)
+test: $(READY) ## run the fast tests (5 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow and not ci" --numprocesses auto --dist worksteal
 
-test-ci: $(READY) ## run the slower tests that CI also runs: killed runs, sweeps, DDP, fuzz, a simulated GPU (3 minutes)
+test-ci: $(READY) ## run the slower tests that CI also runs: killed runs, sweeps, DDP, fuzz, a simulated GPU (4 minutes)
 	$(BIN)/python -m pytest -m ci --numprocesses auto --dist worksteal
 
 test-all: $(READY) ## run all tests, and show the coverage by package
