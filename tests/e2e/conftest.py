@@ -8,6 +8,16 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 Command = Callable[..., None]
+QUICK = ("test_train", "test_predict", "test_sweep_command")  # in `make test`; the other files are in `make test-ci`
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this folder for CI, except slow ones and those of three files."""
+    for item in items:
+        here = item.path.parent == Path(__file__).parent
+        if here and item.path.stem not in QUICK and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.ci)
 
 
 @pytest.fixture(scope="session", autouse=True)
