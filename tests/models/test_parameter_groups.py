@@ -109,3 +109,18 @@ def test_the_line_about_groups_says_rates_and_what_has_no_weight_decay() -> None
         "positions)"
     )
     assert describe_groups(rows[:1]) == ""
+
+
+def test_parallel_branches_are_one_layer() -> None:
+    block = nn.Module()
+    block.a, block.b = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 3)
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(block, nn.BatchNorm2d(2)), nn.Linear(2, 3))
+
+    groups = group_parameters(model, HEAD, lr=1.0, weight_decay=0.1, layer_decay=0.5)
+
+    rates = {name: settings_of(groups)[id(p)][0] for name, p in model.named_parameters()}
+    assert rates == {
+        **dict.fromkeys(["0.weight", "0.bias"], 0.25),
+        **dict.fromkeys(["1.0.a.weight", "1.0.a.bias", "1.0.b.weight", "1.0.b.bias", "1.1.weight", "1.1.bias"], 0.5),
+        **dict.fromkeys(["2.weight", "2.bias"], 1.0),
+    }

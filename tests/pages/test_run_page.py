@@ -1,6 +1,8 @@
 """The page of a run: what it says, that names are text, and that it loads nothing."""
 
+import base64
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from agebench.pages.drawer import make_report
 from agebench.pages.material import Material
 from agebench.pages.run_page import page, stages
 from agebench.pages.words import verdict, warnings
+from agebench.report.report_images import ReportImages
 
 HOSTILE = (
     "<script>alert(1)</script>.png",
@@ -220,3 +223,26 @@ def test_predictions_are_read_as_the_outcome(write_run) -> None:
     assert outcome.label_names == ("a", "b", "c")
     assert outcome.target.tolist() == [0, 1, 2] * 4
     np.testing.assert_allclose(outcome.posterior, np.random.default_rng(0).dirichlet(np.ones(3), size=12))
+
+
+@pytest.mark.parametrize("content", [b"secret", b"\x89PNG\r\n\x1a\nsecret"], ids=["no picture", "a link"])
+def test_a_file_that_is_no_picture_of_the_run_is_not_shown(write_run, tmp_path, content) -> None:
+    folder = write_run()
+    (tmp_path / "secret").write_bytes(content)
+    (folder / "report" / "calibration.png").symlink_to(tmp_path / "secret")
+
+    make_report(folder, level="light")
+
+    page_text = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert base64.b64encode(content).decode().rstrip("=") not in page_text
+
+
+def test_images_that_do_not_fit_the_labels_are_left_out(write_run) -> None:
+    folder = write_run()
+    images = ReportImages.load(folder / "report" / "images.npz")
+    replace(images, sample_target=images.sample_target + 50).save(folder / "report" / "images.npz")
+
+    found = page_of(folder)
+
+    assert "train image" not in [attributes.get("alt") for _, attributes in found.found]
+    assert "Worst mistakes" in found.text

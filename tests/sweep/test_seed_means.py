@@ -84,6 +84,8 @@ def test_a_curve_ends_with_the_run_that_ended_first_and_skips_values_that_a_run_
 
     (found,) = means_in(tmp_path).values()
     assert found["val/loss"] == [(9, 3.0), (29, 1.5)]
+    assert found["x_test/accuracy"] == [(50, mean([0.5, 0.625]))]  # after the last step of the longer run
+    assert found["val/best_loss"] == [(50, mean([0.5, 1.0]))]
 
 
 def test_the_runs_of_an_earlier_call_are_replaced(make_point, tmp_path) -> None:

@@ -1,7 +1,7 @@
 """Parameter groups of an optimizer: no weight decay where it does not help, and lower rates for early layers."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from typing import Any
 
@@ -57,7 +57,8 @@ def group_parameters(
 def _layers(model: nn.Module) -> Mapping[str, int]:
     """Return the number of the layer of each parameter, from the input to the output.
 
-    Without a `group_matcher`, a layer is a module with weights and what follows it, such as its norm.
+    Without a `group_matcher`, a layer is a child of the network or of an nn.Sequential in it, with weights, and what
+    follows it, such as its norm. A block with parallel branches is one layer.
     """
     matcher: Any = getattr(model, "group_matcher", None)
     if matcher is not None:
@@ -65,11 +66,20 @@ def _layers(model: nn.Module) -> Mapping[str, int]:
         return found
     layers: dict[str, int] = {}
     number = -1
-    for path, module in model.named_modules():
-        own = list(module.named_parameters(recurse=False))
+    for path, block in _blocks("", model):
+        own = list(block.named_parameters())
         number += any(parameter.ndim > 1 for _, parameter in own)
-        layers |= {f"{path}.{name}".lstrip("."): max(number, 0) for name, _ in own}
+        layers |= {f"{path}.{name}".strip("."): max(number, 0) for name, _ in own}
     return layers
+
+
+def _blocks(path: str, module: nn.Module, *, root: bool = True) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the parts of a network that follow one another: its children, and those of each nn.Sequential."""
+    children = list(module.named_children())
+    if not children or not (root or isinstance(module, nn.Sequential)):
+        yield path, module
+    for name, child in children if root or isinstance(module, nn.Sequential) else ():
+        yield from _blocks(f"{path}.{name}".strip("."), child, root=False)
 
 
 def tabulate_parameters(

@@ -373,7 +373,7 @@ PICTURES: tuple[Picture, ...] = (
 def draw_pictures(run: Material, *, level: Level) -> Iterator[tuple[Picture, Path]]:
     """Draw the pictures of a run into its report/, write their tables, and yield each picture with its file.
 
-    A picture that cannot be drawn is skipped with a warning. A file of a picture that is no longer drawn is removed.
+    A picture that cannot be drawn is skipped with a warning. Pictures of an earlier report stay.
     """
     run.report.mkdir(exist_ok=True)
     with plot_style():
@@ -381,7 +381,7 @@ def draw_pictures(run: Material, *, level: Level) -> Iterator[tuple[Picture, Pat
             path = run.report / f"{picture.name}.png"
             try:
                 if picture.draw is None:
-                    if path.is_file():
+                    if _is_png(path):
                         yield picture, path
                     continue
                 figure = picture.draw(run)
@@ -394,6 +394,14 @@ def draw_pictures(run: Material, *, level: Level) -> Iterator[tuple[Picture, Pat
                 raise
             except Exception as error:  # the page is complete without one picture
                 log.warning("report: %s is left out: %s: %s", path.name, type(error).__name__, error)
+
+
+def _is_png(path: Path) -> bool:
+    """Return whether a path is a PNG file, and no link, which could lead out of a run folder of others."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
 def pictures_of(level: Level) -> Sequence[Picture]:

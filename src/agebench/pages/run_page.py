@@ -22,6 +22,15 @@ from agebench.runs.folder import report_command
 from agebench.runs.read import mapping, number
 from agebench.text import format_duration
 
+# Settings of the training that the page shows, if they are set.
+SETTINGS = {
+    "optim.lr": "learning rate",
+    "optim.layer_decay": "layer decay",
+    "data.batch_size": "batch size",
+    "augment.mixup": "mixup (alpha)",
+    "augment.cutmix": "CutMix (alpha)",
+    "ema.decay": "average of weights (decay)",
+}
 MAX_SHEET = 12  # images of a sheet
 MAX_SAMPLE = 12  # train images
 MAX_LISTED = 10  # names of missing and broken images
@@ -141,7 +150,7 @@ def _balance(run: Material) -> dict[str, Any] | None:
 def _sample(run: Material) -> list[dict[str, Any]]:
     """Return train images with their labels, and how the network sees them after augmentation."""
     images, outcome = run.images, run.outcome
-    if images is None or outcome is None:
+    if images is None or outcome is None or (images.sample_target >= len(outcome.label_names)).any():
         return []
     return [
         {
@@ -229,7 +238,7 @@ def _training_facts(run: Material) -> list[tuple[str, str]]:
         facts.append(("speed", f"{rate:,.0f} images/s"))
     facts.append(("device", _device(run)))
     facts += [(key, str(choices.get(key, ""))) for key in ("optim", "scheduler", "augment")]
-    for key, name in (("optim.lr", "learning rate"), ("data.batch_size", "batch size")):
+    for key, name in SETTINGS.items():
         if config.get(key) is not None:
             facts.append((name, f"{config[key]}"))
     return [(name, text) for name, text in facts if text]
@@ -247,6 +256,8 @@ def _sheets(run: Material) -> Iterator[dict[str, Any]]:
         return
     for name, title, meaning, choose in SHEETS:
         cards = [_card(outcome, row, pixels) for row, pixels in _kept(images, choose(outcome))]
+        if name == "worst" and not outcome.ordered:
+            meaning = "The mistakes of which the network was most certain."
         if cards:
             yield {"name": name, "title": title, "meaning": meaning, "cards": cards}
 

@@ -74,7 +74,7 @@ def verdict(run: Material) -> str:
         return {
             "completed": "This run has no test results.",
             "running": "This run is still running, so it has no test results yet.",
-        }.get(run.run.status, f"This run is {run.run.status}, so it has no test results.")
+        }.get(run.run.status, f"This run {_is(run.run.status)}, so it has no test results.")
     if value is None:
         return "The predictions are not finite: training diverged."
     of = f"{images:,} test image{'s' if images != 1 else ''}"
@@ -120,7 +120,7 @@ def warnings(run: Material) -> list[str]:
     """Return what a reader must know before the results."""
     found = []
     if run.run.status != "completed" and run.run.metrics:
-        found.append(f"This run is {run.run.status}: its results may be those of an earlier start.")
+        found.append(f"This run {_is(run.run.status)}: its results may be those of an earlier start.")
     if run.run.error:
         found.append(f"The run failed: {run.run.error}")
     if run.leak:
@@ -154,3 +154,7 @@ def _interval(run: Material, key: str) -> tuple[float, float] | None:
     if not isinstance(found, list) or len(found) != 2 or any(number(each) is None for each in found):
         return None
     return float(found[0]), float(found[1])
+
+
+def _is(status: str) -> str:
+    return status if status in ("failed", "crashed") else f"is {status}"

@@ -31,6 +31,7 @@ def report(cfg: Any) -> None:
         for folder in folders:
             write_full_arrays(cfg, folder)
     for folder in folders:
+        log.info("drawing the pictures of %s", folder)
         try:
             make_report(folder, level=cfg.level)
         except OSError as error:

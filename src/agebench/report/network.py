@@ -67,7 +67,7 @@ def draw_feature_maps(explained: Explained, *, title: str) -> Figure | None:
     axes.set_axis_off()
     axes.set_title(
         "What does each stage of the network compute? The feature maps that vary most;\n"
-        "bright: strong response; top: first stage, bottom: last (layer, number of positions)"
+        "bright: strong response, on the scale of each map; top: first stage, bottom: last (layer, positions)"
     )
     return figure
 
@@ -100,9 +100,8 @@ def draw_heat(explained: Explained, outcome: Outcome, *, title: str) -> Figure |
             axes.text(left + 0.5, top + 2.08, text, ha="center", va="top", fontsize=8, linespacing=1.1)
     axes.set(xlim=(-0.3, max(1.12 * most, 4.4)), ylim=(2.62 * len(names) - 0.1, -0.05), aspect="equal")
     axes.set_axis_off()
-    what = (
-        "raise or blue ones lower the estimate" if outcome.ordered else "speak for or blue ones against the prediction"
-    )
+    ordered, nominal = "raise the estimate, blue ones lower it", "speak for the prediction, blue ones against it"
+    what = ordered if outcome.ordered else nominal
     how = f"Grad-CAM at {explained.layer}" if explained.layer else "occlusion: the answer changes if they are covered"
     axes.set_title(f"Where does the network look? Orange regions {what}\n({how})")
     return figure

@@ -27,6 +27,7 @@ from agebench.runs.read import Run, number, points_of
 EVENTS = "events.out.tfevents.*"
 FOLD = "data.split.fold"
 FIRST = ("train/loss", "val/loss", "train/accuracy", "val/accuracy", "val/mae")  # of the charts
+FINAL = -1  # step of the values at the end of a run, which runs that stop early have at different steps
 BAND = "x_std"  # group of the cards of the bounds; the last one, see agebench.training.tensorboard
 
 Scalars = dict[tuple[str, int], float]  # values by tag and step
@@ -81,10 +82,10 @@ def _read_scalars(run: Run) -> Scalars:
                 found["train/lr" if column == "lr" else column, step - 1] = float(cell)
     monitor, best = run.result("best", "monitor"), number(run.result("best", "value"))
     if isinstance(monitor, str) and best is not None:
-        found[best_name(monitor), step] = best
+        found[best_name(monitor), FINAL] = best
     for name, value in run.metrics.items():
         if value is not None and find(name).headline:
-            found[f"x_{name}", step] = value
+            found[f"x_{name}", FINAL] = value
     return found
 
 
@@ -92,6 +93,7 @@ def _write(folder: Path, runs: Sequence[Scalars]) -> None:
     """Write the means of the values that all runs have, and charts of mean ± standard deviation for the curves."""
     writer = EventFileWriter(str(folder))
     curves: set[str] = set()
+    last = max((step for run in runs for _, step in run), default=0) + 1
     for tag, step in runs[0]:
         values = [run.get((tag, step), math.nan) for run in runs]
         if not np.isfinite(values).all():
@@ -103,7 +105,7 @@ def _write(folder: Path, runs: Sequence[Scalars]) -> None:
             curves.add(tag)
         for name, value in scalars.items():
             summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
-            writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+            writer.add_event(Event(wall_time=time.time(), step=last if step == FINAL else step, summary=summary))
     writer.add_event(Event(wall_time=time.time(), summary=_layout(curves)))
     writer.close()
 
