@@ -12,6 +12,14 @@ NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 REQUEUE = ("SIGUSR1", "SIGUSR2")  # under SLURM, Lightning saves and requeues the job
 
 
+INTERRUPTED = 130  # exit code of an interrupted process of a DDP run, as of a shell command after Ctrl-C
+
+
+def exit_code() -> int:
+    """Return the exit code after an interruption: 1, or INTERRUPTED in a process that another one started for DDP."""
+    return 1 if os.environ.get("LOCAL_RANK", "0") == "0" else INTERRUPTED
+
+
 @contextmanager
 def handle_signals() -> Iterator[None]:
     """Context manager: raise KeyboardInterrupt at the first of the signals, and ignore those that follow it.

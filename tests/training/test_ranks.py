@@ -18,9 +18,9 @@ from agebench.training.ranks import watch_ranks
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
 
 
-def launch() -> subprocess.Popen[bytes]:
+def launch(code: str = "import time; time.sleep(60)") -> subprocess.Popen[bytes]:
     """Start a process as Lightning starts a rank, and hand it to Lightning's observer."""
-    process = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+    process = subprocess.Popen([sys.executable, "-S", "-c", code])
     subprocess_script._launch_process_observer([process])
     return process
 
@@ -36,6 +36,16 @@ def lose_connection(run: Path, *, kill: bool) -> None:
 def test_a_killed_process_explains_the_lost_connection(tmp_path: Path) -> None:
     with pytest.raises(FailedError, match="process 1 of this run was killed by signal 9, so the others ended too"):
         lose_connection(tmp_path, kill=True)
+
+
+def test_a_process_that_was_interrupted_interrupts_this_one(tmp_path: Path) -> None:
+    def lose_connection() -> None:
+        with watch_ranks(tmp_path, first=True):
+            launch("raise SystemExit(130)").wait(20)
+            raise RuntimeError("Connection closed by peer")
+
+    with pytest.raises(KeyboardInterrupt):
+        lose_connection()
 
 
 def test_an_error_of_this_process_stays_and_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

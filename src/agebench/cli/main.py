@@ -15,7 +15,7 @@ from agebench.cli.help import SWEEPING, show_help
 from agebench.cli.overrides import key_takes_text, to_hydra
 from agebench.config import config_folder
 from agebench.errors import FailedError, SweepError, UserError
-from agebench.interrupts import handle_signals
+from agebench.interrupts import exit_code, handle_signals
 from agebench.text import say
 
 Task = Callable[[Any], Any]  # of the composed config
@@ -84,7 +84,7 @@ def main(command: str, task: Task, *, config_name: str) -> None:
         sys.exit(1 if isinstance(error, FailedError) else 2)
     except KeyboardInterrupt:
         _report_interrupt(command)
-        sys.exit(1)
+        sys.exit(exit_code())
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):  # Lightning's test and predict exit without a message
             _report_interrupt(command)

@@ -23,6 +23,7 @@ from agebench.build.monitor import build_monitor
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.split import PARTS
 from agebench.errors import FailedError, UserError, is_out_of_memory, one_line_message
+from agebench.interrupts import exit_code
 from agebench.lightning_internals import compile_errors
 from agebench.metrics.predictions import Predictions
 from agebench.metrics.table import best_name
@@ -135,7 +136,7 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -
             if first:
                 again = f"python -m agebench.train {shlex.quote(f'resume={run_dir}')}"
                 log.warning("interrupted: finished epochs are kept in %s; to resume: %s", run_dir, again)
-            sys.exit(1)  # also after Lightning's SIGTERMException, which has the exit code 0
+            sys.exit(exit_code())  # also after Lightning's SIGTERMException, which has the exit code 0
 
 
 def _run(

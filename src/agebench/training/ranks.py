@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agebench.errors import FailedError
+from agebench.interrupts import INTERRUPTED
 from agebench.lightning_internals import observe_ranks
 from agebench.runs.writer import RunWriter
 
@@ -35,6 +36,7 @@ class _Peers:
         started = not first and any(a.startswith("hydra.job.name=train_ddp_process_") for a in sys.argv)
         self.parent = os.getppid() if started else None
         self.ended = threading.Event()
+        self.interrupted = False  # whether the lost process was interrupted, as by Ctrl-C
 
     def start(self) -> None:
         """Watch the other processes in a thread, if there are any."""
@@ -52,7 +54,9 @@ class _Peers:
             return "the first process of this run died"
         for rank, child in enumerate(self.children, start=1):
             if (code := child.poll()) not in (None, 0):
+                self.interrupted = code == INTERRUPTED
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+                how = "was interrupted" if self.interrupted else how
                 return f"process {rank} of this run {how}"
         return ""
 
@@ -78,7 +82,10 @@ class _Peers:
         sentence = explain_lost(lost, self.run_dir)
         if self.first:
             with suppress(OSError):
-                RunWriter.close(self.run_dir, "failed", sentence)
+                if self.interrupted:
+                    RunWriter.close(self.run_dir, "interrupted")
+                else:
+                    RunWriter.close(self.run_dir, "failed", sentence)
         print(f"agebench train: {sentence}", file=sys.stderr, flush=True)
         os._exit(1)  # the main thread waits for a process that is dead
 
@@ -98,6 +105,7 @@ def watch_ranks(run_dir: Path, *, first: bool) -> Iterator[None]:
 
     Raises:
         FailedError: If another process died, instead of the error of the lost connection.
+        KeyboardInterrupt: If another process was interrupted.
     """
     peers = _Peers(run_dir, first=first)
     peers.start()
@@ -107,6 +115,8 @@ def watch_ranks(run_dir: Path, *, first: bool) -> Iterator[None]:
     except BaseException as error:
         lost = peers.wait_for_lost() if isinstance(error, RuntimeError) else ""
         peers.kill()  # they would wait for this one
+        if lost and peers.interrupted:
+            raise KeyboardInterrupt from error
         if lost:
             raise FailedError(explain_lost(lost, run_dir)) from error
         raise
