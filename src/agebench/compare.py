@@ -58,6 +58,17 @@ def _parser() -> argparse.ArgumentParser:
         "of an evaluation (data.groups)",
     )
     parser.add_argument(
+        "--gaps",
+        metavar="COLUMNS",
+        help="add the gap between the groups of test images with the worst and the best result, such as sex,race for a "
+        "gap by sex and one by race; needs what --by needs",
+    )
+    parser.add_argument(
+        "--columns",
+        metavar="NAMES",
+        help="show these further metrics instead of the usual ones, such as 'nll,coverage,false_adult_rate*'",
+    )
+    parser.add_argument(
         "--format", metavar="NAMES", default="md", help=f"{', '.join(FORMATS)}; several need --output (default: md)"
     )
     parser.add_argument(
@@ -67,8 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _listed(text: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 def _formats(text: str, *, several: bool) -> list[str]:
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = _listed(text)
     for name in names:
         if name not in FORMATS:
             raise UserError(
@@ -101,10 +116,14 @@ def _compare(given: argparse.Namespace, formats: Sequence[str]) -> None:
     if given.by is not None:
         from agebench.comparison.by_group import by_group
 
-        runs, notes = by_group(runs, [column.strip() for column in given.by.split(",")])
+        runs, notes = by_group(runs, _listed(given.by))
         for note in notes:
             say(note)
-    compared = compare(runs, given.metric)
+    compared = compare(runs, given.metric, columns=None if given.columns is None else _listed(given.columns))
+    if given.gaps is not None:
+        from agebench.comparison.gaps import with_gaps
+
+        compared = with_gaps(compared, _listed(given.gaps))
     if compared.not_comparable:
         say(compared.not_comparable)
     for folder, names in ((output, formats), (given.plot, ())):

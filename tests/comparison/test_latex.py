@@ -35,8 +35,8 @@ def test_the_best_mean_of_every_metric_is_bold_and_a_significant_difference_has_
     header, coral, softmax = cells(latex)
 
     assert header[:3] == ["head", "n", r"mae (years) $\downarrow$"]
-    assert coral[:3] == ["coral", "2", r"\textbf{1.00 $\pm$ 0.00}"]
-    assert softmax[:3] == ["softmax", "2", r"2.50 $\pm$ 0.71$^{***}$"]
+    assert coral[:3] == ["coral", "2", r"\textbf{1.00 $\pm$ 0.00 [1.00, 1.00]}"]
+    assert softmax[:3] == ["softmax", "2", r"2.50 $\pm$ 0.71 [2.50, 2.50]$^{***}$"]
     bias = header.index("bias (years)")
     assert (coral[bias], softmax[bias]) == (r"\textbf{0.00}", "$-$2.50")
     cs5 = header.index(r"cs5 $\uparrow$")

@@ -187,6 +187,7 @@ def test_different_devices_versions_and_code_have_a_note(make_run, tmp_path) -> 
     (table,) = compared(tmp_path).tables
 
     assert table.notes == (
+        "95% intervals over only 4 people hold less often than 95% of the time: see docs/heads.md",
         "not all runs have the same environment: torch 2.15.0 and 2.6.0; device NVIDIA H200 and cpu; threads 1 and 8; "
         "git abc and def",
     )

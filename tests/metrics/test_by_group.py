@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, log_los
 from agebench.metrics.age_limit import make_age_limit
 from agebench.metrics.bootstrap import intervals
 from agebench.metrics.breakdown import by_group
-from agebench.metrics.by_group import LEAST, Gap, find_gaps, labels_by, measure_groups, members
+from agebench.metrics.by_group import LEAST, Gap, find_gaps, gap_of_means, labels_by, measure_groups, members
 from agebench.metrics.holm import holm
 from agebench.metrics.predictions import LabelledPredictions, take
 
@@ -161,6 +161,50 @@ def test_the_gap_of_several_groups_resamples_people_and_allows_for_the_choice_of
     assert [gap.value - gap.low, gap.high - gap.value] == pytest.approx([half, half], rel=0.06)
     assert gap.p == pytest.approx(p, abs=0.03)
     assert 0.01 < p < 0.5
+
+
+def test_the_gap_of_a_mean_of_single_values_is_that_of_welch_and_leaves_small_groups_out() -> None:
+    rng = np.random.default_rng(3)
+    groups = np.repeat(["m", "f", "x"], [100, 150, 20])
+    values = rng.normal(5, 1, 270) + 0.4 * (groups == "m") + 9 * (groups == "x")
+
+    gap = gap_of_means(values, groups, None, by="sex", metric="mae")
+
+    welch = ttest_ind(values[groups == "m"], values[groups == "f"], equal_var=False)
+    low, high = welch.confidence_interval()
+    assert gap is not None
+    assert (gap.worst, gap.best, gap.groups) == ("m", "f", 2)
+    assert gap.value == pytest.approx(values[groups == "m"].mean() - values[groups == "f"].mean())
+    assert [gap.low, gap.high] == pytest.approx([low, high], abs=0.05 * (high - low))
+
+
+def test_the_gap_of_a_mean_resamples_people_and_allows_for_the_choice_of_the_groups() -> None:
+    rng = np.random.default_rng(6)
+    people = np.repeat(np.arange(120), 3)
+    race = np.array(["a", "b", "c"])[people % 3]
+    race[::7] = "a"  # some people are in two groups
+    own = np.abs(rng.normal(0, 2, 120)[people] + rng.normal(0, 1, 360)) + np.where(race == "c", 0.6, 0)
+
+    gap = gap_of_means(own, race, people, by="race", metric="mae")
+
+    value, half, p = by_hand(own, race, people, 4000)
+    assert gap is not None
+    assert gap.value == pytest.approx(value)
+    assert [gap.value - gap.low, gap.high - gap.value] == pytest.approx([half, half], rel=0.06)
+    assert gap.p == pytest.approx(p, abs=0.03)
+
+
+def test_the_worst_group_of_a_metric_where_higher_is_better_is_the_lowest() -> None:
+    gap = gap_of_means(np.repeat([0.0, 1.0], 40), np.repeat(["a", "b"], 40), None, by="sex", metric="accuracy")
+
+    assert gap is not None
+    assert (gap.worst, gap.best, gap.value) == ("a", "b", 1.0)
+
+
+def test_a_single_group_of_enough_people_has_no_gap() -> None:
+    sex = np.repeat(["a", "b"], [40, 29])
+
+    assert gap_of_means(np.ones(69), sex, None, by="sex", metric="mae") is None
 
 
 def test_more_images_of_the_same_people_do_not_make_a_gap_more_certain() -> None:

@@ -1,7 +1,7 @@
 """The runs of a comparison, tested on one group of the test images at a time, such as one sex."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,15 +37,7 @@ def by_group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[list[Run], li
     Raises:
         UserError: If no run has the columns, or no group is large enough.
     """
-    known = {run.folder: _read_groups(run) for run in runs}
-    of_images: dict[Any, Columns] = {}
-    for run in runs:
-        of_images[_tested(run)] = {**known[run.folder], **of_images.get(_tested(run), {})}
-    offered = list(dict.fromkeys(column for each in of_images.values() for column in each))
-    for column in columns:
-        if column not in offered:
-            have = f"columns: {', '.join(offered)}" if offered else "groups: evaluate run=FOLDER data.groups=[COLUMN]"
-            raise UserError(f"no run here has groups by {column!r}{did_you_mean(column, offered)}; {have}")
+    columns_of = read_columns(runs, columns)
     found: list[Run] = []
     notes: list[str] = []
     for run in runs:
@@ -53,12 +45,32 @@ def by_group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[list[Run], li
             found.append(run)
             continue
         try:
-            found += _split(run, {**of_images[_tested(run)], **known[run.folder]}, columns, notes)
+            found += _split(run, columns_of(run), columns, notes)
         except NoPairsError as error:
             notes.append(f"not ranked by {', '.join(columns)}: {error}")
     if not any(run.group for run in found):
         raise UserError(f"nothing to rank by {', '.join(columns)}: {'; '.join(dict.fromkeys(notes))}")
     return sorted(found, key=lambda run: not run.group), list(dict.fromkeys(notes))
+
+
+def read_columns(runs: Sequence[Run], needed: Sequence[str]) -> Callable[[Run], Columns]:
+    """Return a function that gives the groups of the test images of each run.
+
+    They are those of the run's groups.csv, or else of another run on the same test images.
+
+    Raises:
+        UserError: If no run has one of the needed columns.
+    """
+    known = {run.folder: _read_groups(run) for run in runs}
+    of_images: dict[Any, Columns] = {}
+    for run in runs:
+        of_images[_tested(run)] = {**known[run.folder], **of_images.get(_tested(run), {})}
+    offered = list(dict.fromkeys(column for each in of_images.values() for column in each))
+    for column in needed:
+        if column not in offered:
+            have = f"columns: {', '.join(offered)}" if offered else "groups: evaluate run=FOLDER data.groups=[COLUMN]"
+            raise UserError(f"no run here has groups by {column!r}{did_you_mean(column, offered)}; {have}")
+    return lambda run: {**of_images[_tested(run)], **known[run.folder]}
 
 
 def _tested(run: Run) -> tuple[str, str]:

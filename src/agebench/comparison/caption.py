@@ -6,6 +6,7 @@ from agebench.comparison.formatting import NONE, amount
 from agebench.comparison.groups import count
 from agebench.comparison.tables import Table
 from agebench.metrics.bootstrap import resamples_for
+from agebench.metrics.by_group import LEAST
 from agebench.metrics.table import find, is_decision
 from agebench.runs.read import Run
 
@@ -36,7 +37,7 @@ def caption(table: Table) -> str:
     """Return the explanation of the numbers in a table."""
     metric = find(table.metric)
     sentences = [f"Ranked by {metric.name}, {BETTER[metric.better]}.", *_spread(table)]
-    sentences += [*_folds(table), *_pairs(table), *_shared(table)]
+    sentences += [*_folds(table), *_pairs(table), *_gaps(table), *_shared(table)]
     return " ".join(sentences)
 
 
@@ -45,7 +46,7 @@ def _spread(table: Table) -> list[str]:
     sentences = []
     several = any(len(row.group.runs) > 1 for row in table.rows)
     if several:
-        sentences.append("Several seeds (n > 1): mean ± standard deviation over seeds.")
+        sentences.append("Several seeds (n > 1): mean ± standard deviation over seeds." + _over_seeds(table))
     alone = [row.group for row in table.rows if len(row.group.runs) == 1 and row.group.interval(table.metric)]
     if alone:
         about = alone[0].runs[0].result("bootstrap")
@@ -58,6 +59,25 @@ def _spread(table: Table) -> list[str]:
         wider = ", widened to that of Clopper and Pearson" if is_decision(table.metric) else ""
         sentences.append(f"One seed{' (n = 1)' if several else ''}: 95% bootstrap interval{over}{wider}.")
     return sentences
+
+
+def _over_seeds(table: Table) -> str:
+    """Return the sentence that explains the interval of a mean over seeds, or nothing."""
+    if table.paired is None or not any(len(row.group.runs) > 1 and row.interval for row in table.rows):
+        return ""
+    resampled = f"{table.paired.resamples:,} resamples of {table.paired.drawn:,} {table.paired.over}"
+    return f" In brackets: 95% bootstrap interval of that mean from {resampled}, without the spread over seeds."
+
+
+def _gaps(table: Table) -> list[str]:
+    """Return sentences that explain the gaps between groups of test images."""
+    if not any(row.gaps for row in table.rows):
+        return []
+    return [
+        f"Gap: difference of {find(table.metric).name}, averaged over seeds, between the groups with the worst and the "
+        f"best value, of those with at least {LEAST} people (images, if people are unknown). Its 95% interval accounts "
+        "for the selection of both groups (maxT); if it contains zero, the groups may be equal."
+    ]
 
 
 def _folds(table: Table) -> list[str]:

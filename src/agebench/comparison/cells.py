@@ -49,13 +49,13 @@ class Column:
 
 
 def lay_out(table: Table) -> Cells:
-    """Return the cells of a table: rank, parameters, seeds, metric, folds, difference to the best, other columns.
+    """Return the cells of a table: rank, parameters, seeds, metric, folds, difference to the best, gaps, other columns.
 
     The caption has the number of epochs and parameters if they are the same in every row.
     """
     columns = [Column("rank", [NONE if row.rank is None else str(row.rank) for row in table.rows])]
     columns += [*config_columns(table), ranking_column(table), *_fold_columns(table), *_difference_columns(table)]
-    columns += further_columns(table)
+    columns += [*gap_columns(table), *further_columns(table)]
     columns += _cost_columns(table)
     header = [column.header for column in columns]
     body = [list(cells) for cells in zip(*(column.cells for column in columns), strict=True)]
@@ -88,7 +88,8 @@ def config_columns(table: Table) -> list[Column]:
 def ranking_column(table: Table) -> Column:
     """Return the column of the metric of the ranks, with standard deviations or intervals."""
     form = numbers.form_of(table.metric, unit=table.unit, images=table.images)
-    return Column(_metric_header(table.metric, table), [numbers.result(g, table.metric, form) for g in _groups(table)])
+    cells = [numbers.result(row.group, table.metric, form, interval=row.interval) for row in table.rows]
+    return Column(_metric_header(table.metric, table), cells)
 
 
 def further_columns(table: Table, *, arrows: bool = False) -> list[Column]:
@@ -127,6 +128,16 @@ def _fold_columns(table: Table) -> list[Column]:
         return []
     cells = [" ".join(map(form, values)) or NONE for values in of_folds]
     return [Column(f"folds 0 to {max(map(len, of_folds)) - 1}", cells)]
+
+
+def gap_columns(table: Table) -> list[Column]:
+    """Return a column for each gap between groups of test images, with the worst and the best group."""
+    form = numbers.form_of(table.metric, unit=table.unit, images=table.images)
+    found = []
+    for by in dict.fromkeys(by for row in table.rows for by in row.gaps):
+        cells = [numbers.gap(row.gaps.get(by), form) for row in table.rows]
+        found.append(Column(f"gap by {by} [95% CI] (worst, best)", cells))
+    return found
 
 
 def _groups(table: Table) -> list[Group]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from agebench.comparison.groups import Group
 from agebench.comparison.paired_differences import Difference
+from agebench.metrics.by_group import Gap
 from agebench.metrics.table import find
 
 NONE = "-"
@@ -24,15 +25,14 @@ def form_of(metric: str, *, unit: str, images: int | None, sign: bool = False) -
     return lambda value: f"{value:{'+' if sign else ''}.{digits}f}" if math.isfinite(value) else "n/a"
 
 
-def result(group: Group, metric: str, form: Form) -> str:
-    """Return the mean of a group as text, with the standard deviation over seeds or the interval of a single seed."""
+def result(group: Group, metric: str, form: Form, *, interval: tuple[float, float] | None) -> str:
+    """Return the mean of a group as text, with the standard deviation over seeds and the interval if they are known."""
     mean = group.mean(metric)
     if not math.isfinite(mean):
         return "n/a"
-    std, interval = group.std(metric), group.interval(metric)
-    if std is not None:
-        return f"{form(mean)} ± {form(std)}"
-    return form(mean) if interval is None else f"{form(mean)} {_brackets(interval, form)}"
+    std = group.std(metric)
+    spread = "" if std is None else f" ± {form(std)}"
+    return f"{form(mean)}{spread}" if interval is None else f"{form(mean)}{spread} {brackets(interval, form)}"
 
 
 def difference(found: Difference | None, form: Form) -> str:
@@ -40,7 +40,15 @@ def difference(found: Difference | None, form: Form) -> str:
     if found is None:
         return NONE
     value = form(found.value)
-    return f"{value} {_brackets((found.low, found.high), form)}" if math.isfinite(found.low) else value
+    return f"{value} {brackets((found.low, found.high), form)}" if math.isfinite(found.low) else value
+
+
+def gap(found: Gap | None, form: Form) -> str:
+    """Return a gap between two groups of test images with its interval and the names of both as text."""
+    if found is None:
+        return NONE
+    interval = f" {brackets((found.low, found.high), form)}" if math.isfinite(found.low) else ""
+    return f"{form(found.value)}{interval} ({found.worst}, {found.best})"
 
 
 def p_value(p: float, adjusted: float | None, *, least: float) -> str:
@@ -67,7 +75,8 @@ def thousands(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-def _brackets(bounds: Sequence[float], form: Form) -> str:
+def brackets(bounds: Sequence[float], form: Form) -> str:
+    """Return the bounds of an interval as text."""
     return f"[{', '.join(form(bound) for bound in bounds)}]"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agebench.comparison.baselines import Baseline
 from agebench.comparison.caption import heading
-from agebench.comparison.cells import Column, config_columns, further_columns, ranking_column
+from agebench.comparison.cells import Column, config_columns, further_columns, gap_columns, ranking_column
 from agebench.comparison.formatting import NONE, form_of, thousands
 from agebench.comparison.tables import Comparison, Row, Table, shown_metrics
 from agebench.metrics.table import find
@@ -47,6 +47,8 @@ def _table(table: Table, number: int) -> str:
     body += [_best_in_bold(column, metric, table) for column, metric in zip(results, metrics, strict=True)]
     body[len(config)] = [cell + _stars(row) for cell, row in zip(body[len(config)], table.rows, strict=True)]
     columns = [*config, *results]
+    for column in gap_columns(table):
+        columns, body = [*columns, column], [*body, [_minus(escape(cell)) for cell in column.cells]]
     sizes = [thousands(row.group.average("params", "total")) for row in table.rows]
     if len(set(sizes)) > 1:
         columns, body = [*columns, Column("parameters", sizes)], [*body, sizes]
@@ -107,7 +109,7 @@ def _explanation(table: Table) -> str:
         sentences.append(f"Pooled over {folds} folds.")
     if any(len(row.group.runs) > 1 for row in table.rows):
         sentences.append("$\\pm$: standard deviation over $n$ seeds.")
-    if any(len(row.group.runs) == 1 and row.group.interval(table.metric) for row in table.rows):
+    if any(row.interval for row in table.rows):
         sentences.append("Brackets: 95\\% bootstrap interval.")
     if table.paired and table.paired.differences:
         levels = ", ".join(f"{'*' * i}: $p < {level:g}$" for i, level in enumerate(LEVELS, start=1))

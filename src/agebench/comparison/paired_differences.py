@@ -1,4 +1,4 @@
-"""Paired differences between groups of runs on the same test images, with Holm's correction."""
+"""The mean over images of groups of runs, and the paired differences between them, with Holm's correction."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +45,7 @@ class Paired:
     Args:
         differences: The difference of each group to the best, by the index of the group.
         adjusted: The p-values after Holm's correction, by the index of the group.
+        intervals: The 95% interval of the mean over images and seeds, by the index of each group that could be read.
         least: The smallest possible p-value for this number of resamples and groups.
         over: `people` or `images`: what was resampled.
         drawn: The number of people or images.
@@ -54,6 +55,7 @@ class Paired:
 
     differences: Mapping[int, Difference]
     adjusted: Mapping[int, float]
+    intervals: Mapping[int, tuple[float, float]]
     least: float
     over: str
     drawn: int
@@ -74,35 +76,40 @@ def compare_with_best(groups: Sequence[Group], best: int, *, metric: str, unit: 
         unit: The unit of the target, empty for classes.
 
     Returns:
-        None if there are fewer than two groups. The differences are empty, with notes, if no group can be compared.
+        None if there is only one run. The differences are empty, with notes, if no group can be compared.
     """
-    if len(groups) < 2:
+    if sum(len(group.runs) for group in groups) < 2:
         return None
     notes: list[str] = []
     try:
-        standard = _read_group(groups[best], metric, unit)
+        standard = read_group(groups[best], metric, unit)
     except NoPairsError as error:
-        return Paired({}, {}, 1.0, "images", 0, 0, (f"no paired differences: {error}",))
-    rows: dict[int, Array] = {}
+        lacking = "no paired differences" if len(groups) > 1 else "no interval"
+        return Paired({}, {}, {}, 1.0, "images", 0, 0, (f"{lacking}: {error}",))
+    rows: dict[int, Array] = {best: standard.numbers}
     with Bar("reading predictions", total=len(groups), unit="groups") as bar:
         for i, group in enumerate(groups):
             bar.update()
             if i == best:
                 continue
             try:
-                rows[i] = _in_order(_read_group(group, metric, unit), standard) - standard.numbers
+                rows[i] = _in_order(read_group(group, metric, unit), standard)
             except NoPairsError as error:
                 notes.append(f"no paired difference: {error}")
     people = np.array(standard.people) if any(standard.people) else None
     codes, drawn = group_codes(people, len(standard.names))
     over = "people" if people is not None else "images"
     resamples = resamples_for(drawn)
-    found = dict(zip(rows, paired_differences(list(rows.values()), people), strict=True))
+    others = [i for i in rows if i != best]
+    drawn_means = paired_differences([*(rows[i] - standard.numbers for i in others), *rows.values()], people)
+    found = dict(zip(others, drawn_means[: len(others)], strict=True))
+    own = dict(zip(rows, drawn_means[len(others) :], strict=True))
     adjusted = dict(zip(found, holm([each.p for each in found.values()]), strict=True))
     least = corrected_p_value(2 / (resamples + 1), effective_groups(codes, drawn)) if drawn > 1 else 1.0
     if warning := few_groups(drawn, over):
         notes.append(warning)
-    return Paired(found, adjusted, least, over, drawn, resamples, tuple(notes))
+    bounds = {i: (mean.low, mean.high) for i, mean in own.items() if np.isfinite(mean.low)}
+    return Paired(found, adjusted, bounds, least, over, drawn, resamples, tuple(notes))
 
 
 def paired_differences(differences: Sequence[Array], people: Array | None) -> list[Difference]:
@@ -147,8 +154,12 @@ def _difference(value: float, resampled: Array, groups: float) -> Difference:
     return Difference(value, float(low), float(high), p)
 
 
-def _read_group(group: Group, metric: str, unit: str) -> Numbers:
-    """Return the mean over the runs of a group of the value of each image."""
+def read_group(group: Group, metric: str, unit: str) -> Numbers:
+    """Return the mean over the runs of a group of the value of each image.
+
+    Raises:
+        NoPairsError: If a run has no predictions.csv that fits.
+    """
     first: Numbers | None = None
     rows = []
     for run in group.runs:

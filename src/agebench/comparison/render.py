@@ -15,6 +15,7 @@ from agebench.comparison.latex import to_latex
 from agebench.comparison.parameters import format_value
 from agebench.comparison.tables import Comparison, Row, Table
 from agebench.files import csv_text
+from agebench.metrics.by_group import Gap
 from agebench.text import align_columns, markdown
 
 WIDTH = 120  # maximum width of captions and notes; tables may be wider
@@ -51,8 +52,11 @@ def to_csv(comparison: Comparison) -> str:
     size = ("epochs", "fit_s", "train_images_per_s", "parameters")
     group = ["group"] if any(table.group for table in comparison.tables) else []
     by_fold = ["by_fold"] if any(run.folds for table in comparison.tables for run in table.runs) else []
-    header = ["protocol", "split_sha", *group, "rank", *parameters, "n", "seeds", *fixed, *by_fold, *metrics, *size]
-    header.append("folders")
+    gaps = list(dict.fromkeys(by for table in comparison.tables for row in table.rows for by in row.gaps))
+    of_gap = ("value", "low", "high", "p", "worst", "best")
+    header = ["protocol", "split_sha", *group, "rank", *parameters, "n", "seeds", *fixed, *by_fold]
+    header += [*(f"gap_{by}{'' if each == 'value' else f'_{each}'}" for by in gaps for each in of_gap)]
+    header += [*metrics, *size, "folders"]
     rows = []
     for table in comparison.tables:
         for row in table.rows:
@@ -66,6 +70,7 @@ def to_csv(comparison: Comparison) -> str:
                 *(found["n"], " ".join(str(seed) for seed in found["seeds"] if seed is not None), table.metric),
                 *(*numbers, *interval, *pair),
                 *([" ".join(map(str, row.group.by_fold(table.metric)))] if by_fold else []),
+                *((found.get("gaps", {}).get(by) or {}).get(each) for by in gaps for each in of_gap),
                 *(found["metrics"].get(name, {}).get("mean") for name in metrics),
                 *(found[name] for name in size),
                 "; ".join(found["folders"]),
@@ -116,9 +121,8 @@ def csv_value(value: Any) -> Any:
 
 
 def _row(row: Row, table: Table) -> dict[str, Any]:
-    group, metric = row.group, table.metric
+    group = row.group
     names = list(dict.fromkeys(name for run in group.runs for name in run.metrics))
-    interval = group.interval(metric)
     difference = None if row.difference is None else {**asdict(row.difference), "p_holm": row.adjusted}
     return {
         "rank": row.rank,
@@ -126,8 +130,9 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
         "n": len(group.runs),
         "seeds": [run.seed for run in group.runs],
         "metrics": {n: _metric(group, n) for n in names},
-        "interval": None if interval is None else [_finite(bound) for bound in interval],
+        "interval": None if row.interval is None else [_finite(bound) for bound in row.interval],
         "difference": None if difference is None else {key: _finite(value) for key, value in difference.items()},
+        **({"gaps": {by: _gap(gap) for by, gap in row.gaps.items()}} if row.gaps else {}),
         "diverged": group.diverged,
         "epochs": group.average("epochs"),
         "fit_s": group.average("timing", "fit_s"),
@@ -135,6 +140,13 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
         "parameters": group.average("params", "total"),
         "folders": [str(each.folder) for run in group.runs for each in run.folds or (run,)],
     }
+
+
+def _gap(gap: Gap | None) -> dict[str, Any] | None:
+    if gap is None:
+        return None
+    bounds = {name: _finite(getattr(gap, name)) for name in ("value", "low", "high", "p")}
+    return {"worst": gap.worst, "best": gap.best, **bounds}
 
 
 def _metric(group: Group, name: str) -> dict[str, Any]:

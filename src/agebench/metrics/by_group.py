@@ -186,6 +186,39 @@ def find_gaps(
     return [replace(gap, adjusted=corrected[gap.by, gap.metric]) for gap in gaps]
 
 
+def gap_of_means(
+    values: Array, labels: Array, identities: Array | None, *, by: str, metric: str, seed: int = 0
+) -> Gap | None:
+    """Return the gap of a mean over images, as find_gaps computes it, but without Holm's correction.
+
+    Args:
+        values: The value of each image, float64, shape (N,).
+        labels: The group of each image, str, shape (N,).
+        identities: The identity of each image, shape (N,). None: all are unknown.
+        by: The column of the groups.
+        metric: The name of the metric.
+        seed: Random seed of the resamples.
+
+    Returns:
+        None if fewer than two groups have LEAST people.
+    """
+    codes, count = group_codes(identities, len(values))
+    groups = [
+        Group(by, name, rows, len(np.unique(codes[rows])), {metric: float(values[rows].mean())}, {})
+        for name, rows in members(labels)
+    ]
+    groups = [group for group in groups if not group.is_small]
+    if len(groups) < 2:
+        return None
+    added = [np.bincount(codes[group.rows], values[group.rows], minlength=count) for group in groups]
+    added += [np.bincount(codes[group.rows], minlength=count).astype(np.float64) for group in groups]
+    columns = np.stack(added, axis=1)  # (people, 2 K): sums and numbers of images
+    drawn = draw(count, resamples=resamples_for(count), seed=seed, width=columns.shape[1])
+    sums, images = np.split(np.concatenate([times.astype(np.float64) @ columns for times in drawn]), 2, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a resample may have no image of a group
+        return _gap(groups, metric, sums / images)
+
+
 class _Part:
     """The images of a group, whose metrics are computed in resamples of all people.
 

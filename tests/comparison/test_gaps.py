@@ -1,0 +1,123 @@
+"""The gap between groups of test images for each row, the interval of a mean over seeds, and columns of choice."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import t as student
+from scipy.stats import ttest_ind
+
+from agebench.comparison import render
+from agebench.comparison.gaps import with_gaps
+from agebench.comparison.tables import compare
+from agebench.errors import UserError
+from agebench.files import write_csv
+from agebench.runs.read import find_runs
+
+IMAGES = 120
+TARGETS = [20 + i % 10 for i in range(IMAGES)]
+SEX = np.array(["f" if i % 5 < 3 else "m" for i in range(IMAGES)])
+HAND = np.array(["l" if i < 20 else "r" for i in range(IMAGES)])
+
+
+def errors(seed: int) -> np.ndarray:
+    """Return absolute errors of two seeds, which are 1 year larger for men."""
+    return (np.random.default_rng(seed).gamma(2.0, 1.0, IMAGES) + (SEX == "m")).round(4)
+
+
+@pytest.fixture
+def folder(make_run, tmp_path: Path) -> Path:
+    """Return a folder with two seeds of one head and one run of another, all on the same images of unknown people."""
+    common = {"targets": TARGETS, "people": [""] * IMAGES, "bootstrap": {"over": "image", "groups": IMAGES}}
+    for seed in (0, 1):
+        run = make_run(f"runs/a{seed}", points=np.array(TARGETS) + errors(seed), seed=seed, **common)
+    make_run("runs/b", points=np.array(TARGETS) + errors(2) + 3, head="coral", **common)
+    rows = zip([f"{i}.jpg" for i in range(IMAGES)], SEX, HAND, strict=True)
+    write_csv(run / "groups.csv", ("name", "sex", "hand"), rows)
+    return tmp_path / "runs"
+
+
+def test_the_interval_of_several_seeds_is_that_of_the_mean_error_of_each_image(folder: Path) -> None:
+    (table,) = compare(find_runs([folder])).tables
+
+    mean = (errors(0) + errors(1)) / 2
+    half = student.ppf(0.975, IMAGES - 1) * mean.std(ddof=1) / IMAGES**0.5
+    assert table.rows[0].interval == pytest.approx((mean.mean() - half, mean.mean() + half), abs=0.1 * half)
+    assert table.rows[1].interval == (0.5, 4.5)  # of results.json
+
+
+def test_a_single_group_of_seeds_has_an_interval_too(folder: Path) -> None:
+    (table,) = compare(find_runs([folder / "a0", folder / "a1"])).tables
+
+    low, high = table.rows[0].interval or (0, 0)
+    assert low < table.rows[0].group.mean("test/mae") < high
+    assert table.rows[0].difference is None
+
+
+def test_the_gap_of_several_seeds_is_that_of_the_mean_error_of_each_image(folder: Path) -> None:
+    compared = with_gaps(compare(find_runs([folder])), ["sex"])
+
+    mean = (errors(0) + errors(1)) / 2
+    welch = ttest_ind(mean[SEX == "m"], mean[SEX == "f"], equal_var=False)
+    low, high = welch.confidence_interval()
+    gap = compared.tables[0].rows[0].gaps["sex"]
+    assert gap is not None
+    assert (gap.worst, gap.best) == ("m", "f")
+    assert gap.value == pytest.approx(mean[SEX == "m"].mean() - mean[SEX == "f"].mean())
+    assert [gap.low, gap.high] == pytest.approx([low, high], abs=0.06 * (high - low))
+
+
+def test_every_format_shows_the_gap(folder: Path) -> None:
+    compared = with_gaps(compare(find_runs([folder])), ["sex", "hand"])
+
+    gap = compared.tables[0].rows[0].gaps["sex"]
+    markdown, rows = render.to_markdown(compared), list(csv.DictReader(io.StringIO(render.to_csv(compared))))
+    found = json.loads(render.to_json(compared))["tables"][0]["groups"][0]["gaps"]
+    assert gap is not None
+    text = f"{gap.value:.2f} [{gap.low:.2f}, {gap.high:.2f}] (m, f)"
+    assert text in markdown
+    assert text in render.RENDERERS["html"](compared)
+    assert text in render.RENDERERS["latex"](compared)
+    assert (rows[0]["gap_sex"], rows[0]["gap_sex_worst"]) == (str(gap.value), "m")
+    assert found["sex"] == {"worst": "m", "best": "f", "value": gap.value, "low": gap.low, "high": gap.high, "p": gap.p}
+    assert found["hand"] is None
+    assert "no gap by hand: fewer than two groups have 30 people or images" in compared.tables[0].notes
+
+
+def test_a_metric_that_is_no_mean_over_images_has_a_note_instead_of_gaps(folder: Path) -> None:
+    compared = with_gaps(compare(find_runs([folder]), "rmse"), ["sex"])
+
+    assert not compared.tables[0].rows[0].gaps
+    assert "no gaps: rmse is not a mean over images" in compared.tables[0].notes
+
+
+def test_groups_that_lack_an_image_have_a_note(folder: Path) -> None:
+    write_csv(folder / "b" / "groups.csv", ("name", "sex"), [("0.jpg", "f")])
+
+    compared = with_gaps(compare(find_runs([folder])), ["sex"])
+
+    assert [row.gaps["sex"] is None for row in compared.tables[0].rows] == [False, True]
+    assert any(note.startswith("no gap: the groups of b lack the image") for note in compared.tables[0].notes)
+
+
+def test_a_column_that_no_run_has_is_an_error(folder: Path) -> None:
+    compared = compare(find_runs([folder]))
+
+    with pytest.raises(UserError, match=r"no run here has groups by 'sx' \(did you mean 'sex'\?\); columns: sex, hand"):
+        with_gaps(compared, ["sx"])
+
+
+def test_columns_of_choice_replace_the_usual_ones_in_the_given_order(folder: Path) -> None:
+    compared = compare(find_runs([folder]), columns=["rmse", "c*", "test/CS5", "mae"])
+
+    header = render.to_markdown(compared).splitlines()[2]
+    names = [cell.strip() for cell in header.split("|")]
+    assert names[names.index("p (Holm)") + 1 : names.index("fit (s)")] == ["rmse", "cs5"]
+
+
+def test_a_column_that_matches_no_metric_is_an_error(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"no run here has the metric 'rms' \(did you mean 'rmse'\?\); known: accuracy"):
+        compare(find_runs([folder]), columns=["mae", "rms"])
