@@ -46,6 +46,7 @@ def to_html(
     *,
     folder: Path | None = None,
     title: str = "Runs compared",
+    subtitle: str = "",
     notes: Sequence[str] = (),
     points: PointTable | None = None,
 ) -> str:
@@ -56,7 +57,8 @@ def to_html(
         figures: The path of each figure by its title, `ranking: ...`.
         folder: The folder of the page, to which links are relative; None is the working directory.
         title: The heading.
-        notes: Sentences below the heading.
+        subtitle: A sentence below the heading.
+        notes: Warnings below the heading.
         points: The points of a sweep.
     """
     base = (folder or Path()).absolute()
@@ -67,6 +69,7 @@ def to_html(
     return render(
         "compare.html",
         title=title,
+        subtitle=subtitle,
         notes=[*notes, *([comparison.not_comparable] if comparison.not_comparable else [])],
         tables=[_table(table, mine, base) for table, mine in zip(comparison.tables, of_tables, strict=True)],
         figures=[_figure(name, path) for name, path in drawn.items()],
@@ -87,7 +90,7 @@ def _table(table: Table, figures: Mapping[str, Path], base: Path) -> dict[str, A
             {"cells": list(zip(row, cells.numbers, strict=True)), "quiet": quiet, "pages": links}
             for row, quiet, links in zip(cells.rows, cells.quiet, pages, strict=True)
         ],
-        "with_pages": any(pages),
+        "pages_after": cells.header.index("n") + 1 if any(pages) else 0,
         "caption": caption(table),
         "notes": list(table.notes),
         "figures": [_figure(name, path) for name, path in figures.items()],

@@ -2,7 +2,7 @@
 
 import logging
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,26 @@ def write_sweep(folder: Path) -> None:
         compared = compare(pooled)
         write_text(folder / "sweep.md", _markdown(folder.name, compared, points, params, notes=notes))
         figures = draw_pictures(compared, folder)
-        title, done = folder.name, sum(run.status == "completed" for run in points)
-        notes = [f"{done} of {count(len(points), 'point')} completed", *notes]
-        table = point_table(points, params)
-        page = to_html(compared, figures, folder=folder, title=title, notes=notes, points=table)
-        write_text(folder / "sweep.html", page)
+        write_text(folder / "sweep.html", _page(folder, compared, point_table(points, params), figures, notes=notes))
     except Exception as error:  # a sweep must not fail because of its summary
         log.warning("the tables of %s could not all be written: %s: %s", folder, type(error).__name__, error)
+
+
+def _page(
+    folder: Path, compared: Comparison, points: PointTable, figures: Mapping[str, Path], *, notes: Sequence[str]
+) -> str:
+    """Return sweep.html. The number of completed points is a warning if there are others."""
+    done, all_points = sum(run.status == "completed" for run in points.runs), len(points.runs)
+    text = f"{done} of {count(all_points, 'point')} completed"
+    return to_html(
+        compared,
+        figures,
+        folder=folder,
+        title=folder.name,
+        subtitle=text if done == all_points else "",
+        notes=[*([] if done == all_points else [text]), *notes],
+        points=points,
+    )
 
 
 def _table(points: Sequence[Run], params: Sequence[Parameters]) -> tuple[list[str], list[list[Any]]]:

@@ -141,6 +141,7 @@ def _balance(run: Material) -> dict[str, Any] | None:
         "parts": parts,
         "ticks": ticks,
         "small": small,
+        "many": " many" if 18 * len(ticks) * longest > BALANCE_WIDTH else "",  # has no room for a larger font
         "width": BALANCE_WIDTH,
         "height": BALANCE_HEIGHT,
         "bar": 0.8 * step,
