@@ -8,6 +8,9 @@ from agebench.cli.main import main as run_command
 
 def calibrate(cfg: Any) -> None:
     """Calibrate a run as a composed config describes, and write calibration.json into it."""
+    import logging
+    from pathlib import Path
+
     from omegaconf import OmegaConf
 
     from agebench.build.keys import CalibrateKeys
@@ -19,8 +22,15 @@ def calibrate(cfg: Any) -> None:
     check_config(cfg, CalibrateKeys)
     announce_loading()
     from agebench.inference.calibrate import calibrate_run
+    from agebench.pages.drawer import rewrite_page
 
     calibrate_run(cfg)
+    try:
+        page = rewrite_page(Path(str(cfg.run)).expanduser())
+    except OSError as error:
+        raise UserError(f"calibrated, but the page cannot be written: {error.strerror or error}") from error
+    if page is not None:
+        logging.getLogger("agebench.calibrate").info("page      %s", page.as_uri())
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """The process that draws reports: beside a run, after a failure, and after its death."""
 
+import json
 import logging
 
-from agebench.pages.drawer import Drawer, make_report, page_of
+from agebench.pages.drawer import Drawer, make_report, page_of, rewrite_page
 
 
 def test_another_process_makes_the_same_page_without_torch(write_run) -> None:
@@ -93,3 +94,25 @@ def test_a_run_without_tensorboard_gets_no_event_file(write_run) -> None:
     make_report(folder, level="light", board=True)
 
     assert not list(folder.glob("events*"))
+
+
+def test_a_page_that_is_written_again_has_the_new_numbers_and_the_same_pictures(write_run) -> None:
+    folder = write_run()
+    make_report(folder, level="full")
+    before, results = page_of(folder).read_text(), json.loads((folder / "results.json").read_text())
+    results["metrics"]["test/accuracy"] = 0.123
+    (folder / "results.json").write_text(json.dumps(results))
+
+    rewrite_page(folder)
+
+    after = page_of(folder).read_text()
+    assert "12.3%" in after
+    assert "12.3%" not in before
+    assert after.count("<img") == before.count("<img") > 3
+
+
+def test_a_run_without_a_page_does_not_get_one(write_run) -> None:
+    folder = write_run()
+
+    assert rewrite_page(folder) is None
+    assert not page_of(folder).exists()

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from agebench.progress import VARIABLE
 from agebench.runs.folder import report_command
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Drawer:
     def __init__(self, level: str) -> None:
         self.level = level
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+        environment[VARIABLE] = "0"  # it works in the background
         environment |= {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}  # noqa: PTH109
         self.process = subprocess.Popen(
             [sys.executable, "-m", __name__],
@@ -174,6 +176,19 @@ def make_report(folder: Path, *, level: Any, board: bool = False) -> Path:
     if board:
         add_pictures(folder, [path for _, path in drawn], step=run.run.result("steps"))
     return write_page(run, drawn, level=level)
+
+
+def rewrite_page(folder: Path) -> Path | None:
+    """Write the page of a run again, with the pictures that it has, and return its path; None if it has no page."""
+    if not page_of(folder).is_file():
+        return None
+    from agebench.pages.material import Material
+    from agebench.pages.pictures import drawn_pictures
+    from agebench.pages.run_page import write_page
+
+    run = Material.of(folder)
+    drawn = drawn_pictures(run)
+    return write_page(run, drawn, level="full" if any(picture.level == "full" for picture, _ in drawn) else "light")
 
 
 def main(arguments: Sequence[str] = ()) -> None:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from agebench.files import atomic_write
 from agebench.pages.material import Material
+from agebench.progress import Bar
 from agebench.report.calibration import draw_reliability, write_reliability
 from agebench.report.confusion import ANNOTATED, count_confusions, draw_confusion, write_confusion, write_most_confused
 from agebench.report.contact_sheets import (
@@ -327,8 +328,8 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "calibration",
         "test",
-        "Left: is the network right as often as it claims, before and after calibration? Right: the share of true "
-        "ages inside the calibrated ranges.",
+        "Is the network right as often as it claims, before and after calibration? For ages, on the right: the share "
+        "of true ages inside the calibrated ranges.",
         None,
     ),
     Picture(
@@ -376,8 +377,10 @@ def draw_pictures(run: Material, *, level: Level) -> Iterator[tuple[Picture, Pat
     A picture that cannot be drawn is skipped with a warning. Pictures of an earlier report stay.
     """
     run.report.mkdir(exist_ok=True)
-    with plot_style():
-        for picture in pictures_of(level):
+    pictures = pictures_of(level)
+    with plot_style(), Bar("drawing", total=len(pictures), unit="pictures") as bar:
+        for picture in pictures:
+            bar.update()
             path = run.report / f"{picture.name}.png"
             try:
                 if picture.draw is None:
@@ -394,6 +397,12 @@ def draw_pictures(run: Material, *, level: Level) -> Iterator[tuple[Picture, Pat
                 raise
             except Exception as error:  # the page is complete without one picture
                 log.warning("report: %s is left out: %s: %s", path.name, type(error).__name__, error)
+
+
+def drawn_pictures(run: Material) -> list[tuple[Picture, Path]]:
+    """Return the pictures of a run that are in its report/."""
+    paths = [(picture, run.report / f"{picture.name}.png") for picture in PICTURES]
+    return [(picture, path) for picture, path in paths if _is_png(path)]
 
 
 def _is_png(path: Path) -> bool:
