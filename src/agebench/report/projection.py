@@ -74,6 +74,7 @@ def embed(features: Array) -> Array:
     """Return t-SNE coordinates of features, float, finite and not constant, (n, d) -> (n, 2)."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     dimensions = min(TSNE_DIMENSIONS, len(features) - 1, features.shape[1])
     reduced = PCA(n_components=dimensions, random_state=SEED).fit_transform(features)  # (n, d) -> (n, 50)
@@ -83,7 +84,8 @@ def embed(features: Array) -> Array:
         init="pca" if dimensions >= 2 else "random",
         random_state=SEED,
     )
-    return np.asarray(tsne.fit_transform(reduced), dtype=np.float64)
+    with threadpool_limits(1):  # several threads wait for each other: 6x the CPU time on a busy machine of two cores
+        return np.asarray(tsne.fit_transform(reduced), dtype=np.float64)
 
 
 @dataclass(frozen=True)
