@@ -24,7 +24,7 @@ import cases
 import materials
 import overrides
 
-VERBS = ("train", "evaluate", "predict", "export", "prepare", "audit", "compare")
+VERBS = ("train", "evaluate", "predict", "export", "prepare", "audit", "compare", "calibrate", "report", "score")
 MEMORY = 6 * 2**30  # address space that a case may add; a case that needs more must end in a sentence, too
 FILE_SIZE = 2**29
 WARM_UP = (
@@ -35,6 +35,9 @@ WARM_UP = (
     ["prepare", "data=mnist", "data.root=mnist", "data.source.download=false"],
     ["audit", "data=folder", "data.root=classes.tar.gz", "data.image_size=8"],
     ["compare", "digits_run"],
+    ["calibrate", "run=digits_run"],
+    ["report", "run=digits_run"],
+    ["score", "predictions=digits_run/predictions.csv", "data=digits", "data.limit=30"],
 )
 
 
@@ -74,7 +77,7 @@ def preload(work: Path, *, every_verb: bool) -> None:
 
     torch.set_num_threads(1)
     for verb in VERBS:
-        importlib.import_module(f"agebench.{verb}")
+        importlib.import_module(_module(verb))
     from agebench.config import config_folder
 
     base = materials.base = work / "base"
@@ -97,6 +100,10 @@ def preload(work: Path, *, every_verb: bool) -> None:
     shutil.rmtree(base / "digits_run/evaluate", ignore_errors=True)
     gc.collect()
     gc.freeze()  # the children would copy each page whose reference counts the collector touches
+
+
+def _module(verb: str) -> str:
+    return f"agebench.{verb}.__main__" if verb == "report" else f"agebench.{verb}"
 
 
 def _refuse(*_: object) -> None:
@@ -172,7 +179,7 @@ def _call(command: list[str]) -> int:
     Path("command.txt").write_text(shlex.join(command), errors="surrogateescape")
     sys.argv = [f"agebench-{verb}", *arguments]
     try:
-        sys.modules[f"agebench.{verb}"].main()
+        sys.modules[_module(verb)].main()
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
@@ -256,9 +263,10 @@ def _nonsense(box: Path) -> str:
     for path in written:
         if path.name == "results.json":
             results = json.loads(path.read_text(encoding="utf-8"))
-            loss = results.get("metrics", {}).get("test/loss")
-            if results["status"] != "completed" or not isinstance(loss, float) or not math.isfinite(loss):
-                return f"exit code 0, status {results['status']} and test/loss {loss}"
+            name = "test/accuracy" if "scored" in results else "test/loss"  # only a head has a loss
+            value = results.get("metrics", {}).get(name)
+            if results["status"] != "completed" or not isinstance(value, float) or not math.isfinite(value):
+                return f"exit code 0, status {results['status']} and {name} {value}"
         if path.parent.name == "predict" and re.search(r",(nan|inf|-inf),", path.read_text(encoding="utf-8")):
             return f"exit code 0 and predictions that are not finite in {path.name}"
         if path.name.endswith(".part"):

@@ -23,6 +23,10 @@ RUN_LINES = (
     "evaluate run=run data=digits data/split=kfold allow_leak=true",
     "export run=run format=pt2",
     f"train resume=run {shlex.join(SMALL)} trainer.max_epochs=2",
+    "calibrate run=run",
+    "report run=run",
+    "report run=run level=full",
+    "score predictions=run/predictions.csv data=digits data.limit=30",
     *["compare run other_run"] * 2,
 )
 

@@ -67,7 +67,7 @@ def draw_reliability(outcome: Outcome, *, title: str) -> Figure | None:
         f"is too modest, below too sure\n(mean distance to the line, ECE: {error:.3f})"
     )
     upper.set(ylabel="share of images that are right", xlim=(0, 1.01), ylim=(-0.02, 1.02))
-    upper.legend(loc="upper left", fontsize=8)
+    upper.legend(loc="best", fontsize=8)
     upper.grid(True)
     lower.bar((np.ceil(confidence * BINS) - 0.5) / BINS, images, width=0.9 / BINS, color=GREY)
     lower.set(xlabel="claimed probability of the most likely label", ylabel="images")
