@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from agebench.files import write_csv
 from agebench.report.error_by_age import age_cells
@@ -55,7 +56,7 @@ def draw_estimates(outcome: Outcome, *, title: str) -> Figure | None:
     if not outcome.ordered or not finite.any():
         return None
     true, estimate = outcome.values[outcome.target][finite], outcome.point[finite]
-    figure = new_figure(5.4, 5.2, title)
+    figure = new_figure(5.8, 5.2, title)
     axes = figure.subplots()
     low, high = min(true.min(), estimate.min()), max(true.max(), estimate.max())
     pad = 0.03 * (high - low) or 1
@@ -65,7 +66,9 @@ def draw_estimates(outcome: Outcome, *, title: str) -> Figure | None:
         cells = axes.hexbin(
             true, estimate, gridsize=45, cmap=grey, mincnt=1, bins="log", extent=(*limits, *limits), lw=0
         )
-        figure.colorbar(cells, ax=axes, shrink=0.7, aspect=30, label="images in a cell (log scale)")
+        ticks = {"ticks": LogLocator(subs=(1, 2, 5)), "format": StrMethodFormatter("{x:,.0f}")}
+        bar = figure.colorbar(cells, ax=axes, shrink=0.7, aspect=30, label="images in a cell (log scale)", **ticks)
+        bar.minorticks_off()
     else:
         # Labels are whole numbers. Moving the dots sideways shows how many there are.
         gap = np.diff(outcome.values).min() if len(outcome.values) > 1 else 1
