@@ -49,6 +49,9 @@ def test_many_images_are_a_density_that_counts_all_of_them(ages_outcome: Outcome
 
     assert figure is not None
     assert np.asarray(figure.axes[0].collections[0].get_array()).sum() == 3_000
+    scale = [label.get_text() for label in figure.axes[1].get_yticklabels(which="both")]
+    assert all(text.replace(",", "").isdecimal() for text in scale)  # math text is off, see plot_style
+    assert len(scale) > 1
 
 
 def test_classes_have_no_estimates(digits_outcome: Outcome) -> None:
