@@ -1,6 +1,8 @@
 """Exported models have the outputs of the trained network, for every head and both formats."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +126,22 @@ def test_a_torch_program_has_the_outputs_of_the_network(tmp_path) -> None:
         expected = module.eval().predict_step(images)
     torch.testing.assert_close((posterior, point), expected)
     assert json.loads(extra["agebench.json"]) == {"unit": "years"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of the size of files")
+@pytest.mark.parametrize("write", [write_onnx, write_program])
+def test_a_full_disk_is_an_os_error(tmp_path, write) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            write(ExportedModel(module_of("softmax")), SHAPE, tmp_path / "model", "{}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert raised.value.errno == errno.EFBIG
 
 
 def test_compare_finds_a_file_with_other_weights(tmp_path) -> None:
