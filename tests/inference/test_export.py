@@ -99,6 +99,28 @@ def test_the_sets_of_a_calibration_are_outputs_of_the_onnx_file(tmp_path, head, 
         np.testing.assert_array_equal(found["label_set"], sets)
 
 
+@pytest.mark.parametrize(
+    ("estimate", "low", "high"),
+    [(20.0, 20, 23), (20.5, 20, 23), (22.0, 22, 23), (23.4, 22, 24), (24.0, 22, 24), (25.0, 22, 25)],
+)
+def test_an_estimate_outside_its_conformal_set_widens_the_range(estimate, low, high) -> None:
+    posterior = torch.tensor([[0.1, 0.1, 0.3, 0.3, 0.1, 0.1]])  # at least 0.25 lies up to 22, and from 23 on
+    network = ExportedModel(module_of("softmax"), None)
+
+    found = network._sets(posterior, torch.tensor([estimate]), 0.25)
+
+    assert [each.tolist() for each in found] == [[low], [high]]
+
+
+def test_a_class_that_is_predicted_belongs_to_its_conformal_set() -> None:
+    network = ExportedModel(module_of("softmax", ordered=False), None)
+    posterior = torch.tensor([[0.1, 0.1, 0.3, 0.3, 0.1, 0.1]])
+
+    (found,) = network._sets(posterior, torch.tensor([5.0]), 0.25)
+
+    assert found.tolist() == [[False, False, True, True, False, True]]
+
+
 def test_the_onnx_file_is_valid_and_contains_its_description(tmp_path) -> None:
     about = {"agebench": {"labels": ["20", "21"]}}
     write_onnx(ExportedModel(module_of("softmax")), SHAPE, tmp_path / "m.onnx", json.dumps(about["agebench"]))
