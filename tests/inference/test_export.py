@@ -193,6 +193,7 @@ def test_a_network_that_cannot_be_traced_raises_one_sentence(tmp_path) -> None:
     ("difference", "sentence"),
     [
         (0.0, "the outputs are equal to PyTorch's, on random images"),
+        (1e-12, "probabilities differ by at most 1.0e-12 from PyTorch's, on random images"),
         (2.3e-7, "probabilities differ by at most 2.3e-07 from PyTorch's, on random images"),
     ],
 )
