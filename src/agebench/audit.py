@@ -21,14 +21,8 @@ def audit(cfg: Any, drawing: "Drawing | None" = None) -> dict[str, Any]:
     """
     from hydra.core.hydra_config import HydraConfig
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    try:
-        return _audit(cfg, folder, drawing or Drawing())
-    except Exception:
-        if folder != Path.cwd():
-            with contextlib.suppress(OSError):  # the folder is not empty
-                folder.rmdir()  # Hydra created it
-        raise
+    with contextlib.closing(drawing or Drawing()) as drawing:
+        return _audit(cfg, Path(HydraConfig.get().runtime.output_dir), drawing)
 
 
 def _audit(cfg: Any, folder: Path, drawing: "Drawing") -> dict[str, Any]:
@@ -77,7 +71,7 @@ class Drawing:
 
             context = multiprocessing.get_context("fork")
             self.line, theirs = context.Pipe()
-            context.Process(target=_draw_when_asked, args=(theirs,), daemon=True).start()
+            context.Process(target=_draw_when_asked, args=(theirs, self.line), daemon=True).start()
             theirs.close()
 
     def start(self, *picture: Any) -> None:
@@ -92,9 +86,16 @@ class Drawing:
         if self.forked and (error := self.line.recv()) is not None:
             raise error
 
+    def close(self) -> None:
+        """End the process."""
+        if self.forked:
+            self.line.close()
 
-def _draw_when_asked(line: Any) -> None:
+
+def _draw_when_asked(line: Any, inherited: Any) -> None:
     import io
+
+    inherited.close()  # the other end, so that this process notices when the audit closes it or dies
 
     import agebench.report.leak  # noqa: F401  # what it imports takes half a second
     from agebench.report.style import new_figure, plot_style

@@ -43,11 +43,17 @@ OUT_OF_MEMORY = "the memory is exhausted: use a smaller batch size, image size o
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception, or one in its chain, says that no memory of the CPU or the GPU is left."""
-    texts = ("can't allocate memory", "not enough memory", "out of memory", "Unable to allocate")
+    texts = (
+        "can't allocate memory",
+        "Cannot allocate memory",
+        "not enough memory",
+        "out of memory",
+        "Unable to allocate",
+    )
     return any(
         isinstance(each, MemoryError)
         or type(each).__name__ == "OutOfMemoryError"
-        or (isinstance(each, RuntimeError | OSError) and any(text in str(each) for text in texts))
+        or (isinstance(each, RuntimeError | OSError | ImportError) and any(text in str(each) for text in texts))
         for each in chain(error)
     )
 

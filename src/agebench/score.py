@@ -1,6 +1,5 @@
 """`python -m agebench.score`: test the predictions of any program, given as a CSV file."""
 
-import contextlib
 import re
 import sys
 from pathlib import Path
@@ -13,17 +12,6 @@ def score(cfg: Any) -> None:
     """Score the file of a composed config, and write a run folder."""
     from hydra.core.hydra_config import HydraConfig
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    try:
-        _score(cfg, folder)
-    except Exception:
-        if folder != Path.cwd():
-            with contextlib.suppress(OSError):  # the folder is not empty
-                folder.rmdir()  # Hydra created it
-        raise
-
-
-def _score(cfg: Any, folder: Path) -> None:
     from agebench.build.keys import ScoreKeys
     from agebench.cli.rules import check_config
     from agebench.errors import UserError
@@ -37,7 +25,7 @@ def _score(cfg: Any, folder: Path) -> None:
 
     sheet = read_sheet(Path(str(cfg.predictions)).expanduser())
     plan = build_planner(cfg).plan(listed=cfg.listed)
-    score_sheet(cfg, sheet, plan, folder, name=name_of(cfg))
+    score_sheet(cfg, sheet, plan, Path(HydraConfig.get().runtime.output_dir), name=name_of(cfg))
 
 
 def name_of(cfg: Any) -> str:

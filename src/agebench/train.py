@@ -54,7 +54,8 @@ def train(cfg: Any) -> float | None:
         from agebench.training.fit import fit
 
         with set_variable(VARIABLE, os.environ.get(VARIABLE) if cfg.callbacks.get("progress") else "0"):
-            best = fit(cfg, folder, progress=job.progress if job else None)
+            alone = job is None and hydra.mode != RunMode.MULTIRUN
+            best = fit(cfg, folder, progress=job.progress if job else None, discard=alone)
         if drawer is not None:
             drawer.draw_missing(folder)
             for page in drawer.finish():

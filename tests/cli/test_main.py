@@ -155,6 +155,22 @@ def test_a_full_disk_is_explained_without_a_file_name(conf) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object: Cannot allocate memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes"),
+    ],
+)
+def test_too_little_memory_is_one_sentence(conf, error) -> None:
+    assert explain(error, conf) == (
+        "the memory is exhausted: use a smaller batch size, image size or model, or close other programs"
+    )
+
+
 def test_the_middle_of_a_very_long_sentence_is_left_out(conf) -> None:
     message = explain(UserError(f"accelerator={'x' * 9_000} is not available here: choose cpu"), conf)
 

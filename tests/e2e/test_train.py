@@ -226,7 +226,9 @@ def test_an_invalid_value_in_a_point_stops_the_sweep_before_the_first_point(comm
         (("data=digits", "data/split=identity"), "needs the identity of each image"),
     ],
 )
-def test_a_user_error_is_one_sentence_with_exit_code_2(command, capsys, arguments, sentence):
+def test_a_user_error_is_one_sentence_with_exit_code_2_and_leaves_no_folder(
+    command, tmp_path, capsys, arguments, sentence
+):
     with pytest.raises(SystemExit) as end:
         command("train", "report=false", *arguments)
 
@@ -235,6 +237,59 @@ def test_a_user_error_is_one_sentence_with_exit_code_2(command, capsys, argument
     assert sentence in stderr
     assert "Traceback" not in stderr
     assert "Error executing job" not in stderr
+    assert list(tmp_path.glob("outputs/*/*/*")) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "audit data=table data.root=none.csv",
+        "score predictions=none.csv data=digits",
+        "evaluate run={run} data=table data.root=none.csv data.target=age",
+        "train -m data=table data.root=none.csv seed=0,1",
+    ],
+)
+def test_a_command_that_wrote_nothing_leaves_no_folder(command, digits_run, tmp_path, line):
+    shutil.copytree(digits_run, "run")
+    with pytest.raises(SystemExit):
+        command(*line.format(run=tmp_path / "run").split())
+
+    assert list(tmp_path.rglob("20??-??-??_*")) == []  # the name of a new folder is the time
+
+
+def test_a_user_error_keeps_an_earlier_run_and_is_recorded_in_it(command, digits_run, tmp_path, capsys):
+    shutil.copytree(digits_run, "out")
+    kept = json.loads((digits_run / "results.json").read_text()) | {"status": "interrupted"}
+    (tmp_path / "out" / "results.json").write_text(json.dumps(kept))
+    with pytest.raises(SystemExit) as end:
+        command("train", *QUICK, "model.checkpoint_path=none.pt", "hydra.run.dir=out")
+
+    found = results(tmp_path / "out")
+    assert end.value.code == 2
+    assert (found["status"], found["error"]) == ("failed", "model.checkpoint_path=none.pt does not exist: give a .pth, "
+                                                 ".pt, .ckpt or .safetensors file")  # fmt: skip
+    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "metrics.csv", "predictions.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (digits_run / name).read_bytes()
+
+
+def test_a_user_error_in_the_first_epoch_leaves_the_users_own_files(command, tmp_path, monkeypatch, capsys):
+    (tmp_path / "refusing.py").write_text(
+        "from pathlib import Path\n"
+        "from lightning.pytorch.callbacks import Callback\n"
+        "from agebench.errors import UserError\n"
+        "class Refuse(Callback):\n"
+        "    def on_train_start(self, trainer, module):\n"
+        "        Path('out/notes.txt').write_text('mine')\n"
+        "        raise UserError('no')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(SystemExit) as end:
+        command("train", *QUICK, "logger=tensorboard_csv", "+callbacks.mine._target_=refusing.Refuse",
+                "hydra.run.dir=out")  # fmt: skip
+
+    assert end.value.code == 2
+    assert capsys.readouterr().err.endswith("agebench train: no\n")
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["notes.txt"]
 
 
 def test_full_batch_and_online_training_work(command, tmp_path):

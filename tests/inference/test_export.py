@@ -1,6 +1,8 @@
 """Exported models have the outputs of the trained network, for every head and both formats."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,28 @@ def test_the_sets_of_a_calibration_are_outputs_of_the_onnx_file(tmp_path, head, 
         np.testing.assert_array_equal(found["label_set"], sets)
 
 
+@pytest.mark.parametrize(
+    ("estimate", "low", "high"),
+    [(20.0, 20, 23), (20.5, 20, 23), (22.0, 22, 23), (23.4, 22, 24), (24.0, 22, 24), (25.0, 22, 25)],
+)
+def test_an_estimate_outside_its_conformal_set_widens_the_range(estimate, low, high) -> None:
+    posterior = torch.tensor([[0.1, 0.1, 0.3, 0.3, 0.1, 0.1]])  # at least 0.25 lies up to 22, and from 23 on
+    network = ExportedModel(module_of("softmax"), None)
+
+    found = network._sets(posterior, torch.tensor([estimate]), 0.25)
+
+    assert [each.tolist() for each in found] == [[low], [high]]
+
+
+def test_a_class_that_is_predicted_belongs_to_its_conformal_set() -> None:
+    network = ExportedModel(module_of("softmax", ordered=False), None)
+    posterior = torch.tensor([[0.1, 0.1, 0.3, 0.3, 0.1, 0.1]])
+
+    (found,) = network._sets(posterior, torch.tensor([5.0]), 0.25)
+
+    assert found.tolist() == [[False, False, True, True, False, True]]
+
+
 def test_the_onnx_file_is_valid_and_contains_its_description(tmp_path) -> None:
     about = {"agebench": {"labels": ["20", "21"]}}
     write_onnx(ExportedModel(module_of("softmax")), SHAPE, tmp_path / "m.onnx", json.dumps(about["agebench"]))
@@ -126,6 +150,22 @@ def test_a_torch_program_has_the_outputs_of_the_network(tmp_path) -> None:
     assert json.loads(extra["agebench.json"]) == {"unit": "years"}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of the size of files")
+@pytest.mark.parametrize("write", [write_onnx, write_program])
+def test_a_full_disk_is_an_os_error(tmp_path, write) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            write(ExportedModel(module_of("softmax")), SHAPE, tmp_path / "model", "{}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert raised.value.errno == errno.EFBIG
+
+
 def test_compare_finds_a_file_with_other_weights(tmp_path) -> None:
     module = module_of("softmax")
     write_onnx(ExportedModel(module), SHAPE, tmp_path / "m.onnx", "{}")
@@ -153,6 +193,7 @@ def test_a_network_that_cannot_be_traced_raises_one_sentence(tmp_path) -> None:
     ("difference", "sentence"),
     [
         (0.0, "the outputs are equal to PyTorch's, on random images"),
+        (1e-12, "probabilities differ by at most 1.0e-12 from PyTorch's, on random images"),
         (2.3e-7, "probabilities differ by at most 2.3e-07 from PyTorch's, on random images"),
     ],
 )

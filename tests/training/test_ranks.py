@@ -1,9 +1,12 @@
 """The processes of a DDP run end together, with one sentence and a true status."""
 
+import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -79,6 +82,78 @@ def test_a_process_that_waits_for_a_dead_one_ends_and_writes_its_status(
     assert os.waitstatus_to_exitcode(status) == 1
     assert (results["status"], results["seed"]) == ("failed", 0)
     assert results["error"].startswith("process 1 of this run was killed by signal 9")
+
+
+def test_an_interruption_that_the_main_thread_cannot_handle_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "POLL_S", 0.01)
+    monkeypatch.setattr(ranks, "GRACE_S", 0.4)
+    RunWriter(tmp_path).update({"status": "running"})
+
+    waiting = os.fork()
+    if waiting == 0:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with watch_ranks(tmp_path, first=True):
+            launch().kill()
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 3 * 10**7)  # in C, as a collective that waits for a dead process
+        os._exit(0)
+    _, status = os.waitpid(waiting, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 1
+    assert json.loads((tmp_path / "results.json").read_text()) == {"status": "interrupted"}
+
+
+def test_a_process_that_waits_for_another_machine_can_be_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "POLL_S", 0.01)
+    monkeypatch.setattr(ranks, "GRACE_S", 0.1)
+    RunWriter(tmp_path).update({"status": "running"})
+
+    waiting = os.fork()
+    if waiting == 0:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with watch_ranks(tmp_path, first=True, machines=2):
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 3 * 10**7)
+        os._exit(0)
+    _, status = os.waitpid(waiting, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 1
+    assert json.loads((tmp_path / "results.json").read_text()) == {"status": "interrupted"}
+
+
+def test_a_process_that_ended_before_it_could_handle_a_signal_interrupts_this_one(tmp_path: Path) -> None:
+    def lose_connection() -> None:
+        with watch_ranks(tmp_path, first=True):
+            process = launch()
+            process.terminate()
+            process.wait(20)
+            raise RuntimeError("Connection closed by peer")
+
+    with pytest.raises(KeyboardInterrupt):
+        lose_connection()
+
+
+def test_the_status_of_the_main_thread_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "GRACE_S", 0.05)
+
+    writing = os.fork()
+    if writing == 0:
+        peers = ranks._Peers(tmp_path, first=True)
+        with peers.ending:  # the main thread leaves watch_ranks
+            peers.add([subprocess.Popen(["false"])])
+            time.sleep(0.5)
+            peers.ended.set()
+        RunWriter(tmp_path).update({"status": "interrupted"})
+        time.sleep(0.2)
+        os._exit(0)
+    _, status = os.waitpid(writing, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert json.loads((tmp_path / "results.json").read_text()) == {"status": "interrupted"}
 
 
 def test_without_other_processes_an_error_is_raised_at_once(tmp_path: Path) -> None:

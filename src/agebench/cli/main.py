@@ -180,8 +180,17 @@ def _make_job(task: Task, errors: list[Exception], *, full_error: str | None) ->
             except Exception as error:
                 errors.append(error)
                 return None
+            finally:
+                _remove_empty(Path(HydraConfig.get().runtime.output_dir))
 
     return job
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove the folder that Hydra created for a command, if the command wrote nothing into it."""
+    if folder.resolve() != Path.cwd():
+        with suppress(OSError):  # the folder is not empty
+            folder.rmdir()
 
 
 def _check_log_name(name: str) -> None:

@@ -1,5 +1,6 @@
 """Export a trained network as one file: from uint8 images to the posterior and the point estimate."""
 
+import io
 import json
 import logging
 import warnings
@@ -181,8 +182,9 @@ def write_onnx(network: ExportedModel, shape: list[int], path: Path, description
 def write_program(network: ExportedModel, shape: list[int], path: Path, description: str) -> None:
     """Write a file for torch.export.load. The description is its extra file `agebench.json`."""
     program = _exported(torch.export.export, network, shape)
-    with path.open("wb") as file:  # torch accepts only paths that end in .pt2
-        torch.export.save(program, file, extra_files={"agebench.json": description})
+    file = io.BytesIO()  # on a full disk, torch would abort the process
+    torch.export.save(program, file, extra_files={"agebench.json": description})
+    path.write_bytes(file.getbuffer())
 
 
 def _exported(export: Any, network: nn.Module, shape: list[int], **more: Any) -> Any:

@@ -75,7 +75,7 @@ class Training:
         return [logger for logger in self.trainer.loggers if isinstance(logger, RunTensorBoard)]
 
 
-def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -> float:
+def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None, discard: bool = False) -> float:
     """Train, test the selected checkpoint, and write the run directory.
 
     An unfinished run in the directory is resumed. A completed run is not changed.
@@ -84,6 +84,7 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -
         cfg: The composed config.
         run_dir: The run directory; created if it does not exist.
         progress: Connection to the sweep that this training is a point of, or None.
+        discard: Whether to remove the files of a new run that ends with a user error before its first epoch does.
 
     Returns:
         The best value of the monitored metric, which sweepers optimize.
@@ -98,6 +99,7 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -
     if first:
         check_folder(run_dir, "run")
     run_dir.mkdir(parents=True, exist_ok=True)
+    discard = discard and first and not (run_dir / "results.json").exists()
     wanted = config_hash(config)
     with _locked(run_dir) if first else nullcontext():
         previous = resume.read_previous(run_dir)
@@ -137,6 +139,10 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -
                 again = f"python -m agebench.train {shlex.quote(f'resume={run_dir}')}"
                 log.warning("interrupted: finished epochs are kept in %s; to resume: %s", run_dir, again)
             sys.exit(exit_code())  # also after Lightning's SIGTERMException, which has the exit code 0
+        except UserError:
+            if discard and not (run_dir / "metrics.csv").exists():
+                resume.discard(run_dir)
+            raise
 
 
 def _run(
@@ -152,7 +158,7 @@ def _run(
     keep_freed_memory()
     training = build_training(cfg, config, run_dir, progress=progress)
     start = prepare(training, previous, writer)
-    with watch_ranks(run_dir, first=writer.enabled):
+    with watch_ranks(run_dir, first=writer.enabled, machines=training.trainer.num_nodes):
         best = train(training, start, writer)
         with ExitStack() as stack:
             recorder = None

@@ -159,6 +159,17 @@ def prepare(folder: Path, start: Start) -> None:
             (folder / "report").rmdir()
 
 
+def discard(folder: Path) -> None:
+    """Remove the files of a run that trained nothing, and its folder unless it holds other files."""
+    prepare(folder, Start())
+    _remove(folder, "results.json", "split.csv", "missing.csv", "broken.csv", "train.log", ".lock")
+    _remove(folder, "config.yaml", "hydra.yaml", "overrides.yaml", inside=(".hydra",))
+    _remove(folder, "metrics.csv", "hparams.yaml", inside=("csv",))
+    for name in (".hydra", "checkpoints", "csv", ""):
+        with contextlib.suppress(OSError):  # it does not exist, is a link, or holds other files
+            (folder / name).rmdir()
+
+
 def _remove(folder: Path, *patterns: str, inside: Sequence[str] = ("",)) -> None:
     """Remove the files that match a pattern, directly in a folder or in the named folders inside it.
 
