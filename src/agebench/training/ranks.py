@@ -160,3 +160,5 @@ def watch_ranks(run_dir: Path, *, first: bool, machines: int = 1) -> Iterator[No
         finally:
             with peers.ending:
                 peers.ended.set()
+            if peers.thread is not None:
+                peers.thread.join(1.0)  # it reads a descriptor that is closed next
