@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from agebench.build.data import build_images
 from agebench.build.keys import NETWORK, TRAINING, check_nodes
-from agebench.build.module import build_data, build_module
+from agebench.build.module import build_data, build_module, training_length
 from agebench.build.monitor import build_monitor
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.split import PARTS
@@ -44,6 +44,7 @@ from agebench.training.console import device_name, log_results, log_start, write
 from agebench.training.fast_loop import MultiStepModule, can_multi_step
 from agebench.training.hparams import hparams
 from agebench.training.memory import keep_freed_memory
+from agebench.training.pace import Pace, seconds_of
 from agebench.training.ranks import watch_ranks
 from agebench.training.tensorboard import RunTensorBoard
 from agebench.training.trainer import build_callbacks, make_trainer
@@ -178,9 +179,19 @@ def build_training(
     module = build_module(cfg, data, kind=MultiStepModule if can_multi_step(cfg, callbacks) else ImageModule)
     speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
     trainer = make_trainer(cfg, run_dir, callbacks, speed=speed, table=table, progress=progress)
+    if cfg.trainer.max_time is not None:
+        module.pace = _make_pace(cfg, data, speed)
     skip_idle_hooks(module, trainer.callbacks)  # type: ignore[attr-defined]  # set by its connector
     description = DataDescription.of(data.plan)
     return Training(cfg, config, run_dir, data, description, module, trainer, monitor, mode, speed, table)
+
+
+def _make_pace(cfg: DictConfig, data: ImageDataModule, speed: Speed) -> Pace:
+    epochs, steps = training_length(cfg, data)
+    images = (data.batch_size * cfg.trainer.accumulate_grad_batches, len(data.part("val")), len(data.part("test")))
+    return Pace(
+        seconds_of(cfg.trainer.max_time), steps=epochs * steps, steps_per_epoch=steps, speed=speed, images=images
+    )
 
 
 def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) -> resume.Start:
