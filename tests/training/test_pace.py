@@ -109,8 +109,8 @@ def test_a_compressed_cosine_follows_the_clock(compose_config, tmp_path, clock) 
 
     fit(config, tmp_path)
 
-    # After the first validation the reserve is 4 s. After 11 steps and 2 s of validation, 14 of 36 s will have passed at
-    # the end of the next step, so it has the rate of step ceil(100 * 14 / 36) - 1 = 38.
+    # After the first validation the reserve is 4 s. After 11 steps and 2 s of validation, 14 of 36 s will have passed
+    # at the end of the next step, so it has the rate of step ceil(100 * 14 / 36) - 1 = 38.
     assert clock.rates[11] == pytest.approx((1 + math.cos(math.pi * 38 / 100)) / 2, rel=1e-6)
     assert clock.rates == sorted(clock.rates, reverse=True)
 

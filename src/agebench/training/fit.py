@@ -39,6 +39,7 @@ from agebench.runs.identity import config_hash, git_commit, versions
 from agebench.runs.tables import write_breakdown, write_layers, write_predictions, write_split
 from agebench.runs.writer import RunWriter
 from agebench.training import resume
+from agebench.training.batch_size import choose_batch_size
 from agebench.training.callbacks import EpochTable, Speed, failed_callback, skip_idle_hooks
 from agebench.training.console import device_name, log_results, log_start, write_parameters
 from agebench.training.fast_loop import MultiStepModule, can_multi_step
@@ -99,9 +100,12 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -
     if first:
         check_folder(run_dir, "run")
     run_dir.mkdir(parents=True, exist_ok=True)
-    wanted = config_hash(config)
     with _locked(run_dir) if first else nullcontext():
-        previous = resume.read_previous(run_dir)
+        previous, measured = resume.read_previous(run_dir), {}
+        if cfg.data.batch_size == "auto":
+            cfg, measured["batch_size"] = choose_batch_size(cfg, previous)
+            config = OmegaConf.to_container(cfg, resolve=True)
+        wanted = config_hash(config)
         done = resume.finished(
             run_dir,
             previous,
@@ -127,6 +131,7 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None) -
             "seed": cfg.seed,
             "config": wanted,
             "resumed": previous.get("resumed", 0),
+            **measured,
         }
         try:
             with writer.running(facts):
