@@ -432,6 +432,8 @@ class ImageModule(L.LightningModule):
         """Hold the average of the weights, if there is one: it is tested."""
         if self.average is not None:
             self.average.exchange(evaluate=True)
+            if not self.average.updates and self.trainer.is_global_zero:
+                log.warning("%s: training ended before the average started: it is not used", self.average.key)
             self.average = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from agebench import build
+from agebench.cli.rules import check_config
 from agebench.errors import UserError
 from agebench.files import read_csv
 from agebench.module import ImageModule
@@ -129,6 +130,13 @@ def test_a_frozen_batch_norm_keeps_its_statistics(compose_config, tmp_path) -> N
     assert torch.equal(state["model.norm1.running_var"], torch.ones(16))
 
 
-def test_both_averages_are_refused(compose_config, tmp_path) -> None:
-    with pytest.raises(UserError, match=r"ema\.decay and swa\.start both average the weights"):
-        fit(compose_config(*BASE, "swa.start=0.5", "ema.decay=0.9"), tmp_path)
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["ema.decay=0.9"], "ema.decay and swa.start both average the weights: set one of them to null"),
+        (["trainer.max_epochs=-1"], "swa.start needs the length of the training: set trainer.max_epochs"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(compose_config, overrides, sentence) -> None:
+    with pytest.raises(UserError, match=sentence):
+        check_config(compose_config(*BASE, "swa.start=0.5", *overrides))

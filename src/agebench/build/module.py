@@ -241,8 +241,6 @@ def _mixing(augment: DictConfig) -> Mixing | None:
 
 
 def _averaging(cfg: DictConfig) -> Callable[[nn.Module], WeightAverage] | None:
-    if cfg.ema.decay is not None and cfg.swa.start is not None:
-        raise UserError("ema.decay and swa.start both average the weights: set one of them to null")
     if cfg.ema.decay is not None:
         return partial(WeightAverage, decay=cfg.ema.decay)
     return None if cfg.swa.start is None else partial(EpochAverage, start=cfg.swa.start)

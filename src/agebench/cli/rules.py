@@ -48,6 +48,7 @@ def check_config(cfg: DictConfig, keys: Any = TrainKeys) -> None:
         _check_monitor(cfg)
         _check_precision(cfg)
         _check_measured(cfg)
+        _check_averages(cfg)
 
 
 def _check_processes(config: DictConfig) -> None:
@@ -172,6 +173,16 @@ def _check_measured(cfg: DictConfig) -> None:
         )
     if auto and not alone:
         raise UserError("data.batch_size=auto measures one device: set data.batch_size to a number for several devices")
+
+
+def _check_averages(cfg: DictConfig) -> None:
+    if cfg.swa.start is None:
+        return
+    if cfg.ema.decay is not None:
+        raise UserError("ema.decay and swa.start both average the weights: set one of them to null")
+    trainer = cfg.trainer
+    if (trainer.max_epochs or -1) < 0 and trainer.max_steps < 0 and trainer.max_time is None:
+        raise UserError("swa.start needs the length of the training: set trainer.max_epochs, max_steps or max_time")
 
 
 def _check_precision(cfg: DictConfig) -> None:
