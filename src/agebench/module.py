@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from agebench.augment.mixing import Mixed, Mixing
+from agebench.distillation import Teacher
 from agebench.errors import FailedError
 from agebench.heads.base import Head
 from agebench.metrics.age_limit import AgeLimit
@@ -153,6 +154,7 @@ class ImageModule(L.LightningModule):
         self.groups, self.mixing, self.averaging = groups, mixing, averaging
         self.average: WeightAverage | None = None  # since training started
         self._stored_average: dict[str, Any] | None = None
+        self.teacher: Teacher | None = None  # not a submodule: it is neither trained nor stored
         self.pace: Pace | None = None  # moves the schedule and ends training, for trainer.max_time
         self._skip_augment = isinstance(augment, nn.Identity) or getattr(augment, "idle", False)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -208,13 +210,17 @@ class ImageModule(L.LightningModule):
     def training_loss(self, batch: Any) -> Tensor:
         """Return the mean loss of a training batch, shape (), and store it for the metrics of the epoch."""
         images, mixed = self._augmented(batch.images, batch.target)
-        outputs = self._outputs(images if mixed is None else mixed.images)
+        shown = images if mixed is None else mixed.images
+        outputs = self._outputs(shown)
+        taught = None if self.teacher is None else self.teacher.log_posterior(shown)
         # Heads need float32: sums over labels, logarithms and thresholds are too inaccurate in half precision.
         with torch.autocast(self.device.type, enabled=False):
             if mixed is None:
                 loss = self.head.loss(outputs, batch.target)
             else:
                 loss = self.head.mixed_loss(outputs, batch.target, mixed.other, share=mixed.share)
+            if self.teacher is not None and taught is not None:
+                loss = self.teacher.combine(loss, self.head.log_posterior(outputs), taught)
         # Keep tensors: reading a number here would synchronize with the GPU at each step.
         self._step_losses.append((len(batch.target), loss.detach()))
         self._uncounted.append((outputs.detach(), batch.target))

@@ -15,6 +15,7 @@ from agebench.config import flatten
 from agebench.data.cache import check_cache
 from agebench.data.groups import with_groups
 from agebench.errors import UserError, did_you_mean
+from agebench.runs.members import find_teacher
 from agebench.schema import check
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ def check_config(cfg: DictConfig, keys: Any = TrainKeys) -> None:
         _check_precision(cfg)
         _check_measured(cfg)
         _check_averages(cfg)
+        if cfg.teacher.run is not None:
+            find_teacher(cfg.teacher.run)
 
 
 def _check_processes(config: DictConfig) -> None:

@@ -20,6 +20,7 @@ from agebench.build.data import build_images
 from agebench.build.keys import NETWORK, TRAINING, check_nodes
 from agebench.build.module import build_data, build_module, training_length
 from agebench.build.monitor import build_monitor
+from agebench.build.teacher import build_teacher
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.split import PARTS
 from agebench.errors import FailedError, UserError, is_out_of_memory, one_line_message
@@ -182,6 +183,7 @@ def build_training(
     monitor, mode = build_monitor(cfg, unit=data.plan.target.unit)
     callbacks = build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)
     module = build_module(cfg, data, kind=MultiStepModule if can_multi_step(cfg, callbacks) else ImageModule)
+    module.teacher = build_teacher(cfg, data.plan)
     speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
     trainer = make_trainer(cfg, run_dir, callbacks, speed=speed, table=table, progress=progress)
     if cfg.trainer.max_time is not None:
@@ -207,6 +209,12 @@ def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) 
     start = resume.find_start(
         training.run_dir, previous, config=training.config, sha=facts["data_sha"], resume=cfg.resume
     )
+    taught = {} if module.teacher is None else {"teacher": module.teacher.facts}
+    if start.checkpoint and previous.get("teacher", taught.get("teacher")) != taught.get("teacher"):
+        raise UserError(
+            f"teacher.run={cfg.teacher.run} has changed since {training.run_dir} was started: restore it from a copy, "
+            "or start over with resume=false"
+        )
     total, trainable = count_parameters(module.model)
     if writer.enabled:
         resume.prepare(training.run_dir, start)
@@ -215,6 +223,7 @@ def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) 
             "resumed": writer.results["resumed"] + 1 if start.checkpoint else 0,
             "protocol": training.data.plan.protocol,
             **facts,
+            **taught,
             "params": {"total": total, "trainable": trainable},
             "versions": versions(),
             "git": git_commit(),

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
 from agebench.build.module import build_module
+from agebench.build.teacher import build_teacher
 from agebench.data.datamodule import ImageDataModule
 from agebench.module import ImageModule
 from agebench.process import set_up_process
@@ -44,6 +45,7 @@ def run_probe(
     set_up_process(seed=cfg.seed, matmul_precision=cfg.matmul_precision)
     module = build_module(cfg, data, kind=FastProbe if fast and can_multi_step(cfg, []) else Probe)
     module.scheduler = module.averaging = None
+    module.teacher = build_teacher(cfg, data.plan)
     callbacks: Sequence[Callback] = [callback]
     trainer: L.Trainer = instantiate(
         cfg.trainer,
