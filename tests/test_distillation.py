@@ -87,9 +87,11 @@ def test_every_ordered_head_learns_the_posterior_of_its_teacher(student) -> None
     p, q = taught.exp().double().numpy(), head.posterior(outputs).detach().double().numpy()
     assert np.isfinite(losses).all()
     assert losses[-1] == pytest.approx((p * np.log(p / q)).sum(1).mean(), rel=0.1, abs=2e-3)
-    assert losses[-1] < 0.5 * losses[0]
-    if student is not Regression:  # its scale is that of its training errors
-        assert losses[-1] < 0.3
+    assert losses[-1] < losses[0]
+    if student is Regression:  # its scale is that of its training errors, so that only its estimate learns
+        assert head.estimate(outputs).tolist() == pytest.approx([23.5] * 4, abs=0.5)  # the teacher's median
+    else:
+        assert losses[-1] < min(0.3, 0.5 * losses[0])
 
 
 @pytest.mark.parametrize(
@@ -186,9 +188,10 @@ def test_a_resumed_student_equals_an_uninterrupted_one_unless_the_teacher_change
         start(module)
 
     for name in ("resumed", "other"):
-        with monkeypatch.context() as patch, pytest.raises(Stop):
+        with monkeypatch.context() as patch:
             patch.setattr(ImageModule, "on_train_epoch_start", stop)
-            fit(config, tmp_path / name)
+            with pytest.raises(Stop):
+                fit(config, tmp_path / name)
     fit(config, tmp_path / "resumed")
 
     whole, resumed = stored_in(tmp_path / "whole"), stored_in(tmp_path / "resumed")

@@ -133,7 +133,7 @@ BROKEN = [
     ("data=cacd data.root=null", "data.source.root must be the path of the data, given as data.root=PATH (a folder"),
     ("data=folder data.root=2024", "data.source.root must be the path of the data, given as data.root=PATH (a folder"),
     ("data=mnist data.source.root=null", "data.source.root must be the path of the data"),
-    ("data.batch_size=0", "data.batch_size must be an integer of 1 or more, or full, got 0"),
+    ("data.batch_size=0", "data.batch_size must be an integer of 1 or more, or full or auto, got 0"),
     ("data.batch_size=half", "data.batch_size must be"),
     ("data.batch_size=2.5", "data.batch_size must be"),
     ("data.eval_batch_size=full", "data.eval_batch_size must be"),
