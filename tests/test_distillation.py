@@ -73,7 +73,7 @@ def test_every_ordered_head_learns_the_posterior_of_its_teacher(student) -> None
     head.set_label_counts(torch.full((8,), 10))
     taught = torch.tensor([[0.01, 0.04, 0.1, 0.3, 0.3, 0.15, 0.07, 0.03]] * 4).log()
     teacher = taught_by(head, 1.0, 1.0)
-    outputs = torch.randn(4, head.num_outputs, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    outputs = torch.randn(4, head.num_outputs, generator=torch.Generator().manual_seed(0)).div(2).requires_grad_()
     optimizer = torch.optim.Adam([outputs, *head.parameters()], lr=0.05)
     losses = []
 
