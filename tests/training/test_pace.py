@@ -152,6 +152,19 @@ def test_a_budget_below_one_epoch_still_validates_and_tests(compose_config, tmp_
     assert "ends training after" in caplog.text
 
 
+def test_the_start_of_other_processes_does_not_count(compose_config, tmp_path, clock, monkeypatch) -> None:
+    start = ImageModule.on_fit_start
+
+    def slow(module) -> None:
+        clock.now += 100.0
+        start(module)
+
+    monkeypatch.setattr(ImageModule, "on_fit_start", slow)
+    fit(config_of(compose_config, "scheduler=cosine", "trainer.max_time=00:00:00:40"), tmp_path)
+
+    assert 25 < len(clock.rates) < 40
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"), [("00:00:30:00", 1800), ("01:02:03:04", 93784), ({"hours": 1, "seconds": 5}, 3605)]
 )

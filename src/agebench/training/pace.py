@@ -9,6 +9,7 @@ from datetime import timedelta
 import lightning as L
 from torch.optim.lr_scheduler import LRScheduler
 
+from agebench.errors import UserError
 from agebench.training.callbacks import Speed
 
 log = logging.getLogger(__name__)
@@ -16,11 +17,18 @@ STEPS_PER_BROADCAST = 16  # steps between two looks at the clock under DDP
 
 
 def seconds_of(max_time: str | Mapping[str, int]) -> float:
-    """Return the seconds of a time as DD:HH:MM:SS or as arguments of timedelta."""
+    """Return the seconds of a time as DD:HH:MM:SS or as arguments of timedelta.
+
+    Raises:
+        UserError: If an argument of timedelta does not exist.
+    """
     if isinstance(max_time, str):
         days, hours, minutes, seconds = map(int, max_time.split(":"))
         return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()
-    return timedelta(**max_time).total_seconds()
+    try:
+        return timedelta(**max_time).total_seconds()
+    except TypeError as error:
+        raise UserError(f"trainer.max_time: {error}: use days, hours, minutes and seconds") from error
 
 
 class Pace:
@@ -31,9 +39,9 @@ class Pace:
     `max_time`. Otherwise it is compressed: the last step has the last rate of the schedule, and ends the training,
     usually within an epoch, before a last validation.
 
-    The available time is `max_time` without the time of one validation and the test. It starts with training. The time
-    of earlier starts of a resumed run counts, up to the checkpoint from which the run continues. Under DDP the clock of
-    the first process decides, and the others receive its position every STEPS_PER_BROADCAST steps.
+    The available time is `max_time` without the time of one validation and the test. It starts with the first step. The
+    time of earlier starts of a resumed run counts, up to the checkpoint from which the run continues. Under DDP the
+    clock of the first process decides, and the others receive its position every STEPS_PER_BROADCAST steps.
 
     A run whose schedule is compressed depends on the speed of the machine, so another run of the same config differs.
 
@@ -81,7 +89,7 @@ class Pace:
         return False
 
     def _look(self, done: int, every: int) -> None:
-        now = self.speed.fit_s
+        now = self.speed.fit_s - self.speed.startup_s
         if self._looked is not None:
             self._durations.append((now - self._looked[1]) / (done - self._looked[0]))
         self._looked = done, now
