@@ -50,6 +50,17 @@ def test_noise_moves_the_suggestions_by_less_than_a_third_of_a_decade() -> None:
     assert max(abs(math.log10(each.steepest) + 3) for each in found) < 0.35
 
 
+def test_the_valley_lies_in_the_last_fall_of_a_wavy_curve() -> None:
+    rates = np.logspace(-7, 0, 200)
+    wavy = 1.75 + 0.04 * np.cos((np.log10(rates) + 7) * np.pi / 1.5) - 0.02 * (np.log10(rates) + 7)
+    wavy[rates > 1e-2] = 9.0  # falls end at 10^-5.5 and 10^-2.5, the second begins at 10^-4
+
+    found = suggest(rates, wavy)
+
+    assert 1e-4 < found.valley < 10**-2.5
+    assert 1e-4 < found.steepest < 10**-2.5
+
+
 @pytest.mark.parametrize("slope", [0.0, 0.1], ids=["flat", "rising"])
 def test_a_loss_that_does_not_fall_gives_no_suggestion(slope) -> None:
     rates = np.logspace(-7, 1, 100)

@@ -37,9 +37,7 @@ def draw_rate_curve(curve: RateCurve, *, title: str) -> Figure:
     """
     figure = new_figure(6.4, 4.0, title)
     axes = figure.subplots()
-    axes.plot(
-        curve.rates, curve.losses, ".", color=GREY, alpha=0.35, markersize=3, markeredgewidth=0, label="each step"
-    )
+    axes.plot(curve.rates, curve.losses, ".", color=GREY, alpha=0.5, markersize=4, markeredgewidth=0, label="each step")
     axes.plot(curve.rates, curve.smoothed, color=COLOURS[0], label="smoothed")
     for (name, marker, colour), rate in zip(LABELLED, (curve.valley, curve.steepest), strict=True):
         if rate is not None:

@@ -38,6 +38,7 @@ DIVERGED = 4.0  # times the lowest loss so far, as in fastai
 WIDTH = 0.15  # decades: standard deviation of the smoothing, and at least SMOOTHED steps
 SMOOTHED = 4
 ONSET = 0.1  # share of the fall at which it begins
+HUMP = 0.25  # share of the fall: a rise of more than this ends an earlier fall
 SMALLEST_FALL = 0.02  # share of the initial loss
 
 
@@ -127,14 +128,22 @@ def suggest(rates: Array, losses: Array) -> Suggestions:
     weights = np.exp(-0.5 * ((decades[:, None] - decades) / width) ** 2)  # (N, N)
     smoothed = weights @ kept / weights.sum(axis=1)
     lowest = int(smoothed.argmin())
-    fall = initial - smoothed[lowest]
+    before = smoothed[: lowest + 1]
+    fall = before.max() - before[-1]
     if lowest < 2 or fall < SMALLEST_FALL * abs(initial):
         return Suggestions(smoothed, None, None)
-    before = smoothed[: lowest + 1]
-    steepest = int(np.gradient(before, decades[: lowest + 1]).argmin())
-    above = np.flatnonzero(before > initial - ONSET * fall)
-    start = int(above[-1]) if len(above) else 0
+    first = _start_of_last_fall(before, HUMP * fall)
+    steepest = first + int(np.gradient(before[first:], decades[first : lowest + 1]).argmin())
+    top = before[first:].max()
+    start = first + int(np.flatnonzero(before[first:] > top - ONSET * (top - before[-1]))[-1])
     return Suggestions(smoothed, float(rates[steepest]), float(10 ** ((decades[start] + decades[lowest]) / 2)))
+
+
+def _start_of_last_fall(losses: Array, tolerance: float) -> int:
+    """Return the index from which a curve falls to its end, apart from rises of up to `tolerance`."""
+    backwards = losses[::-1]
+    rises = np.flatnonzero(np.maximum.accumulate(backwards) - backwards > tolerance)
+    return 0 if not len(rises) else len(losses) - int(rises[0])
 
 
 def find_rate(cfg: DictConfig, folder: Path) -> Suggestions:
