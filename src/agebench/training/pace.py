@@ -14,6 +14,8 @@ from agebench.training.callbacks import Speed
 
 log = logging.getLogger(__name__)
 STEPS_PER_BROADCAST = 16  # steps between two looks at the clock under DDP
+MEASURED = 3  # steps, for the duration of one
+LARGEST_RESERVE = 1 / 3  # of the time, for validation and test, before the first validation
 
 
 def seconds_of(max_time: str | Mapping[str, int]) -> float:
@@ -63,7 +65,7 @@ class Pace:
         self._is_last = False  # whether the next step is the last one
         self._counted = 0  # steps
         self._looked: tuple[int, float] | None = None  # steps and seconds at the last look at the clock
-        self._durations: deque[float] = deque(maxlen=3)  # of steps; a validation lengthens one of them
+        self._durations: deque[float] = deque(maxlen=MEASURED)  # of steps; a validation lengthens one of them
 
     def after_step(self, trainer: L.Trainer) -> bool:
         """Move the schedule to the next step. Return whether training ends now. Call it after each batch."""
@@ -93,17 +95,19 @@ class Pace:
         if self._looked is not None:
             self._durations.append((now - self._looked[1]) / (done - self._looked[0]))
         self._looked = done, now
-        duration = min(self._durations, default=0.0)
+        # One slow step must not end the training: a step is as long as the shortest of three.
+        duration = min(self._durations) if len(self._durations) == MEASURED else 0.0
         available = self.seconds - self._reserve(duration)
         share = (now + every * duration) / available if available > 0 else 1.0
         self._is_last = share >= 1 - 1e-9
-        self.position = min(1.0, max(self.position, share))
+        self.position = min(1.0, share)
 
     def _reserve(self, duration: float) -> float:
         """Return the seconds that a validation and the test are expected to take."""
         step, val, test = self.images
         if self.speed.validation_s is None:
-            return (val + test) * duration / step  # at the speed of training, which is lower
+            expected = (val + test) * duration / step  # at the speed of training, which is lower
+            return min(expected, self.seconds * LARGEST_RESERVE)
         return self.speed.validation_s * (1 + test / max(1, val))
 
     def _move(self, trainer: L.Trainer, done: int) -> None:
