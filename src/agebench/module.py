@@ -3,7 +3,8 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, Protocol
 
 import lightning as L
 import numpy.typing as npt
@@ -12,7 +13,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from agebench.augment.mixing import Mixing
+from agebench.augment.mixing import Mixed, Mixing
+from agebench.distillation import Teacher
 from agebench.errors import FailedError
 from agebench.heads.base import Head
 from agebench.metrics.age_limit import AgeLimit
@@ -21,12 +23,23 @@ from agebench.metrics.predictions import LabelledPredictions, Predictions
 from agebench.metrics.table import absolute_values, find
 from agebench.models.averaging import WeightAverage
 from agebench.models.freeze import keep_frozen_in_eval
+from agebench.models.statistics import fresh_statistics, updated_norms
 from agebench.models.weights import hash_tensors
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 # Number of steps whose correct predictions are counted together. It is 1 if the head has state that may change.
 STEPS_PER_COUNT = 32
+
+
+class Pace(Protocol):
+    """Moves the schedule and ends training, see agebench.training.pace."""
+
+    position: float
+    ended: bool
+
+    def after_step(self, trainer: L.Trainer) -> bool:
+        """Move the schedule to the next step, and return whether training ends now."""
 
 
 class Normalise(nn.Module):
@@ -113,7 +126,8 @@ class ImageModule(L.LightningModule):
         compile: Whether training uses torch.compile; evaluation does not.
         groups: Takes the network and the head and returns parameter groups; None: one group.
         mixing: Mixes the augmented images of a training batch; None: no mixing.
-        ema_decay: The decay of a moving average of the weights, which is evaluated and stored; None: no average.
+        averaging: Takes this module and returns an average of its weights, which is evaluated and stored; None: no
+            average.
     """
 
     def __init__(
@@ -132,14 +146,16 @@ class ImageModule(L.LightningModule):
         compile: bool = False,
         groups: Callable[[nn.Module, nn.Module], list[dict[str, Any]]] | None = None,
         mixing: Mixing | None = None,
-        ema_decay: float | None = None,
+        averaging: Callable[[nn.Module], WeightAverage] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.head, self.normalise, self.augment = model, head, normalise, augment
         self.optim, self.scheduler, self.unit, self.seed, self.stamp = optim, scheduler, unit, seed, stamp
-        self.groups, self.mixing, self.ema_decay = groups, mixing, ema_decay
+        self.groups, self.mixing, self.averaging = groups, mixing, averaging
         self.average: WeightAverage | None = None  # since training started
         self._stored_average: dict[str, Any] | None = None
+        self.teacher: Teacher | None = None  # not a submodule: it is neither trained nor stored
+        self.pace: Pace | None = None  # moves the schedule and ends training, for trainer.max_time
         self._skip_augment = isinstance(augment, nn.Identity) or getattr(augment, "idle", False)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self.memory_format)
@@ -166,11 +182,14 @@ class ImageModule(L.LightningModule):
         return self._outputs(images)
 
     def _outputs(self, images: Tensor) -> Tensor:
-        # Set the memory format after augmentation, because resampling always returns contiguous memory.
-        images = self.normalise(images).contiguous(memory_format=self.memory_format)
         network = self._compiled if self.training and self._compiled else self.model
-        outputs: Tensor = network(images)
+        outputs: Tensor = network(self._normalised(images))
         return outputs.float()
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        # Set the memory format after augmentation, because resampling always returns contiguous memory.
+        normalised: Tensor = self.normalise(images).contiguous(memory_format=self.memory_format)
+        return normalised
 
     def train(self, mode: bool = True) -> "ImageModule":
         """Set the mode and return the module. Frozen layers stay in evaluation mode: their statistics stay fixed."""
@@ -190,20 +209,18 @@ class ImageModule(L.LightningModule):
 
     def training_loss(self, batch: Any) -> Tensor:
         """Return the mean loss of a training batch, shape (), and store it for the metrics of the epoch."""
-        images = batch.images
-        if not self._skip_augment:
-            images = self.augment(images.float() / 255)
-        mixed = None
-        if self.mixing is not None:
-            images = images.float() / 255 if images.dtype == torch.uint8 else images
-            mixed = self.mixing(images, batch.target)
-        outputs = self._outputs(images if mixed is None else mixed.images)
+        images, mixed = self._augmented(batch.images, batch.target)
+        shown = images if mixed is None else mixed.images
+        outputs = self._outputs(shown)
+        taught = None if self.teacher is None else self.teacher.log_posterior(shown)
         # Heads need float32: sums over labels, logarithms and thresholds are too inaccurate in half precision.
         with torch.autocast(self.device.type, enabled=False):
             if mixed is None:
                 loss = self.head.loss(outputs, batch.target)
             else:
                 loss = self.head.mixed_loss(outputs, batch.target, mixed.other, share=mixed.share)
+            if self.teacher is not None and taught is not None:
+                loss = self.teacher.combine(loss, self.head.log_posterior(outputs), taught)
         # Keep tensors: reading a number here would synchronize with the GPU at each step.
         self._step_losses.append((len(batch.target), loss.detach()))
         self._uncounted.append((outputs.detach(), batch.target))
@@ -212,6 +229,15 @@ class ImageModule(L.LightningModule):
         self.images_seen += len(batch.target)
         self._log_step(loss, self.global_step)
         return loss
+
+    def _augmented(self, images: Tensor, target: Tensor) -> tuple[Tensor, Mixed | None]:
+        """Return the augmented images of a training batch, and the mixed batch or None."""
+        if not self._skip_augment:
+            images = self.augment(images.float() / 255)
+        if self.mixing is None:
+            return images, None
+        images = images.float() / 255 if images.dtype == torch.uint8 else images
+        return images, self.mixing(images, target)
 
     def _log_step(self, loss: Tensor, step: int, *, is_last: bool = False) -> None:
         """Log the loss of every n-th step, and of the last step of an epoch if it is another one."""
@@ -233,7 +259,9 @@ class ImageModule(L.LightningModule):
 
         The module's epoch-end hook would be too late: it runs after those of the callbacks that use these metrics.
         """
+        self.follow_pace()
         stops = 0 <= self.trainer.max_steps <= self.trainer.global_step  # max_steps may end training within an epoch
+        stops = stops or (self.pace is not None and self.pace.ended)
         if not (self.trainer.is_last_batch or stops):
             return
         self._count_correct()
@@ -251,6 +279,48 @@ class ImageModule(L.LightningModule):
                 "epochs before it are kept; try a lower optim.lr, scheduler.warmup_epochs or trainer.gradient_clip_val"
             )
         self.log_dict(means, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+        if self.average is not None and self.average.end_epoch(self._progress()):
+            self._recompute_statistics(self.average)
+
+    def follow_pace(self) -> None:
+        """Let the clock move the schedule and end training, after a single step."""
+        if self.pace is not None:
+            self.pace.after_step(self.trainer)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Update a schedule, unless the clock does."""
+        if self.pace is None or metric is not None:
+            super().lr_scheduler_step(scheduler, metric)
+
+    def _progress(self) -> float:
+        """Return the share of the training that is complete at the end of an epoch, by epochs, steps or time."""
+        trainer, shares = self.trainer, [0.0 if self.pace is None else self.pace.position]
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            shares.append((self.current_epoch + 1) / trainer.max_epochs)
+        if trainer.max_steps > 0:
+            shares.append(trainer.global_step / trainer.max_steps)
+        return max(shares)
+
+    @torch.no_grad()
+    def _recompute_statistics(self, average: WeightAverage) -> None:
+        """Compute the statistics of batch norm for the averaged weights, in one pass over the train part.
+
+        The images are augmented and mixed as in training. Every process passes all of them, so that all get the same
+        statistics. The random numbers depend only on the seed and the epoch, and training does not notice them.
+        """
+        norms = updated_norms(self.model)
+        if not norms:
+            return
+        average.exchange(evaluate=True)
+        devices = [self.device] if self.device.type == "cuda" else []
+        context = self.trainer.precision_plugin.train_step_context()
+        with torch.random.fork_rng(devices), fresh_statistics(norms), context:
+            torch.manual_seed((self.seed << 24) + (self.current_epoch << 8))
+            batches = self.trainer.datamodule.statistics_batches()  # type: ignore[attr-defined]  # set by `fit`
+            for batch in islice(batches, int(self.trainer.num_training_batches)):
+                images, mixed = self._augmented(batch.images.to(self.device), batch.target.to(self.device))
+                self.model(self._normalised(images if mixed is None else mixed.images))
+        average.exchange(evaluate=False)
 
     def _evaluation_step(self, batch: Any) -> None:
         images = batch.images
@@ -338,17 +408,17 @@ class ImageModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer of the trainable parameters, with its scheduler if there is one."""
         optimizer = self.optim(self.parameter_groups())
-        if self.ema_decay is not None:
-            self._start_average(optimizer, self.ema_decay)
+        if self.averaging is not None:
+            self._start_average(optimizer, self.averaging(self))
         schedule = None if self.scheduler is None else self.scheduler(optimizer)
         if schedule is None:
             return optimizer
         config: Any = {"optimizer": optimizer, "lr_scheduler": schedule}
         return config  # type: ignore[no-any-return]  # a plain dict with the keys that Lightning reads
 
-    def _start_average(self, optimizer: torch.optim.Optimizer, decay: float) -> None:
-        """Average the weights after each step of the optimizer, from those of a resumed run if there are any."""
-        self.average = average = WeightAverage(self, decay)
+    def _start_average(self, optimizer: torch.optim.Optimizer, average: WeightAverage) -> None:
+        """Average the weights during training, from the average of a resumed run if there is one."""
+        self.average = average
         if self._stored_average is not None:
             average.restore(self._stored_average)
             self._stored_average = None
@@ -368,11 +438,13 @@ class ImageModule(L.LightningModule):
         """Hold the average of the weights, if there is one: it is tested."""
         if self.average is not None:
             self.average.exchange(evaluate=True)
+            if not self.average.updates and self.trainer.is_global_zero:
+                log.warning("%s: training ended before the average started: it is not used", self.average.key)
             self.average = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Load the trained weights of a run with an average, not the average, to resume it."""
-        if "ema" in checkpoint:
+        if "average" in checkpoint:
             self._stored_average = WeightAverage.from_checkpoint(checkpoint)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -46,6 +46,12 @@ def train(cfg: Any) -> float | None:
             f"device: remove hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
         )
     job, folder = current_job(), Path(hydra.runtime.output_dir)
+    if cfg.lr_find:
+        announce_loading()
+        from agebench.training.lr_find import find_rate
+
+        find_rate(cfg, folder)
+        return None
     with ExitStack() as stack:
         drawer = None
         if cfg.report and job is None and is_first_process():  # a sweep draws the reports of its points

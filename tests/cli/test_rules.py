@@ -133,7 +133,7 @@ BROKEN = [
     ("data=cacd data.root=null", "data.source.root must be the path of the data, given as data.root=PATH (a folder"),
     ("data=folder data.root=2024", "data.source.root must be the path of the data, given as data.root=PATH (a folder"),
     ("data=mnist data.source.root=null", "data.source.root must be the path of the data"),
-    ("data.batch_size=0", "data.batch_size must be an integer of 1 or more, or full, got 0"),
+    ("data.batch_size=0", "data.batch_size must be an integer of 1 or more, or full or auto, got 0"),
     ("data.batch_size=half", "data.batch_size must be"),
     ("data.batch_size=2.5", "data.batch_size must be"),
     ("data.eval_batch_size=full", "data.eval_batch_size must be"),
@@ -258,6 +258,17 @@ BROKEN += [
     ("+optim.lrr=1", "Adam has no argument optim.lrr (did you mean 'lr'?): remove it"),
     ("~optim._partial_", "optim._partial_ is missing: it must be true"),
     ("optim=timm optim.opt=3", "optim.opt must be a text, got 3"),
+    ("lr_find=yes", "lr_find must be true or false, got yes"),
+    ("lr_find=true trainer.devices=2", "lr_find=true runs on one device: set trainer.devices=1"),
+    ("lr_find=true trainer.num_nodes=2", "lr_find=true runs on one device: set trainer.devices=1"),
+    ("lr_find=true resume=outputs/a", "lr_find=true starts a new network, and resume=FOLDER continues a run"),
+    ("lr_find=true data.batch_size=auto", "lr_find=true needs a batch size: find it first"),
+    ("data.batch_size=auto trainer.devices=[0,1]", "data.batch_size=auto measures one device"),
+    ("swa.start=1", "swa.start must be a share of the epochs from 0 to below 1, such as 0.75, or null, got 1"),
+    ("swa.start=0.5 ema.decay=0.9", "ema.decay and swa.start both average the weights: set one of them to null"),
+    ("teacher.weight=1.5", "teacher.weight must be a number from 0 to 1, got 1.5"),
+    ("teacher.temperature=0", "teacher.temperature must be a number above 0, got 0"),
+    ("teacher.run=nowhere", "nowhere is not a run: it has no readable results.json"),
 ]
 
 

@@ -15,6 +15,7 @@ import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 
+from agebench.build.checkpoint import read_checkpoint
 from agebench.build.module import build_trained
 from agebench.cli.resume import expand_resume
 from agebench.comparison.render import RENDERERS
@@ -23,7 +24,6 @@ from agebench.config import config_folder
 from agebench.errors import UserError
 from agebench.inference import evaluate
 from agebench.inference.export import describe
-from agebench.inference.load import read_checkpoint
 from agebench.inference.predict import predict_images
 from agebench.runs.folder import read_results
 from agebench.runs.read import find_runs

@@ -11,12 +11,12 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from agebench.build.checkpoint import read_checkpoint
 from agebench.cli.overrides import to_hydra
 from agebench.comparison.tables import compare
 from agebench.errors import UserError
 from agebench.inference.evaluate import evaluate_run
 from agebench.inference.export import export_run
-from agebench.inference.load import read_checkpoint
 from agebench.inference.predict import predict_images
 from agebench.models.weights import hash_tensors
 from agebench.runs.members import find_members

@@ -1,4 +1,4 @@
-"""The moving average of weights, against float64 arithmetic."""
+"""The averages of weights, against float64 arithmetic."""
 
 import copy
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from agebench.errors import UserError
-from agebench.models.averaging import WeightAverage
+from agebench.models.averaging import EpochAverage, WeightAverage
 
 
 def network() -> nn.Module:
@@ -90,3 +90,48 @@ def test_a_checkpoint_has_the_average_and_restores_both(evaluates) -> None:
 def test_half_precision_is_refused() -> None:
     with pytest.raises(UserError, match="needs weights in float32"):
         WeightAverage(network().bfloat16(), 0.9)
+
+
+def test_the_average_of_epochs_is_the_mean_of_their_ends_from_the_start_on() -> None:
+    module = network()
+    average = EpochAverage(module, start=0.5)
+    ends, updated = [], []
+
+    for epoch in range(1, 7):
+        train(module, WeightAverage(copy.deepcopy(module), 0.5), 2)
+        ends.append({k: v.double().numpy().copy() for k, v in module.state_dict().items()})
+        updated.append(average.end_epoch(epoch / 6))
+    average.exchange(evaluate=True)
+
+    assert updated == [False, False, True, True, True, True]
+    for name, value in module.state_dict().items():
+        kept = [end[name] for end in ends[2:]]
+        expected = np.mean(kept, axis=0) if value.is_floating_point() else kept[-1]  # counters are not averaged
+        np.testing.assert_allclose(value.double(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_before_its_start_the_module_and_the_checkpoint_have_the_trained_weights() -> None:
+    module = network()
+    average = EpochAverage(module, start=0.5)
+    train(module, WeightAverage(copy.deepcopy(module), 0.5), 2)
+    trained = copy.deepcopy(module.state_dict())
+    checkpoint = {"state_dict": module.state_dict()}
+
+    average.end_epoch(0.4)
+    average.exchange(evaluate=True)
+    average.to_checkpoint(checkpoint)
+
+    for state in (module.state_dict(), checkpoint["state_dict"]):
+        assert all(torch.equal(state[name], tensor) for name, tensor in trained.items())
+
+
+def test_the_first_epoch_of_the_average_is_kept_exactly() -> None:
+    module = network()
+    average = EpochAverage(module, start=0.0)
+    train(module, WeightAverage(copy.deepcopy(module), 0.5), 2)
+    trained = copy.deepcopy(module.state_dict())
+
+    average.end_epoch(0.25)
+    average.exchange(evaluate=True)
+
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in module.state_dict().items())

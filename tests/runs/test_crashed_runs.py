@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from agebench.build.checkpoint import read_checkpoint
 from agebench.comparison.tables import compare
-from agebench.inference.load import read_checkpoint
 from agebench.runs.folder import actual_status
 from agebench.runs.read import read_run
 

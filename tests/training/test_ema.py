@@ -70,7 +70,7 @@ def test_the_checkpoint_and_the_test_have_the_average_of_the_weights_after_each_
 
     assert len(RECORDED) == 1 + 3 * 4  # 320 images in 4 steps an epoch
     torch.testing.assert_close([p.double() for p in module.parameters()], expected, rtol=1e-5, atol=1e-6)
-    trained = [stored["ema"]["trained"][name] for name, _ in module.named_parameters()]
+    trained = [stored["average"]["trained"][name] for name, _ in module.named_parameters()]
     torch.testing.assert_close(trained, RECORDED[-1], rtol=0, atol=0)
     metrics = json.loads((folder / "results.json").read_text(encoding="utf-8"))["metrics"]
     assert metrics["test/loss"] == pytest.approx(loss.item(), rel=1e-5)

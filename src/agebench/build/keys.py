@@ -193,6 +193,20 @@ class EmaKeys(TypedDict):
     decay: Annotated[float, Range(above=0, below=1), "a share above 0 and below 1, such as 0.999"] | None
 
 
+class SwaKeys(TypedDict):
+    """The keys of the average of the weights at the ends of epochs."""
+
+    start: Annotated[float, Range(least=0, below=1), "a share of the epochs from 0 to below 1, such as 0.75"] | None
+
+
+class TeacherKeys(TypedDict):
+    """The keys of distillation."""
+
+    run: Annotated[Text | int | None, "the folder of a trained run, or null"]  # it may be called 2024
+    weight: Share
+    temperature: Positive
+
+
 class TrainKeys(DecisionKeys):
     """The keys of a training run."""
 
@@ -204,6 +218,9 @@ class TrainKeys(DecisionKeys):
     channels_last: bool
     compile: bool
     ema: EmaKeys
+    swa: SwaKeys
+    teacher: TeacherKeys
+    lr_find: bool
     sweep: Annotated[str, _is_sweep_name, "the name of a folder below paths.output/sweeps"]
     resume: Annotated[Literal[False] | Text, "auto, false or the folder of a run"]
     trust: bool

@@ -22,12 +22,13 @@ from agebench.data.datamodule import ImageDataModule
 from agebench.data.plan import Plan
 from agebench.errors import UserError, one_line_message
 from agebench.heads.base import Head
+from agebench.models.averaging import EpochAverage, WeightAverage
 from agebench.models.parameter_groups import group_parameters
+from agebench.models.statistics import BATCH_NORMS
 from agebench.module import ImageModule, Normalise
 from agebench.schema import Text, find_mismatch
 
 MIXING = ("mixup", "cutmix", "mix_probability")  # keys of conf/augment for agebench.augment.mixing
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:
@@ -125,7 +126,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
         optim=partial(_optimizer, instantiate(optim, _convert_="all", **_unfused(cfg))),
         groups=_grouping(cfg.optim),
         mixing=_mixing(cfg.augment),
-        ema_decay=cfg.ema.decay,
+        averaging=_averaging(cfg),
         scheduler=build_schedule(cfg, data),
         unit=target.unit,
         channels_last=cfg.channels_last,
@@ -135,6 +136,15 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
     )
     module.age_limit = build_age_limit(cfg, stamp)
     return module
+
+
+def training_length(cfg: DictConfig, data: ImageDataModule) -> tuple[float, int]:
+    """Return the number of epochs of a training, -1 if it is unlimited, and the optimizer steps of an epoch."""
+    steps = math.ceil(
+        _limited(data.steps_per_epoch, cfg.trainer.limit_train_batches) / cfg.trainer.accumulate_grad_batches
+    )
+    limits = (cfg.trainer.max_epochs or -1, cfg.trainer.max_steps / steps)
+    return min((limit for limit in limits if limit > 0), default=-1), steps
 
 
 def build_schedule(cfg: DictConfig, data: ImageDataModule) -> Callable[..., Any]:
@@ -156,13 +166,12 @@ def build_schedule(cfg: DictConfig, data: ImageDataModule) -> Callable[..., Any]
             f"trainer.val_check_interval={interval} is more than the {batches} steps of an epoch: lower it, or count "
             "over epochs with trainer.check_val_every_n_epoch=null"
         )
-    steps = math.ceil(batches / cfg.trainer.accumulate_grad_batches)
-    limits = (cfg.trainer.max_epochs or -1, cfg.trainer.max_steps / steps)
+    epochs, steps = training_length(cfg, data)
     monitor, mode = build_monitor(cfg, unit=data.plan.target.unit)
     schedule: Callable[..., Any] = instantiate(
         cfg.scheduler,
         _partial_=True,
-        epochs=min((limit for limit in limits if limit > 0), default=-1),
+        epochs=epochs,
         steps_per_epoch=steps,
         **watched(cfg.scheduler, monitor=monitor, mode=mode, default="auto"),
         val_every_epochs=cfg.trainer.check_val_every_n_epoch,
@@ -229,6 +238,12 @@ def _mixing(augment: DictConfig) -> Mixing | None:
     if augment.mixup is None and augment.cutmix is None:
         return None
     return Mixing(mixup=augment.mixup, cutmix=augment.cutmix, probability=augment.mix_probability)
+
+
+def _averaging(cfg: DictConfig) -> Callable[[nn.Module], WeightAverage] | None:
+    if cfg.ema.decay is not None:
+        return partial(WeightAverage, decay=cfg.ema.decay)
+    return None if cfg.swa.start is None else partial(EpochAverage, start=cfg.swa.start)
 
 
 def _grouping(optim: DictConfig) -> Callable[[nn.Module, nn.Module], list[dict[str, Any]]] | None:

@@ -239,6 +239,7 @@ def _register_resolvers() -> None:
 
     OmegaConf.register_new_resolver("agebench.point", name_point, replace=True)
     OmegaConf.register_new_resolver("agebench.home", home_of, replace=True)
+    OmegaConf.register_new_resolver("agebench.kind", lambda finds: "lr_find/" if finds is True else "", replace=True)
     OmegaConf.register_new_resolver("agebench.from", lambda folder, path: str(Path(folder, path)), replace=True)
 
 

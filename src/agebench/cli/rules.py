@@ -15,6 +15,7 @@ from agebench.config import flatten
 from agebench.data.cache import check_cache
 from agebench.data.groups import with_groups
 from agebench.errors import UserError, did_you_mean
+from agebench.runs.members import find_teacher
 from agebench.schema import check
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,10 @@ def check_config(cfg: DictConfig, keys: Any = TrainKeys) -> None:
     if "monitor" in plain:
         _check_monitor(cfg)
         _check_precision(cfg)
+        _check_measured(cfg)
+        _check_averages(cfg)
+        if cfg.teacher.run is not None:
+            find_teacher(cfg.teacher.run)
 
 
 def _check_processes(config: DictConfig) -> None:
@@ -139,6 +144,48 @@ def _check_monitor(cfg: DictConfig) -> None:
                 f"{key} must be auto or a metric of data.target={cfg.data.target}, got {monitor}"
                 f"{did_you_mean(monitor, known)}; known: {', '.join(known)}"
             )
+
+
+def _check_measured(cfg: DictConfig) -> None:
+    """Raise UserError if a rate, a batch size or a schedule is to be measured where that is not possible."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    sweeps = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    devices = cfg.trainer.devices
+    one_device = len(devices) == 1 if OmegaConf.is_list(devices) else str(devices) == "1"
+    alone = one_device and cfg.trainer.get("num_nodes", 1) == 1
+    auto = cfg.data.batch_size == "auto"
+    if cfg.lr_find and sweeps:
+        raise UserError("lr_find=true finds the rate of one config: remove -m, and call it once per config")
+    if cfg.lr_find and not alone:
+        raise UserError("lr_find=true runs on one device: set trainer.devices=1 and trainer.num_nodes=1")
+    if cfg.lr_find and cfg.resume not in ("auto", False):
+        raise UserError("lr_find=true starts a new network, and resume=FOLDER continues a run: remove one of them")
+    if cfg.lr_find and auto:
+        raise UserError("lr_find=true needs a batch size: find it first with data.batch_size=auto lr_find=false")
+    if auto and sweeps:
+        raise UserError(
+            "data.batch_size=auto in a sweep could give its points different batch sizes: train once with it, and set "
+            "data.batch_size to the size that it chooses"
+        )
+    if cfg.trainer.max_time is not None and (cfg.trainer.get("min_epochs") or cfg.trainer.get("min_steps")):
+        raise UserError(
+            "trainer.max_time ends training in time, and trainer.min_epochs or trainer.min_steps could exceed it: "
+            "remove one of them"
+        )
+    if auto and not alone:
+        raise UserError("data.batch_size=auto measures one device: set data.batch_size to a number for several devices")
+
+
+def _check_averages(cfg: DictConfig) -> None:
+    if cfg.swa.start is None:
+        return
+    if cfg.ema.decay is not None:
+        raise UserError("ema.decay and swa.start both average the weights: set one of them to null")
+    trainer = cfg.trainer
+    if (trainer.max_epochs or -1) < 0 and trainer.max_steps < 0 and trainer.max_time is None:
+        raise UserError("swa.start needs the length of the training: set trainer.max_epochs, max_steps or max_time")
 
 
 def _check_precision(cfg: DictConfig) -> None:

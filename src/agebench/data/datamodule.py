@@ -1,13 +1,14 @@
 """The LightningDataModule: batches of packed images, with the pixels on the GPU, in RAM or on the disk."""
 
 import warnings
+from collections.abc import Iterator
 from functools import partial
 
 import lightning as L
 import numpy as np
 import torch
 
-from agebench.data.loader import BatchSampler, Pixels, TimedLoader
+from agebench.data.loader import Batch, BatchSampler, Pixels, TimedLoader
 from agebench.data.packed import PackedImages
 from agebench.data.plan import Plan
 from agebench.data.residency import choose_residency
@@ -108,6 +109,11 @@ class ImageDataModule(L.LightningDataModule):
         for name, part in self._parts.items():
             at = torch.from_numpy(np.searchsorted(rows, part.rows.numpy()))
             self._parts[name] = Pixels(resident, at.to(device), part.target.to(device))
+
+    def statistics_batches(self) -> Iterator[Batch]:
+        """Yield the training batches of the first epoch, complete in each process."""
+        part = self._parts["train"]
+        return part.batches(BatchSampler(len(part), self.batch_size, shuffle=True, seed=self.seed))
 
     def train_dataloader(self) -> TimedLoader:
         """Return the training batches, in a new order each epoch."""

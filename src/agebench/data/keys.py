@@ -42,7 +42,7 @@ class DataKeys(TypedDict):
     crop_pct: Annotated[float, Range(above=0, most=1), "a share above 0 and at most 1"]
     interpolation: Filter
     normalise: Literal["auto", "dataset", "none", "half", "imagenet"]
-    batch_size: Count | Literal["full"]
+    batch_size: Count | Literal["full", "auto"]
     eval_batch_size: Count
     per_class: Count | None
     limit: Count | None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from agebench.errors import UserError
 
+SMALLEST = 1e-12  # probability before a logarithm
 DECODES = ("auto", "mean", "median", "mode")
 
 
@@ -40,6 +41,7 @@ class Head(nn.Module, ABC):
 
     needs_order: ClassVar[bool] = False  # whether the head supports only ordered labels
     from_posterior: bool = True  # whether the point estimate depends only on the posterior; an ensemble reads it
+    outputs_are_logits: ClassVar[bool] = False  # whether the posterior is the softmax of the outputs
     num_outputs: int
     values: Tensor
 
@@ -131,6 +133,12 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def posterior(self, outputs: Tensor) -> Tensor:
         """Return the probability of each label, shape (B, R). Each row sums to one."""
+
+    def log_posterior(self, outputs: Tensor) -> Tensor:
+        """Return the logarithm of the posterior, shape (B, R), with a gradient; at least log(1e-12) without logits."""
+        if self.outputs_are_logits:
+            return outputs.log_softmax(dim=1)
+        return self.posterior(outputs).clamp(min=SMALLEST).log()
 
     def point(self, outputs: Tensor) -> Tensor:
         """Return the point estimate of each image in the target's unit, shape (B,)."""

@@ -35,6 +35,7 @@ class DLDL(Head):
     """
 
     needs_order = True
+    outputs_are_logits = True
     soft_labels: Tensor
 
     def __init__(

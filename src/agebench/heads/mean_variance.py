@@ -35,6 +35,7 @@ class MeanVariance(Head):
     """
 
     needs_order = True
+    outputs_are_logits = True
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class Softmax(Head):
         UserError: If the loss is unknown, label_smoothing is out of range, or the weights are not R positive numbers.
     """
 
+    outputs_are_logits = True
     weights: Tensor | None  # class weights, shape (R,); saved with the weights of the network
 
     def __init__(

@@ -39,6 +39,7 @@ class SORD(Head):
     """
 
     needs_order = True
+    outputs_are_logits = True
     soft_labels: Tensor
 
     def __init__(

@@ -47,6 +47,7 @@ class Unimodal(Head):
     """
 
     needs_order = True
+    outputs_are_logits = True
 
     def __init__(
         self,

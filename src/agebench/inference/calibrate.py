@@ -5,13 +5,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from agebench.build.checkpoint import read_checkpoint
 from agebench.build.module import build_trained
 from agebench.calibration.calibration import FILE, Calibration, fit
 from agebench.data.plan import Plan
 from agebench.data.split import test_sha
 from agebench.errors import UserError
 from agebench.inference.evaluate import log_calibrated_metrics, prepare, test
-from agebench.inference.load import read_checkpoint
 from agebench.metrics.predictions import Predictions
 from agebench.metrics.table import find
 from agebench.report.calibration import write_calibration

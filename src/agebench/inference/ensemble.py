@@ -9,12 +9,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from agebench.build.checkpoint import read_checkpoint
 from agebench.build.ensemble import build_ensemble
 from agebench.build.module import build_trained
 from agebench.build.monitor import build_monitor
+from agebench.build.teacher import PIXELS
 from agebench.calibration.calibration import FILE, Calibration
 from agebench.errors import UserError
-from agebench.inference.load import read_checkpoint
 from agebench.inference.soup import average_weights, greedy_soup
 from agebench.metrics.table import absolute_values
 from agebench.models.weights import hash_tensors
@@ -25,8 +26,6 @@ from agebench.runs.members import find_members
 log = logging.getLogger(__name__)
 
 LABELS = ("label_names", "values", "unit", "ordered")  # keys of a checkpoint's metadata
-# Keys of the data that decide which pixels a network gets. Normalisation is a part of each module.
-PIXELS = ("image_size", "channels", "crop_mode", "crop_pct", "interpolation")
 INITIAL = ("pretrained", "checkpoint_path", "freeze")  # keys of the model without effect on the architecture
 
 

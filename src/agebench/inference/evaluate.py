@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from agebench.build.checkpoint import is_same_data
 from agebench.build.data import LOADED, build_planner, pack_plan
 from agebench.build.limit import build_age_limit
 from agebench.data import split as splits
@@ -190,7 +191,7 @@ def prepare(
             trained_with = f"data.{key}={config.data.get(key)}"
             raise UserError(f"the run was trained with {trained_with} and must be tested with it: remove data.{key}")
     _keep_source(config, cfg, user_keys)
-    same_data = _is_same_data(config, cfg)
+    same_data = is_same_data(config, cfg)
     _replace_data(config, cfg, user_keys)
     if cfg.get("groups") is not None:
         with open_dict(config):
@@ -384,19 +385,6 @@ def _has_same_name(trained: DictConfig, cfg: DictConfig) -> bool:
     return bool(trained.data.name == cfg.data.name and trained.data.source._target_ == cfg.data.source._target_)
 
 
-def _is_same_data(trained: DictConfig, cfg: DictConfig) -> bool:
-    """Return whether the data set to test is the training data set, so that equal names mean the same image or person.
-
-    A published data set is the same at every path. A user's own folder or table is another data set at another path.
-    """
-    if cfg.get("data") is None:
-        return True
-    if trained.data.name != cfg.data.name:
-        return False
-    roots = {Path(str(data.root)).expanduser().resolve() for data in (trained.data, cfg.data)}
-    return len(roots) == 1 or not (_path_is_identity(trained) or _path_is_identity(cfg))
-
-
 def _path_is_identity(config: DictConfig) -> bool:
     return path_is_identity(str(config.data.source._target_))
 
@@ -429,7 +417,7 @@ def _leak_of_members(cfg: DictConfig, model: Model, evaluation: Evaluation) -> M
     first, plan = model.first, evaluation.images.plan
     found = [evaluation.leak]
     for member in model.members[1:]:
-        same_data = _is_same_data(member.config, first.config)  # the config of the first has the tested data
+        same_data = is_same_data(member.config, first.config)  # the config of the first has the tested data
         if not (evaluation.other or same_data):
             raise UserError(
                 f"{first.folder} and {member.folder} were trained on different data sets: add data=NAME to test on"

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from agebench.build.checkpoint import read_checkpoint
 from agebench.build.data import LOADED
 from agebench.build.module import build_trained
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.split import PARTS
 from agebench.errors import UserError
 from agebench.inference.evaluate import prepare, test
-from agebench.inference.load import read_checkpoint
 from agebench.report_arrays import FeatureRecorder, choose_rows, write_arrays
 from agebench.runs.folder import read_results
 

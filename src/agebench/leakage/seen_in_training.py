@@ -55,7 +55,15 @@ def read_split(run_dir: Path) -> dict[str, Array] | None:
         return None
 
 
-def check_people(trained: dict[str, Array], data: Plan, *, same_data: bool, allow: bool) -> dict[str, Any] | None:
+def check_people(
+    trained: dict[str, Array],
+    data: Plan,
+    *,
+    same_data: bool,
+    allow: bool,
+    model: str = "the model",
+    advice: str = "test on other images, or set allow_leak=true to test anyway",
+) -> dict[str, Any] | None:
     """Raise an error if a test set contains images or identities on which a run was trained.
 
     Identities of the run's val part only selected the epoch, so they cause a warning. A number identifies a person
@@ -67,6 +75,8 @@ def check_people(trained: dict[str, Array], data: Plan, *, same_data: bool, allo
         same_data: Whether the data is the data set of the run. Then equal names and numbers mean the same image or
             identity.
         allow: Whether to log a warning instead of raising an error.
+        model: What was trained, for the error.
+        advice: What to do, for the error.
 
     Returns:
         `leak` of results.json: the `images` and `identities` of test that the run was trained on, and, if both data
@@ -97,9 +107,9 @@ def check_people(trained: dict[str, Array], data: Plan, *, same_data: bool, allo
         return None
     kind = "people" if data.target.ordered else "identities"
     what = f"show {kind} ({identities:,} of them)" if identities else "are images"
-    sentence = f"{images:,} of the {len(rows):,} test images {what} that the model was trained on"
+    sentence = f"{images:,} of the {len(rows):,} test images {what} that {model} was trained on"
     if not allow:
-        raise UserError(f"{sentence}: test on other images, or set allow_leak=true to test anyway")
+        raise UserError(f"{sentence}: {advice}")
     log.warning("%s: the metrics are not those of unseen data", sentence)
     found = _audit_with(trained, trained_people, data, people)
     return {"images": images, "identities": identities, **(leak(found) or {} if found else {})}

@@ -30,6 +30,8 @@ SETTINGS = {
     "augment.mixup": "mixup (alpha)",
     "augment.cutmix": "CutMix (alpha)",
     "ema.decay": "average of weights (decay)",
+    "swa.start": "average of weights (from this share of the epochs on)",
+    "teacher.run": "teacher",
 }
 MAX_SHEET = 12  # images of a sheet
 MAX_SAMPLE = 12  # train images

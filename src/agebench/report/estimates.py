@@ -66,8 +66,9 @@ def draw_estimates(outcome: Outcome, *, title: str) -> Figure | None:
         cells = axes.hexbin(
             true, estimate, gridsize=45, cmap=grey, mincnt=1, bins="log", extent=(*limits, *limits), lw=0
         )
-        ticks = {"ticks": LogLocator(subs=(1, 2, 5)), "format": StrMethodFormatter("{x:,.0f}")}
-        bar = figure.colorbar(cells, ax=axes, shrink=0.7, aspect=30, label="images in a cell (log scale)", **ticks)
+        bar = figure.colorbar(cells, ax=axes, shrink=0.7, aspect=30, label="images in a cell (log scale)")
+        bar.set_ticks(LogLocator(subs=(1, 2, 5)))
+        bar.formatter = StrMethodFormatter("{x:,.0f}")
         bar.minorticks_off()
     else:
         # Labels are whole numbers. Moving the dots sideways shows how many there are.

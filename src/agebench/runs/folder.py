@@ -146,7 +146,7 @@ def check_folder(folder: Path, kind: str) -> None:
 
     Args:
         folder: The folder to write to.
-        kind: What the folder may contain: `run`, `evaluation`, `score` or `audit`.
+        kind: What the folder may contain: `run`, `evaluation`, `score`, `audit` or `lr_find`.
     """
     if not folder.exists():
         return
@@ -169,6 +169,7 @@ def check_folder(folder: Path, kind: str) -> None:
         "evaluation": known and isinstance(results.get("run"), str),
         "score": known and isinstance(results.get("scored"), dict),
         "audit": isinstance(audited.get("protocol"), str),
+        "lr_find": "lr_find.csv" in files and not known,
     }
     if found[kind]:
         return

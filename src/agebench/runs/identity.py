@@ -24,6 +24,7 @@ WITHOUT_EFFECT = (
     "acceptable",
     "priors",
     "sweep",
+    "lr_find",
     "resume",
     "trust",
     "launcher",
@@ -47,7 +48,7 @@ WITHOUT_EFFECT = (
     "trainer.profiler",
 )
 # Keys that earlier versions did not have. Null is hashed as if the key did not exist, so that hashes stay the same.
-NEW = ("augment.cutmix", "augment.mixup", "data.ages", "ema.decay", "optim.layer_decay")
+NEW = ("augment.cutmix", "augment.mixup", "data.ages", "ema.decay", "optim.layer_decay", "swa.start")
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -58,6 +59,10 @@ def config_hash(config: Mapping[str, Any]) -> str:
     """
     flat = flatten(config)
     kept = {key: value for key, value in flat.items() if has_effect(key) and (value is not None or key not in NEW)}
+    if flat.get("teacher.run") is None:
+        kept = {key: value for key, value in kept.items() if not key.startswith("teacher.")}
+    else:
+        kept["teacher.run"] = str(Path(str(flat["teacher.run"])).absolute())
     if any(flat.get(f"trainer.limit_{part}_batches") is not None for part in ("val", "test")):
         kept["data.eval_batch_size"] = flat.get("data.eval_batch_size")  # decides how many images a batch limit keeps
     path_counts = path_is_identity(str(flat.get("data.source._target_", "")))

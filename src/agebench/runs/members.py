@@ -32,6 +32,20 @@ def find_members(given: Any) -> list[Path]:
     return members
 
 
+def find_teacher(given: Any) -> tuple[Path, dict[str, Any]]:
+    """Return the folder that the key `teacher.run` names, and the content of its results.json.
+
+    Raises:
+        UserError: If it is not a completed run.
+    """
+    folder = Path(str(given)).expanduser()
+    results = read_results(folder)
+    if (status := actual_status(folder, results)) != "completed" or "run" in results:
+        what = "an evaluation" if "run" in results else status
+        raise UserError(f"teacher.run={folder} is {what}: a teacher must be a completed run of train")
+    return folder, results
+
+
 def reported_runs(given: Any) -> list[Path]:
     """Return the folders of the value of `run`: each a run, in any state, or a sweep, whose runs are taken.
 

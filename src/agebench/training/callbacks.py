@@ -87,6 +87,8 @@ class Speed(Callback):
         self._earlier = 0.0  # total seconds of earlier starts
         self._began: float | None = None
         self._start = self._paused = self._wait = 0.0
+        self.startup_s = 0.0  # of `fit_s`, before the first step of each start: DDP starts the other processes
+        self.validation_s: float | None = None  # duration of the last validation
         self._images = 0
 
     @property
@@ -123,12 +125,24 @@ class Speed(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the measurements, so that a resumed run includes those of earlier starts."""
-        return {"epochs": self._epochs, "firsts": self._firsts, "fit_s": self.fit_s}
+        return {
+            "epochs": self._epochs,
+            "firsts": self._firsts,
+            "fit_s": self.fit_s,
+            "startup_s": self.startup_s,
+            "validation_s": self.validation_s,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the measurements of earlier starts."""
         self._epochs = [tuple(epoch) for epoch in state_dict["epochs"]]
+        self.validation_s, self.startup_s = state_dict.get("validation_s"), state_dict.get("startup_s", 0.0)
         self._firsts, self._earlier = [*state_dict["firsts"], len(self._epochs)], state_dict["fit_s"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure how long the start took."""
+        if self._began is not None:
+            self.startup_s += time.perf_counter() - self._began
 
     def _total(self) -> tuple[float, float, int]:
         warm = [epoch for i, epoch in enumerate(self._epochs) if i not in self._firsts]
@@ -150,7 +164,8 @@ class Speed(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Continue the measurement."""
-        self._paused += time.perf_counter() - self._validation
+        self.validation_s = time.perf_counter() - self._validation
+        self._paused += self.validation_s
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Store the measurements of the epoch."""

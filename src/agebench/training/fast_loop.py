@@ -46,13 +46,17 @@ class MultiStepModule(ImageModule):
             counters.count_steps(1)
             self._update_schedules("step", index)
             steps += 1
-            done = dataloader_iter.done or 0 <= trainer.max_steps <= trainer.global_step
+            ended = self.pace is not None and self.pace.after_step(trainer)
+            done = ended or dataloader_iter.done or 0 <= trainer.max_steps <= trainer.global_step
             next_is_logged = log_every and (counters.batches + steps + 1) % log_every == 0
             if done or time.perf_counter() > until or next_is_logged:
                 break
         if dataloader_iter.done:
             self._update_schedules("epoch", self.current_epoch)
         counters.add_batches(steps - 1)  # Lightning counts the call as one batch
+
+    def follow_pace(self) -> None:
+        """Do nothing: the clock was read after each step."""
 
     def _step(self, optimizer: Any, batch: Any) -> None:
         def closure() -> Tensor:
@@ -68,6 +72,8 @@ class MultiStepModule(ImageModule):
         torch.clear_autocast_cache()  # the cache contains the weights before the update
 
     def _update_schedules(self, interval: str, index: int) -> None:
+        if self.pace is not None:
+            return
         config: Any
         for config in self.trainer.lr_scheduler_configs:
             if config.interval == interval and (index + 1) % config.frequency == 0:

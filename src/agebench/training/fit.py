@@ -18,8 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from agebench.build.data import build_images
 from agebench.build.keys import NETWORK, TRAINING, check_nodes
-from agebench.build.module import build_data, build_module
+from agebench.build.module import build_data, build_module, training_length
 from agebench.build.monitor import build_monitor
+from agebench.build.teacher import build_teacher
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.split import PARTS
 from agebench.errors import FailedError, UserError, is_out_of_memory, one_line_message
@@ -39,11 +40,13 @@ from agebench.runs.identity import config_hash, git_commit, versions
 from agebench.runs.tables import write_breakdown, write_layers, write_predictions, write_split
 from agebench.runs.writer import RunWriter
 from agebench.training import resume
+from agebench.training.batch_size import choose_batch_size
 from agebench.training.callbacks import EpochTable, Speed, failed_callback, skip_idle_hooks
 from agebench.training.console import device_name, log_results, log_start, write_parameters
 from agebench.training.fast_loop import MultiStepModule, can_multi_step
 from agebench.training.hparams import hparams
 from agebench.training.memory import keep_freed_memory
+from agebench.training.pace import Pace, seconds_of
 from agebench.training.ranks import watch_ranks
 from agebench.training.tensorboard import RunTensorBoard
 from agebench.training.trainer import build_callbacks, make_trainer
@@ -100,9 +103,12 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None, d
         check_folder(run_dir, "run")
     run_dir.mkdir(parents=True, exist_ok=True)
     discard = discard and first and not (run_dir / "results.json").exists()
-    wanted = config_hash(config)
     with _locked(run_dir) if first else nullcontext():
-        previous = resume.read_previous(run_dir)
+        previous, measured = resume.read_previous(run_dir), {}
+        if cfg.data.batch_size == "auto":
+            cfg, measured["batch_size"] = choose_batch_size(cfg, previous)
+            config = OmegaConf.to_container(cfg, resolve=True)
+        wanted = config_hash(config)
         done = resume.finished(
             run_dir,
             previous,
@@ -128,6 +134,7 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None, d
             "seed": cfg.seed,
             "config": wanted,
             "resumed": previous.get("resumed", 0),
+            **measured,
         }
         try:
             with writer.running(facts):
@@ -182,11 +189,22 @@ def build_training(
     monitor, mode = build_monitor(cfg, unit=data.plan.target.unit)
     callbacks = build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)
     module = build_module(cfg, data, kind=MultiStepModule if can_multi_step(cfg, callbacks) else ImageModule)
+    module.teacher = build_teacher(cfg, data.plan)
     speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
     trainer = make_trainer(cfg, run_dir, callbacks, speed=speed, table=table, progress=progress)
+    if cfg.trainer.max_time is not None:
+        module.pace = _make_pace(cfg, data, speed)
     skip_idle_hooks(module, trainer.callbacks)  # type: ignore[attr-defined]  # set by its connector
     description = DataDescription.of(data.plan)
     return Training(cfg, config, run_dir, data, description, module, trainer, monitor, mode, speed, table)
+
+
+def _make_pace(cfg: DictConfig, data: ImageDataModule, speed: Speed) -> Pace:
+    epochs, steps = training_length(cfg, data)
+    images = (data.batch_size * cfg.trainer.accumulate_grad_batches, len(data.part("val")), len(data.part("test")))
+    return Pace(
+        seconds_of(cfg.trainer.max_time), steps=epochs * steps, steps_per_epoch=steps, speed=speed, images=images
+    )
 
 
 def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) -> resume.Start:
@@ -197,6 +215,12 @@ def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) 
     start = resume.find_start(
         training.run_dir, previous, config=training.config, sha=facts["data_sha"], resume=cfg.resume
     )
+    taught = {} if module.teacher is None else {"teacher": module.teacher.facts}
+    if start.checkpoint and previous.get("teacher", taught.get("teacher")) != taught.get("teacher"):
+        raise UserError(
+            f"teacher.run={cfg.teacher.run} has changed since {training.run_dir} was started: restore it from a copy, "
+            "or start over with resume=false"
+        )
     total, trainable = count_parameters(module.model)
     if writer.enabled:
         resume.prepare(training.run_dir, start)
@@ -205,6 +229,7 @@ def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) 
             "resumed": writer.results["resumed"] + 1 if start.checkpoint else 0,
             "protocol": training.data.plan.protocol,
             **facts,
+            **taught,
             "params": {"total": total, "trainable": trainable},
             "versions": versions(),
             "git": git_commit(),

@@ -54,6 +54,7 @@ def make_trainer(
         trainer: L.Trainer = instantiate(
             cfg.trainer,
             **plugins,
+            max_time=None,  # see agebench.training.pace
             callbacks=chosen,
             logger=loggers or False,
             default_root_dir=str(run_dir),
