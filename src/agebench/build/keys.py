@@ -204,6 +204,7 @@ class TrainKeys(DecisionKeys):
     channels_last: bool
     compile: bool
     ema: EmaKeys
+    on_nan: Literal["stop", "skip"]
     sweep: Annotated[str, _is_sweep_name, "the name of a folder below paths.output/sweeps"]
     resume: Annotated[Literal[False] | Text, "auto, false or the folder of a run"]
     trust: bool

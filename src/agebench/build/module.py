@@ -126,6 +126,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
         groups=_grouping(cfg.optim),
         mixing=_mixing(cfg.augment),
         ema_decay=cfg.ema.decay,
+        on_nan=cfg.on_nan,
         scheduler=build_schedule(cfg, data),
         unit=target.unit,
         channels_last=cfg.channels_last,

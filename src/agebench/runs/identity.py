@@ -26,6 +26,7 @@ WITHOUT_EFFECT = (
     "sweep",
     "resume",
     "trust",
+    "on_nan",  # a run that completes with `stop` has the same result with `skip`
     "launcher",
     "data.groups",
     "data.num_workers",
