@@ -238,15 +238,6 @@ def test_a_line_per_epoch_is_not_printed_if_progress_is_disabled(capsys, monkeyp
     assert "epoch" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["LearningRateFinder", "BackboneFinetuning", "BatchSizeFinder"])
-def test_a_callback_that_needs_another_module_gets_one_sentence(tmp_path, compose_config, name) -> None:
-    added = f"+callbacks.added._target_=lightning.pytorch.callbacks.{name}"
-    config = compose_config("data=digits", "data.limit=64", "trainer.max_epochs=1", "report=false", "logger=csv", added)
-
-    with pytest.raises(UserError, match=rf"^the callback {name} cannot be used with agebench \([^\n]+\): remove it$"):
-        training.fit(config, tmp_path / "run")
-
-
 class OwnCallback(L.Callback):
     def on_train_start(self, trainer, module):
         module.missing  # noqa: B018

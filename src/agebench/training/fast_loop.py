@@ -6,7 +6,13 @@ from contextlib import suppress
 from typing import Any, cast
 
 import torch
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import (
+    Callback,
+    GradientAccumulationScheduler,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    Timer,
+)
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -111,6 +117,8 @@ def can_multi_step(cfg: DictConfig, callbacks: Sequence[Callback]) -> bool:
 
 
 def _needs_each_step(callback: Callback) -> bool:
+    if isinstance(callback, GradientAccumulationScheduler):  # changes the trainer, and needs automatic optimization
+        return True
     if isinstance(callback, ModelCheckpoint):
         return saves_within_epoch(callback)
     overrides_step_hook = any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in STEP_HOOKS)
