@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -23,6 +23,7 @@ from agebench.metrics.predictions import LabelledPredictions, Predictions
 from agebench.metrics.table import absolute_values, find
 from agebench.models.averaging import WeightAverage
 from agebench.models.freeze import keep_frozen_in_eval
+from agebench.models.parameter_groups import split_by_epoch
 from agebench.models.weights import hash_tensors
 from agebench.step_check import Action, SkippedStepError, StepCheck, gradients_of
 
@@ -121,6 +122,7 @@ class ImageModule(L.LightningModule):
         groups: Takes the network and the head and returns parameter groups; None: one group.
         mixing: Mixes the augmented images of a training batch; None: no mixing.
         ema_decay: The decay of a moving average of the weights, which is evaluated and stored; None: no average.
+        first_epochs: The epoch, from 0, from which a parameter of the network is trained, by name, unless it is 0.
         on_nan: What happens at a step whose loss or gradients are not finite: `stop` training, or `skip` the step.
     """
 
@@ -141,12 +143,14 @@ class ImageModule(L.LightningModule):
         groups: Callable[[nn.Module, nn.Module], list[dict[str, Any]]] | None = None,
         mixing: Mixing | None = None,
         ema_decay: float | None = None,
+        first_epochs: Mapping[str, int] | None = None,
         on_nan: Action = "stop",
     ) -> None:
         super().__init__()
         self.model, self.head, self.normalise, self.augment = model, head, normalise, augment
         self.optim, self.scheduler, self.unit, self.seed, self.stamp = optim, scheduler, unit, seed, stamp
         self.groups, self.mixing, self.ema_decay = groups, mixing, ema_decay
+        self.first_epochs = first_epochs or {}
         self.check = StepCheck(on_nan)
         self.average: WeightAverage | None = None  # since training started
         self._stored_average: dict[str, Any] | None = None
@@ -190,7 +194,10 @@ class ImageModule(L.LightningModule):
         return self
 
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch, reset its sums and enable training mode, which Lightning does not do."""
+        """Seed the epoch, reset its sums, freeze what is not trained yet, and enable training mode."""
+        for name, parameter in self.model.named_parameters():
+            if name in self.first_epochs:  # without a gradient, no optimizer changes it or its own state
+                parameter.requires_grad_(self.current_epoch >= self.first_epochs[name])
         self.train()
         torch.manual_seed((self.seed << 24) + (self.current_epoch << 8) + self.global_rank)
         self._step_losses, self._correct, self._uncounted, self.images_seen = [], [], [], 0
@@ -375,8 +382,11 @@ class ImageModule(L.LightningModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the groups of trainable parameters that the optimizer gets."""
         if self.groups is not None:
-            return self.groups(self.model, self.head)
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+            groups = self.groups(self.model, self.head)
+        else:
+            groups = [{"params": [p for p in self.parameters() if p.requires_grad]}]
+        named = self.model.named_parameters()
+        return split_by_epoch(groups, {id(p): self.first_epochs.get(name, 0) for name, p in named})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer of the trainable parameters, with its scheduler if there is one."""

@@ -12,9 +12,7 @@ from lightning.pytorch.callbacks import BaseFinetuning, EarlyStopping, ModelChec
 from torch.utils.data import DataLoader
 
 from agebench.data.loader import Batch
-from agebench.errors import UserError
 from agebench.training import callbacks
-from agebench.training import fit as training
 from agebench.training.callbacks import EpochTable, Progress, Speed, failed_callback
 
 

@@ -180,11 +180,19 @@ def build_training(
     multi = can_multi_step(cfg, callbacks)
     module = build_module(cfg, data, kind=MultiStepModule if multi else ImageModule)
     rest = cast(MultiStepModule, module).take_over(cfg) if multi else cfg
+    if module.first_epochs and _uses_ddp(cfg.trainer):
+        rest = cfg.copy()
+        rest.trainer.strategy = "ddp_find_unused_parameters_true"  # frozen parameters get no gradient
     speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
     trainer = make_trainer(rest, run_dir, callbacks, speed=speed, table=table, progress=progress)
     skip_idle_hooks(module, trainer.callbacks)  # type: ignore[attr-defined]  # set by its connector
     description = DataDescription.of(data.plan)
     return Training(cfg, config, run_dir, data, description, module, trainer, monitor, mode, speed, table)
+
+
+def _uses_ddp(trainer: DictConfig) -> bool:
+    several = (isinstance(trainer.devices, int) and trainer.devices != 1) or trainer.num_nodes > 1
+    return trainer.strategy == "ddp" or (trainer.strategy == "auto" and several)
 
 
 def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) -> resume.Start:
