@@ -21,18 +21,6 @@ from agebench.errors import UserError
 
 GROUPS = ("data", "data/split", "model", "head", "optim", "finetune", "scheduler", "augment", "trainer", "callbacks")
 GROUPS += ("logger",)
-    "data",
-    "data/split",
-    "model",
-    "head",
-    "optim",
-    "finetune",
-    "scheduler",
-    "augment",
-    "trainer",
-    "callbacks",
-    "logger",
-)
 RUNS = "the folder of a trained run or of a sweep, or a list of runs: run=[outputs/...,outputs/...]"
 RUN_KEYS = {"app": AppKeys, "predict": PredictKeys, "export": ExportKeys, "evaluate": EvaluateKeys}
 
