@@ -198,7 +198,9 @@ class StepCheck:
         if self._is_distributed:
             is_bad = torch.tensor(float(bad is not None), device=module.device)
             if module.trainer.strategy.reduce(is_bad, reduce_op="max") and bad is None:  # all processes must agree
-                bad, what = steps[-1], "the loss of another process is not finite"
+                bad, what = steps[-1], ""
+            if bad is not None:
+                what, bad.rows = _gather(what, bad.rows)
         if bad is None:
             self.in_a_row = 0
             return
@@ -212,6 +214,15 @@ class StepCheck:
             buffer.copy_(kept)
         if not self._is_scaled:
             raise SkippedStepError
+
+
+def _gather(what: str, rows: list[Tensor]) -> tuple[str, list[Tensor]]:
+    """Return the most exact reason of all processes, and the rows of all of them."""
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, (what, [each.cpu() for each in rows]))
+    reasons = [reason for reason, _ in found if reason]
+    exact = [reason for reason in reasons if reason.startswith("the loss")]
+    return (exact or reasons)[0], [each for _, batches in found for each in batches]
 
 
 def gradients_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
