@@ -153,7 +153,7 @@ KINDS = {
     "max_steps": ("trainer.max_steps=14", "trainer.max_epochs=-1"),
     "train loss": ("monitor=train/loss", "trainer.check_val_every_n_epoch=2", "test_checkpoint=last"),
     "ema": ("optim=adamw", "optim.layer_decay=0.5", "ema.decay=0.9"),
-    "accumulated": ("trainer.accumulate_grad_batches=3", "scheduler=cosine"),
+    "accumulated": ("trainer.accumulate_grad_batches=3", "scheduler=cosine", "trainer.gradient_clip_val=0.5"),
 }
 
 
