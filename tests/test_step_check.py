@@ -45,7 +45,20 @@ def pixels(count: int) -> Pixels:
     return Pixels(images, torch.arange(count), torch.randint(0, LABELS, (count,)))
 
 
-def train(model: nn.Module, kind: type[ImageModule], *, steps: int, lr: float = 0.1, **changes) -> ImageModule:
+class Norms(L.pytorch.loggers.CSVLogger):
+    """Records the norms of gradients that are logged."""
+
+    def log_metrics(self, metrics, step=None):
+        if "train/grad_norm" in metrics:
+            NORMS.append(metrics["train/grad_norm"])
+
+
+NORMS: list[float] = []
+
+
+def train(
+    model: nn.Module, kind: type[ImageModule], *, steps: int, lr: float = 0.1, clip=None, accumulate=1, **changes
+) -> ImageModule:
     module = kind(
         model,
         Softmax(LABELS, list(range(LABELS)), ordered=False),
@@ -59,6 +72,9 @@ def train(model: nn.Module, kind: type[ImageModule], *, steps: int, lr: float = 
         stamp={},
         **changes,
     )
+    settings = {"gradient_clip_val": clip, "accumulate_grad_batches": accumulate}
+    if kind is MultiStepModule:
+        module.clip_val, module.accumulate, settings = clip, accumulate, {}
     data = pixels(steps * BATCH)
     loader = TimedLoader(data, sampler=list(torch.arange(len(data)).split(BATCH)), batch_size=None)
     validation = TimedLoader(data, sampler=BatchSampler(len(data), BATCH, shuffle=False), batch_size=None)
@@ -66,7 +82,9 @@ def train(model: nn.Module, kind: type[ImageModule], *, steps: int, lr: float = 
         max_epochs=1,
         accelerator="cpu",
         num_sanity_val_steps=0,
-        logger=False,
+        logger=Norms(".") if clip else False,
+        log_every_n_steps=1,
+        **settings,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -162,3 +180,26 @@ def test_weights_that_the_last_update_broke_are_not_validated(kind, action) -> N
         train(Fragile(), Recording, steps=1, lr=math.inf, on_nan=action)
 
     assert not validated
+
+
+@KINDS
+def test_gradients_are_accumulated_and_clipped_as_by_plain_pytorch_and_their_norm_is_logged(kind) -> None:
+    NORMS.clear()
+
+    module = train(Fragile(), kind, steps=5, clip=0.5, accumulate=2)
+
+    model, data, norms = Fragile().train(), pixels(5 * BATCH), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for window in ([0, 1], [2, 3], [4]):
+        optimizer.zero_grad()
+        for step in window:
+            batch = data[torch.arange(step * BATCH, (step + 1) * BATCH)]
+            loss = nn.functional.cross_entropy(model((batch.images / 255 - 0.5) / 0.25), batch.target)
+            (loss / 2).backward()
+        norms.append(math.sqrt(sum(float(p.grad.double().square().sum()) for p in model.parameters())))
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+    assert pytest.approx(norms, rel=1e-4) == NORMS
+    assert min(norms) > 0.5
+    for name, parameter in module.model.named_parameters():
+        torch.testing.assert_close(parameter, dict(model.named_parameters())[name], rtol=1e-4, atol=1e-5)
