@@ -8,7 +8,9 @@ KANA="data=hiragana73 data.root=$HIRAGANA data/split=random data.limit=200 head=
 TUNED="finetune=head,head_then_all model.checkpoint_path=$WEIGHTS"
 python -m agebench.train $COMMON $FACES -m seed=0,1,2 $TUNED sweep=faces_tuned
 python -m agebench.train $COMMON $FACES -m seed=0,1,2 finetune=none sweep=faces_scratch
+python -m agebench.train $COMMON $FACES -m seed=0,1,2 finetune=none model.checkpoint_path=$WEIGHTS sweep=faces_one_rate
+python -m agebench.train $COMMON $FACES -m seed=0,1,2 finetune=head_then_all finetune.backbone_lr_ratio=null model.checkpoint_path=$WEIGHTS sweep=faces_tuned_one_rate
 python -m agebench.train $COMMON $KANA -m seed=0,1,2 $TUNED sweep=kana_tuned
 python -m agebench.train $COMMON $KANA -m seed=0,1,2 finetune=none sweep=kana_scratch
-python -m agebench.compare outputs/sweeps/faces_tuned outputs/sweeps/faces_scratch
-python -m agebench.compare outputs/sweeps/kana_tuned outputs/sweeps/kana_scratch
+python -m agebench.compare outputs/sweeps/faces_*
+python -m agebench.compare outputs/sweeps/kana_*
