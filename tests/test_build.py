@@ -85,27 +85,16 @@ def test_a_network_is_returned_in_training_mode(compose_config) -> None:
 
 
 @pytest.mark.parametrize(
-    ("freeze", "trainable"),
+    ("mode", "trainable"),
     [
-        ("backbone", {"classifier.weight", "classifier.bias"}),
-        (None, {f"{layer}.{kind}" for layer in ("linear1", "norm1", "classifier") for kind in ("weight", "bias")}),
+        ("head", {"classifier.weight", "classifier.bias"}),
+        ("none", {f"{layer}.{kind}" for layer in ("linear1", "norm1", "classifier") for kind in ("weight", "bias")}),
     ],
 )
-def test_model_freeze_decides_which_parameters_train(compose_config, freeze, trainable) -> None:
-    config = compose_config(*SMALL)
-    config.model.freeze = freeze
-
-    module, _ = module_of(config)
+def test_finetune_decides_which_parameters_train(compose_config, mode, trainable) -> None:
+    module, _ = module_of(compose_config(*SMALL, f"finetune={mode}"))
 
     assert {name for name, each in module.model.named_parameters() if each.requires_grad} == trainable
-
-
-def test_an_unknown_value_of_model_freeze_raises(compose_config) -> None:
-    config = compose_config(*SMALL)
-    config.model.freeze = "head"
-
-    with pytest.raises(UserError, match=r"model.freeze=head is unknown"):
-        build.build_model(config, channels=1, num_outputs=10, image_size=8)
 
 
 @pytest.mark.parametrize("from_file", [False, True])
@@ -114,7 +103,7 @@ def test_a_checkpoint_file_replaces_the_published_weights(compose_config, tmp_pa
     torch.save(given.state_dict(), tmp_path / "given.pth")
     config = compose_config(*SMALL)
     path = str(tmp_path / "given.pth") if from_file else None
-    config.model = {"_target_": f"{__name__}.Network", "pretrained": True, "checkpoint_path": path, "freeze": None}
+    config.model = {"_target_": f"{__name__}.Network", "pretrained": True, "checkpoint_path": path}
 
     model = build.build_model(config, channels=1, num_outputs=10, image_size=8)
 
@@ -424,7 +413,7 @@ def test_class_weights_are_those_of_the_train_part(compose_config) -> None:
 
 def test_a_trained_network_is_built_without_published_weights(compose_config) -> None:
     config = compose_config(*SMALL)
-    config.model = {"_target_": f"{__name__}.Network", "pretrained": False, "checkpoint_path": None, "freeze": None}
+    config.model = {"_target_": f"{__name__}.Network", "pretrained": False, "checkpoint_path": None}
     module, _ = module_of(config)
     config.model.pretrained = True  # as the run was trained
 

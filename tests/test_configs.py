@@ -131,7 +131,7 @@ def test_every_optimizer_has_lr_and_weight_decay(compose_config, group, choice) 
 def test_every_network_has_the_keys_for_weights(compose_config, group, choice) -> None:
     config = compose_config(f"model={choice}")
 
-    assert {"pretrained", "checkpoint_path", "freeze"} <= set(config.model)
+    assert {"pretrained", "checkpoint_path"} <= set(config.model)
     assert config.model.pretrained is (choice == "convnext")
 
 

@@ -321,7 +321,7 @@ def test_batches_that_lightning_does_not_count_are_added_to_its_counters() -> No
     progress = SimpleNamespace(increment_by=counted.append)
     loop = SimpleNamespace(_batches_that_stepped=3, batch_progress=progress, manual_optimization=steps)
 
-    lightning_internals.StepCounters(loop).add_batches(2)
-    lightning_internals.StepCounters(loop).add_batches(5)
+    lightning_internals.StepCounters(loop).add(batches=2, steps=1)
+    lightning_internals.StepCounters(loop).add(batches=5, steps=3)
 
-    assert (loop._batches_that_stepped, counted) == (10, [2, 5])
+    assert (loop._batches_that_stepped, counted) == (7, [2, 5])

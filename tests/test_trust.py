@@ -158,7 +158,7 @@ def test_an_override_that_could_run_foreign_code_is_found(override):
 
 def test_ordinary_overrides_need_no_trust():
     line = ["data=demo", "monitor=val/mae", "data.root=/my/faces", "optim.lr=1e-3", "+model.width=${data.image_size}"]
-    line += ["data/split=kfold", "~model.freeze", "optim=[adam]", "sweep=a/b", "model._target_=timm.create_model"]
+    line += ["data/split=kfold", "~model.pretrained", "optim=[adam]", "sweep=a/b", "model._target_=timm.create_model"]
     line += ["+callbacks.swa._target_=lightning.pytorch.callbacks.StochasticWeightAveraging", "data.target=age"]
 
     assert find_foreign_overrides(line) == []

@@ -40,14 +40,14 @@ class StepCounters:
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
-        self.batches: int = loop._batches_that_stepped
+        self.steps: int = loop._batches_that_stepped
         self.count_batches: Callable[[int], None] = loop.batch_progress.increment_by
         self.count_steps: Callable[[int], None] = loop.manual_optimization.optim_step_progress.increment_by
 
-    def add_batches(self, count: int) -> None:
-        """Add batches that Lightning does not count itself."""
-        self.loop._batches_that_stepped += count
-        self.count_batches(count)
+    def add(self, *, batches: int, steps: int) -> None:
+        """Add batches, and batches that end a step, that Lightning does not count itself."""
+        self.loop._batches_that_stepped += steps
+        self.count_batches(batches)
 
 
 def has_step_counters() -> bool:

@@ -2,20 +2,22 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Protocol
 
 import lightning as L
 import numpy.typing as npt
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torchmetrics import Metric
 
 from agebench.augment.mixing import Mixed, Mixing
 from agebench.distillation import Teacher
-from agebench.errors import FailedError
 from agebench.heads.base import Head
 from agebench.metrics.age_limit import AgeLimit
 from agebench.metrics.compute import summarise
@@ -23,8 +25,10 @@ from agebench.metrics.predictions import LabelledPredictions, Predictions
 from agebench.metrics.table import absolute_values, find
 from agebench.models.averaging import WeightAverage
 from agebench.models.freeze import keep_frozen_in_eval
+from agebench.models.parameter_groups import split_by_epoch
 from agebench.models.statistics import fresh_statistics, updated_norms
 from agebench.models.weights import hash_tensors
+from agebench.step_check import Action, SkippedStepError, StepCheck, gradients_of
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
@@ -108,6 +112,10 @@ class CollectedOutputs(Metric):
         return outputs[order], target[order], rows[order]
 
 
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
 class ImageModule(L.LightningModule):
     """Trains a network with a head.
 
@@ -128,6 +136,8 @@ class ImageModule(L.LightningModule):
         mixing: Mixes the augmented images of a training batch; None: no mixing.
         averaging: Takes this module and returns an average of its weights, which is evaluated and stored; None: no
             average.
+        first_epochs: The epoch, from 0, from which a parameter of the network is trained, by name, unless it is 0.
+        on_nan: What happens at a step whose loss or gradients are not finite: `stop` training, or `skip` the step.
     """
 
     def __init__(
@@ -147,11 +157,15 @@ class ImageModule(L.LightningModule):
         groups: Callable[[nn.Module, nn.Module], list[dict[str, Any]]] | None = None,
         mixing: Mixing | None = None,
         averaging: Callable[[nn.Module], WeightAverage] | None = None,
+        first_epochs: Mapping[str, int] | None = None,
+        on_nan: Action = "stop",
     ) -> None:
         super().__init__()
         self.model, self.head, self.normalise, self.augment = model, head, normalise, augment
         self.optim, self.scheduler, self.unit, self.seed, self.stamp = optim, scheduler, unit, seed, stamp
         self.groups, self.mixing, self.averaging = groups, mixing, averaging
+        self.first_epochs = first_epochs or {}
+        self.check = StepCheck(on_nan)
         self.average: WeightAverage | None = None  # since training started
         self._stored_average: dict[str, Any] | None = None
         self.teacher: Teacher | None = None  # not a submodule: it is neither trained nor stored
@@ -169,6 +183,7 @@ class ImageModule(L.LightningModule):
         self._step_losses: list[tuple[int, Tensor]] = []
         self._correct: list[Tensor] = []
         self._uncounted: list[tuple[Tensor, Tensor]] = []
+        self._logged_step: int | None = None  # the current step, if it is logged
         self._steps_per_count = 1 if head.state_dict() else STEPS_PER_COUNT
         self.images_seen = 0
 
@@ -198,10 +213,14 @@ class ImageModule(L.LightningModule):
         return self
 
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch, reset its sums and enable training mode, which Lightning does not do."""
+        """Seed the epoch, reset its sums, freeze what is not trained yet, and enable training mode."""
+        for name, parameter in self.model.named_parameters():
+            if name in self.first_epochs:  # without a gradient, no optimizer changes it or its own state
+                parameter.requires_grad_(self.current_epoch >= self.first_epochs[name])
         self.train()
         torch.manual_seed((self.seed << 24) + (self.current_epoch << 8) + self.global_rank)
         self._step_losses, self._correct, self._uncounted, self.images_seen = [], [], [], 0
+        self.check.start_epoch(self)
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """Return the mean loss of a batch, shape ()."""
@@ -209,6 +228,23 @@ class ImageModule(L.LightningModule):
 
     def training_loss(self, batch: Any) -> Tensor:
         """Return the mean loss of a training batch, shape (), and store it for the metrics of the epoch."""
+        self.check.begin(batch.rows)
+        loss, outputs = self.batch_loss(batch)
+        # Keep tensors: reading a number here would synchronize with the GPU at each step.
+        self.check.add_loss(loss.detach())
+        self._step_losses.append((len(batch.target), loss.detach()))
+        self._uncounted.append((outputs.detach(), batch.target))
+        if len(self._uncounted) == self._steps_per_count:
+            self._count_correct()
+        self.images_seen += len(batch.target)
+        step = self.global_step
+        self._logged_step = step if self._is_logged(step) and self.loggers else None
+        if self._logged_step is not None:
+            self._log_step({"train/loss_step": loss}, step)
+        return loss
+
+    def batch_loss(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of a training batch, shape (), and its outputs, shape (B, K)."""
         images, mixed = self._augmented(batch.images, batch.target)
         shown = images if mixed is None else mixed.images
         outputs = self._outputs(shown)
@@ -221,14 +257,7 @@ class ImageModule(L.LightningModule):
                 loss = self.head.mixed_loss(outputs, batch.target, mixed.other, share=mixed.share)
             if self.teacher is not None and taught is not None:
                 loss = self.teacher.combine(loss, self.head.log_posterior(outputs), taught)
-        # Keep tensors: reading a number here would synchronize with the GPU at each step.
-        self._step_losses.append((len(batch.target), loss.detach()))
-        self._uncounted.append((outputs.detach(), batch.target))
-        if len(self._uncounted) == self._steps_per_count:
-            self._count_correct()
-        self.images_seen += len(batch.target)
-        self._log_step(loss, self.global_step)
-        return loss
+        return loss, outputs
 
     def _augmented(self, images: Tensor, target: Tensor) -> tuple[Tensor, Mixed | None]:
         """Return the augmented images of a training batch, and the mixed batch or None."""
@@ -239,12 +268,36 @@ class ImageModule(L.LightningModule):
         images = images.float() / 255 if images.dtype == torch.uint8 else images
         return images, self.mixing(images, target)
 
-    def _log_step(self, loss: Tensor, step: int, *, is_last: bool = False) -> None:
-        """Log the loss of every n-th step, and of the last step of an epoch if it is another one."""
+    def _is_logged(self, step: int) -> bool:
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its connector
-        if every and is_last == bool(step % every):
-            for logger in self.loggers:
-                logger.log_metrics({"train/loss_step": loss.item()}, step=step)
+        return every > 0 and step % every == 0
+
+    def _log_step(self, values: dict[str, Tensor], step: int) -> None:
+        for logger in self.loggers:
+            logger.log_metrics({name: value.item() for name, value in values.items()}, step=step)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Update the weights, unless the step is left out."""
+        with suppress(SkippedStepError):
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Check the step, log the norm of the gradients, and clip them. Called between backward pass and update.
+
+        Lightning's own clipping refuses fused optimizers, also without a GradScaler.
+        """
+        self.check.before_update(self, optimizer)
+        by_norm = bool(gradient_clip_val) and gradient_clip_algorithm != "value"
+        if by_norm or self._logged_step is not None:
+            norm = get_total_norm(gradients_of(optimizer))
+            if self._logged_step is not None:
+                self._log_step({"train/grad_norm": norm}, self._logged_step)
+            if by_norm:
+                clip_grads_with_norm_(_parameters(optimizer), gradient_clip_val, norm)
+        if gradient_clip_val and not by_norm:
+            clip_grad_value_(_parameters(optimizer), gradient_clip_val)
 
     def _count_correct(self) -> None:
         """Count correct predictions of several steps together, which is as fast as counting those of one step."""
@@ -264,20 +317,19 @@ class ImageModule(L.LightningModule):
         stops = stops or (self.pace is not None and self.pace.ended)
         if not (self.trainer.is_last_batch or stops):
             return
+        self.check.end_epoch(self)
+        self.check.check_weights(self)
         self._count_correct()
         counts, losses = zip(*self._step_losses, strict=True)
         images = torch.tensor(counts, dtype=torch.float64, device="cpu")
         # Sum on the CPU, because some devices have no float64.
         mean, correct = torch.stack(losses).cpu().double(), torch.stack(self._correct).cpu().sum()
-        self._log_step(mean[-1], self.global_step - 1, is_last=True)
-        sums = torch.stack([images.sum(), (mean * images).sum(), correct]).float().to(self.device)
-        count, loss, hits = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
-        means = {"train/loss": loss / count, "train/accuracy": hits / count}
-        if not math.isfinite(loss):  # the same on every device, because the sums are reduced
-            raise FailedError(
-                f"the training loss of epoch {self.current_epoch + 1} is {loss / count}: training has diverged. The "
-                "epochs before it are kept; try a lower optim.lr, scheduler.warmup_epochs or trainer.gradient_clip_val"
-            )
+        if self.trainer.log_every_n_steps and not self._is_logged(self.global_step - 1):  # type: ignore[attr-defined]  # as above
+            self._log_step({"train/loss_step": mean[-1]}, self.global_step - 1)
+        finite = mean.isfinite()  # the loss of a step that was left out may not be
+        sums = torch.stack([images.sum(), images[finite].sum(), (mean * images)[finite].sum(), correct])
+        count, known, loss, hits = self.trainer.strategy.reduce(sums.float().to(self.device), reduce_op="sum").tolist()
+        means = {"train/loss": loss / known if known else math.nan, "train/accuracy": hits / count}
         self.log_dict(means, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
         if self.average is not None and self.average.end_epoch(self._progress()):
             self._recompute_statistics(self.average)
@@ -402,8 +454,11 @@ class ImageModule(L.LightningModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the groups of trainable parameters that the optimizer gets."""
         if self.groups is not None:
-            return self.groups(self.model, self.head)
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+            groups = self.groups(self.model, self.head)
+        else:
+            groups = [{"params": [p for p in self.parameters() if p.requires_grad]}]
+        named = self.model.named_parameters()
+        return split_by_epoch(groups, {id(p): self.first_epochs.get(name, 0) for name, p in named})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer of the trainable parameters, with its scheduler if there is one."""
@@ -425,7 +480,9 @@ class ImageModule(L.LightningModule):
         average.follow(optimizer)
 
     def on_validation_start(self) -> None:
-        """Evaluate the average of the weights, if there is one."""
+        """Evaluate the average of the weights, if there is one. Broken weights are not evaluated."""
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self.check.check_weights(self)
         if self.average is not None:
             self.average.exchange(evaluate=True)
 
@@ -444,11 +501,15 @@ class ImageModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Load the trained weights of a run with an average, not the average, to resume it."""
+        if "step_check" in checkpoint:
+            self.check.load_state_dict(checkpoint["step_check"])
         if "average" in checkpoint:
             self._stored_average = WeightAverage.from_checkpoint(checkpoint)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the metadata to the checkpoint: plain data only, so that weights_only=True loads it."""
+        if self.check.skipped:
+            checkpoint["step_check"] = self.check.state_dict()
         if self.average is not None:
             self.average.to_checkpoint(checkpoint)
         # Lightning calls this hook last, so the hash covers weights that callbacks such as weight averaging replaced.

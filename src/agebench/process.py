@@ -13,6 +13,7 @@ ROUTINE_WARNINGS = (
     ".*does not have many workers.*",
     "Checkpoint directory .* exists and is not empty.*",
     ".*`dataloader_iter`.*",
+    ".*overriding `LightningModule.optimizer_.*",
 )
 
 

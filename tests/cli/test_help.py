@@ -41,7 +41,7 @@ def test_the_screen_fits_a_terminal(screen) -> None:
 def test_keys_outside_groups_are_listed_with_their_comments(screen) -> None:
     other = screen.partition("other keys")[2]
 
-    for key in ("seed", "monitor", "test_checkpoint", "report", "sweep", "pretrained", "checkpoint_path", "freeze"):
+    for key in ("seed", "monitor", "test_checkpoint", "report", "sweep", "pretrained", "checkpoint_path"):
         line = next(line for line in other.splitlines() if line.strip().startswith(f"{key}:"))
         assert "#" in line
 

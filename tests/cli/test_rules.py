@@ -19,7 +19,8 @@ from agebench.build.keys import (
 from agebench.cli.rules import check_config, check_sources
 from agebench.errors import UserError
 
-GROUPS = ("data", "data/split", "model", "head", "optim", "scheduler", "augment", "trainer", "callbacks", "logger")
+GROUPS = ("data", "data/split", "model", "head", "optim", "finetune", "scheduler", "augment", "trainer", "callbacks")
+GROUPS += ("logger",)
 RUNS = "the folder of a trained run or of a sweep, or a list of runs: run=[outputs/...,outputs/...]"
 RUN_KEYS = {"app": AppKeys, "predict": PredictKeys, "export": ExportKeys, "evaluate": EvaluateKeys}
 
@@ -240,7 +241,13 @@ BROKEN += [
     ("~data.split._partial_", "data.split._partial_ is missing: it must be true"),
     ("model.checkpoint_path=1", "model.checkpoint_path must be a text, or null, got 1"),
     ("model.pretrained=1", "model.pretrained must be true or false, got 1"),
-    ("model.freeze=all", "model.freeze must be backbone, or null, got all"),
+    ("+model.freeze=backbone", "model.freeze=backbone is now finetune=head: replace it"),
+    ("finetune.mode=half", "finetune.mode must be one of none, head, head_then_all, gradual, all, got half"),
+    (
+        "finetune=all optim.layer_decay=0.5",
+        "optim.layer_decay=0.5 and finetune.backbone_lr_ratio=0.1 both lower the rate of the backbone",
+    ),
+    ("finetune=gradual trainer.max_epochs=3", "finetune.epochs=3 leaves no epoch that trains all parameters"),
     ("model.hidden=[64,0]", "model.hidden[1] must be an integer of 1 or more, got 0"),
     ("+model.hiden=[64]", "MLP has no argument model.hiden (did you mean 'hidden'?): remove it"),
     ("+model.num_classes=3", "model.num_classes is set by agebench: remove it"),

@@ -7,8 +7,9 @@ from torch import nn
 
 from agebench.models.classifier import classifier_layers
 from agebench.models.deep_convnet import DeepConvNet
-from agebench.models.freeze import freeze_backbone, keep_frozen_in_eval
+from agebench.models.freeze import first_epochs, freeze_backbone, keep_frozen_in_eval
 from agebench.models.keras_cnn import KerasCNN
+from agebench.models.mlp import MLP
 
 
 @pytest.mark.parametrize(
@@ -71,3 +72,37 @@ def test_an_unfrozen_network_stays_in_training_mode() -> None:
 def test_a_network_without_a_linear_layer_has_no_classifier() -> None:
     with pytest.raises(ValueError, match="no linear layer"):
         classifier_layers(nn.Conv2d(1, 1, 1))
+
+
+def test_head_then_all_trains_everything_but_the_classifier_from_one_epoch_on() -> None:
+    model = timm.create_model("resnet10t", in_chans=1, num_classes=3)
+
+    found = first_epochs(model, "head_then_all", 2)
+
+    names = {name for name, _ in model.named_parameters()}
+    assert found == dict.fromkeys(names - {"fc.weight", "fc.bias"}, 2)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [  # the blocks from the last to the first: ceil(epochs * i / 5)
+        (5, {"layer4": 1, "layer3": 2, "layer2": 3, "layer1": 4, "conv1": 5, "bn1": 5}),
+        (2, {"layer4": 1, "layer3": 1, "layer2": 2, "layer1": 2, "conv1": 2, "bn1": 2}),
+        (8, {"layer4": 2, "layer3": 4, "layer2": 5, "layer1": 7, "conv1": 8, "bn1": 8}),
+    ],
+)
+def test_gradual_trains_the_stages_of_timms_networks_from_the_last_to_the_first(epochs, expected) -> None:
+    model = timm.create_model("resnet10t", in_chans=1, num_classes=3)
+
+    found = first_epochs(model, "gradual", epochs)
+
+    assert {(name.partition(".")[0], epoch) for name, epoch in found.items()} == set(expected.items())
+
+
+def test_gradual_trains_the_layers_of_our_own_networks_from_the_last_to_the_first() -> None:
+    model = MLP(8, 1, num_classes=3, hidden=[5, 4])
+
+    found = first_epochs(model, "gradual", 4)
+
+    of_layers = {"linear1": 4, "norm1": 4, "linear2": 2, "norm2": 2}
+    assert found == {f"{layer}.{kind}": epoch for layer, epoch in of_layers.items() for kind in ("weight", "bias")}

@@ -8,7 +8,7 @@ from torch import nn
 
 from agebench.heads import CORAL, Softmax
 from agebench.models import MLP, SmallCNN
-from agebench.models.parameter_groups import describe_groups, group_parameters, tabulate_parameters
+from agebench.models.parameter_groups import describe_groups, group_parameters, layer_scales, tabulate_parameters
 
 HEAD = Softmax(3, [0.0, 1.0, 2.0], ordered=False)
 TIMM = ["vit_tiny_patch16_224", "convnext_atto", "resnet18", "swin_tiny_patch4_window7_224"]
@@ -43,7 +43,7 @@ def test_layer_decay_is_that_of_timm(network) -> None:
         for p in group["params"]
     }
 
-    groups = group_parameters(network, HEAD, lr=0.1, weight_decay=0.05, layer_decay=0.75)
+    groups = group_parameters(network, HEAD, lr=0.1, weight_decay=0.05, scales=layer_scales(network, 0.75))
 
     assert settings_of(groups) == expected
     assert groups[0]["lr"] == 0.1 == max(group["lr"] for group in groups)
@@ -52,7 +52,7 @@ def test_layer_decay_is_that_of_timm(network) -> None:
 def test_the_layers_of_our_own_networks_are_their_layers_with_weights() -> None:
     model = MLP(8, 1, num_classes=3, hidden=[5, 4])
 
-    groups = group_parameters(model, HEAD, lr=1.0, weight_decay=0.1, layer_decay=0.5)
+    groups = group_parameters(model, HEAD, lr=1.0, weight_decay=0.1, scales=layer_scales(model, 0.5))
 
     found = {name: settings_of(groups)[id(p)] for name, p in model.named_parameters()}
     assert found == {
@@ -87,21 +87,21 @@ def test_frozen_parameters_are_in_no_group_and_the_table_lists_them() -> None:
     frozen = next(iter(model.parameters()))
     frozen.requires_grad = False
 
-    groups = group_parameters(model, HEAD, lr=1.0, weight_decay=0.1, layer_decay=0.5)
-    rows = tabulate_parameters(model.named_parameters(), groups, lr=9.0, weight_decay=9.0)
+    groups = group_parameters(model, HEAD, lr=1.0, weight_decay=0.1, scales=layer_scales(model, 0.5))
+    rows = tabulate_parameters(model.named_parameters(), groups, lr=9.0, weight_decay=9.0, first_epochs={})
 
     assert id(frozen) not in settings_of(groups)
     assert sum(p.numel() for group in groups for p in group["params"]) == sum(row[2] for row in rows if row[3])
-    assert rows[0][3:] == (False, "", "")
-    assert rows[-1][3:] == (True, 1.0, 0.0)
+    assert rows[0][3:] == (False, "", "", "")
+    assert rows[-1][3:] == (True, 1.0, 0.0, 0)
 
 
 def test_the_line_about_groups_says_rates_and_what_has_no_weight_decay() -> None:
     rows = [
-        ("a", "2x2", 4, True, 0.1, 0.05),
-        ("b", "2", 2, True, 0.1, 0.0),
-        ("c", "3x3", 9, True, 0.001, 0.05),
-        ("d", "7", 7, False, "", ""),
+        ("a", "2x2", 4, True, 0.1, 0.05, 0),
+        ("b", "2", 2, True, 0.1, 0.0, 0),
+        ("c", "3x3", 9, True, 0.001, 0.05, 0),
+        ("d", "7", 7, False, "", "", ""),
     ]
 
     assert describe_groups(rows) == (
@@ -116,7 +116,7 @@ def test_parallel_branches_are_one_layer() -> None:
     block.a, block.b = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 3)
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(block, nn.BatchNorm2d(2)), nn.Linear(2, 3))
 
-    groups = group_parameters(model, HEAD, lr=1.0, weight_decay=0.1, layer_decay=0.5)
+    groups = group_parameters(model, HEAD, lr=1.0, weight_decay=0.1, scales=layer_scales(model, 0.5))
 
     rates = {name: settings_of(groups)[id(p)][0] for name, p in model.named_parameters()}
     assert rates == {

@@ -136,6 +136,19 @@ def test_the_hash_does_not_depend_on_the_order_of_keys(compose_config) -> None:
     assert config_hash(plain) == "ee84fa8d1af8"
 
 
+@pytest.mark.parametrize(("mode", "freeze"), [("head", "backbone"), ("none", None)])
+def test_finetuning_the_head_or_nothing_has_the_hash_of_the_former_key(mode, freeze) -> None:
+    before = {"seed": 0, "model": {"freeze": freeze}}
+
+    assert config_hash({"seed": 0, "model": {}, "finetune": {"mode": mode}}) == config_hash(before)
+
+
+def test_ways_of_finetuning_have_different_hashes(hash_of) -> None:
+    lines = [("none",), ("head",), ("all",), ("gradual",), ("head_then_all",), ("head_then_all", "finetune.epochs=2")]
+
+    assert len({hash_of(f"finetune={mode}", *more) for mode, *more in lines}) == len(lines)
+
+
 def test_the_path_of_a_published_data_set_is_not_hashed(hash_of) -> None:
     assert hash_of("data=mnist", "data.root=/here") == hash_of("data=mnist", "data.root=/there")
     assert hash_of("data=mnist", "data.source.download=false") == hash_of("data=mnist")

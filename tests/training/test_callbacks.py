@@ -12,9 +12,7 @@ from lightning.pytorch.callbacks import BaseFinetuning, EarlyStopping, ModelChec
 from torch.utils.data import DataLoader
 
 from agebench.data.loader import Batch
-from agebench.errors import UserError
 from agebench.training import callbacks
-from agebench.training import fit as training
 from agebench.training.callbacks import EpochTable, Progress, Speed, failed_callback
 
 
@@ -236,15 +234,6 @@ def test_a_line_per_epoch_is_not_printed_if_progress_is_disabled(capsys, monkeyp
     quiet_fit(speed, Progress(speed))
 
     assert "epoch" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", ["LearningRateFinder", "BackboneFinetuning", "BatchSizeFinder"])
-def test_a_callback_that_needs_another_module_gets_one_sentence(tmp_path, compose_config, name) -> None:
-    added = f"+callbacks.added._target_=lightning.pytorch.callbacks.{name}"
-    config = compose_config("data=digits", "data.limit=64", "trainer.max_epochs=1", "report=false", "logger=csv", added)
-
-    with pytest.raises(UserError, match=rf"^the callback {name} cannot be used with agebench \([^\n]+\): remove it$"):
-        training.fit(config, tmp_path / "run")
 
 
 class OwnCallback(L.Callback):

@@ -154,7 +154,7 @@ KINDS = {
     "train loss": ("monitor=train/loss", "trainer.check_val_every_n_epoch=2", "test_checkpoint=last"),
     "ema": ("optim=adamw", "optim.layer_decay=0.5", "ema.decay=0.9"),
     "swa": ("swa.start=0.5", "augment=digits", "augment.mixup=0.2", "optim.lr=1e-2"),
-    "accumulated": ("trainer.accumulate_grad_batches=3", "scheduler=cosine"),
+    "accumulated": ("trainer.accumulate_grad_batches=3", "scheduler=cosine", "trainer.gradient_clip_val=0.5"),
 }
 
 

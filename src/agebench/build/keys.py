@@ -83,7 +83,7 @@ class ModelKeys(Node):
 
     pretrained: bool
     checkpoint_path: Text | None
-    freeze: NotRequired[Literal["backbone"] | None]
+    freeze: NotRequired[Literal["backbone"] | None]  # of runs from before `finetune=head`
 
 
 class OptimKeys(PartialNode, total=False):
@@ -187,6 +187,14 @@ class DecisionKeys(TypedDict):
     priors: Annotated[list[InnerShare] | None, _is_filled, "a list of shares, such as [0.1,0.2,0.3]"]
 
 
+class FinetuneKeys(TypedDict, total=False):
+    """The keys of conf/finetune."""
+
+    mode: Required[Literal["none", "head", "head_then_all", "gradual", "all"]]
+    epochs: Count
+    backbone_lr_ratio: Annotated[float, Range(above=0, most=1), "a share above 0 and up to 1, such as 0.1"] | None
+
+
 class EmaKeys(TypedDict):
     """The keys of the moving average of the weights."""
 
@@ -221,6 +229,7 @@ class TrainKeys(DecisionKeys):
     swa: SwaKeys
     teacher: TeacherKeys
     lr_find: bool
+    on_nan: Literal["stop", "skip"]
     sweep: Annotated[str, _is_sweep_name, "the name of a folder below paths.output/sweeps"]
     resume: Annotated[Literal[False] | Text, "auto, false or the folder of a run"]
     trust: bool
@@ -230,6 +239,7 @@ class TrainKeys(DecisionKeys):
     model: ModelKeys
     head: Node
     optim: OptimKeys
+    finetune: FinetuneKeys
     scheduler: SchedulerKeys
     augment: AugmentKeys
     trainer: TrainerKeys

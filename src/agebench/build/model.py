@@ -15,7 +15,6 @@ from agebench.build.nodes import find_target, plain_node
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import UserError, is_out_of_memory
 from agebench.models.classifier import start_classifier
-from agebench.models.freeze import freeze_backbone
 from agebench.models.minimum_size import check_patches, smallest_size
 from agebench.models.weights import create_pretrained, load_checkpoint
 from agebench.module import Normalise
@@ -33,7 +32,7 @@ STATISTICS = {
 def build_model(
     cfg: DictConfig, *, channels: int, num_outputs: int, image_size: int, start: Tensor | None = None
 ) -> nn.Module:
-    """Return the network of a config, with its weights loaded and its backbone frozen as configured.
+    """Return the network of a config, with its weights loaded.
 
     Args:
         cfg: The composed config.
@@ -75,13 +74,6 @@ def build_model(
         start_classifier(model, start)
     if path:
         log.info(load_checkpoint(model, path))
-    freeze = cfg.model.get("freeze")
-    if freeze not in (None, "backbone"):
-        raise UserError(
-            f"model.freeze={freeze} is unknown: use backbone (train the classifier only) or null (train all parameters)"
-        )
-    if freeze == "backbone":
-        freeze_backbone(model)
     return model
 
 

@@ -23,7 +23,8 @@ from agebench.data.plan import Plan
 from agebench.errors import UserError, one_line_message
 from agebench.heads.base import Head
 from agebench.models.averaging import EpochAverage, WeightAverage
-from agebench.models.parameter_groups import group_parameters
+from agebench.models.freeze import backbone_names, first_epochs, freeze_backbone
+from agebench.models.parameter_groups import group_parameters, layer_scales
 from agebench.models.statistics import BATCH_NORMS
 from agebench.module import ImageModule, Normalise
 from agebench.schema import Text, find_mismatch
@@ -114,6 +115,8 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
     torch.manual_seed(cfg.seed)  # so that the initial weights depend only on the seed
     channels, size = cfg.data.channels, cfg.data.image_size
     model = build_model(cfg, channels=channels, num_outputs=head.num_outputs, image_size=size, start=head.start(counts))
+    if cfg.finetune.mode == "head":
+        freeze_backbone(model)
     if data.batch_size == 1 and any(isinstance(layer, BATCH_NORMS) for layer in model.modules()):
         raise UserError("this network has batch norm, which needs two images per step: set data.batch_size=2 or more")
     stamp = _stamp(cfg, data.plan)
@@ -124,9 +127,11 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
         normalise=build_normalise(cfg, data, model),
         augment=augment,
         optim=partial(_optimizer, instantiate(optim, _convert_="all", **_unfused(cfg))),
-        groups=_grouping(cfg.optim),
+        groups=_grouping(cfg.optim, cfg.finetune),
+        first_epochs=_first_epochs(model, cfg.finetune),
         mixing=_mixing(cfg.augment),
         averaging=_averaging(cfg),
+        on_nan=cfg.on_nan,
         scheduler=build_schedule(cfg, data),
         unit=target.unit,
         channels_last=cfg.channels_last,
@@ -246,13 +251,26 @@ def _averaging(cfg: DictConfig) -> Callable[[nn.Module], WeightAverage] | None:
     return None if cfg.swa.start is None else partial(EpochAverage, start=cfg.swa.start)
 
 
-def _grouping(optim: DictConfig) -> Callable[[nn.Module, nn.Module], list[dict[str, Any]]] | None:
+def _first_epochs(model: nn.Module, finetune: DictConfig) -> dict[str, int]:
+    if finetune.mode not in ("head_then_all", "gradual"):
+        return {}
+    return first_epochs(model, finetune.mode, finetune.epochs)
+
+
+def _grouping(optim: DictConfig, finetune: DictConfig) -> Callable[[nn.Module, nn.Module], list[dict[str, Any]]] | None:
     """Return a function of network and head that returns parameter groups, or None if one group is enough."""
     decay, layer_decay = optim.get("weight_decay") or 0.0, optim.get("layer_decay")
-    decay_norms = optim.get("decay_norms", False)
-    if layer_decay is None and (decay_norms or not decay):
+    decay_norms, ratio = optim.get("decay_norms", False), finetune.get("backbone_lr_ratio")
+    if layer_decay is None and ratio is None and (decay_norms or not decay):
         return None
-    return partial(group_parameters, lr=optim.lr, weight_decay=decay, decay_norms=decay_norms, layer_decay=layer_decay)
+
+    def grouped(model: nn.Module, head: nn.Module) -> list[dict[str, Any]]:
+        scales = {} if ratio is None else dict.fromkeys(backbone_names(model), float(ratio))
+        if layer_decay is not None:
+            scales = layer_scales(model, layer_decay)
+        return group_parameters(model, head, lr=optim.lr, weight_decay=decay, decay_norms=decay_norms, scales=scales)
+
+    return grouped
 
 
 def _unfused(cfg: DictConfig) -> dict[str, bool]:

@@ -45,6 +45,7 @@ def check_config(cfg: DictConfig, keys: Any = TrainKeys) -> None:
         _check_target(cfg)
         if keys is TrainKeys:  # the other commands take the target of a run
             _check_age_limit(cfg)
+            _check_finetune(cfg)
     if "monitor" in plain:
         _check_monitor(cfg)
         _check_precision(cfg)
@@ -131,6 +132,25 @@ def _check_age_limit(cfg: DictConfig) -> None:
     from agebench.metrics.age_limit import check_age_limit
 
     check_age_limit(cfg.get("age_limit"), target=cfg.data.target, bins=cfg.data.get("bins"))
+
+
+def _check_finetune(cfg: DictConfig) -> None:
+    mode, model = cfg.finetune.mode, cfg.model
+    if model.get("freeze"):
+        raise UserError("model.freeze=backbone is now finetune=head: replace it")
+    if cfg.finetune.get("backbone_lr_ratio") and cfg.optim.get("layer_decay"):
+        raise UserError(
+            f"optim.layer_decay={cfg.optim.layer_decay} and finetune.backbone_lr_ratio="
+            f"{cfg.finetune.backbone_lr_ratio} both lower the rate of the backbone: set one of them to null"
+        )
+    epochs, most = cfg.finetune.get("epochs"), cfg.trainer.max_epochs
+    if epochs and most and 0 < most <= epochs:
+        raise UserError(
+            f"finetune.epochs={epochs} leaves no epoch that trains all parameters: set it to less than "
+            f"trainer.max_epochs={most}, or use finetune=head"
+        )
+    if mode not in ("none", "all") and not (model.get("pretrained") or model.get("checkpoint_path")):
+        log.warning("finetune=%s freezes random weights: set model.pretrained=true or model.checkpoint_path", mode)
 
 
 def _check_monitor(cfg: DictConfig) -> None:

@@ -27,6 +27,7 @@ WITHOUT_EFFECT = (
     "lr_find",
     "resume",
     "trust",
+    "on_nan",  # a run that completes with `stop` has the same result with `skip`
     "launcher",
     "data.groups",
     "data.num_workers",
@@ -63,6 +64,10 @@ def config_hash(config: Mapping[str, Any]) -> str:
         kept = {key: value for key, value in kept.items() if not key.startswith("teacher.")}
     else:
         kept["teacher.run"] = str(Path(str(flat["teacher.run"])).absolute())
+    mode = kept.pop("finetune.mode", None)
+    if mode is not None:  # hashed as when the key `model.freeze` had two of its values
+        kept |= {"model.freeze": "backbone" if mode == "head" else None}
+        kept |= {} if mode in ("none", "head") else {"finetune.mode": mode}
     if any(flat.get(f"trainer.limit_{part}_batches") is not None for part in ("val", "test")):
         kept["data.eval_batch_size"] = flat.get("data.eval_batch_size")  # decides how many images a batch limit keeps
     path_counts = path_is_identity(str(flat.get("data.source._target_", "")))

@@ -14,7 +14,7 @@ from agebench.files import write_csv
 from agebench.leakage.audit import verdict
 from agebench.leakage.seen_in_training import leak_sentence
 from agebench.metrics.table import find
-from agebench.models.parameter_groups import COLUMNS, describe_groups, tabulate_parameters
+from agebench.models.parameter_groups import COLUMNS, describe_first_epochs, describe_groups, tabulate_parameters
 from agebench.models.summary import Summary
 from agebench.module import ImageModule
 from agebench.runs.description import log_decision, no_better_than_guessing
@@ -65,8 +65,17 @@ def write_parameters(path: Path, optim: Any, module: ImageModule) -> None:
         module: The LightningModule.
     """
     decay = optim.get("weight_decay") or 0.0
-    rows = tabulate_parameters(module.named_parameters(), module.parameter_groups(), lr=optim.lr, weight_decay=decay)
+    first_epochs = {f"model.{name}": epoch for name, epoch in module.first_epochs.items()}
+    rows = tabulate_parameters(
+        module.named_parameters(),
+        module.parameter_groups(),
+        lr=optim.lr,
+        weight_decay=decay,
+        first_epochs=first_epochs,
+    )
     write_csv(path, COLUMNS, rows)
+    if line := describe_first_epochs(rows):
+        log.info("finetune  %s", line)
     if line := describe_groups(rows):
         log.info("groups    %s", line)
 

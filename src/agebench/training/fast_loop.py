@@ -2,15 +2,23 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import (
+    Callback,
+    GradientAccumulationScheduler,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    Timer,
+)
 from omegaconf import DictConfig
 from torch import Tensor
 
 from agebench.lightning_internals import StepCounters, has_step_counters, saves_within_epoch
 from agebench.module import ImageModule
+from agebench.step_check import SkippedStepError
 from agebench.training.callbacks import STEP_HOOKS, Speed
 from agebench.training.sweep_progress import SweepProgress
 
@@ -34,42 +42,61 @@ class MultiStepModule(ImageModule):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.automatic_optimization = False
+        self.accumulate, self.clip_val, self.clip_algorithm = 1, None, None
+
+    def take_over(self, cfg: DictConfig) -> DictConfig:
+        """Accumulate and clip as a config says. Return the config without it, for a trainer that would refuse both."""
+        self.accumulate, self.clip_val = cfg.trainer.accumulate_grad_batches, cfg.trainer.gradient_clip_val
+        self.clip_algorithm = cfg.trainer.get("gradient_clip_algorithm")
+        rest = cfg.copy()
+        rest.trainer.accumulate_grad_batches, rest.trainer.gradient_clip_val = 1, None
+        return rest
 
     def training_step(self, dataloader_iter: Any) -> None:  # type: ignore[override]  # Lightning accepts either
         """Run steps until MAX_SECONDS have passed, the next step must be logged, or the epoch ends."""
         trainer, optimizer = cast(Any, self.trainer), self.optimizers(use_pl_optimizer=False)
         counters, log_every = StepCounters(trainer.fit_loop.epoch_loop), trainer.log_every_n_steps
         until = time.perf_counter() + MAX_SECONDS
-        steps = 0
+        batches = steps = 0
         for batch, index, _ in dataloader_iter:
-            self._step(optimizer, batch._make(each.to(self.device, non_blocking=True) for each in batch))
+            batches += 1
+            updates = (index + 1) % self.accumulate == 0 or dataloader_iter.done
+            self._run_batch(optimizer, batch, index, updates=updates)
+            if not updates:
+                continue
             counters.count_steps(1)
             self._update_schedules("step", index)
             steps += 1
             ended = self.pace is not None and self.pace.after_step(trainer)
             done = ended or dataloader_iter.done or 0 <= trainer.max_steps <= trainer.global_step
-            next_is_logged = log_every and (counters.batches + steps + 1) % log_every == 0
+            next_is_logged = log_every and (counters.steps + steps + 1) % log_every == 0
             if done or time.perf_counter() > until or next_is_logged:
                 break
         if dataloader_iter.done:
             self._update_schedules("epoch", self.current_epoch)
-        counters.add_batches(steps - 1)  # Lightning counts the call as one batch
+        counters.add(batches=batches - 1, steps=steps - 1)  # Lightning counts the call as one batch and one step
 
-    def follow_pace(self) -> None:
-        """Do nothing: the clock was read after each step."""
+    def _run_batch(self, optimizer: Any, batch: Any, index: int, *, updates: bool) -> None:
+        """Run the forward and the backward pass of a batch and, if it ends a step, update the weights."""
+        batch = batch._make(each.to(self.device, non_blocking=True) for each in batch)
 
-    def _step(self, optimizer: Any, batch: Any) -> None:
         def closure() -> Tensor:
             with self.trainer.precision_plugin.train_step_context():
-                loss = self.training_loss(batch)
-            optimizer.zero_grad()
+                loss = self.training_loss(batch) / self.accumulate
+            if index % self.accumulate == 0:
+                optimizer.zero_grad()
             loss.backward()
+            if updates:
+                self.configure_gradient_clipping(optimizer, self.clip_val, self.clip_algorithm)
             return loss
 
         # Lightning runs the whole call under autocast, but backward passes and updates must run outside it.
-        with torch.autocast(self.device.type, enabled=False):
-            optimizer.step(closure)
+        with torch.autocast(self.device.type, enabled=False), suppress(SkippedStepError):
+            optimizer.step(closure) if updates else closure()
         torch.clear_autocast_cache()  # the cache contains the weights before the update
+
+    def follow_pace(self) -> None:
+        """Do nothing: the clock was read after each step."""
 
     def _update_schedules(self, interval: str, index: int) -> None:
         if self.pace is not None:
@@ -88,8 +115,6 @@ def can_multi_step(cfg: DictConfig, callbacks: Sequence[Callback]) -> bool:
         and trainer.num_nodes == 1
         and trainer.strategy == "auto"
         and trainer.precision in ("32-true", "bf16-mixed")
-        and trainer.accumulate_grad_batches == 1
-        and trainer.gradient_clip_val is None
         and trainer.val_check_interval in (None, 1.0)
         and cfg.scheduler._target_ in METRIC_FREE_SCHEDULES
         and not any(map(_needs_each_step, callbacks))
@@ -98,6 +123,8 @@ def can_multi_step(cfg: DictConfig, callbacks: Sequence[Callback]) -> bool:
 
 
 def _needs_each_step(callback: Callback) -> bool:
+    if isinstance(callback, GradientAccumulationScheduler):  # changes the trainer, and needs automatic optimization
+        return True
     if isinstance(callback, ModelCheckpoint):
         return saves_within_epoch(callback)
     overrides_step_hook = any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in STEP_HOOKS)

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -24,6 +24,7 @@ from agebench.build.teacher import build_teacher
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.split import PARTS
 from agebench.errors import FailedError, UserError, is_out_of_memory, one_line_message
+from agebench.files import atomic_write
 from agebench.interrupts import exit_code
 from agebench.lightning_internals import compile_errors
 from agebench.metrics.predictions import Predictions
@@ -39,6 +40,7 @@ from agebench.runs.folder import check_folder, is_first_process, write_config
 from agebench.runs.identity import config_hash, git_commit, versions
 from agebench.runs.tables import write_breakdown, write_layers, write_predictions, write_split
 from agebench.runs.writer import RunWriter
+from agebench.step_check import NonFiniteError
 from agebench.training import resume
 from agebench.training.batch_size import choose_batch_size
 from agebench.training.callbacks import EpochTable, Speed, failed_callback, skip_idle_hooks
@@ -188,10 +190,15 @@ def build_training(
     data = build_data(cfg)
     monitor, mode = build_monitor(cfg, unit=data.plan.target.unit)
     callbacks = build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)
-    module = build_module(cfg, data, kind=MultiStepModule if can_multi_step(cfg, callbacks) else ImageModule)
+    multi = can_multi_step(cfg, callbacks)
+    module = build_module(cfg, data, kind=MultiStepModule if multi else ImageModule)
     module.teacher = build_teacher(cfg, data.plan)
+    rest = cast(MultiStepModule, module).take_over(cfg) if multi else cfg
+    if module.first_epochs and _uses_ddp(cfg.trainer):
+        rest = cfg.copy()
+        rest.trainer.strategy = "ddp_find_unused_parameters_true"  # frozen parameters get no gradient
     speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
-    trainer = make_trainer(cfg, run_dir, callbacks, speed=speed, table=table, progress=progress)
+    trainer = make_trainer(rest, run_dir, callbacks, speed=speed, table=table, progress=progress)
     if cfg.trainer.max_time is not None:
         module.pace = _make_pace(cfg, data, speed)
     skip_idle_hooks(module, trainer.callbacks)  # type: ignore[attr-defined]  # set by its connector
@@ -205,6 +212,11 @@ def _make_pace(cfg: DictConfig, data: ImageDataModule, speed: Speed) -> Pace:
     return Pace(
         seconds_of(cfg.trainer.max_time), steps=epochs * steps, steps_per_epoch=steps, speed=speed, images=images
     )
+
+
+def _uses_ddp(trainer: DictConfig) -> bool:
+    several = (isinstance(trainer.devices, int) and trainer.devices != 1) or trainer.num_nodes > 1
+    return trainer.strategy == "ddp" or (trainer.strategy == "auto" and several)
 
 
 def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) -> resume.Start:
@@ -267,12 +279,15 @@ def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[st
     except compile_errors() as error:
         why = str(error).strip().splitlines()[0]
         raise UserError(f"compile=true: torch.compile cannot compile this network ({why}): remove it") from error
+    except NonFiniteError as error:
+        raise FailedError(_explain(error, training, writer)) from error
     except Exception as error:
         if (known := _known_error(error, training, start)) is not None:
             raise known from error
         raise
     checkpoint = trainer.checkpoint_callback
     has_best = training.cfg.test_checkpoint == "best" and getattr(checkpoint, "best_model_path", "")
+    skipped = training.module.check.skipped
     best = {
         **_best_epoch(training.table.rows, training.monitor, training.mode, checkpoint),
         "monitor": training.monitor,
@@ -284,6 +299,7 @@ def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[st
             "best": best,
             "epochs": len(training.table.rows),
             "steps": trainer.global_step,
+            **({"skipped_steps": skipped} if skipped else {}),
             "residency": training.data.where,
             "timing": {
                 "fit_s": round(speed.fit_s, 3),
@@ -360,6 +376,34 @@ def finish(training: Training, writer: RunWriter) -> None:
         board.finish_hparams()
     resume.tidy(training.run_dir)
     log_results(writer.results, training.run_dir)
+
+
+def _explain(error: NonFiniteError, training: Training, writer: RunWriter) -> str:
+    """Return a sentence about a step that went wrong. Write what reproduces it, if it is known, to nan.pt."""
+    plan, step = training.data.plan, error.step
+    names = [str(plan.records.names[plan.split.train[row]]) for rows in step.rows for row in rows.tolist()]
+    if not names or not writer.enabled:
+        return error.describe(names)
+    module, last = training.module, training.run_dir / "checkpoints" / "last.ckpt"
+    stored = {
+        "what": error.what,
+        "step": step.index,
+        "epoch": step.epoch,
+        "rate": float(step.rate),
+        "losses": [float(loss) for loss in step.losses],
+        "last_losses": error.last_losses,
+        "rows": [rows.cpu() for rows in step.rows],
+        "names": names,
+        "rng": step.rng,
+        "config": training.config,
+        "state_dict": module.state_dict() if error.is_current else None,
+        "optimizer": training.trainer.optimizers[0].state_dict() if error.is_current else None,
+        "checkpoint": str(last) if last.is_file() else None,
+    }
+    file = training.run_dir / "nan.pt"
+    with atomic_write(file) as part:
+        torch.save(stored, part)
+    return error.describe(names, str(file))
 
 
 def _known_error(error: Exception, training: Training, start: resume.Start) -> Exception | None:

@@ -1,7 +1,7 @@
 """Short trainings of a module that is thrown away. They write nothing, and change nothing in a later training."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from hydra.utils import instantiate
@@ -13,6 +13,7 @@ from agebench.build.teacher import build_teacher
 from agebench.data.datamodule import ImageDataModule
 from agebench.module import ImageModule
 from agebench.process import set_up_process
+from agebench.step_check import StepCheck
 from agebench.training.callbacks import skip_idle_hooks
 from agebench.training.fast_loop import MultiStepModule, can_multi_step
 
@@ -43,12 +44,14 @@ def run_probe(
         fast: Whether to run several steps in each call, if the config allows it.
     """
     set_up_process(seed=cfg.seed, matmul_precision=cfg.matmul_precision)
-    module = build_module(cfg, data, kind=FastProbe if fast and can_multi_step(cfg, []) else Probe)
+    multi = fast and can_multi_step(cfg, [])
+    module = build_module(cfg, data, kind=FastProbe if multi else Probe)
     module.scheduler = module.averaging = None
+    module.check = StepCheck("skip")  # the callback decides what a loss that is not finite means
     module.teacher = build_teacher(cfg, data.plan)
     callbacks: Sequence[Callback] = [callback]
     trainer: L.Trainer = instantiate(
-        cfg.trainer,
+        (cast(MultiStepModule, module).take_over(cfg) if multi else cfg).trainer,
         max_epochs=-1,
         max_steps=steps,
         max_time=None,

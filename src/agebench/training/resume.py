@@ -141,6 +141,7 @@ def prepare(folder: Path, start: Start) -> None:
     """Prepare the folder of a run for writing. If the run starts over, its earlier files are removed."""
     # Temporary files of a process that was killed.
     _remove(folder, "*.[0-9]*-[0-9]*.part", inside=("", "checkpoints", "report"))
+    _remove(folder, "nan.pt")  # of a step that is trained again
     _remove(folder, "index.html", inside=("report",))  # made for an unfinished run
     if start.checkpoint is not None:
         checkpoint = torch.load(start.checkpoint, map_location="cpu", weights_only=True, mmap=True)

@@ -17,6 +17,16 @@ from agebench.training.callbacks import EpochTable, OwnSigterm, Progress, Speed
 from agebench.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from agebench.training.sweep_progress import SweepProgress
 
+# Callbacks of Lightning that cannot work here, or whose results would not be those of the tested checkpoint.
+REPLACED = {
+    "BackboneFinetuning": ("the module has no `backbone`", "set finetune=head_then_all"),
+    "BatchSizeFinder": ("it changes the batch size of the data module", "set data.batch_size=auto"),
+    "LearningRateFinder": ("the module has no attribute `lr`", "set lr_find=true"),
+    "RichProgressBar": ("agebench has its own bar", "remove it"),
+    "StochasticWeightAveraging": ("its average is neither validated nor stored", "set swa.start=0.75"),
+    "TQDMProgressBar": ("agebench has its own bar", "remove it"),
+}
+
 
 def make_trainer(
     cfg: DictConfig,
@@ -69,11 +79,16 @@ def make_trainer(
 
 
 def build_callbacks(cfg: DictConfig, run_dir: Path, *, monitor: str, mode: str) -> list[Any]:
-    """Return the enabled callbacks of conf/callbacks. `monitor: auto` becomes the monitored metric."""
+    """Return the enabled callbacks of conf/callbacks. `monitor: auto` becomes the monitored metric.
+
+    Raises:
+        UserError: If one of Lightning's callbacks cannot be used.
+    """
     callbacks: list[Any] = []
     for name, node in cfg.callbacks.items():
         if node is None or "_target_" not in node:
             continue
+        _check_callback(str(node["_target_"]))
         if name == "early_stopping" and node.patience is None:
             continue
         changes = watched(node, monitor=monitor, mode=mode)
@@ -83,6 +98,13 @@ def build_callbacks(cfg: DictConfig, run_dir: Path, *, monitor: str, mode: str) 
                 callbacks.insert(0, LastCheckpoint(run_dir / "checkpoints" / "last.ckpt"))
         callbacks.append(instantiate(node, _convert_="all", **changes))
     return callbacks
+
+
+def _check_callback(target: str) -> None:
+    package, _, name = target.rpartition(".")
+    if package.startswith(("lightning.", "pytorch_lightning.")) and name in REPLACED:
+        why, instead = REPLACED[name]
+        raise UserError(f"the callback {name} cannot be used with agebench ({why}): {instead}")
 
 
 def build_loggers(cfg: DictConfig, run_dir: Path) -> list[Any]:
