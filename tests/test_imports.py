@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sweep",),
     ("cli",),
     VERBS,
+    ("testing",),
     ("__main__",),
 )
 LAYER = {package: number for number, layer in enumerate(LAYERS) for package in layer}
