@@ -251,7 +251,8 @@ SIZE = ("image_size: ${data.image_size}", "hidden: [512]")
 
 def test_every_file_of_a_config_folder_is_checked(tmp_path) -> None:
     write(tmp_path, "model/wide.yaml", "# a wide network", "_target_: agebench.models.MLP", *SIZE)
-    write(tmp_path, "data/split/quarter.yaml", "# a quarter for the test", "_target_: agebench.data.split.random",
+    write(tmp_path, "data/split/quarter.yaml", "# a quarter for the test",
+          "_target_: agebench.data.split.random", "_partial_: true",
           "val_share: 0.25", "test_share: 0.25", "seed: 0")  # fmt: skip
 
     assert check_config(tmp_path) == ["data/split=quarter", "model=wide"]
