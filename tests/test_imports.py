@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sweep",),
     ("cli",),
     VERBS,
-    ("testing",),
+    ("testing", "api"),
     ("new",),
     ("__main__",),
 )

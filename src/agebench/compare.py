@@ -84,27 +84,11 @@ def _formats(text: str, *, several: bool) -> list[str]:
 def _compare(given: argparse.Namespace, formats: Sequence[str]) -> None:
     # These load NumPy, which --help and wrong arguments do not need.
     from agebench.comparison import render
-    from agebench.comparison.folds import pool_folds
-    from agebench.comparison.tables import compare
-    from agebench.runs.read import find_runs
+    from agebench.comparison.make import compare_folders
 
     output = given.output
-    runs, notes = pool_folds(find_runs(given.folders))
-    for note in notes:
-        say(note)
-    if given.age_limit is not None:
-        from agebench.comparison.decisions import at_age_limit
-
-        runs, notes = at_age_limit(runs, given.age_limit)
-        for note in notes:
-            say(f"no decisions at {given.age_limit}: {note}")
-    if given.by is not None:
-        from agebench.comparison.by_group import by_group
-
-        runs, notes = by_group(runs, [column.strip() for column in given.by.split(",")])
-        for note in notes:
-            say(note)
-    compared = compare(runs, given.metric)
+    by = None if given.by is None else [column.strip() for column in given.by.split(",")]
+    compared = compare_folders(given.folders, given.metric, age_limit=given.age_limit, by=by, note=say)
     if compared.not_comparable:
         say(compared.not_comparable)
     for folder, names in ((output, formats), (given.plot, ())):
