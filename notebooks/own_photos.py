@@ -48,7 +48,7 @@ def draw(kind: str, seed: int) -> Image.Image:
     return picture
 
 
-if not Path(PHOTOS).exists():  # remove this cell for your own photos
+if not Path(PHOTOS).exists():  # photos of your own are used as they are
     for kind in ("circle", "square"):
         (Path(PHOTOS) / kind).mkdir(parents=True)
         for i in range(150):

@@ -14,12 +14,12 @@
 # # A tour of agebench
 #
 # Train a network, read its results, predict new images, and compare two models honestly. Everything runs on a CPU in
-# about two minutes. Nothing is downloaded: the digits are part of scikit-learn.
+# a few minutes. Nothing is downloaded: the digits are part of scikit-learn.
 #
 # Install agebench first: `docs/commands.md` in the repository says how.
 
 # %% tags=["parameters"]
-EPOCHS = 10
+EPOCHS = 5
 SEEDS = (0, 1, 2)
 
 # %%

@@ -53,4 +53,4 @@ def test_a_notebook_runs_and_its_objects_show_themselves(name, tmp_path, monkeyp
                 shown.append(getattr(value, method)())
 
     assert any(isinstance(each, str) and "<table>" in each for each in shown)
-    assert any(isinstance(each, bytes) and each.startswith(b"\x89PNG") for each in shown)
+    assert any(isinstance(each, tuple) and each[0].startswith(b"\x89PNG") for each in shown)

@@ -64,7 +64,7 @@ def test_messages_are_shown_and_logged(tmp_path, monkeypatch, capsys) -> None:
     run = train("data=digits", "hydra.run.dir=here", **SMALL)
 
     assert run.folder == tmp_path / "here"
-    assert "test/accuracy" in capsys.readouterr().err
+    assert "test/accuracy" in capsys.readouterr().out
     assert "test/accuracy" in (tmp_path / "here" / "train.log").read_text(encoding="utf-8")
     assert train("data=digits", "hydra.run.dir=here", **SMALL).metrics == run.metrics  # finished: not trained again
 
@@ -128,7 +128,7 @@ def test_a_comparison_pools_the_seeds_and_shows_the_command_s_table(runs, tmp_pa
     assert sorted(row["seeds"]) == [0, 1]
     assert "| rank | run" in compared._repr_markdown_()
     assert compared._repr_html_().count("<tr>") == 3  # header, group, baseline
-    assert compared.pictures()["curves"]._repr_png_().startswith(b"\x89PNG")
+    assert compared.pictures()["curves"]._repr_png_()[0].startswith(b"\x89PNG")
     assert {path.name for path in compared.write(tmp_path)} >= {"compare.html", "compare.md", "compare.csv"}
 
 

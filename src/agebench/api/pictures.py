@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+WIDTH = 640  # px in a notebook; the files have more
+
+
 @dataclass(frozen=True)
 class Picture:
     """A PNG file.
@@ -14,5 +17,5 @@ class Picture:
 
     path: Path
 
-    def _repr_png_(self) -> bytes:
-        return self.path.read_bytes()
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return self.path.read_bytes(), {"width": WIDTH}

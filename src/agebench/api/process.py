@@ -1,6 +1,8 @@
 """Run a part of a command in the process of a notebook: its errors as exceptions, its messages in the notebook."""
 
 import logging
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,7 +39,7 @@ def errors_as_exceptions() -> Iterator[None]:
 def log_messages(file: Path | None = None) -> Iterator[None]:
     """Context manager: show the messages of agebench, and append them to a log file."""
     logger = logging.getLogger("agebench")
-    handlers: list[logging.Handler] = [ConsoleHandler()]
+    handlers: list[logging.Handler] = [ConsoleHandler(sys.stdout)]  # notebooks show stderr in red
     handlers[0].setFormatter(VisibleFormatter("%(message)s"))
     if file is not None:
         handlers.append(LogFile(file, delay=True))
@@ -48,7 +50,9 @@ def log_messages(file: Path | None = None) -> Iterator[None]:
     for handler in handlers:
         logger.addHandler(handler)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm, which agebench does not need
+            yield
     finally:
         for handler in handlers:
             logger.removeHandler(handler)
