@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-
 WIDTH = 640  # px in a notebook; the files have more
 
 
