@@ -73,7 +73,8 @@ class Compared:
             cells = lay_out(table)
             rows = [dict(zip(cells.header, row, strict=True)) for row in cells.rows]
             parts.append(Markup("<h4>{}</h4>").format(heading(table)))
-            parts.append(Markup(html_table(cells.header, rows, caption=caption(table))))
+            right = [name for name, is_number in zip(cells.header, cells.numbers, strict=True) if is_number]
+            parts.append(Markup(html_table(cells.header, rows, caption=caption(table), right=right)))
         parts += [Markup("<p>{}</p>").format(note) for note in self.notes]
         return "\n".join(parts)
 

@@ -139,7 +139,7 @@ class Run:
         if self.page is not None:
             link = Markup('<p>Page of the run: <a href="{}">{}</a></p>').format(self.page.as_uri(), self.page)
         about = Markup("<p>{}</p>").format(self.status) if self.status != "completed" else ""
-        return f"{about}{self.table()._repr_html_()}{link}"
+        return f"{about}{self.table().to_html()}{link}"
 
 
 def load(run: str | Path) -> Run:

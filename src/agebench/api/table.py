@@ -1,6 +1,6 @@
 """A table that shows itself in a notebook."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -66,8 +66,12 @@ class Table:
         text = "\n".join("  ".join(line).rstrip() for line in lines)
         return visible("\n".join(filter(None, (text, self._more(), self.caption))))
 
-    def _repr_html_(self) -> str:
+    def to_html(self) -> str:
+        """Return the first rows as an HTML table."""
         return html_table(self.columns, self.rows[:SHOWN], caption=" ".join(filter(None, (self._more(), self.caption))))
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
 
     def _more(self) -> str:
         return f"... {len(self.rows) - SHOWN:,} more rows" if len(self.rows) > SHOWN else ""
@@ -80,14 +84,16 @@ def show(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def html_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, caption: str = "") -> str:
-    """Return an HTML table. Every value is escaped; numbers are aligned to the right."""
+def html_table(
+    columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, caption: str = "", right: Collection[str] = ()
+) -> str:
+    """Return an HTML table. Every value is escaped; numbers and the columns in `right` are aligned to the right."""
     head = Markup().join(Markup("<th>{}</th>").format(name) for name in columns)
     body = Markup()
     for row in rows:
         cells = Markup()
         for name in columns:
-            side = "right" if isinstance(row[name], int | float) else "left"
+            side = "right" if name in right or isinstance(row[name], int | float) else "left"
             cells += Markup('<td style="text-align: {}">{}</td>').format(side, visible(show(row[name])))
         body += Markup("<tr>{}</tr>\n").format(cells)
     below = Markup("<p>{}</p>").format(visible(caption)) if caption else escape("")
