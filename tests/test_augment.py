@@ -19,6 +19,7 @@ from agebench.augment.colour import equalize, jitter, sharpen
 from agebench.augment.geometry import affine, paint, random_boxes, warp
 from agebench.augment.randaugment import OPERATIONS, change_some
 from agebench.errors import UserError
+from agebench.testing import check_augmentation
 
 CPU = torch.device("cpu")
 CONFIGS = sorted((Path(__file__).parents[1] / "conf" / "augment").glob("*.yaml"))
@@ -328,48 +329,24 @@ def test_images_of_a_batch_have_independent_parameters(path: Path) -> None:
     assert len(different) >= 14  # RandAugment may sample the same operations for two images
 
 
-@pytest.mark.parametrize("path", RANDOM, ids=by_name)
-def test_the_output_depends_only_on_the_seed(path: Path) -> None:
-    augment, images = instantiate(OmegaConf.load(path)), images_of(3)
-
-    first, again, other = (seeded(augment, images, seed) for seed in (5, 5, 6))
-
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
 @pytest.mark.parametrize("path", CONFIGS, ids=by_name)
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("autocast", [False, True])
-def test_every_config_preserves_shape_dtype_and_range(path: Path, channels: int, autocast: bool) -> None:
-    torch.manual_seed(0)
-    augment = instantiate(OmegaConf.load(path))
-    images = torch.rand(8, channels, 31, 31).round(decimals=1)  # includes 0 and 1
-    before = images.clone()
+def test_every_config_keeps_the_contract_and_is_off_in_the_test(path: Path) -> None:
+    options = OmegaConf.to_container(OmegaConf.load(path))
 
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        changed = augment(images)
+    check_augmentation(options.pop("_target_"), **options)
 
-    assert changed.shape == images.shape
-    assert changed.dtype == torch.float32
-    assert changed.min() >= 0
-    assert changed.max() <= 1
-    assert getattr(augment, "at_test", False) is False
-    assert torch.equal(images, before)
+    assert options["at_test"] is False
 
 
 @pytest.mark.parametrize("path", RANDOM, ids=by_name)
-def test_autocast_and_memory_format_do_not_change_the_output(path: Path) -> None:
+def test_the_memory_format_does_not_change_the_output(path: Path) -> None:
     augment, images = instantiate(OmegaConf.load(path)), images_of(3)
 
     plain = seeded(augment, images, 0)
     last = seeded(augment, images.contiguous(memory_format=torch.channels_last), 0)
-    with torch.autocast("cpu", torch.bfloat16):
-        low = seeded(augment, images, 0)
 
     # Rounding differs between memory formats; posterize can amplify it to one level in a few pixels.
     assert ((last - plain).abs() > 1e-4).float().mean() < 1e-3
-    assert torch.equal(low, plain)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=by_name)

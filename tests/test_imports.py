@@ -41,6 +41,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sweep",),
     ("cli",),
     VERBS,
+    ("testing", "api"),
+    ("new",),
     ("__main__",),
 )
 LAYER = {package: number for number, layer in enumerate(LAYERS) for package in layer}
@@ -140,7 +142,7 @@ def loaded_by(*modules: str) -> set[str]:
 def test_the_verbs_load_nothing_heavy_for_help_and_errors() -> None:
     light = [f"agebench.{verb}" for verb in VERBS]
     light += ["agebench.cli.main", "agebench.cli.help", "agebench.cli.messages", "agebench.runs.folder"]
-    light += ["agebench.pages.drawer", "agebench.report.__main__"]
+    light += ["agebench.pages.drawer", "agebench.report.__main__", "agebench.new.__main__"]
 
     assert loaded_by(*light) & {*HEAVY, *DRAWING} == set()
 

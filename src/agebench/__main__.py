@@ -15,6 +15,7 @@ COMMANDS = {
     "score": "test the predictions of any program, given as a CSV file",
     "report": "make the page and the pictures of a run, or make them again",
     "compare": "compare runs over seeds, with intervals of their differences",
+    "new": "write an own backbone, head, data set, augmentation, experiment or project to start from",
     "lecture": "draw what a lecture explains, such as convolution and pooling step by step",
 }
 

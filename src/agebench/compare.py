@@ -78,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _names(text: str | None, option: str) -> list[str]:
+    """Return the names in the text of an option, such as sex,race; nothing if it was not given."""
+    if text is not None and not _listed(text):
+        raise UserError(f"{option} needs one or more names, separated by commas, got {text!r}")
+    return _listed(text or "")
+
+
 def _listed(text: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
@@ -99,31 +106,17 @@ def _formats(text: str, *, several: bool) -> list[str]:
 def _compare(given: argparse.Namespace, formats: Sequence[str]) -> None:
     # These load NumPy, which --help and wrong arguments do not need.
     from agebench.comparison import render
-    from agebench.comparison.folds import pool_folds
-    from agebench.comparison.tables import compare
-    from agebench.runs.read import find_runs
+    from agebench.comparison.make import Request, compare_folders
 
     output = given.output
-    runs, notes = pool_folds(find_runs(given.folders))
-    for note in notes:
-        say(note)
-    if given.age_limit is not None:
-        from agebench.comparison.decisions import at_age_limit
-
-        runs, notes = at_age_limit(runs, given.age_limit)
-        for note in notes:
-            say(f"no decisions at {given.age_limit}: {note}")
-    if given.by is not None:
-        from agebench.comparison.by_group import by_group
-
-        runs, notes = by_group(runs, _listed(given.by))
-        for note in notes:
-            say(note)
-    compared = compare(runs, given.metric, columns=None if given.columns is None else _listed(given.columns))
-    if given.gaps is not None:
-        from agebench.comparison.gaps import with_gaps
-
-        compared = with_gaps(compared, _listed(given.gaps))
+    request = Request(
+        metric=given.metric,
+        age_limit=given.age_limit,
+        by=_names(given.by, "--by"),
+        gaps=_names(given.gaps, "--gaps"),
+        columns=_names(given.columns, "--columns") or None,
+    )
+    compared = compare_folders(given.folders, request, note=say)
     if compared.not_comparable:
         say(compared.not_comparable)
     for folder, names in ((output, formats), (given.plot, ())):

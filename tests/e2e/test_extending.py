@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from agebench.testing import check_backbone, check_config, check_head
+
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
 
@@ -30,3 +32,14 @@ def test_the_head_in_the_docs_trains_and_has_metrics_with_intervals(command, tmp
     results = json.loads(Path("run/results.json").read_text())
     assert results["status"] == "completed"
     assert {"test/mae", "test/loss"} <= results["intervals"].keys()
+
+
+def test_the_parts_in_the_docs_keep_the_contracts(tmp_path, monkeypatch):
+    write_blocks(tmp_path, "mynets.py", "myheads.py", "myconf/model/tinynet.yaml", "myconf/head/earth_mover.yaml")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    check_backbone("mynets.TinyNet", width=8)
+    check_head("myheads.EarthMover")
+    checked = check_config(tmp_path / "myconf")
+
+    assert checked == ["head=earth_mover", "model=tinynet"]

@@ -118,7 +118,7 @@ def _run(task: Task, config_name: str) -> None:
     from agebench.sweep.environment import set_variable
     from agebench.sweep.session import SweepSession
 
-    _register_resolvers()
+    register_resolvers()
     _exclude_fixed_keys_from_names()
     errors: list[Exception] = []
     with SweepSession(full_error=os.environ.get(FULL_ERROR)) as session:
@@ -221,7 +221,7 @@ def _run_with_other_launcher(task: Task, cfg: Any) -> Any:
         raise SweepError(f"a point failed: {message} (see {hydra.runtime.output_dir})") from None
 
 
-def _register_resolvers() -> None:
+def register_resolvers() -> None:
     """Register the OmegaConf resolvers that conf/ uses for the names of folders."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException

@@ -15,7 +15,7 @@ CLOSING = {"(": ")", "[": "]", "{": "}"}
 QUOTED = re.compile(r"""(['"])(?:(?:\\\\)*|.*?[^\\](?:\\\\)*)\1(?=\s*(?:[,)\]}]|$))""", re.DOTALL)
 ESCAPED = re.compile(r"\\([\\()\[\]{}:=, \t])")  # as in Hydra's grammar
 # Keys that take a text or a list of texts, in brackets.
-TEXT_LISTS = ("run",)
+TEXT_LISTS = ("run", "hydra.searchpath")
 # Names of keys that take a path, if no config has a value from which the type follows.
 PATH_NAME = re.compile(r"(?:path|file|dir|folder|root|export)$")
 

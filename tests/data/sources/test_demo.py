@@ -13,9 +13,11 @@ import scipy.io
 from PIL import Image
 
 from agebench.data.sources import demo
+from agebench.data.sources.cacd import Demo
 from agebench.data.sources.demo import Recipe, draw_people, draw_rows, write_demo
 from agebench.data.sources.drawn_faces import sample_face, sample_signs
 from agebench.errors import UserError
+from agebench.testing import check_source
 
 TINY: dict[str, int] = {"people": 4, "images": 24, "seed": 0, "size": 32}
 # As in the published celebrity2000_meta.mat.
@@ -37,6 +39,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("demo")
     write_demo(root, **TINY)
     return root
+
+
+def test_demo_keeps_the_contract_of_a_source(tmp_path: Path) -> None:
+    check_source(Demo, root=str(tmp_path), people=4, images=24)
 
 
 def load(root: Path) -> dict[str, Any]:

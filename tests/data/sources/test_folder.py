@@ -14,6 +14,7 @@ from agebench.data import split as splits
 from agebench.data.records import Source
 from agebench.data.sources.folder import Folder
 from agebench.errors import UserError
+from agebench.testing import check_source
 
 
 def fill(root: Path, *names: str) -> Source:
@@ -26,6 +27,12 @@ def fill(root: Path, *names: str) -> Source:
 
 def shade(source: Source, row: int) -> int:
     return int(np.asarray(source.open(row))[0, 0])
+
+
+def test_a_folder_keeps_the_contract_of_a_source(tmp_path: Path) -> None:
+    fill(tmp_path, "dog/1.png", "cat/2.png", "cat/1.png", "dog/old/3.png")
+
+    check_source(Folder, root=str(tmp_path))
 
 
 def test_one_folder_per_class_gives_classes_in_alphabetical_order_and_no_part(tmp_path: Path) -> None:

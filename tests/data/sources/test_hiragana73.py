@@ -21,6 +21,7 @@ from agebench.data.records import Source
 from agebench.data.sources import hiragana73 as module
 from agebench.data.sources.hiragana73 import Hiragana73
 from agebench.errors import BrokenImageError, UserError
+from agebench.testing import check_source
 
 NAMES = [  # sorted; the same file name, of one page, occurs in two classes
     "U3042/1901_846066_0055.png",
@@ -54,6 +55,12 @@ def write_zip(path: Path, *, prefix: str = "hiragana73/", extra: dict[str, bytes
             archive.writestr(prefix + name, png(index))
         for name, content in (extra or {}).items():
             archive.writestr(name, content)
+
+
+def test_hiragana73_keeps_the_contract_of_a_source(tmp_path: Path) -> None:
+    write_zip(tmp_path / "hiragana73.zip")
+
+    check_source(Hiragana73, root=str(tmp_path), download=False)
 
 
 LITTER = {

@@ -20,6 +20,7 @@ from agebench.data.records import Source
 from agebench.data.sources import mnist as module
 from agebench.data.sources.mnist import MNIST
 from agebench.errors import UserError
+from agebench.testing import check_source
 
 STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 TRAIN = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
@@ -44,6 +45,12 @@ def write(folder: Path, *, zipped: tuple[str, ...] = STEMS, dotted: bool = False
 
 def pixels(source: Source) -> np.ndarray:
     return np.stack([np.asarray(source.open(row)) for row in range(len(source.records()))])
+
+
+def test_mnist_keeps_the_contract_of_a_source(tmp_path: Path) -> None:
+    write(tmp_path)
+
+    check_source(MNIST, root=str(tmp_path), download=False)
 
 
 @pytest.mark.parametrize("folder", ["", "MNIST/raw", "raw", "mnist"])

@@ -1,0 +1,1 @@
+"""Write the files of an own backbone, head, data set, augmentation, experiment or project to start from."""
