@@ -121,7 +121,7 @@ def test_training_and_the_epochs_before_the_start_are_those_of_a_run_without_an_
 
 
 def test_a_frozen_batch_norm_keeps_its_statistics(compose_config, tmp_path) -> None:
-    config = compose_config(*BASE, "swa.start=0.5", "model.freeze=backbone")
+    config = compose_config(*BASE, "swa.start=0.5", "finetune=head")
 
     fit(config, tmp_path)
 
