@@ -61,6 +61,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Rewrite links between files of the repository as links between pages. Others become plain text."""
     uri = page.file.src_uri
+    if page.parent is None:  # it has no neighbours to list beside it
+        page.meta.setdefault("hide", ["navigation"])
     if uri in GENERATED:
         return markdown
     own = next((old for old, new in RENAMED.items() if new == uri), uri if uri in copied_files() else f"docs/{uri}")
@@ -86,9 +88,16 @@ def _relink(text: str, own: str, uri: str) -> str:
         target = _on_site(posixpath.normpath(posixpath.join(posixpath.dirname(own), path)))
         if target is None:  # such as a file of src/: the site does not have it
             return match[1].removeprefix("!")[1:-1]
-        return f"{match[1]}({posixpath.relpath(target, posixpath.dirname(uri) or '.')}{sign}{anchor})"
+        text = f"[{_title(path, match[1][1:-1])}]" if match[1].endswith(".md]") else match[1]
+        return f"{text}({posixpath.relpath(target, posixpath.dirname(uri) or '.')}{sign}{anchor})"
 
     return LINK.sub(replace, text)
+
+
+def _title(path: str, text: str) -> str:
+    """Return the title of a page that a link names by its path, such as `docs/data.md`."""
+    file = REPOSITORY / "docs" / posixpath.basename(path)
+    return file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") if file.exists() else text
 
 
 def _on_site(path: str) -> str | None:

@@ -274,7 +274,9 @@ def python_pages() -> dict[str, str]:
         path = SOURCE / name.replace(".", "/")
         if not path.with_suffix(".py").exists() and not path.is_dir():
             continue
-        modules = [f"{name}.{file}" for file in dict.fromkeys(public_names(name).values())] if name in PACKAGES else [name]
+        modules = (
+            [f"{name}.{file}" for file in dict.fromkeys(public_names(name).values())] if name in PACKAGES else [name]
+        )
         page = name.removeprefix("agebench.").replace(".", "-")
         pages[f"reference/python/{page}.md"] = "\n".join([f"# {title}", "", *_blocks(name, modules)])
         listed.append(f"| [`{name}`]({page}.md) | {title} |")
@@ -325,14 +327,23 @@ def _words(node: ast.expr) -> str:
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
         return "".join(map(_words, node.values))
-    if isinstance(node, ast.BinOp):
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _words(node.left) + _words(node.right)
     if isinstance(node, ast.FormattedValue):
         return _words(node.value)
+    return _placeholder(node)
+
+
+def _placeholder(node: ast.expr) -> str:
+    """Return the name of a value in angle brackets: for `", ".join(names)` and `len(names)` it is `names`."""
+    if isinstance(node, ast.Call):
+        if getattr(node.func, "id", "") == "did_you_mean":  # a suggestion, only if a name is similar
+            return ""
+        if node.args and not isinstance(node.args[0], ast.Constant | ast.JoinedStr):
+            return _placeholder(node.args[0])
     name = next((n for n in ast.walk(node) if isinstance(n, ast.Name | ast.Attribute)), None)
-    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "did_you_mean":
-        return ""
-    return f"<{getattr(name, 'attr', None) or getattr(name, 'id', '...')}>"
+    found = getattr(name, "attr", None) or getattr(name, "id", None) or "value"
+    return f"<{found.strip('_').lower()}>"
 
 
 def escape(text: str) -> str:
