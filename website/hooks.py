@@ -24,6 +24,8 @@ RENAMED = {
 }
 FOLDERS = ("experiments", "benchmarks")  # their README.md files and pictures
 LINK = re.compile(r"(!?\[(?:[^\]\[]|\[[^\]]*\])*\])\(([^)\s]+)\)")
+# A line break between two Japanese characters, which a browser would show as a space.
+BREAK = re.compile(r"(?<=[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef])\n *(?=[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef])")
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 
 
@@ -91,7 +93,7 @@ def _relink(text: str, own: str, uri: str) -> str:
         text = f"[{_title(path, match[1][1:-1])}]" if match[1].endswith(".md]") else match[1]
         return f"{text}({posixpath.relpath(target, posixpath.dirname(uri) or '.')}{sign}{anchor})"
 
-    return LINK.sub(replace, text)
+    return BREAK.sub("", LINK.sub(replace, text))
 
 
 def _title(path: str, text: str) -> str:
