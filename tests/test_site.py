@@ -86,12 +86,19 @@ def test_every_choice_and_every_key_of_a_group_is_in_the_reference(site, group) 
         assert [key for key in sorted(keys) if key not in page.text] == []
 
 
-def test_a_key_has_its_default_its_values_and_its_comment(site) -> None:
-    text = " ".join(Page(site / "reference/keys/data.html").text.split())
-
-    assert (
-        "data.batch_size 32 an integer of 1 or more, or full images per step over all devices, or full" in text
-    )  # build/keys.py says the values, conf/data/_base.yaml the rest
+@pytest.mark.parametrize(
+    ("group", "row"),
+    [
+        # The values of build/keys.py and data/keys.py; the default and the comment of the YAML file.
+        ("data", "data.batch_size 32 an integer of 1 or more, or full images per step over all devices, or full"),
+        ("optim", "optim.momentum 0.9 a number of 0 or more"),
+        # The annotations of keras_cnn's and of Lightning's arguments.
+        ("model", "model.dense_dropout 0.25 a number from 0 to 1"),
+        ("callbacks", "callbacks.checkpoint.save_last true true or false, link, or null"),
+    ],
+)
+def test_a_key_has_its_default_its_values_and_its_comment(site, group, row) -> None:
+    assert row in " ".join(Page(site / "reference/keys" / f"{group}.html").text.split())
 
 
 def test_the_help_of_every_command_is_in_the_reference(site) -> None:

@@ -9,8 +9,9 @@ import re
 import subprocess
 import sys
 import typing
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NotRequired, Required, get_args, get_origin
 
@@ -95,7 +96,7 @@ def commands_page() -> str:
         file = CONF / f"{name}.yaml"
         kind = getattr(schemas, f"{name.title()}Keys", None)
         if file.exists() and kind is not None:
-            lines += ["", *key_table(read_keys(file), kind, {})]
+            lines += ["", *key_table(read_keys(file), kind)]
     return "\n".join((*lines, ""))
 
 
@@ -112,11 +113,19 @@ def help_of(command: str) -> str:
 
 @dataclass(frozen=True)
 class Key:
-    """A key of a YAML file: its dotted name, its value as it is written, and the comment beside or above it."""
+    """A key of a YAML file.
+
+    Args:
+        name: Dotted, without the group.
+        default: The value as it is written.
+        comment: The comment beside or above it.
+        target: The object that receives it as an argument, if the node names one.
+    """
 
     name: str
     default: str
     comment: str
+    target: str = ""
 
 
 def read_keys(path: Path) -> list[Key]:
@@ -128,6 +137,7 @@ def read_keys(path: Path) -> list[Key]:
 
 def _keys_of(node: yaml.MappingNode, text: str, prefix: str) -> Iterator[Key]:
     lines = text.splitlines()
+    target = next((value.value for key, value in node.value if key.value == "_target_"), "")
     for key, value in node.value:
         name = f"{prefix}{key.value}"
         if key.value in HIDDEN:
@@ -138,35 +148,34 @@ def _keys_of(node: yaml.MappingNode, text: str, prefix: str) -> Iterator[Key]:
         default = text[value.start_mark.index : value.end_mark.index].strip()
         rest = lines[value.end_mark.line][value.end_mark.column :] if value.end_mark.line < len(lines) else ""
         beside = re.match(r"\s*#\s*(.*)", rest)
-        yield Key(name, default, beside[1].strip() if beside else _above(lines, key.start_mark.line))
+        yield Key(name, default, beside[1].strip() if beside else _above(lines, key.start_mark.line), target)
 
 
 def _above(lines: list[str], line: int) -> str:
     """Return the comment in the lines above a key, except the description in the first line of a file."""
     found: list[str] = []
-    while line > 1 and lines[line - 1].lstrip().startswith("#") and lines[line - 1].startswith("#") == (line - 1 > 0):
+    while line > 1 and lines[line - 1].lstrip().startswith("#"):
         line -= 1
         found.insert(0, lines[line].lstrip("# ").strip())
     return " ".join(found)
 
 
-def key_table(keys: list[Key], kind: Any, arguments: Mapping[str, Any], prefix: str = "") -> list[str]:
+def key_table(keys: list[Key], kind: Any, prefix: str = "") -> list[str]:
     """Return a table of keys as lines of Markdown.
 
     Args:
         keys: The keys, without the name of their group.
         kind: The TypedDict of the command.
-        arguments: Annotations of the arguments of the object that the file names.
         prefix: The name of the group with a dot.
     """
     rows = []
     for key in keys:
-        allowed = describe_values(kind, f"{prefix}{key.name}".split("."), arguments.get(key.name))
+        argument = arguments_of(key.target).get(key.name.rpartition(".")[2])
+        allowed = describe_values(kind, f"{prefix}{key.name}".split("."), argument)
         default = "required" if key.default == "???" else code(key.default or "null")
         rows.append(f"| {code(prefix + key.name)} | {default} | {cell(allowed)} | {cell(key.comment)} |")
     if not rows:
         return ["No keys."]
-    # The wrapper scrolls a wide table on a small screen.
     return ["| key | default | values | meaning |", "|---|---|---|---|", *rows]
 
 
@@ -174,9 +183,8 @@ def describe_values(kind: Any, parts: list[str], argument: Any) -> str:
     """Return the values that a key takes as words: from the schema, else from the argument's annotation, else ''."""
     found: Any = kind
     for part in parts:
-        found = typing.get_type_hints(found, include_extras=True).get(part) if typing.is_typeddict(found) else None
-        if part is not parts[-1]:
-            found = _typed_dict(found)
+        group = _typed_dict(found)
+        found = typing.get_type_hints(group, include_extras=True).get(part) if group else None
     found = argument if found is None else found
     if found is None or found is Any:
         return ""
@@ -192,8 +200,11 @@ def _typed_dict(kind: Any) -> Any:
     return next((found for each in inner if (found := _typed_dict(each))), None)
 
 
+@cache
 def arguments_of(target: str) -> dict[str, Any]:
-    """Return the annotations of the arguments of a class or function."""
+    """Return the annotations of the arguments of a class or function, or nothing without a name."""
+    if not target:
+        return {}
     found: Any = find_target("model", target)
     try:
         return typing.get_type_hints(found.__init__ if isinstance(found, type) else found, include_extras=True)
@@ -216,7 +227,7 @@ def training_page(groups: list[str]) -> str:
         names = ", ".join(code(path.stem) for path in choices(group))
         lines.append(f"| [`{group}=`]({group.replace('/', '-')}.md) | {names} |")
     own = [key for key in read_keys(CONF / "config.yaml") if key.name.partition(".")[0] not in groups]
-    lines += ["", "## Keys of a training run", "", *key_table(own, schemas.TrainKeys, {})]
+    lines += ["", "## Keys of a training run", "", *key_table(own, schemas.TrainKeys)]
     lines += ["", "The keys of the other commands are in [commands](../commands.md).", ""]
     return "\n".join(lines)
 
@@ -232,14 +243,14 @@ def group_page(group: str) -> str:
     lines = [f"# {group}=", "", "| choice | description |", "|---|---|"]
     lines += [f"| [`{path.stem}`](#{path.stem}) | {cell(first_line(path))} |" for path in choices(group)]
     common = [
-        Key(key.name.removeprefix(prefix), key.default, key.comment)
+        replace(key, name=key.name.removeprefix(prefix))
         for key in read_keys(CONF / "config.yaml")
         if key.name.startswith(prefix)
     ]
     base = CONF / group / "_base.yaml"
     common += read_keys(base) if base.exists() else []
     if common:
-        lines += ["", "## Keys of every choice", "", *key_table(common, schemas.TrainKeys, {}, prefix)]
+        lines += ["", "## Keys of every choice", "", *key_table(common, schemas.TrainKeys, prefix)]
     for path in choices(group):
         lines += ["", f"## {path.stem}", "", f"{first_line(path)}.", ""]
         text = path.read_text(encoding="utf-8")
@@ -249,7 +260,7 @@ def group_page(group: str) -> str:
         target = re.search(r"^_target_: (\S+)$", text, re.MULTILINE)
         if target:
             lines += [f"Builds {code(target[1])}.", ""]
-        lines += key_table(read_keys(path), schemas.TrainKeys, arguments_of(target[1]) if target else {}, prefix)
+        lines += key_table(read_keys(path), schemas.TrainKeys, prefix)
     return "\n".join((*lines, ""))
 
 
@@ -285,10 +296,11 @@ def python_pages() -> dict[str, str]:
 
 
 def _blocks(name: str, modules: list[str]) -> list[str]:
+    """Return the lines of mkdocstrings for the modules of a page; those of a package have a heading each."""
+    shown = "true" if name in PACKAGES else "false"
+    options = f"    options: {{show_root_heading: {shown}, show_root_toc_entry: {shown}, show_root_full_path: false}}"
     lines = [f"`from {name} import ...`", ""] if name in PACKAGES else []
-    for module in modules:
-        lines += [f"::: {module}", "    options: {show_root_toc_entry: false, show_root_heading: false}", ""]
-    return lines
+    return [*lines, *(line for module in modules for line in (f"::: {module}", options, ""))]
 
 
 # --- error messages
