@@ -23,6 +23,8 @@ RENAMED = {
     "CONTRIBUTING.md": "contributing.md",
 }
 FOLDERS = ("experiments", "benchmarks")  # their README.md files and pictures
+# The generated pages by their path, for the functions below, which MkDocs calls one after another.
+GENERATED: dict[str, str] = {}
 LINK = re.compile(r"(!?\[(?:[^\]\[]|\[[^\]]*\])*\])\(([^)\s]+)\)")
 # A line break between two Japanese characters, which a browser would show as a space.
 BREAK = re.compile(r"(?<=[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef])\n *(?=[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef])")
@@ -41,8 +43,8 @@ def copied_files() -> dict[str, Path]:
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Generate the reference, and replace the items of `nav` that end with * by the pages that they stand for."""
-    global GENERATED  # hooks are functions of a module, which MkDocs calls one after another
-    GENERATED = reference.generate()
+    GENERATED.clear()
+    GENERATED.update(reference.generate())
     docs = Path(config.docs_dir)
     pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
     pages |= {path for path in (*copied_files(), *GENERATED) if path.endswith(".md")}
