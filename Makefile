@@ -11,7 +11,7 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-ci test-all mutants check fix bench bench-gpu clean tensorboard
+.PHONY: help setup demo docs docs-serve test test-ci test-all mutants check fix bench bench-gpu clean tensorboard
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,11 +32,22 @@ demo: $(READY) ## generate synthetic faces, train a small ConvNeXt, write a repo
 test: $(READY) ## run the fast tests (5 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow and not ci" --numprocesses auto --dist worksteal
 
-test-ci: $(READY) ## run the slower tests that CI also runs: killed runs, sweeps, DDP, fuzz, a simulated GPU (4 minutes)
+test-ci: $(VENV)/.docs ## run the slower tests that CI also runs: killed runs, sweeps, DDP, fuzz, the documentation site (4 minutes)
 	$(BIN)/python -m pytest -m ci --numprocesses auto --dist worksteal
 
 test-all: $(READY) ## run all tests, and show the coverage by package
 	$(BIN)/python -m pytest --cov --cov-report=json; status=$$?; $(BIN)/python tests/coverage_table.py; exit $$status
+
+docs: $(VENV)/.docs ## build the documentation site into build/site (1 minute)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "open build/site/index.html in a browser"
+
+docs-serve: $(VENV)/.docs ## show the documentation in a browser on this machine, and rebuild it at each change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:8000
+
+$(VENV)/.docs: $(READY)
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[dev,docs]"
+	touch $@
 
 mutants: $(READY) ## check that the tests notice small wrong changes of the code (20 minutes on 2 cores)
 	$(BIN)/python tests/mutants/run.py

@@ -86,7 +86,8 @@ def compose_config(conf: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
     def once(*overrides: str, name: str) -> Any:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf), version_base="1.3"):
-            own = [f"paths.cache={packed}", f"hydra.runtime.output_dir={packed}/run"]
+            # ++, because some commands have no cache.
+            own = [f"++paths.cache={packed}", f"hydra.runtime.output_dir={packed}/run"]
             return compose(name, overrides=[*own, *overrides], return_hydra_config=True)
 
     def make(*overrides: str, name: str = "config") -> Any:
