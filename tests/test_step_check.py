@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import partial
 
 import lightning as L
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from agebench.data.loader import BatchSampler, Pixels, TimedLoader
 from agebench.errors import FailedError
 from agebench.heads.softmax import Softmax
+from agebench.models.averaging import WeightAverage
 from agebench.module import ImageModule, Normalise
 from agebench.step_check import MOST_IN_A_ROW, NonFiniteError
 from agebench.training.fast_loop import MultiStepModule
@@ -132,7 +134,9 @@ def test_a_skipped_step_is_no_step_of_the_average_and_not_in_the_mean_loss(kind)
             recorded.append(self.average.updates)
             super().on_validation_start()
 
-    module = train(Fragile(losses=(0, 3)), Recording, steps=5, on_nan="skip", ema_decay=0.9)
+    module = train(
+        Fragile(losses=(0, 3)), Recording, steps=5, on_nan="skip", averaging=partial(WeightAverage, decay=0.9)
+    )
 
     assert recorded == [3]
     assert math.isfinite(module.recorded.callback_metrics["train/loss"])
