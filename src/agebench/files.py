@@ -56,9 +56,10 @@ def open_log(path: Path) -> int:
 
 
 class LogFile(logging.FileHandler):
-    """Logging handler that appends to a file, but not through a symbolic link."""
+    """Logging handler that appends to a file, but not through a symbolic link. The first message creates the folder."""
 
     def _open(self) -> io.TextIOWrapper:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
         return open(open_log(Path(self.baseFilename)), "a", encoding="utf-8", errors="backslashreplace")
 
 

@@ -1,5 +1,6 @@
 """Values as they are typed in a shell: what Hydra reads, for texts and for its own grammar."""
 
+import logging
 import shlex
 import sys
 from functools import partial
@@ -221,11 +222,16 @@ def test_a_command_gets_the_texts_of_its_line(monkeypatch, conf, tmp_path) -> No
     seen = []
     GlobalHydra.instance().clear()
 
-    main("train", seen.append, config_name="config")
+    def task(cfg):
+        seen.append(cfg)
+        assert (tmp_path / "出力" / "ひらがな").is_dir()
+
+    main("train", task, config_name="config")
 
     GlobalHydra.instance().clear()
     data = seen[0].data
     assert (data.root, data.columns.path, data.columns.label) == ("/home/me/授業/一覧.csv", "ファイル (名)", "年齢")
     assert (seen[0].paths.cache, seen[0].optim.lr, data.name, seen[0].sweep) == ("/home/me/k", 0.01, "007", "夏 1")
     assert seen[0].model.hidden == [8]
-    assert (tmp_path / "出力" / "ひらがな").is_dir()
+    logging.getLogger("later").warning("later")
+    assert "later" in (tmp_path / "出力" / "ひらがな" / "train.log").read_text(encoding="utf-8")
