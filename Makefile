@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	$(UV) pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-demo: $(READY) ## generate synthetic faces, train a small ConvNeXt, write a report (3 minutes)
+demo: $(READY) ## generate synthetic faces, train a small ResNet, write a report (3 minutes)
 	$(BIN)/python -m agebench.train experiment=demo
 
 test: $(READY) ## run the fast tests (5 minutes on 2 cores)

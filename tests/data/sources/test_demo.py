@@ -124,7 +124,7 @@ def test_the_folder_contains_only_the_listed_photos_as_rgb_jpegs(tiny: Path) -> 
 
 
 def test_the_full_demo_covers_all_ages_in_every_official_part() -> None:
-    full = Recipe(people=150, images=3000, seed=0, size=250)
+    full = Recipe(people=750, images=3000, seed=0, size=250)
 
     people = draw_people(full)
     rows = draw_rows(full, people)
@@ -134,16 +134,25 @@ def test_the_full_demo_covers_all_ages_in_every_official_part() -> None:
     assert (rows["age"].min(), rows["age"].max()) == (14, 62)
     assert people["rank"].min() == 1
     assert people["rank"].max() == 50
-    for low, high, persons in ((1, 2, 15), (3, 5, 22), (6, 50, 113)):
+    for low, high, persons in ((1, 2, 75), (3, 5, 112), (6, 50, 563)):
         part = (rows["rank"] >= low) & (rows["rank"] <= high)
         counts = np.bincount(rows["age"][part] // 10, minlength=7)[1:]
         assert len(set(rows["identity"][part])) == persons
         assert counts.min() >= 0.03 * part.sum()
         assert counts.max() <= 0.3 * part.sum()
-    for identity in range(1, 151):
+    for identity in range(1, 751):
         own = rows["identity"] == identity
         assert len(set(rows["rank"][own])) == 1
-        assert set(rows["year"][own]) == set(range(2004, 2014))
+        assert 2 <= own.sum() <= 12
+
+
+def test_a_person_with_many_photos_has_one_in_every_year() -> None:
+    old = Recipe(people=150, images=3000, seed=0, size=250)
+
+    rows = draw_rows(old, draw_people(old))
+
+    for identity in range(1, 151):
+        assert set(rows["year"][rows["identity"] == identity]) == set(range(2004, 2014))
 
 
 def test_numbers_increase_with_gaps_for_each_person_and_age() -> None:

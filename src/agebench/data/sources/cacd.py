@@ -170,7 +170,7 @@ class Demo(CACD):
         seed: Seed of the drawing.
     """
 
-    def __init__(self, root: DataPath, *, people: Count = 150, images: Count = 3000, seed: Seed = 0) -> None:
+    def __init__(self, root: DataPath, *, people: Count = 750, images: Count = 3000, seed: Seed = 0) -> None:
         super().__init__(root)
         self.people, self.images, self.seed = people, images, seed
 

@@ -44,7 +44,7 @@ class Recipe:
     drawing: int = DRAWING
 
 
-def write_demo(root: Path, *, people: int = 150, images: int = 3000, seed: int = 0, size: int = 250) -> None:
+def write_demo(root: Path, *, people: int = 750, images: int = 3000, seed: int = 0, size: int = 250) -> None:
     """Write the demo data set into root, unless it is already there.
 
     The same arguments give the same bytes with the same versions of NumPy, SciPy and Pillow. An interrupted call leaves
