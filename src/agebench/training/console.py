@@ -54,6 +54,23 @@ def log_start(
         data.batch_size,
         f"{data.steps_per_epoch:,}",
     )
+    if extras := describe_extras(cfg):
+        log.info("with      %s", extras)
+
+
+def describe_extras(cfg: DictConfig) -> str:
+    """Return what a config adds to plain training, in one line: mixing, averages, a teacher, a limit of time."""
+    mixing = [f"augment.{name}={cfg.augment[name]}" for name in ("mixup", "cutmix") if cfg.augment[name] is not None]
+    found = [f"{' or '.join(mixing)} for {cfg.augment.mix_probability:.0%} of the batches"] if mixing else []
+    if cfg.ema.decay is not None:
+        found.append(f"the moving average of the weights (ema.decay={cfg.ema.decay}), which is tested")
+    if cfg.swa.start is not None:
+        found.append(f"the average of the weights from swa.start={cfg.swa.start} on, which is tested")
+    if cfg.teacher.run is not None:
+        found.append(f"the teacher {cfg.teacher.run} (weight {cfg.teacher.weight})")
+    if cfg.trainer.max_time is not None:
+        found.append(f"at most trainer.max_time={cfg.trainer.max_time}")
+    return "; ".join(found)
 
 
 def write_parameters(path: Path, optim: Any, module: ImageModule) -> None:
