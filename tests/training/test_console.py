@@ -20,8 +20,8 @@ from agebench.training.console import describe_extras
         ),
         (
             ("swa.start=0.75", "teacher.run=outputs/a", "trainer.max_time=00:00:10:00"),
-            "the average of the weights from swa.start=0.75 on, which is tested; the teacher outputs/a (weight 0.5); at "
-            "most trainer.max_time=00:00:10:00",
+            "the average of the weights from swa.start=0.75 on, which is tested; the teacher outputs/a (weight 0.5); "
+            "at most trainer.max_time=00:00:10:00",
         ),
     ],
 )
