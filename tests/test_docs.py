@@ -17,6 +17,7 @@ from agebench.cli.main import split_flags
 from agebench.cli.overrides import key_takes_text, to_hydra
 from agebench.cli.rules import check_config
 from agebench.lecture import LECTURES
+from agebench.new.scaffold import KINDS
 
 REPOSITORY = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -100,6 +101,9 @@ def test_every_command_of_the_documents_is_valid(compose_config, conf, line) -> 
     verb, *arguments = shlex.split(line.removeprefix(COMMAND))
     if verb == "compare":
         compare._parser().parse_args(arguments)
+        return
+    if verb == "new":
+        assert arguments[0] in KINDS
         return
     if verb == "lecture":
         assert set(arguments) <= set(LECTURES)

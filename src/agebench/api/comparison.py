@@ -100,7 +100,7 @@ def compare(
     Raises:
         UserError: If there is no run, or no run has such a metric, limit or group.
 
-    Example:
+    Examples:
         >>> compared = compare("outputs/sweeps/lr")  # doctest: +SKIP
         >>> compared.rows[0]["params"]  # doctest: +SKIP
         {'optim.lr': 0.003}

@@ -104,7 +104,7 @@ class Run:
         Raises:
             UserError: If the run or the images cannot be read.
 
-        Example:
+        Examples:
             >>> run.predict(["me.jpg", "you.jpg"]).column("point")  # doctest: +SKIP
             [31.5, 48.0]
         """
@@ -151,7 +151,7 @@ def load(run: str | Path) -> Run:
     Raises:
         UserError: If the folder is not that of a run.
 
-    Example:
+    Examples:
         >>> load("outputs/digits/mlp-softmax/2026-11-29_03-28-14-0").predict("photos")  # doctest: +SKIP
     """
     return Run(run)

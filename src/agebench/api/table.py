@@ -19,7 +19,7 @@ class Table:
         rows: The rows: a value for each column.
         caption: A sentence below the table.
 
-    Example:
+    Examples:
         >>> table = Table(["name", "years"], [["a.png", 31.5], ["b.png", 48.0]])
         >>> len(table), table[1]["years"]
         (2, 48.0)

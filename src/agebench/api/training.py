@@ -28,7 +28,7 @@ def train(*overrides: str, config_dir: str | Path | None = None, **settings: Any
         KeyboardInterrupt: If it is interrupted. The finished epochs are kept: the same call with the same
             `hydra.run.dir` resumes.
 
-    Example:
+    Examples:
         >>> run = train("data=digits", "model=small_cnn", trainer={"max_epochs": 5}, optim={"lr": 0.002})
         ... # doctest: +SKIP
         >>> run.metrics["accuracy"], run.intervals["accuracy"]  # doctest: +SKIP

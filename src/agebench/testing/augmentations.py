@@ -18,7 +18,7 @@ def check_augmentation(target: Target, **options: Any) -> None:
     Raises:
         ContractError: If the augmentation breaks the contract.
 
-    Example:
+    Examples:
         >>> check_augmentation("agebench.augment.Augment", flip=0.5, degrees=10)
     """
     augment = build("augmentation", target, signature="the keys of its YAML", options=options)

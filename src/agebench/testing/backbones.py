@@ -26,7 +26,7 @@ def check_backbone(target: Target, *, size: int = 64, shapes_only: bool = False,
     Raises:
         ContractError: If the backbone breaks the contract.
 
-    Example:
+    Examples:
         >>> check_backbone("agebench.models.SmallCNN", size=32)
     """
 

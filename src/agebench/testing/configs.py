@@ -29,7 +29,7 @@ def check_config(path: str | Path, *overrides: str) -> list[str]:
     Raises:
         ContractError: If a file breaks the contract.
 
-    Example:
+    Examples:
         >>> check_config("conf")  # doctest: +SKIP
         ['head=earth_mover', 'model=tinynet']
     """

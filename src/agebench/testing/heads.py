@@ -42,7 +42,7 @@ def check_head(target: Target, *, loss_is_mean: bool = True, **options: Any) -> 
     Raises:
         ContractError: If the head breaks the contract.
 
-    Example:
+    Examples:
         >>> check_head("agebench.heads.CORAL")
         ['ages', 'decades', 'bins', 'uneven', 'two']
     """

@@ -25,7 +25,7 @@ def check_source(target: Target, **options: Any) -> None:
     Raises:
         ContractError: If the source breaks the contract.
 
-    Example:
+    Examples:
         >>> check_source("agebench.data.sources.Digits")
     """
     source = build("source", target, signature="the keys of `source` in its YAML", options=options)
