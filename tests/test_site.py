@@ -90,7 +90,10 @@ def test_every_choice_and_every_key_of_a_group_is_in_the_reference(site, group) 
     ("group", "row"),
     [
         # The values of build/keys.py and data/keys.py; the default and the comment of the YAML file.
-        ("data", "data.batch_size 32 an integer of 1 or more, or full images per step over all devices, or full"),
+        (
+            "data",
+            "data.eval_batch_size 256 an integer of 1 or more images per step in val and test; affects memory and speed only",
+        ),
         ("optim", "optim.momentum 0.9 a number of 0 or more"),
         # The annotations of keras_cnn's and of Lightning's arguments.
         ("model", "model.dense_dropout 0.25 a number from 0 to 1"),
