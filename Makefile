@@ -11,10 +11,10 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs docs-serve test test-ci test-all mutants check fix bench bench-gpu clean tensorboard
+.PHONY: help setup demo docs docs-serve test test-ci test-all mutants check fix build release-check bench bench-gpu clean tensorboard
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## create the environment .venv (several GB)
 
@@ -60,6 +60,14 @@ check: $(READY) ## check lint, format and types
 fix: $(READY) ## fix lint and format automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+build: $(READY) ## build the source distribution and the wheel into dist
+	rm -rf dist
+	$(UV) build --no-build-isolation --python $(BIN)/python
+
+release-check: build ## build the packages, check their metadata and contents, train with the wheel (2 minutes)
+	$(UV) tool run twine check --strict dist/*
+	$(BIN)/python -m pytest tests/e2e/test_wheel.py
 
 .PHONY: fuzz
 fuzz: $(READY) ## run the commands on 3,000 damaged inputs and hostile overrides (15 minutes)

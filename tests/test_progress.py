@@ -1,7 +1,6 @@
 """Progress in a real terminal (a pty), in a pipe, and disabled."""
 
 import contextlib
-import fcntl
 import http.server
 import io
 import logging
@@ -9,7 +8,6 @@ import os
 import re
 import struct
 import sys
-import termios
 import threading
 from collections.abc import Iterator
 
@@ -28,6 +26,8 @@ from agebench.runs.read import find_runs
 from agebench.text import ConsoleHandler, page_link, say
 from agebench.training.fit import fit
 
+fcntl = pytest.importorskip("fcntl", reason="needs a pty")
+termios = pytest.importorskip("termios", reason="needs a pty")
 COLUMNS = 100
 
 

@@ -326,7 +326,7 @@ class ExportKeys(RunsKeys):
     """The keys of an export."""
 
     calibration: bool
-    format: Literal["onnx", "pt2"]
+    format: Literal["onnx", "pt2", "safetensors"]
     output: Annotated[Text | int, "a file to write"]
 
 

@@ -22,7 +22,7 @@ USES = {
         "Open a page on this machine: drop a photo, and see what one run or several make of it.",
     ),
     "export": (
-        "python -m agebench.export run=FOLDER [format=onnx|pt2] [KEY=VALUE ...]",
+        "python -m agebench.export run=FOLDER [format=onnx|pt2|safetensors] [KEY=VALUE ...]",
         "Write a trained run as one file, from the bytes of an image to the posterior; it does not need agebench.",
     ),
     "prepare": (

@@ -14,6 +14,8 @@ CLOSING = {"(": ")", "[": "]", "{": "}"}
 # A quoted value of Hydra's grammar that ends where an element may end.
 QUOTED = re.compile(r"""(['"])(?:(?:\\\\)*|.*?[^\\](?:\\\\)*)\1(?=\s*(?:[,)\]}]|$))""", re.DOTALL)
 ESCAPED = re.compile(r"\\([\\()\[\]{}:=, \t])")  # as in Hydra's grammar
+# A path of Windows with a drive or a server. Its backslashes are separators; only one before a comma is an escape.
+WINDOWS_PATH = re.compile(r"[A-Za-z]:\\|\\\\[\w.-]+\\\w")
 # Keys that take a text or a list of texts, in brackets.
 TEXT_LISTS = ("run", "hydra.searchpath")
 # Names of keys that take a path, if no config has a value from which the type follows.
@@ -120,6 +122,8 @@ def _parse(value: str) -> Any:
 def _to_element(typed: str, takes_text: Callable[[], bool]) -> str:
     """Return one of the values of an override in Hydra's grammar."""
     value, parsed = typed.strip(" \t"), _parse(typed)
+    if WINDOWS_PATH.match(value):
+        return quoted(value.replace("\\,", ","))
     function = re.match(rf"(?:{'|'.join(_parser().functions.functions)})\s*\(", value)
     if parsed is not None:
         means_itself = parsed.value() is None or isinstance(parsed.value(), str) or function

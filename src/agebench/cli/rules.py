@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,6 +40,7 @@ def check_config(cfg: DictConfig, keys: Any = TrainKeys) -> None:
     check("", plain, keys)
     _check_processes(cfg)
     _check_names(plain)
+    _check_loggers(plain)
     if plain.get("data") is not None:
         check_cache(Path(cfg.paths.cache), str(cfg.data.name))
         check_nodes(plain, LIGHT)
@@ -83,7 +85,18 @@ def check_sources(configs: Sequence[DictConfig]) -> None:
                 with_groups(source.records(), source, list(map(str, groups)), name=data[i]["name"])
 
 
+def _check_loggers(config: Mapping[str, Any]) -> None:
+    """Raise UserError if a logger of a plain config needs a package that is not installed."""
+    from agebench.cli.messages import install_command
+
+    for node in (config.get("logger") or {}).values():
+        package = LOGGERS.get(str((node or {}).get("_target_")))
+        if package is not None and find_spec(package) is None:
+            raise UserError(f"logger={package} needs an extra: {install_command(package)}; see docs/commands.md")
+
+
 # Keys that name a file or a folder inside the run directory.
+LOGGERS = {"agebench.training.RunMlflow": "mlflow", "agebench.training.RunWandb": "wandb"}
 NAMES = re.compile(r"(callbacks|logger)\.[^.]+\.(filename|name|version|sub_dir)|trainer\.profiler\.filename")
 FOLDERS = re.compile(r"(callbacks\.[^.]+|trainer\.profiler)\.dirpath")
 FIELD = re.compile(r"\{[^{}:]*(:[^{}/\\]*)?\}")  # such as {val/mae:.2f}, which Lightning replaces by a number

@@ -116,8 +116,13 @@ def _links(group: Group, base: Path) -> list[tuple[str, str]]:
 
 def page_link(run: Run, base: Path) -> str:
     """Return the address of the page of a run relative to a folder; empty if it has none."""
-    page = run.folder / "report" / "index.html"
-    return quote(Path(os.path.relpath(page.absolute(), base)).as_posix()) if page.is_file() else ""
+    page = (run.folder / "report" / "index.html").absolute()
+    if not page.is_file():
+        return ""
+    try:
+        return quote(Path(os.path.relpath(page, base)).as_posix())
+    except ValueError:  # on Windows, the folder is on another drive
+        return page.as_uri()
 
 
 def _points(points: PointTable, base: Path) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from agebench.calibration.calibration import Calibration
 from agebench.errors import UserError, chain, one_line_message
-from agebench.files import atomic_write, write_json
+from agebench.files import atomic_write, write_json, write_text
 from agebench.inference.ensemble import load_model
 from agebench.inference.evaluate import on_val
+from agebench.inference.hub_folder import find_difference, hub_config, model_card, write_weights
 from agebench.metrics.formulas import FLOOR
 from agebench.module import ImageModule
 from agebench.runs.identity import versions
@@ -94,6 +95,9 @@ def export_run(cfg: DictConfig) -> None:
     shape = description["input"]["shape"][1:]
     log.info("exporting to %s ...", cfg.format)  # the exporters take seconds and do not report progress
     try:
+        if cfg.format == "safetensors":
+            _export_to_hub(cfg, model, output, description_file)
+            return
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(output) as part:
             (write_onnx if cfg.format == "onnx" else write_program)(network, shape, part, json.dumps(description))
@@ -113,6 +117,40 @@ def export_run(cfg: DictConfig) -> None:
     log.info("images uint8 (batch, %d, %d, %d) -> %s", *shape, outputs)
     log.info("%s", describe_difference(difference))
     log.info("written to %s, %s KiB, and %s", output, f"{output.stat().st_size / 2**10:,.0f}", description_file.name)
+
+
+def _export_to_hub(cfg: DictConfig, model: Any, output: Path, description_file: Path) -> None:
+    """Write the files of agebench.inference.hub_folder and the description, after timm has loaded the weights."""
+    first, module = model.first, model.module
+    if model.facts:
+        raise UserError("format=safetensors needs one run without tta: use format=onnx or pt2 for several runs")
+    network, shape = module.model.to(memory_format=torch.contiguous_format).eval(), first.config.data
+    config = hub_config(first.config, network, num_outputs=module.head.num_outputs, normalise=module.normalise)
+    others = [output.with_name(name) for name in ("config.json", "README.md")]
+    for file in others:
+        if file.exists():
+            raise UserError(f"{file} already exists: set output= in another folder, or delete it")
+    description = describe(first.stamp, first.config, weights=str(first.path), calibration=None)
+    images = torch.rand(
+        2, shape.channels, shape.image_size, shape.image_size, generator=torch.Generator().manual_seed(0)
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(output) as part:
+        write_weights(network, part)
+        difference = find_difference(network, images, config, part)
+        if not difference <= TOLERANCE:
+            raise UserError(f"the outputs of timm's network differ by {difference:.2g}: nothing was written")
+    head = type(module.head).__name__
+    meaning = (
+        "Their softmax has the probabilities of the labels." if head == "Softmax" else f"The head {head} reads them."
+    )
+    metrics = {name: value for name, value in first.results.get("metrics", {}).items() if name.startswith("test/")}
+    card = model_card(config, description, metrics, head=head, outputs=meaning, about=description_file.name)
+    write_json(description_file, description)
+    write_json(others[0], config)
+    write_text(others[1], card)
+    log.info("the largest difference of an output of timm's network is %.1e, on random images", difference)
+    log.info("written to %s: %s, %s", output, description_file.name, ", ".join(file.name for file in others))
 
 
 def _output_files(cfg: DictConfig) -> tuple[Path, Path]:

@@ -161,7 +161,8 @@ def make_report(folder: Path, *, level: Any, board: bool = False) -> Path:
     Args:
         folder: The run folder.
         level: `light` or `full`.
-        board: Whether to add the pictures to TensorBoard, if the run has its files.
+        board: Whether to add the pictures to TensorBoard, if the run has its files, and the report to the trackers
+            that tracking.json names.
 
     Raises:
         OSError: If a file cannot be written.
@@ -170,12 +171,16 @@ def make_report(folder: Path, *, level: Any, board: bool = False) -> Path:
     from agebench.pages.material import Material
     from agebench.pages.pictures import draw_pictures
     from agebench.pages.run_page import write_page
+    from agebench.pages.trackers import add_report
 
     run = Material.of(folder)
     drawn = list(draw_pictures(run, level=level))
+    page = write_page(run, drawn, level=level)
     if board:
-        add_pictures(folder, [path for _, path in drawn], step=run.run.result("steps"))
-    return write_page(run, drawn, level=level)
+        pictures, step = [path for _, path in drawn], run.run.result("steps")
+        add_pictures(folder, pictures, step=step)
+        add_report(folder, page, pictures, step=step)
+    return page
 
 
 def rewrite_page(folder: Path) -> Path | None:

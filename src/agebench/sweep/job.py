@@ -36,7 +36,8 @@ def start_server() -> Context:
     """Return the multiprocessing context that starts processes. Its fork server does all imports in the background."""
     # Without this, counting the GPUs would create a CUDA context, which a forked process cannot use.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    # On macOS, system libraries that the preloaded modules use may crash in a forked process.
+    if sys.platform == "darwin" or "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     from multiprocessing import forkserver, resource_tracker
 
@@ -175,7 +176,7 @@ class Job:
     def signal(self, number: int) -> None:
         """Send a signal to the process, not to the processes that it started."""
         if self.process.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):  # it has ended; Windows has no ProcessLookupError for it
                 os.kill(self.process.pid, number)
 
     def end(self) -> int | None:

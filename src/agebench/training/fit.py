@@ -51,6 +51,7 @@ from agebench.training.memory import keep_freed_memory
 from agebench.training.pace import Pace, seconds_of
 from agebench.training.ranks import watch_ranks
 from agebench.training.tensorboard import RunTensorBoard
+from agebench.training.trackers import RunMlflow, RunWandb
 from agebench.training.trainer import build_callbacks, make_trainer
 
 log = logging.getLogger(__name__)
@@ -75,9 +76,10 @@ class Training:
     table: EpochTable
 
     @property
-    def boards(self) -> list[RunTensorBoard]:
-        """Return the TensorBoard loggers, the only ones that show hyperparameters and figures."""
-        return [logger for logger in self.trainer.loggers if isinstance(logger, RunTensorBoard)]
+    def boards(self) -> list[RunTensorBoard | RunMlflow | RunWandb]:
+        """Return the loggers that show hyperparameters and figures."""
+        shown = (RunTensorBoard, RunMlflow, RunWandb)
+        return [logger for logger in self.trainer.loggers if isinstance(logger, shown)]
 
 
 def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None, discard: bool = False) -> float:
@@ -258,7 +260,7 @@ def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) 
         if start.checkpoint:
             log.info("resumed   after epoch %d, from %s", start.epochs, start.checkpoint)
     for board in training.boards:
-        if start.checkpoint:
+        if start.checkpoint and isinstance(board, RunTensorBoard):
             board.resume_at(start.step)
         board.declare_hparams(*hparams(cfg, training.config, training.data.plan.protocol))
     return start
@@ -371,7 +373,7 @@ def write_report_arrays(training: Training, predictions: Predictions, recorder: 
 
 
 def finish(training: Training, writer: RunWriter) -> None:
-    """Close TensorBoard's files, remove what only an unfinished run needs, and log the results."""
+    """End the run in each logger, remove what only an unfinished run needs, and log the results."""
     for board in training.boards:
         board.finish_hparams()
     resume.tidy(training.run_dir)
