@@ -92,7 +92,7 @@ def test_every_choice_and_every_key_of_a_group_is_in_the_reference(site, group) 
         # The values of build/keys.py and data/keys.py; the default and the comment of the YAML file.
         (
             "data",
-            "data.eval_batch_size 256 an integer of 1 or more images per step in val and test; affects memory and speed only",
+            "data.eval_batch_size 256 an integer of 1 or more images per step in val and test;",
         ),
         ("optim", "optim.momentum 0.9 a number of 0 or more"),
         # The annotations of keras_cnn's and of Lightning's arguments.

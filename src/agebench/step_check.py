@@ -77,7 +77,8 @@ class NonFiniteError(FailedError):
             parts.append(f"the images are {', '.join(names[:SHOWN_NAMES])}{more}")
         if file:
             parts.append(f"{file} has what reproduces the step")
-        parts.append(f"finished epochs are kept; {ADVICE}" + ("" if self.skipped else ", or on_nan=skip"))
+        kept = "finished epochs are kept; " if step.epoch else ""
+        parts.append(f"{kept}{ADVICE}" + ("" if self.skipped else ", or on_nan=skip"))
         return "; ".join(parts)
 
 

@@ -164,6 +164,7 @@ def null_byte(rng: Random, text: str) -> bytes:
 
 
 def other_encoding(rng: Random, text: str) -> bytes:
+    text = text.removeprefix("\ufeff")  # not every encoding has it
     text = text.replace("img", "画像") if rng.random() < 0.5 else text
     return text.encode(rng.choice(("cp932", "utf-16", "utf-16-le", "utf-32", "utf-8-sig", "utf-7", "euc_jp")))
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from agebench.cli.rules import check_config
 from agebench.errors import UserError
@@ -59,10 +60,14 @@ def config_of(compose_config, *overrides: str):
     return config
 
 
-SINGLE = pytest.mark.parametrize("single", [[], ["trainer.gradient_clip_val=1e9"]], ids=["many steps a call", "single"])
+@pytest.fixture(params=[False, True], ids=["many steps a call", "single"])
+def single(request, monkeypatch) -> None:
+    """Run the test once with several steps in each call of Lightning, and once with single steps."""
+    if request.param:
+        monkeypatch.setattr("agebench.training.fit.can_multi_step", lambda *_: False)
 
 
-@SINGLE
+@pytest.mark.usefixtures("single")
 @pytest.mark.parametrize(
     ("schedule", "last"),
     [
@@ -71,11 +76,9 @@ SINGLE = pytest.mark.parametrize("single", [[], ["trainer.gradient_clip_val=1e9"
         ("step", 0.1**4),
     ],
 )
-def test_the_last_step_has_the_last_rate_of_the_schedule(
-    compose_config, tmp_path, clock, single, schedule, last
-) -> None:
+def test_the_last_step_has_the_last_rate_of_the_schedule(compose_config, tmp_path, clock, schedule, last) -> None:
     more = ["scheduler.every_epochs=2"] if schedule == "step" else []
-    config = config_of(compose_config, f"scheduler={schedule}", *more, "trainer.max_time=00:00:00:40", *single)
+    config = config_of(compose_config, f"scheduler={schedule}", *more, "trainer.max_time=00:00:00:40")
 
     fit(config, tmp_path)
 
@@ -90,15 +93,13 @@ def test_the_last_step_has_the_last_rate_of_the_schedule(
     assert int(rows[-1]["step"]) == len(clock.rates)
 
 
-@SINGLE
-def test_a_training_that_is_fast_enough_has_the_schedule_without_a_limit(
-    compose_config, tmp_path, clock, single
-) -> None:
-    fit(config_of(compose_config, "scheduler=cosine", *single), tmp_path / "without")
+@pytest.mark.usefixtures("single")
+def test_a_training_that_is_fast_enough_has_the_schedule_without_a_limit(compose_config, tmp_path, clock) -> None:
+    fit(config_of(compose_config, "scheduler=cosine"), tmp_path / "without")
     without, clock.rates = clock.rates, []
     clock.now = 0.0
 
-    fit(config_of(compose_config, "scheduler=cosine", "trainer.max_time=00:01:00:00", *single), tmp_path / "with")
+    fit(config_of(compose_config, "scheduler=cosine", "trainer.max_time=00:01:00:00"), tmp_path / "with")
 
     assert len(without) == 100
     assert clock.rates == without
@@ -113,6 +114,20 @@ def test_a_compressed_cosine_follows_the_clock(compose_config, tmp_path, clock) 
     # at the end of the next step, so it has the rate of step ceil(100 * 14 / 36) - 1 = 38.
     assert clock.rates[11] == pytest.approx((1 + math.cos(math.pi * 38 / 100)) / 2, rel=1e-6)
     assert clock.rates == sorted(clock.rates, reverse=True)
+
+
+def test_a_schedule_of_very_many_epochs_is_not_walked_step_by_step(
+    compose_config, tmp_path, clock, monkeypatch
+) -> None:
+    walked = []
+    step = LambdaLR.step
+    monkeypatch.setattr(LambdaLR, "step", lambda self, *given: (walked.append(1), step(self, *given)))
+    config = config_of(compose_config, "scheduler=cosine", "trainer.max_epochs=100000", "trainer.max_time=00:00:00:40")
+
+    fit(config, tmp_path)
+
+    assert clock.rates[-1] < 1e-9
+    assert len(walked) <= len(clock.rates) + 2  # one a step, and those that Lightning and PyTorch take at the start
 
 
 def test_a_resumed_run_counts_the_time_of_its_first_start(compose_config, tmp_path, clock, monkeypatch) -> None:

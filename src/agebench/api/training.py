@@ -42,6 +42,8 @@ def train(*overrides: str, config_dir: str | Path | None = None, **settings: Any
 
         if cfg.resume not in ("auto", True, False, None):
             raise UserError(f"resume={cfg.resume} is for the command: repeat the call with its hydra.run.dir instead")
+        if cfg.lr_find:
+            raise UserError("lr_find=true is for the command, because it is no training: python -m agebench.train")
         if not _is_one_process(cfg.trainer):
             raise UserError(
                 f"trainer.devices={cfg.trainer.devices} may start processes, which needs the command: use "

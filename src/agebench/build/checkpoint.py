@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from agebench.build.keys import LIGHT, NETWORK, TrainedKeys, check_nodes
 from agebench.build.module import check_stored
@@ -81,7 +82,8 @@ def check_weights(path: Path, stored: dict[str, Any], results: Mapping[str, Any]
         stored: Content of the checkpoint.
         results: The content of results.json if it describes this checkpoint, else empty.
     """
-    found, saved = hash_tensors(stored["state_dict"]), stored["agebench"]["weights_sha"]
+    state, saved = stored["state_dict"], stored["agebench"]["weights_sha"]
+    found = hash_tensors(state) if all(isinstance(each, Tensor) for each in state.values()) else None
     if found != saved:
         raise UserError(f"{path} is damaged: its weights differ from those that were saved; restore it from a copy")
     if results.get("weights_sha") not in (None, found):
@@ -89,7 +91,7 @@ def check_weights(path: Path, stored: dict[str, Any], results: Mapping[str, Any]
             f"{path} does not hold the weights that results.json describes: restore it from a copy, or set "
             "checkpoint=best or last to use it anyway"
         )
-    if not all(tensor.isfinite().all() for tensor in stored["state_dict"].values()):
+    if not all(tensor.isfinite().all() for tensor in state.values()):
         raise UserError(f"{path} holds weights that are not finite: training diverged; train with a lower optim.lr")
 
 

@@ -9,6 +9,7 @@ FIRST = ("data", "data/split", "model", "head", "optim", "scheduler", "augment")
 # Config groups that only set keys of other groups, or have no effect.
 NEVER = ("experiment", "debug", "paths", "logger")
 HIDDEN = ("_target_", "_partial_")
+WITH_GROUP = ("ema", "swa", "teacher", "finetune")  # `decay` alone would not say of what
 
 Parameters = dict[str, Any]
 
@@ -68,9 +69,13 @@ def short_name(run: Run) -> str:
 
 
 def short_names(columns: Sequence[str]) -> dict[str, str]:
-    """Return the column headers: the last component of each key, or the full key if the component is ambiguous."""
+    """Return the column headers: the last component of each key, or the full key if the component says too little."""
     ends = [name.replace("/", ".").rpartition(".")[2] for name in columns]
-    return {name: end if ends.count(end) == 1 else name for name, end in zip(columns, ends, strict=True)}
+    full = {name for name in columns if name.partition(".")[0] in WITH_GROUP}
+    return {
+        name: end if ends.count(end) == 1 and name not in full else name
+        for name, end in zip(columns, ends, strict=True)
+    }
 
 
 def format_value(value: Any) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 
+from agebench.build.nodes import find_target
 from agebench.errors import UserError
 from agebench.heads.base import DECODES, Head
 from agebench.testing.contract import Target, build, require
@@ -56,12 +57,14 @@ def check_head(target: Target, *, loss_is_mean: bool = True, **options: Any) -> 
         head: Head = built
         return head
 
-    supported = []
+    supported, refused = [], ""
+    target = find_target("head", target) if isinstance(target, str) else target
     with torch.random.fork_rng():
         for name, values in LABELS.items():
             try:
                 make(values)
-            except UserError:
+            except UserError as error:
+                refused = str(error)
                 continue
             supported.append(name)
             try:
@@ -72,7 +75,11 @@ def check_head(target: Target, *, loss_is_mean: bool = True, **options: Any) -> 
             except Exception as error:
                 error.add_note(f"checked with the ordered labels {list(values)}")
                 raise
-        require(bool(supported), "a head must support some ordered labels", f"a UserError for each of {list(LABELS)}")
+        require(
+            bool(supported),
+            "a head must support some ordered labels",
+            f"a UserError for each of {list(LABELS)}: {refused}",
+        )
         _check_learns(make, LABELS["decades" if "decades" in supported else supported[0]])
         _check_order(make, LABELS[supported[-1]])
     return supported
