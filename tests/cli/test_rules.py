@@ -336,7 +336,7 @@ def configure_run(conf):
         ),
         ("predict", "output=null", "a file to write, got null"),
         ("export", "checkpoint=null", "tested, best, last, or a file, got null"),
-        ("export", "format=ONNX", "onnx, pt2 or safetensors, got ONNX"),
+        ("export", "format=ONNX", "one of onnx, pt2, safetensors, got ONNX"),
         ("predict", "batch_size=0", "an integer of 1 or more, got 0"),
         ("predict", "accelerator=1", "a text, got 1"),
         ("predict", "precision=8", "null for the run's, or 32-true, 16-mixed, bf16-mixed, got 8"),

@@ -46,7 +46,7 @@ def test_the_file_reproduces_the_predictions_of_the_run(command, trained, kind):
     [
         ("", "export needs a trained run: run=outputs/..."),
         ("run=nowhere", "nowhere is not a run"),
-        ("run=RUN format=onxx", "format must be onnx or pt2, got onxx (did you mean 'onnx'?)"),
+        ("run=RUN format=onxx", "format must be one of onnx, pt2, safetensors, got onxx (did you mean 'onnx'?)"),
         ("run=RUN output=here.onnx", "here.onnx already exists: set another output="),
         (
             "run=RUN output=new.json",
