@@ -113,6 +113,9 @@ def test_every_command_of_the_documents_is_valid(compose_config, conf, line) -> 
         pytest.skip("tests/e2e/test_extending.py runs it")
     if "experiment=sweep_optuna" in overrides:
         pytest.importorskip("optuna", reason="needs the extra: pip install agebench[optuna]")
+    for package in ("mlflow", "wandb"):
+        if f"logger={package}" in overrides:
+            pytest.importorskip(package, reason=f"needs the extra: pip install agebench[{package}]")
     if verb == "evaluate" and not any(each.startswith("data=") for each in overrides):
         overrides = [each.replace("data.groups=", "groups=") for each in overrides]  # as evaluate itself does
     config_name = "config" if verb == "train" else verb
