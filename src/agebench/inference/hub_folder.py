@@ -73,7 +73,7 @@ def hub_config(config: DictConfig, network: nn.Module, *, num_outputs: int, norm
             "num_classes": num_outputs,
             "input_size": [data.channels, data.image_size, data.image_size],
             "mean": [round(float(value), 7) for value in normalise.mean.flatten()],  # type: ignore[operator]  # a buffer
-            "std": [round(float(value), 7) for value in normalise.std.flatten()],  # type: ignore[operator]  # a buffer, which torch types as Tensor | Module
+            "std": [round(float(value), 7) for value in normalise.std.flatten()],  # type: ignore[operator]  # a buffer
             "interpolation": data.interpolation,
             "crop_mode": data.crop_mode,
             "crop_pct": data.crop_pct,
