@@ -9,8 +9,9 @@ from agebench.explanations import explain_images, explained_number, write_explan
 from agebench.heads.binary import Binary
 from agebench.heads.coral import CORAL
 from agebench.heads.softmax import Softmax
+from agebench.models.normalise import Normalise
 from agebench.models.small_cnn import SmallCNN
-from agebench.module import ImageModule, Normalise
+from agebench.module import ImageModule
 from agebench.report.explained import Explained
 
 AGES = [20.0, 30.0, 40.0]

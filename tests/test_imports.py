@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runs",),
     ("pages",),
     ("comparison",),
-    ("lightning_internals", "process", "batch_bar", "distillation", "step_check"),
+    ("lightning_internals", "process", "batch_bar", "distillation", "step_check", "epoch_sums"),
     ("module",),
     ("build", "explanations"),
     ("report_arrays",),

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from agebench import lightning_internals
 from agebench.errors import UserError
-from agebench.training import fit as fitting
+from agebench.training import parts
 from agebench.training.callbacks import skip_idle_hooks
 from agebench.training.fast_loop import MultiStepModule
 from agebench.training.fit import fit
@@ -202,13 +202,13 @@ class InterruptAt(Callback):
 
 def interrupt(config, folder: Path, epoch: int) -> None:
     """Train into a folder up to the end of an epoch."""
-    make_trainer = fitting.make_trainer
+    make_trainer = parts.make_trainer
 
     def trainer_with(cfg, run_dir, callbacks, **more) -> L.Trainer:
         return make_trainer(cfg, run_dir, [*callbacks, InterruptAt(epoch)], **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "make_trainer", trainer_with)
+        patch.setattr(parts, "make_trainer", trainer_with)
         with pytest.raises(InterruptionError):
             fit(config, folder)
 

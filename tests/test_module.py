@@ -12,12 +12,14 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 from torch import nn
 
 from agebench.data.loader import BatchSampler, Pixels, TimedLoader
+from agebench.epoch_sums import CollectedOutputs
 from agebench.errors import FailedError
 from agebench.heads.binary import Binary
 from agebench.heads.softmax import Softmax
 from agebench.models.freeze import freeze_backbone
+from agebench.models.normalise import Normalise
 from agebench.models.small_cnn import SmallCNN
-from agebench.module import CollectedOutputs, ImageModule, Normalise
+from agebench.module import ImageModule
 from agebench.training.callbacks import EpochTable
 
 LABELS, SIDE = 3, 4

@@ -15,7 +15,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from agebench.data.loader import Pixels
-from agebench.module import ImageModule, Normalise
+from agebench.models.normalise import Normalise
+from agebench.module import ImageModule
 
 CONF = Path(__file__).parents[1] / "conf"
 HEADS = sorted(path.stem for path in (CONF / "head").glob("*.yaml"))

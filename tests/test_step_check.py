@@ -14,7 +14,8 @@ from agebench.data.loader import BatchSampler, Pixels, TimedLoader
 from agebench.errors import FailedError
 from agebench.heads.softmax import Softmax
 from agebench.models.averaging import WeightAverage
-from agebench.module import ImageModule, Normalise
+from agebench.models.normalise import Normalise
+from agebench.module import ImageModule
 from agebench.step_check import MOST_IN_A_ROW, NonFiniteError
 from agebench.training.fast_loop import MultiStepModule
 

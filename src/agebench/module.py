@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Protocol
@@ -14,10 +14,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
-from torchmetrics import Metric
 
 from agebench.augment.mixing import Mixed, Mixing
 from agebench.distillation import Teacher
+from agebench.epoch_sums import CollectedOutputs, TrainSums
 from agebench.heads.base import Head
 from agebench.metrics.age_limit import AgeLimit
 from agebench.metrics.compute import summarise
@@ -32,8 +32,6 @@ from agebench.step_check import Action, SkippedStepError, StepCheck, gradients_o
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
-# Number of steps whose correct predictions are counted together. It is 1 if the head has state that may change.
-STEPS_PER_COUNT = 32
 
 
 class Pace(Protocol):
@@ -44,72 +42,6 @@ class Pace(Protocol):
 
     def after_step(self, trainer: L.Trainer) -> bool:
         """Move the schedule to the next step, and return whether training ends now."""
-
-
-class Normalise(nn.Module):
-    """Normalises each channel of images in [0, 1] to mean 0 and standard deviation 1. Saved with the weights.
-
-    Args:
-        mean: Channel means of images in [0, 1], length C.
-        std: Channel standard deviations, length C.
-    """
-
-    mean: Tensor
-    std: Tensor
-    scale: Tensor  # (C, 1, 1), 1 / (255 std): normalises uint8 images
-    shift: Tensor  # (C, 1, 1), mean / std
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
-        self.register_buffer("scale", None, persistent=False)
-        self.register_buffer("shift", None, persistent=False)
-        _set_scale_and_shift(self)
-        self.register_load_state_dict_post_hook(_set_scale_and_shift)  # type: ignore[no-untyped-call]  # torch has no types for it
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return (images - mean) / std, shape (B, C, S, S), for images in [0, 1] or uint8 images."""
-        if images.dtype != torch.uint8:
-            return (images - self.mean).div_(self.std).to(self.mean.dtype)
-        # Convert first: on a CPU uint8 times float is slow, and so is broadcasting over channels_last memory.
-        return images.to(self.mean.dtype).mul_(self.scale).sub_(self.shift)
-
-
-def _set_scale_and_shift(normalise: Normalise, *_: Any) -> None:
-    """Compute scale and shift from mean and std, also after these are loaded from a checkpoint."""
-    normalise.scale, normalise.shift = 1 / (255 * normalise.std), normalise.mean / normalise.std
-
-
-class CollectedOutputs(Metric):
-    """Collects the outputs for all images of a part over all processes. Each image occurs once.
-
-    Metrics are computed from all outputs together. Nothing is averaged over batches or devices.
-    """
-
-    full_state_update = False
-    outputs: list[Tensor]
-    target: list[Tensor]
-    rows: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        for state in ("outputs", "target", "rows"):
-            self.add_state(state, default=[], dist_reduce_fx="cat")
-
-    def update(self, outputs: Tensor, target: Tensor, rows: Tensor) -> None:
-        """Add outputs (B, K), label indices (B,) and row numbers (B,)."""
-        self.outputs.append(outputs)
-        self.target.append(target)
-        self.rows.append(rows)
-
-    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return outputs (N, K), label indices (N,) and rows (N,), in the order of rows."""
-        outputs, target, rows = (
-            torch.cat(state) if isinstance(state, list) else state for state in (self.outputs, self.target, self.rows)
-        )
-        order = rows.argsort()
-        return outputs[order], target[order], rows[order]
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -179,13 +111,13 @@ class ImageModule(L.LightningModule):
         self.predictions: Predictions | None = None
         self.age_limit: AgeLimit | None = None  # of the metrics of decisions
         self.tested_sha = ""  # hash of the weights that the last test used
-        # For the current epoch: images and mean loss of each step, correct predictions, and outputs not yet counted.
-        self._step_losses: list[tuple[int, Tensor]] = []
-        self._correct: list[Tensor] = []
-        self._uncounted: list[tuple[Tensor, Tensor]] = []
+        self._sums = TrainSums(head)  # of the current epoch
         self._logged_step: int | None = None  # the current step, if it is logged
-        self._steps_per_count = 1 if head.state_dict() else STEPS_PER_COUNT
-        self.images_seen = 0
+
+    @property
+    def images_seen(self) -> int:
+        """The number of training images of the current epoch so far, on this device."""
+        return self._sums.images
 
     @property
     def skips_augmentation(self) -> bool:
@@ -219,7 +151,7 @@ class ImageModule(L.LightningModule):
                 parameter.requires_grad_(self.current_epoch >= self.first_epochs[name])
         self.train()
         torch.manual_seed((self.seed << 24) + (self.current_epoch << 8) + self.global_rank)
-        self._step_losses, self._correct, self._uncounted, self.images_seen = [], [], [], 0
+        self._sums = TrainSums(self.head)
         self.check.start_epoch(self)
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
@@ -230,13 +162,9 @@ class ImageModule(L.LightningModule):
         """Return the mean loss of a training batch, shape (), and store it for the metrics of the epoch."""
         self.check.begin(batch.rows)
         loss, outputs = self.batch_loss(batch)
-        # Keep tensors: reading a number here would synchronize with the GPU at each step.
-        self.check.add_loss(loss.detach())
-        self._step_losses.append((len(batch.target), loss.detach()))
-        self._uncounted.append((outputs.detach(), batch.target))
-        if len(self._uncounted) == self._steps_per_count:
-            self._count_correct()
-        self.images_seen += len(batch.target)
+        value = loss.detach()
+        self.check.add_loss(value)
+        self._sums.add(value, outputs.detach(), batch.target)
         step = self.global_step
         self._logged_step = step if self._is_logged(step) and self.loggers else None
         if self._logged_step is not None:
@@ -272,9 +200,9 @@ class ImageModule(L.LightningModule):
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its connector
         return every > 0 and step % every == 0
 
-    def _log_step(self, values: dict[str, Tensor], step: int) -> None:
+    def _log_step(self, values: Mapping[str, Tensor | float], step: int) -> None:
         for logger in self.loggers:
-            logger.log_metrics({name: value.item() for name, value in values.items()}, step=step)
+            logger.log_metrics({name: torch.as_tensor(value).item() for name, value in values.items()}, step=step)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Update the weights, unless the step is left out."""
@@ -299,14 +227,6 @@ class ImageModule(L.LightningModule):
         if gradient_clip_val and not by_norm:
             clip_grad_value_(_parameters(optimizer), gradient_clip_val)
 
-    def _count_correct(self) -> None:
-        """Count correct predictions of several steps together, which is as fast as counting those of one step."""
-        if self._uncounted:
-            outputs, target = map(torch.cat, zip(*self._uncounted, strict=True))
-            self._uncounted = []
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                self._correct.append((self.head.posterior(outputs).argmax(1) == target).sum())
-
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the mean loss and accuracy over all images and devices, and the loss of the last step of an epoch.
 
@@ -319,16 +239,12 @@ class ImageModule(L.LightningModule):
             return
         self.check.end_epoch(self)
         self.check.check_weights(self)
-        self._count_correct()
-        counts, losses = zip(*self._step_losses, strict=True)
-        images = torch.tensor(counts, dtype=torch.float64, device="cpu")
-        # Sum on the CPU, because some devices have no float64.
-        mean, correct = torch.stack(losses).cpu().double(), torch.stack(self._correct).cpu().sum()
+        totals, last_loss = self._sums.totals()
         if self.trainer.log_every_n_steps and not self._is_logged(self.global_step - 1):  # type: ignore[attr-defined]  # as above
-            self._log_step({"train/loss_step": mean[-1]}, self.global_step - 1)
-        finite = mean.isfinite()  # the loss of a step that was left out may not be
-        sums = torch.stack([images.sum(), images[finite].sum(), (mean * images)[finite].sum(), correct])
-        count, known, loss, hits = self.trainer.strategy.reduce(sums.float().to(self.device), reduce_op="sum").tolist()
+            self._log_step({"train/loss_step": last_loss}, self.global_step - 1)
+        count, known, loss, hits = self.trainer.strategy.reduce(
+            totals.float().to(self.device), reduce_op="sum"
+        ).tolist()
         means = {"train/loss": loss / known if known else math.nan, "train/accuracy": hits / count}
         self.log_dict(means, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
         if self.average is not None and self.average.end_epoch(self._progress()):

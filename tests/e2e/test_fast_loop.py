@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agebench.training import fast_loop, fit
+from agebench.training import fast_loop, parts
 
 LINE = ["data=digits", "data.limit=300", "data.batch_size=16", "report=false", "trainer.accelerator=cpu"]
 EVERY_7TH = ["trainer.log_every_n_steps=7"]
@@ -65,9 +65,9 @@ def test_multi_stepping_gives_the_results_of_single_steps_to_the_bit(command, mo
             super().training_step(dataloader_iter)
             most_steps = max(most_steps, self.global_step - before)
 
-    monkeypatch.setattr(fit, "MultiStepModule", CountingModule)
+    monkeypatch.setattr(parts, "MultiStepModule", CountingModule)
     command("train", *LINE, "trainer.max_epochs=3", *extra, "hydra.run.dir=multi")
-    monkeypatch.setattr(fit, "can_multi_step", lambda *args: False)
+    monkeypatch.setattr(parts, "can_multi_step", lambda *args: False)
     command("train", *LINE, "trainer.max_epochs=3", *extra, "hydra.run.dir=single")
 
     found, expected = tmp_path / "multi", tmp_path / "single"
@@ -94,7 +94,7 @@ def test_multi_stepping_gives_the_results_of_single_steps_to_the_bit(command, mo
     ids=["callback", "val_check_interval", "plateau", "checkpoint"],
 )
 def test_single_steps_run_where_multi_stepping_would_be_observable(command, monkeypatch, extra) -> None:
-    monkeypatch.setattr(fit, "MultiStepModule", None)  # creating it would fail
+    monkeypatch.setattr(parts, "MultiStepModule", None)  # creating it would fail
     STEPS.clear()
 
     command("train", *LINE, "model=mlp", "trainer.max_epochs=1", *extra, "hydra.run.dir=out")

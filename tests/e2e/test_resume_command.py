@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agebench.training import fit as fitting
+from agebench.training import parts
 
 QUICK = ("data=digits", "data.limit=400", "model.hidden=[16]", "report=false", "trainer.accelerator=cpu")
 FILES = ("metrics.csv", "predictions.csv", "split.csv", "per_class.csv")
@@ -30,13 +30,13 @@ def interrupt(monkeypatch):
             if trainer.current_epoch == 2:
                 raise KeyboardInterrupt
 
-    make = fitting.make_trainer
+    make = parts.make_trainer
 
     def once(cfg, run_dir, callbacks, **more):
-        monkeypatch.setattr(fitting, "make_trainer", make)
+        monkeypatch.setattr(parts, "make_trainer", make)
         return make(cfg, run_dir, [*callbacks, CtrlC()], **more)
 
-    return lambda: monkeypatch.setattr(fitting, "make_trainer", once)
+    return lambda: monkeypatch.setattr(parts, "make_trainer", once)
 
 
 def test_resume_with_a_folder_needs_no_other_argument(command, tmp_path, interrupt, capsys):

@@ -14,7 +14,8 @@ from agebench.build.ensemble import build_ensemble
 from agebench.inference.ensemble import value_of
 from agebench.inference.export import ExportedModel, write_onnx
 from agebench.inference.soup import average_weights, greedy_soup
-from agebench.module import ImageModule, Normalise
+from agebench.models.normalise import Normalise
+from agebench.module import ImageModule
 
 CONF = Path(__file__).parents[2] / "conf"
 SHAPE = [3, 8, 8]

@@ -17,7 +17,8 @@ from torch import nn
 from agebench.calibration.calibration import Calibration
 from agebench.errors import UserError
 from agebench.inference.export import ExportedModel, compare, describe_difference, write_onnx, write_program
-from agebench.module import ImageModule, Normalise
+from agebench.models.normalise import Normalise
+from agebench.module import ImageModule
 
 CONF = Path(__file__).parents[2] / "conf"
 HEADS = sorted(path.stem for path in (CONF / "head").glob("*.yaml"))

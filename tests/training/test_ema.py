@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agebench import build
-from agebench.training import fit as fitting
+from agebench.training import parts
 from agebench.training.fit import fit
 
 RECORDED: list[list[torch.Tensor]] = []
@@ -34,7 +34,7 @@ def run(request, compose_config, tmp_path, monkeypatch):
     """Return the folder and the config of a run with an average."""
     torch.optim.SGD([torch.zeros(1)])  # from now on, torch calls the hooks in the `step` of Recording and of SGD
     if request.param == "single steps":
-        monkeypatch.setattr(fitting, "can_multi_step", lambda *args: False)
+        monkeypatch.setattr(parts, "can_multi_step", lambda *args: False)
     config = compose_config(
         "data=digits",
         "data.limit=400",

@@ -12,7 +12,7 @@ from torch import nn
 
 from agebench import build
 from agebench.data.loader import BatchSampler
-from agebench.training import fit as fitting
+from agebench.training import parts
 from agebench.training.fit import fit
 
 LINE = (
@@ -98,7 +98,7 @@ def test_a_run_is_plain_training_of_the_parts_that_are_not_frozen(
     compose_config, tmp_path, monkeypatch, weights, multi, mode, starts, ratio
 ) -> None:
     if not multi:
-        monkeypatch.setattr(fitting, "can_multi_step", lambda *args: False)
+        monkeypatch.setattr(parts, "can_multi_step", lambda *args: False)
     keys = [f"finetune={mode}", f"finetune.backbone_lr_ratio={ratio}", *(["finetune.epochs=2"] if starts else [])]
     config = compose_config(*LINE, *keys, f"model.checkpoint_path={weights}")
 
@@ -140,11 +140,11 @@ def test_a_run_that_is_resumed_before_as_and_after_the_backbone_starts_is_the_sa
         "ema.decay=0.9",
         f"model.checkpoint_path={weights}",
     )
-    make = fitting.make_trainer
+    make = parts.make_trainer
     for epoch in stops:
         with monkeypatch.context() as patch:
             stop = Stop(epoch)
-            patch.setattr(fitting, "make_trainer", lambda c, d, cb, stop=stop, **m: make(c, d, [*cb, stop], **m))
+            patch.setattr(parts, "make_trainer", lambda c, d, cb, stop=stop, **m: make(c, d, [*cb, stop], **m))
             with pytest.raises(ZeroDivisionError):
                 fit(config, tmp_path / "resumed")
     fit(config, tmp_path / "resumed")

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from agebench import build
 from agebench.errors import FailedError
 from agebench.models.mlp import MLP
-from agebench.training import fit as fitting
+from agebench.training import parts
 from agebench.training.fit import fit
 
 LINE = (
@@ -47,7 +47,7 @@ def test_a_run_that_stops_keeps_the_last_good_epoch_and_a_file_that_reproduces_t
     compose_config, tmp_path, monkeypatch, multi
 ) -> None:
     if not multi:
-        monkeypatch.setattr(fitting, "can_multi_step", lambda *args: False)
+        monkeypatch.setattr(parts, "can_multi_step", lambda *args: False)
     config = compose_config(*LINE)
 
     with pytest.raises(FailedError, match=r"the loss is nan at step \d+ .*; the images are ") as raised:

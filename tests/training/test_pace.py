@@ -64,7 +64,7 @@ def config_of(compose_config, *overrides: str):
 def single(request, monkeypatch) -> None:
     """Run the test once with several steps in each call of Lightning, and once with single steps."""
     if request.param:
-        monkeypatch.setattr("agebench.training.fit.can_multi_step", lambda *_: False)
+        monkeypatch.setattr("agebench.training.parts.can_multi_step", lambda *_: False)
 
 
 @pytest.mark.usefixtures("single")

@@ -21,7 +21,7 @@ from agebench.runs import description
 from agebench.runs import writer as writing
 from agebench.runs.identity import config_hash
 from agebench.training import fit as fitting
-from agebench.training import resume
+from agebench.training import parts, resume
 from agebench.training.checkpoints import AtomicCheckpointIO, keep_best, kept_file, move_paths
 from agebench.training.fit import fit
 
@@ -69,7 +69,7 @@ def one_thread():
 @pytest.fixture
 def train(compose_config, monkeypatch):
     """Return a function that trains into a folder. It calls `act` in the hook `at`, or `inside` to patch functions."""
-    make_trainer, write = fitting.make_trainer, writing.write_json
+    make_trainer, write = parts.make_trainer, writing.write_json
 
     def start(folder: Path, *overrides: str, at=None, act=None, inside=None) -> float | None:
         dead = False
@@ -85,7 +85,7 @@ def train(compose_config, monkeypatch):
         with monkeypatch.context() as patch:
             # TensorBoard sorts event files by name: second, host, process, counter.
             patch.setattr(socket, "gethostname", lambda: f"start{next(STARTS):06d}")
-            patch.setattr(fitting, "make_trainer", trainer_with)
+            patch.setattr(parts, "make_trainer", trainer_with)
             patch.setattr(writing, "write_json", lambda *given, **more: None if dead else write(*given, **more))
             patch.setattr(L.pytorch.trainer.call, "_interrupt", lambda *given: die() if dead else interrupt(*given))
             if inside:
@@ -347,7 +347,7 @@ def test_a_failed_run_is_resumed(train, tmp_path, uninterrupted) -> None:
 
 def test_a_failure_before_the_data_is_read_keeps_the_checkpoints(train, tmp_path, uninterrupted) -> None:
     def no_data(patch, die) -> None:
-        patch.setattr(fitting, "build_data", die)
+        patch.setattr(parts, "build_data", die)
 
     train(tmp_path / "killed", at=("on_train_batch_start", 2))
     train(tmp_path / "killed", at=("on_train_batch_start", 3))

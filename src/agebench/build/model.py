@@ -16,8 +16,8 @@ from agebench.data.datamodule import ImageDataModule
 from agebench.errors import UserError, is_out_of_memory
 from agebench.models.classifier import start_classifier
 from agebench.models.minimum_size import check_patches, smallest_size
+from agebench.models.normalise import Normalise
 from agebench.models.weights import create_pretrained, load_checkpoint
-from agebench.module import Normalise
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,10 @@ from agebench.errors import UserError, one_line_message
 from agebench.heads.base import Head
 from agebench.models.averaging import EpochAverage, WeightAverage
 from agebench.models.freeze import backbone_names, first_epochs, freeze_backbone
+from agebench.models.normalise import Normalise
 from agebench.models.parameter_groups import group_parameters, layer_scales
 from agebench.models.statistics import BATCH_NORMS
-from agebench.module import ImageModule, Normalise
+from agebench.module import ImageModule
 from agebench.schema import Text, find_mismatch
 
 MIXING = ("mixup", "cutmix", "mix_probability")  # keys of conf/augment for agebench.augment.mixing

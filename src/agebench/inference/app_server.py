@@ -26,7 +26,7 @@ from agebench.data.readers.folders import MAX_PIXELS, decode
 from agebench.data.records import Array
 from agebench.errors import BrokenImageError, UserError
 from agebench.explanations import explain_images
-from agebench.inference.evaluate import prepare
+from agebench.inference.evaluation_data import prepare
 from agebench.inference.predict import Predictor
 from agebench.runs.members import find_members
 

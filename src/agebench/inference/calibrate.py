@@ -11,7 +11,8 @@ from agebench.calibration.calibration import FILE, Calibration, fit
 from agebench.data.plan import Plan
 from agebench.data.split import test_sha
 from agebench.errors import UserError
-from agebench.inference.evaluate import log_calibrated_metrics, prepare, test
+from agebench.inference.evaluate import log_calibrated_metrics, test
+from agebench.inference.evaluation_data import prepare
 from agebench.metrics.predictions import Predictions
 from agebench.metrics.table import find
 from agebench.report.calibration import write_calibration

@@ -10,7 +10,8 @@ from agebench.build.module import build_trained
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.split import PARTS
 from agebench.errors import UserError
-from agebench.inference.evaluate import prepare, test
+from agebench.inference.evaluate import test
+from agebench.inference.evaluation_data import prepare
 from agebench.report_arrays import FeatureRecorder, choose_rows, write_arrays
 from agebench.runs.folder import read_results
 

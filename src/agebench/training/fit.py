@@ -6,36 +6,28 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import lightning as L
 import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from agebench.build.data import build_images
 from agebench.build.keys import NETWORK, TRAINING, check_nodes
-from agebench.build.module import build_data, build_module, training_length
-from agebench.build.monitor import build_monitor
-from agebench.build.teacher import build_teacher
-from agebench.data.datamodule import ImageDataModule
 from agebench.data.split import PARTS
-from agebench.errors import FailedError, UserError, is_out_of_memory, one_line_message
-from agebench.files import atomic_write
+from agebench.errors import FailedError, UserError
 from agebench.interrupts import exit_code
 from agebench.lightning_internals import compile_errors
 from agebench.metrics.predictions import Predictions
 from agebench.metrics.table import best_name
 from agebench.models.summary import count_parameters, summarise_model
 from agebench.models.weights import hash_tensors
-from agebench.module import ImageModule
 from agebench.process import set_up_process
 from agebench.report_arrays import FeatureRecorder, choose_rows, write_arrays
 from agebench.runs.by_group import group_results
-from agebench.runs.description import DataDescription, data_sha, describe_test
+from agebench.runs.description import data_sha, describe_test
 from agebench.runs.folder import check_folder, is_first_process, write_config
 from agebench.runs.identity import config_hash, git_commit, versions
 from agebench.runs.tables import write_breakdown, write_layers, write_predictions, write_split
@@ -43,43 +35,17 @@ from agebench.runs.writer import RunWriter
 from agebench.step_check import NonFiniteError
 from agebench.training import resume
 from agebench.training.batch_size import choose_batch_size
-from agebench.training.callbacks import EpochTable, Speed, failed_callback, skip_idle_hooks
 from agebench.training.console import device_name, log_results, log_start, write_parameters
-from agebench.training.fast_loop import MultiStepModule, can_multi_step
+from agebench.training.failures import explain_non_finite, known_error
 from agebench.training.hparams import hparams
 from agebench.training.memory import keep_freed_memory
-from agebench.training.pace import Pace, seconds_of
+from agebench.training.parts import Training, build_training
 from agebench.training.ranks import watch_ranks
 from agebench.training.tensorboard import RunTensorBoard
-from agebench.training.trackers import RunMlflow, RunWandb
-from agebench.training.trainer import build_callbacks, make_trainer
 
 log = logging.getLogger(__name__)
 
 LOCK_WAIT_S = 8  # workers of a killed run keep its lock for up to 5 s
-
-
-@dataclass(frozen=True)
-class Training:
-    """All parts of one training."""
-
-    cfg: DictConfig
-    config: Mapping[str, Any]  # cfg as plain data
-    run_dir: Path
-    data: ImageDataModule
-    description: DataDescription
-    module: ImageModule
-    trainer: L.Trainer
-    monitor: str
-    mode: str
-    speed: Speed
-    table: EpochTable
-
-    @property
-    def boards(self) -> list[RunTensorBoard | RunMlflow | RunWandb]:
-        """Return the loggers that show hyperparameters and figures."""
-        shown = (RunTensorBoard, RunMlflow, RunWandb)
-        return [logger for logger in self.trainer.loggers if isinstance(logger, shown)]
 
 
 def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None, discard: bool = False) -> float:
@@ -185,42 +151,6 @@ def _run(
     return float(best["value"])
 
 
-def build_training(
-    cfg: DictConfig, config: Mapping[str, Any], run_dir: Path, *, progress: Connection | None
-) -> Training:
-    """Return data, module and trainer of a config. Images that are not in the cache are packed."""
-    data = build_data(cfg)
-    monitor, mode = build_monitor(cfg, unit=data.plan.target.unit)
-    callbacks = build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)
-    multi = can_multi_step(cfg, callbacks)
-    module = build_module(cfg, data, kind=MultiStepModule if multi else ImageModule)
-    module.teacher = build_teacher(cfg, data.plan)
-    rest = cast(MultiStepModule, module).take_over(cfg) if multi else cfg
-    if module.first_epochs and _uses_ddp(cfg.trainer):
-        rest = cfg.copy()
-        rest.trainer.strategy = "ddp_find_unused_parameters_true"  # frozen parameters get no gradient
-    speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
-    trainer = make_trainer(rest, run_dir, callbacks, speed=speed, table=table, progress=progress)
-    if cfg.trainer.max_time is not None:
-        module.pace = _make_pace(cfg, data, speed)
-    skip_idle_hooks(module, trainer.callbacks)  # type: ignore[attr-defined]  # set by its connector
-    description = DataDescription.of(data.plan)
-    return Training(cfg, config, run_dir, data, description, module, trainer, monitor, mode, speed, table)
-
-
-def _make_pace(cfg: DictConfig, data: ImageDataModule, speed: Speed) -> Pace:
-    epochs, steps = training_length(cfg, data)
-    images = (data.batch_size * cfg.trainer.accumulate_grad_batches, len(data.part("val")), len(data.part("test")))
-    return Pace(
-        seconds_of(cfg.trainer.max_time), steps=epochs * steps, steps_per_epoch=steps, speed=speed, images=images
-    )
-
-
-def _uses_ddp(trainer: DictConfig) -> bool:
-    several = (isinstance(trainer.devices, int) and trainer.devices != 1) or trainer.num_nodes > 1
-    return trainer.strategy == "ddp" or (trainer.strategy == "auto" and several)
-
-
 def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) -> resume.Start:
     """Return where training starts. Prepare the folder, and write the results that are known before the first step."""
     cfg, trainer, module, facts = training.cfg, training.trainer, training.module, training.description.facts
@@ -282,9 +212,9 @@ def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[st
         why = str(error).strip().splitlines()[0]
         raise UserError(f"compile=true: torch.compile cannot compile this network ({why}): remove it") from error
     except NonFiniteError as error:
-        raise FailedError(_explain(error, training, writer)) from error
+        raise FailedError(explain_non_finite(error, training, writer)) from error
     except Exception as error:
-        if (known := _known_error(error, training, start)) is not None:
+        if (known := known_error(error, training, start)) is not None:
             raise known from error
         raise
     checkpoint = trainer.checkpoint_callback
@@ -378,53 +308,6 @@ def finish(training: Training, writer: RunWriter) -> None:
         board.finish_hparams()
     resume.tidy(training.run_dir)
     log_results(writer.results, training.run_dir)
-
-
-def _explain(error: NonFiniteError, training: Training, writer: RunWriter) -> str:
-    """Return a sentence about a step that went wrong. Write what reproduces it, if it is known, to nan.pt."""
-    plan, step = training.data.plan, error.step
-    names = [str(plan.records.names[plan.split.train[row]]) for rows in step.rows for row in rows.tolist()]
-    if not names or not writer.enabled:
-        return error.describe(names)
-    module, last = training.module, training.run_dir / "checkpoints" / "last.ckpt"
-    stored = {
-        "what": error.what,
-        "step": step.index,
-        "epoch": step.epoch,
-        "rate": float(step.rate),
-        "losses": [float(loss) for loss in step.losses],
-        "last_losses": error.last_losses,
-        "rows": [rows.cpu() for rows in step.rows],
-        "names": names,
-        "rng": step.rng,
-        "config": training.config,
-        "state_dict": module.state_dict() if error.is_current else None,
-        "optimizer": training.trainer.optimizers[0].state_dict() if error.is_current else None,
-        "checkpoint": str(last) if last.is_file() else None,
-    }
-    file = training.run_dir / "nan.pt"
-    with atomic_write(file) as part:
-        torch.save(stored, part)
-    return error.describe(names, str(file))
-
-
-def _known_error(error: Exception, training: Training, start: resume.Start) -> Exception | None:
-    """Return the error to raise instead of one whose cause is known; None for the bugs of agebench or of the user."""
-    trainer, why = training.trainer, one_line_message(error)[:200]
-    if (name := failed_callback(error)) is not None:
-        return UserError(f"the callback {name} cannot be used with agebench ({why}): remove it")
-    if type(error).__name__ == "DistStoreError":
-        return FailedError(
-            f"not all {trainer.world_size} processes on {trainer.num_nodes} machines connected ({why}): start the "
-            "others in time, or set trainer.num_nodes=1"
-        )
-    damaged = isinstance(error, AttributeError | KeyError | TypeError | ValueError | RuntimeError | IndexError)
-    if damaged and start.checkpoint and not training.speed.has_started and not is_out_of_memory(error):
-        return UserError(
-            f"cannot resume from {start.checkpoint} ({type(error).__name__}: {why}): restore it from a copy, or start "
-            "over with resume=false"
-        )
-    return None
 
 
 def _best_epoch(rows: list[dict[str, float]], monitor: str, mode: str, checkpoint: Any) -> dict[str, Any]:
