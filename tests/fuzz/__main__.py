@@ -39,7 +39,7 @@ def main() -> None:
         names += cases.draw(given.cases, given.seed, given.kind.split(","))
     work = given.work or Path(tempfile.mkdtemp(prefix="agebench-fuzz-"))
     began = time.monotonic()
-    harness.preload(work, every_verb=len(names) > 50)
+    harness.preload(work, every_verb=len(names) > 100)
     print(f"{len(names)} cases; everything is imported after {time.monotonic() - began:.0f} s", flush=True)
     table: dict[str, Counter[str]] = {}
     slowest: list[tuple[float, str]] = []

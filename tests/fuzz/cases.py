@@ -45,8 +45,11 @@ def build(case: str) -> list[str]:
     """Write the input of a case into the current folder, and return its command line.
 
     Args:
-        case: KIND/NAME/NUMBER, or a command line such as `train data.limit=0`.
+        case: KIND/NAME/NUMBER, a field to change (see run_files.change_named_field), or a command line such as
+            `train data.limit=0`.
     """
+    if run_files.CHANGE.fullmatch(case):
+        return run_files.change_named_field(case)
     kind, _, rest = case.partition("/")
     if kind not in KINDS:
         overrides.surround()

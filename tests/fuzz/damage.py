@@ -220,11 +220,16 @@ def change_field(rng: Random, tree: Any, value: Any) -> tuple[Any, ...]:
     path = rng.choice([each for each in found if len(each) <= depth])
     for key in path[:-1]:
         tree = tree[key]
-    if value is MISSING:
-        del tree[path[-1]]
-    else:
-        tree[path[-1]] = value
+    set_field(tree, path[-1], value)
     return path
+
+
+def set_field(tree: Any, key: Any, value: Any) -> None:
+    """Replace or remove one value of a dictionary or list."""
+    if value is MISSING:
+        del tree[key]
+    else:
+        tree[key] = value
 
 
 def odd_json(rng: Random, text: str) -> bytes:

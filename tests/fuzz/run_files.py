@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -62,22 +63,59 @@ def _checkpoint_bytes(spoil: Callable[[Random, bytes], bytes]) -> Case:
 CHECKPOINTS = {name: _checkpoint_bytes(spoil) for name, spoil in damage.BYTES.items()}
 
 
+def _change_checkpoints(change: Callable[[Any], None]) -> None:
+    for name in ("best", "last"):
+        path = Path(f"run/checkpoints/{name}.ckpt")
+        content = torch.load(path, weights_only=True)
+        change(content)
+        torch.save(content, path)
+
+
 def _checkpoint_field(value: Any) -> Case:
     def case(rng: Random) -> list[str]:
-        def spoil(rng: Random, raw: bytes) -> bytes:
-            content = torch.load(io.BytesIO(raw), weights_only=True)
+        def change(content: Any) -> None:
+            rng = Random(seed)
             stamp = content["agebench"]
             tree = rng.choices((stamp, stamp["config"], content, content["state_dict"]), (5, 3, 2, 1))[0]
             damage.change_field(rng, tree, value)
-            out = io.BytesIO()
-            torch.save(content, out)
-            return out.getvalue()
 
         _use_run()
-        _spoil_checkpoints(rng, spoil)
+        seed = rng.randrange(2**32)
+        _change_checkpoints(change)
         return line(rng, *CHECKPOINT_LINES)
 
     return case
+
+
+CHANGE = re.compile(r"(\S+)\[(.*)\] = (\w+) ; (.+)")
+
+
+def change_named_field(case: str) -> list[str]:
+    """Change one field by name, such as `checkpoints[agebench|config|data] = one ; predict run=run`.
+
+    Unlike a number, it stays the same case when fields and commands are added.
+
+    Args:
+        case: `checkpoints` or a file of the run, the keys of the field, the name of its value in damage.FIELDS, and
+            the command.
+    """
+    found = CHANGE.fullmatch(case)
+    assert found, f"not FILE[KEY|KEY] = VALUE ; COMMAND: {case}"
+    file, keys, value, command = found.groups()
+
+    def change(tree: Any) -> None:
+        path: list[Any] = [int(key) if key.isdigit() else key for key in keys.split("|")]
+        for key in path[:-1]:
+            tree = tree[key]
+        assert path[-1] in (tree if isinstance(tree, dict) else range(len(tree))), f"no such field: {case}"
+        damage.set_field(tree, path[-1], damage.FIELDS[value])
+
+    _use_run()
+    if file == "checkpoints":
+        _change_checkpoints(change)
+    else:
+        _change_file(Path("run", file), change)
+    return shlex.split(command)
 
 
 def odd_checkpoint(rng: Random) -> list[str]:
@@ -97,6 +135,14 @@ STAMPS = {name: _checkpoint_field(value) for name, value in damage.FIELDS.items(
 TEXT_FILES = ("metrics.csv", "predictions.csv", "split.csv", "per_class.csv")
 
 
+def _change_file(path: Path, change: Callable[[Any], Any]) -> None:
+    """Change the content of a JSON or YAML file."""
+    is_json = path.suffix == ".json"
+    tree = json.loads(path.read_text()) if is_json else yaml.safe_load(path.read_text())
+    change(tree)
+    path.write_text(json.dumps(tree) if is_json else yaml.safe_dump(tree, allow_unicode=True))
+
+
 def _run_field(value: Any) -> Case:
     """Change one field of results.json or of a file in .hydra/."""
 
@@ -105,14 +151,7 @@ def _run_field(value: Any) -> Case:
         use("digits_run")
         Path("digits_run").rename("other_run")
         path = Path("run", rng.choice(("results.json", "results.json", ".hydra/config.yaml", ".hydra/hydra.yaml")))
-        if path.suffix == ".json":
-            tree = json.loads(path.read_text())
-            damage.change_field(rng, tree, value)
-            path.write_text(json.dumps(tree))
-        else:
-            tree = yaml.safe_load(path.read_text())
-            damage.change_field(rng, tree, value)
-            path.write_text(yaml.safe_dump(tree, allow_unicode=True))
+        _change_file(path, lambda tree: damage.change_field(rng, tree, value))
         return line(rng, *RUN_LINES)
 
     return case
