@@ -1,7 +1,7 @@
 """Fixtures of several test files."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -45,27 +45,6 @@ def real_cacd(test_data: Path) -> "Records":
 def conf() -> Path:
     """Return the folder of the configs."""
     return REPOSITORY / "conf"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def parse_each_config_once() -> Iterator[None]:
-    """Keep the parsed files of conf/ for all compositions: parsing takes a third of their time."""
-    from hydra._internal.core_plugins.file_config_source import FileConfigSource
-
-    parse = FileConfigSource.load_config
-    parsed: dict[tuple[str, ...], Any] = {}
-
-    def load(source: FileConfigSource, config_path: str) -> Any:
-        if not source.path.startswith(str(REPOSITORY / "conf")):
-            return parse(source, config_path)
-        key = source.path, source.provider, config_path
-        if key not in parsed:
-            parsed[key] = parse(source, config_path)
-        return deepcopy(parsed[key])  # Hydra changes it
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileConfigSource, "load_config", load)
-        yield
 
 
 @pytest.fixture(scope="session")

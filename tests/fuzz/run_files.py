@@ -1,6 +1,5 @@
 """Cases of checkpoints and of the other files of a run."""
 
-import io
 import json
 import random
 import re
