@@ -69,9 +69,12 @@ release-check: build ## build the packages, check their metadata and contents, t
 	$(UV) tool run twine check --strict dist/*
 	$(BIN)/python -m pytest tests/e2e/test_wheel.py
 
-.PHONY: fuzz
+.PHONY: fuzz experiments
 fuzz: $(READY) ## run the commands on 3,000 damaged inputs and hostile overrides (15 minutes)
 	$(BIN)/python tests/fuzz --corpus --cases 3000
+
+experiments: $(READY) ## run studies again and draw their tables, such as make experiments STUDIES="introduction leak_demo"
+	$(BIN)/python experiments/studies.py $(STUDIES)
 
 bench: $(READY) ## run the speed benchmarks (minutes; needs an idle machine)
 	$(BIN)/python -m benchmarks.throughput

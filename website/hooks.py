@@ -11,8 +11,10 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 sys.path.insert(0, str(Path(__file__).parent))
 import reference
+from studies import age_of
 
 REPOSITORY = Path(__file__).parents[1]
 # Files outside of docs/ that are pages of the site.
@@ -69,6 +71,9 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         page.meta.setdefault("hide", ["navigation"])
     if uri in GENERATED:
         return markdown
+    if uri.startswith("experiments/") and uri.count("/") == 2 and (age := age_of(REPOSITORY / uri)):
+        title, _, text = markdown.partition("\n")
+        markdown = f'{title}\n\n!!! note "Older than the code"\n    {age}\n{text}'
     own = next((old for old, new in RENAMED.items() if new == uri), uri if uri in copied_files() else f"docs/{uri}")
     pieces, end = [], 0
     for fence in FENCE.finditer(markdown):  # code is left as it is
