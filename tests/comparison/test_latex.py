@@ -1,5 +1,6 @@
 """A comparison as LaTeX tables."""
 
+import json
 import re
 
 import numpy as np
@@ -51,6 +52,21 @@ def test_every_row_of_the_tabular_has_as_many_cells_as_its_alignment_has_columns
     assert latex.count("{") == latex.count("}")
     for environment in ("table", "tabular"):
         assert latex.count(f"\\begin{{{environment}}}") == latex.count(f"\\end{{{environment}}}") == 1
+
+
+def test_the_row_of_a_baseline_has_a_cell_in_every_column(make_run, tmp_path) -> None:
+    for name, size in (("small", 1000), ("large", 2000)):
+        folder = make_run(name, points=TARGETS + 1, head=name, targets=TARGETS.tolist(), people=PEOPLE)
+        (folder / "split.csv").write_text("name,part,identity,target\nt.jpg,train,x,24\n")
+        file = folder / "results.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"params": {"total": size, "trainable": size}}))
+
+    header, *_, baseline = cells(to_latex(compare(find_runs([tmp_path]))))
+
+    assert header[-1] == "parameters"
+    assert baseline[0] == "\\textit{always the median}"
+    assert baseline[2] == "2.50"  # of the targets 20 to 29 to 24
+    assert (len(baseline), baseline[-1]) == (len(header), "--")
 
 
 def test_a_single_run_is_not_bold(make_run, tmp_path) -> None:

@@ -307,9 +307,12 @@ def test_versions_contain_the_packages_that_compute() -> None:
     assert {"agebench", "lightning", "timm", "numpy"} <= set(found)
 
 
-@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+RANKS = ["RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK"]
+
+
+@pytest.mark.parametrize("variable", RANKS)
 def test_only_rank_0_is_the_first_process(monkeypatch, variable) -> None:
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+    for name in RANKS:
         monkeypatch.delenv(name, raising=False)
 
     assert is_first_process()

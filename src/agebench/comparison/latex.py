@@ -56,7 +56,9 @@ def _table(table: Table, number: int) -> str:
     lines += [_line(cells) for cells in zip(*body, strict=True)]
     if table.baselines:
         lines.append("\\midrule")
-        lines += [_line(_baseline(each, metrics, table, before=len(config))) for each in table.baselines]
+        for each in table.baselines:
+            cells = _baseline(each, metrics, table, before=len(config))
+            lines.append(_line([*cells, *["--"] * (len(columns) - len(cells))]))
     alignment = "".join("r" if column.number else "l" for column in columns)
     return "\n".join(
         [

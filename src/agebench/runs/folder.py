@@ -180,6 +180,7 @@ def check_folder(folder: Path, kind: str) -> None:
 
 
 def is_first_process() -> bool:
-    """Return whether this process writes the files of its run (rank 0 under DDP)."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    """Return whether this process writes the files of its run (rank 0 of the first machine under DDP)."""
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+    ranks = (os.environ.get(name, "0") for name in names)
     return all(rank in ("", "0") for rank in ranks)
