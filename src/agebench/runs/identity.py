@@ -48,6 +48,8 @@ WITHOUT_EFFECT = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )
+# Keys that are not hashed, but shown in tables if they were varied: they decide whether a training completes.
+SHOWN = {"on_nan": "stop"}  # with the value of runs without the key
 # Keys that earlier versions did not have. Null is hashed as if the key did not exist, so that hashes stay the same.
 NEW = ("augment.cutmix", "augment.mixup", "data.ages", "ema.decay", "optim.layer_decay", "swa.start")
 
@@ -60,6 +62,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
     """
     flat = flatten(config)
     kept = {key: value for key, value in flat.items() if has_effect(key) and (value is not None or key not in NEW)}
+    if kept.get("compile") == "default":
+        kept["compile"] = True
     if flat.get("teacher.run") is None:
         kept = {key: value for key, value in kept.items() if not key.startswith("teacher.")}
     else:

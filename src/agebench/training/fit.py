@@ -44,8 +44,9 @@ from agebench.step_check import NonFiniteError
 from agebench.training import resume
 from agebench.training.batch_size import choose_batch_size
 from agebench.training.callbacks import EpochTable, Speed, failed_callback, skip_idle_hooks
+from agebench.training.compile_report import CompileReport
 from agebench.training.console import device_name, log_results, log_start, write_parameters
-from agebench.training.fast_loop import MultiStepModule, can_multi_step
+from agebench.training.fast_loop import MultiStepModule, PlateauUpdate, can_multi_step
 from agebench.training.hparams import hparams
 from agebench.training.memory import keep_freed_memory
 from agebench.training.pace import Pace, seconds_of
@@ -193,13 +194,17 @@ def build_training(
     monitor, mode = build_monitor(cfg, unit=data.plan.target.unit)
     callbacks = build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)
     multi = can_multi_step(cfg, callbacks)
+    if multi:
+        callbacks.insert(0, PlateauUpdate())
+    speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
+    if cfg.compile:
+        callbacks.append(CompileReport(cfg.compile, speed, (data.batch_size, *data.image_shape)))
     module = build_module(cfg, data, kind=MultiStepModule if multi else ImageModule)
     module.teacher = build_teacher(cfg, data.plan)
     rest = cast(MultiStepModule, module).take_over(cfg) if multi else cfg
     if module.first_epochs and _uses_ddp(cfg.trainer):
         rest = cfg.copy()
         rest.trainer.strategy = "ddp_find_unused_parameters_true"  # frozen parameters get no gradient
-    speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
     trainer = make_trainer(rest, run_dir, callbacks, speed=speed, table=table, progress=progress)
     if cfg.trainer.max_time is not None:
         module.pace = _make_pace(cfg, data, speed)
@@ -280,7 +285,8 @@ def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[st
         trainer.fit(training.module, datamodule=training.data, ckpt_path=start.checkpoint, weights_only=True)
     except compile_errors() as error:
         why = str(error).strip().splitlines()[0]
-        raise UserError(f"compile=true: torch.compile cannot compile this network ({why}): remove it") from error
+        setting = f"compile={str(training.cfg.compile).lower()}"
+        raise UserError(f"{setting}: torch.compile cannot compile this network ({why}): remove it") from error
     except NonFiniteError as error:
         raise FailedError(_explain(error, training, writer)) from error
     except Exception as error:
