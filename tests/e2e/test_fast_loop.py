@@ -124,3 +124,10 @@ def test_single_steps_run_where_multi_stepping_would_be_observable(command, monk
     if "StepRecorder" in extra[0]:
         (last,) = csv.DictReader(Path("out/metrics.csv").read_text(encoding="utf-8-sig").splitlines())
         assert list(range(1, int(last["step"]) + 1)) == STEPS
+
+
+def test_a_plateau_schedule_without_its_metric_raises_in_one_sentence(command, capsys) -> None:
+    with pytest.raises(SystemExit):
+        command("train", *LINE, "scheduler=plateau", "trainer.limit_val_batches=0", "callbacks.checkpoint=null")
+
+    assert "scheduler=plateau needs val/accuracy, which this run does not compute: set" in capsys.readouterr().err

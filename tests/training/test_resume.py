@@ -132,7 +132,7 @@ def assert_same(one: Path, other: Path) -> None:
     torch.testing.assert_close(
         weights(one, "last")["optimizer_states"], weights(other, "last")["optimizer_states"], rtol=0, atol=0
     )
-    assert scalars(one) == scalars(other)
+    assert repr(sorted(scalars(one).items())) == repr(sorted(scalars(other).items()))  # nan is not equal to nan
 
 
 STILL = ("optim=sgd", "optim.lr=1e-6", "model.batch_norm=false")  # the first epoch stays the best

@@ -107,7 +107,7 @@ def _split_by_shown(runs: list[Run]) -> list[list[Run]]:
     """Return the runs of a config in one list, or by their values of SHOWN if runs of the same seed differ in them."""
     parts: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        parts.setdefault(tuple(repr(run.config.get(key)) for key in SHOWN), []).append(run)
+        parts.setdefault(tuple(repr(run.config.get(key, default)) for key, default in SHOWN.items()), []).append(run)
     seeds = [seed for part in parts.values() for seed in {repr(run.seed) for run in part}]
     return list(parts.values()) if len(seeds) > len(set(seeds)) else [runs]
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agebench.runs.identity import SHOWN
 from agebench.runs.read import Run
 
 FIRST = ("data", "data/split", "model", "head", "optim", "scheduler", "augment")  # before the other groups
@@ -57,7 +58,7 @@ def _columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
     for key in dict.fromkeys(key for run in runs for key in run.config):
         if key.rpartition(".")[2] in HIDDEN:
             continue
-        values = [run.config.get(key) for run in runs]
+        values = [run.config.get(key, SHOWN.get(key)) for run in runs]
         if _count(values) > 1 and (key in user_keys or _differs_within(key, values, labels, groups)):
             columns[key] = values
     return columns

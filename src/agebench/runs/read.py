@@ -144,7 +144,7 @@ def read_run(folder: Path) -> Run:
     trained_in = evaluated or folder
     overrides, config = (read_yaml(trained_in / ".hydra" / f"{name}.yaml") for name in ("overrides", "config"))
     flat = flatten(mapping(config))
-    kept_flat = {key: value for key, value in (flat | SHOWN | flat).items() if flat and not _has_no_effect(key, flat)}
+    kept_flat = {key: value for key, value in flat.items() if not _has_no_effect(key, flat)}
     choices = _choices(trained_in)
     members = members_of(results) if evaluated else []
     if members:  # settings that differ between the members are no settings of the ensemble

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from omegaconf import DictConfig
 from torch import Tensor
 
+from agebench.errors import UserError
 from agebench.lightning_internals import StepCounters, has_step_counters, is_between_epochs, saves_within_epoch
 from agebench.module import ImageModule
 from agebench.step_check import SkippedStepError
@@ -100,11 +101,18 @@ class MultiStepModule(ImageModule):
             if index % self.accumulate == 0:
                 optimizer.zero_grad()
             (loss if scaler is None else scaler.scale(loss)).backward()
+            if updates and scaler is None:
+                self.on_before_optimizer_step(optimizer)
             return loss
 
         # Lightning runs the whole call under autocast, but backward passes and updates must run outside it.
         with torch.autocast(self.device.type, enabled=False), suppress(SkippedStepError):
-            precision.optimizer_step(optimizer, model=self, closure=closure) if updates else closure()
+            if not updates:
+                closure()
+            elif scaler is None:
+                optimizer.step(closure)  # 20 us faster than the plugin
+            else:
+                precision.optimizer_step(optimizer, model=self, closure=closure)
         torch.clear_autocast_cache()  # the cache contains the weights before the update
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
@@ -127,10 +135,17 @@ class MultiStepModule(ImageModule):
         if self._monitor is None or not self._plateau_is_due:
             return
         self._plateau_is_due = False
+        metric = self.trainer.callback_metrics.get(self._monitor)
         config: Any
         for config in self.trainer.lr_scheduler_configs:
-            if self.current_epoch % config.frequency == 0:  # current_epoch is the number of complete epochs
-                config.scheduler.step(self.trainer.callback_metrics[self._monitor])
+            if self.current_epoch % config.frequency != 0:  # current_epoch is the number of complete epochs
+                continue
+            if metric is None:
+                raise UserError(
+                    f"scheduler=plateau needs {self._monitor}, which this run does not compute: "
+                    "set +scheduler.monitor=train/loss, or another scheduler"
+                )
+            config.scheduler.step(metric)
 
 
 class PlateauUpdate(Callback):
