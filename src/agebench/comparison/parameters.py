@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agebench.runs.identity import SHOWN
+from agebench.runs.identity import SHOWN, WITH_GROUP
 from agebench.runs.read import Run
 
 FIRST = ("data", "data/split", "model", "head", "optim", "scheduler", "augment")  # before the other groups
 # Config groups that only set keys of other groups, or have no effect.
 NEVER = ("experiment", "debug", "paths", "logger")
 HIDDEN = ("_target_", "_partial_")
-WITH_GROUP = ("ema", "swa", "teacher", "finetune")  # `decay` alone would not say of what
 
 Parameters = dict[str, Any]
 
