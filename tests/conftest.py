@@ -77,3 +77,26 @@ def compose_config(conf: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
         return config
 
     return make
+
+
+@pytest.fixture
+def half_precision_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `trainer.precision=16-mixed` run on a CPU, where Lightning uses bf16-mixed and agebench refuses it.
+
+    The scale of the gradients starts too high, so that steps are left out, and then changes often.
+    """
+    import torch
+    from lightning.pytorch.plugins.precision import MixedPrecision
+    from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
+
+    from agebench.cli import rules
+
+    others = _AcceleratorConnector._check_and_init_precision
+
+    def make_plugin(connector: Any) -> Any:
+        if connector._precision_flag != "16-mixed":
+            return others(connector)
+        return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=3))
+
+    monkeypatch.setattr(_AcceleratorConnector, "_check_and_init_precision", make_plugin)
+    monkeypatch.setattr(rules, "_check_precision", lambda cfg: None)

@@ -308,7 +308,7 @@ def test_a_frozen_backbone_keeps_its_weights_and_batch_norm_statistics() -> None
 
 def test_the_compiled_network_is_used_for_training_only() -> None:
     module = make_module()
-    module._compiled = lambda images: torch.full((len(images), LABELS), 7.0)  # stands for torch.compile's
+    module.compiled = lambda images: torch.full((len(images), LABELS), 7.0)  # stands for torch.compile's
     images = pixels(2).store
 
     trained, evaluated = module.train()(images), module.eval()(images)

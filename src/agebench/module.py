@@ -63,7 +63,7 @@ class ImageModule(L.LightningModule):
         channels_last: Whether convolutions use NHWC memory, which is faster on most devices.
         seed: Seeds augmentation and dropout at the start of each epoch, so that a resumed run draws the same numbers.
         stamp: Metadata that is stored in each checkpoint as plain data: the config, the protocol, the label names.
-        compile: Whether training uses torch.compile; evaluation does not.
+        compile: Whether training uses torch.compile, or the mode of it; evaluation does not.
         groups: Takes the network and the head and returns parameter groups; None: one group.
         mixing: Mixes the augmented images of a training batch; None: no mixing.
         averaging: Takes this module and returns an average of its weights, which is evaluated and stored; None: no
@@ -85,7 +85,7 @@ class ImageModule(L.LightningModule):
         channels_last: bool,
         seed: int,
         stamp: dict[str, Any],
-        compile: bool = False,
+        compile: bool | str = False,
         groups: Callable[[nn.Module, nn.Module], list[dict[str, Any]]] | None = None,
         mixing: Mixing | None = None,
         averaging: Callable[[nn.Module], WeightAverage] | None = None,
@@ -106,7 +106,8 @@ class ImageModule(L.LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self.memory_format)
         # Compile the method, not the network: a compiled module would register the parameters a second time.
-        self._compiled = torch.compile(model.forward) if compile else None
+        mode = compile if isinstance(compile, str) else None
+        self.compiled = torch.compile(model.forward, mode=mode) if compile else None
         self.collected = CollectedOutputs()
         self.predictions: Predictions | None = None
         self.age_limit: AgeLimit | None = None  # of the metrics of decisions
@@ -129,9 +130,10 @@ class ImageModule(L.LightningModule):
         return self._outputs(images)
 
     def _outputs(self, images: Tensor) -> Tensor:
-        network = self._compiled if self.training and self._compiled else self.model
+        network = self.compiled if self.training and self.compiled else self.model
         outputs: Tensor = network(self._normalised(images))
-        return outputs.float()
+        # A CUDA graph overwrites its outputs at the next step, and those of several steps are kept.
+        return outputs.float() if network is self.model else outputs.float().clone()
 
     def _normalised(self, images: Tensor) -> Tensor:
         # Set the memory format after augmentation, because resampling always returns contiguous memory.
@@ -221,11 +223,16 @@ class ImageModule(L.LightningModule):
         if by_norm or self._logged_step is not None:
             norm = get_total_norm(gradients_of(optimizer))
             if self._logged_step is not None:
-                self._log_step({"train/grad_norm": norm}, self._logged_step)
+                self._log_step({"train/grad_norm": norm / self._gradient_scale(optimizer)}, self._logged_step)
             if by_norm:
                 clip_grads_with_norm_(_parameters(optimizer), gradient_clip_val, norm)
         if gradient_clip_val and not by_norm:
             clip_grad_value_(_parameters(optimizer), gradient_clip_val)
+
+    def _gradient_scale(self, optimizer: Any) -> float:
+        """Return the factor of the gradients: with 16-mixed, a fused optimizer divides them in its step."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return float(scaler.get_scale()) if scaler is not None and optimizer.defaults.get("fused") else 1.0
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the mean loss and accuracy over all images and devices, and the loss of the last step of an epoch.

@@ -224,7 +224,10 @@ class TrainKeys(DecisionKeys):
     report: Annotated[bool | Literal["light", "full"], "false, light (or true) or full"]
     matmul_precision: Literal["highest", "high", "medium"]
     channels_last: bool
-    compile: bool
+    compile: Annotated[
+        bool | Literal["default", "reduce-overhead", "max-autotune"],
+        "false, true (or default), reduce-overhead or max-autotune",
+    ]
     ema: EmaKeys
     swa: SwaKeys
     teacher: TeacherKeys

@@ -7,6 +7,7 @@ import numpy as np
 
 from agebench.comparison.parameters import Parameters, format_value, short_name, short_names
 from agebench.metrics.table import is_decision
+from agebench.runs.identity import SHOWN
 from agebench.runs.read import Run
 
 
@@ -71,7 +72,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:
     """Group completed runs that differ only in the seed.
 
     Of several runs with the same config and seed, only the newest is kept. A run has priority over its evaluations,
-    which repeat its test.
+    which repeat its test. Runs that differ in `on_nan` are a group if none of them has the same seed.
 
     Returns:
         The groups in the order of their first run, each sorted by seed; and a sentence for each reason why runs were
@@ -82,7 +83,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:
         groups.setdefault(run.same, []).append(run)
     repeated_runs = repeated_tests = 0
     kept = []
-    for group in groups.values():
+    for group in (part for same in groups.values() for part in _split_by_shown(same)):
         by_seed: dict[str, list[Run]] = {}
         for run in group:
             by_seed.setdefault(repr(run.seed), []).append(run)
@@ -100,6 +101,15 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:
         reason = "it repeats the test of a run" if repeated_tests == 1 else "they repeat the tests of runs"
         notes.append(f"{count(repeated_tests, 'evaluation')} excluded: {reason} in the table")
     return kept, notes
+
+
+def _split_by_shown(runs: list[Run]) -> list[list[Run]]:
+    """Return the runs of a config in one list, or by their values of SHOWN if runs of the same seed differ in them."""
+    parts: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        parts.setdefault(tuple(repr(run.config.get(key, default)) for key, default in SHOWN.items()), []).append(run)
+    seeds = [seed for part in parts.values() for seed in {repr(run.seed) for run in part}]
+    return list(parts.values()) if len(seeds) > len(set(seeds)) else [runs]
 
 
 def _by_seed(run: Run) -> tuple[int, str]:

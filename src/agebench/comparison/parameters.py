@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agebench.runs.identity import SHOWN, WITH_GROUP
 from agebench.runs.read import Run
 
 FIRST = ("data", "data/split", "model", "head", "optim", "scheduler", "augment")  # before the other groups
 # Config groups that only set keys of other groups, or have no effect.
 NEVER = ("experiment", "debug", "paths", "logger")
 HIDDEN = ("_target_", "_partial_")
-WITH_GROUP = ("ema", "swa", "teacher", "finetune")  # `decay` alone would not say of what
 
 Parameters = dict[str, Any]
 
@@ -57,7 +57,7 @@ def _columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
     for key in dict.fromkeys(key for run in runs for key in run.config):
         if key.rpartition(".")[2] in HIDDEN:
             continue
-        values = [run.config.get(key) for run in runs]
+        values = [run.config.get(key, SHOWN.get(key)) for run in runs]
         if _count(values) > 1 and (key in user_keys or _differs_within(key, values, labels, groups)):
             columns[key] = values
     return columns

@@ -48,6 +48,10 @@ WITHOUT_EFFECT = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )
+# Keys that are not hashed, but shown in tables if they were varied: they decide whether a training completes.
+SHOWN = {"on_nan": "stop"}  # with the value of runs without the key
+# Groups of keys whose names alone say too little: `decay` does not say of what.
+WITH_GROUP = ("ema", "swa", "teacher", "finetune")
 # Keys that earlier versions did not have. Null is hashed as if the key did not exist, so that hashes stay the same.
 NEW = ("augment.cutmix", "augment.mixup", "data.ages", "ema.decay", "optim.layer_decay", "swa.start")
 
@@ -60,6 +64,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
     """
     flat = flatten(config)
     kept = {key: value for key, value in flat.items() if has_effect(key) and (value is not None or key not in NEW)}
+    if kept.get("compile") == "default":
+        kept["compile"] = True
     if flat.get("teacher.run") is None:
         kept = {key: value for key, value in kept.items() if not key.startswith("teacher.")}
     else:
@@ -106,11 +112,16 @@ def point_name(differs: str, config: Mapping[str, Any]) -> str:
         config: The point's composed config as plain data.
     """
     # `optim.lr-0.001` -> `lr-0.001`; then only characters that Hydra's override grammar accepts.
-    short = "_".join(re.sub(r"^[+~]*(?:\w+[./@])*(\w+-)", r"\1", each) for each in differs.split("|"))
+    short = "_".join(re.sub(r"^[+~]*((?:\w+[./@])*)(\w+-)", _shorten, each) for each in differs.split("|"))
     # A search draws numbers of 17 digits; three are enough beside the hash.
     short = re.sub(r"\d+\.\d{4,}(?:e[+-]?\d+)?(?![a-zA-Z\d.])", lambda m: f"{float(m[0]):.3g}", short)
     safe = re.sub(r"[^\w.\-]+", "-", short, flags=re.ASCII).strip("-_.")[:100]
     return f"{safe or 'point'}-{config_hash(config)[:6]}"  # 123456 alone would be parsed as a number
+
+
+def _shorten(match: re.Match[str]) -> str:
+    groups, key = match.groups()
+    return f"{groups}{key}" if groups.rstrip(".") in WITH_GROUP else key
 
 
 def versions() -> dict[str, str]:

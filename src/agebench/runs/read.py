@@ -14,7 +14,7 @@ from agebench.config import flatten
 from agebench.errors import UserError
 from agebench.progress import Bar
 from agebench.runs.folder import CRASHED, actual_status
-from agebench.runs.identity import config_hash, has_effect, path_is_identity
+from agebench.runs.identity import SHOWN, config_hash, has_effect, path_is_identity
 
 # Folders inside a run that may contain many files but no other run.
 SKIPPED = {".hydra", "checkpoints", "report"}
@@ -33,7 +33,8 @@ class Run:
             `unreadable`, or `not started`.
         results: The content of results.json. For an evaluation, the keys that only its run has (seed, params, epochs,
             timing) are added.
-        config: The composed config with dotted keys, without keys that have no effect; empty if it cannot be read.
+        config: The composed config with dotted keys, without keys that have no effect and are not shown; empty if it
+            cannot be read.
         choices: The choice of each config group.
         typed: The keys and groups that the user set on the command line.
         same: A hash that is equal for runs that differ only in the seed.
@@ -261,6 +262,6 @@ def _run_of(folder: Path, tested: str, started: str) -> Path:
 
 
 def _has_no_effect(key: str, flat: Mapping[str, Any]) -> bool:
-    if key in SAME_MODEL or not has_effect(key):
+    if key in SAME_MODEL or not (has_effect(key) or key in SHOWN):
         return True
     return key in ("data.root", "data.source.root") and not path_is_identity(str(flat.get("data.source._target_", "")))

@@ -104,6 +104,12 @@ class Speed(Callback):
         return wait / seconds if seconds else 0.0
 
     @property
+    def warm_up_s(self) -> float | None:
+        """Seconds by which the first epoch of this start is longer than the second; None before both are complete."""
+        epochs = self._epochs[self._firsts[-1] :]
+        return epochs[0][0] - epochs[1][0] if len(epochs) > 1 else None
+
+    @property
     def now(self) -> float:
         """Images per second in the current epoch so far."""
         seconds = time.perf_counter() - self._start

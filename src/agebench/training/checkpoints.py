@@ -82,7 +82,7 @@ class LastCheckpoint(Callback):
         self._trainer = trainer
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the state after the previous epoch. This callback must be the first in the list."""
+        """Save the state after the previous epoch. Only an update of the schedule may come before this callback."""
         self._save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -210,7 +210,8 @@ def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[st
         trainer.fit(training.module, datamodule=training.data, ckpt_path=start.checkpoint, weights_only=True)
     except compile_errors() as error:
         why = str(error).strip().splitlines()[0]
-        raise UserError(f"compile=true: torch.compile cannot compile this network ({why}): remove it") from error
+        setting = f"compile={str(training.cfg.compile).lower()}"
+        raise UserError(f"{setting}: torch.compile cannot compile this network ({why}): remove it") from error
     except NonFiniteError as error:
         raise FailedError(explain_non_finite(error, training, writer)) from error
     except Exception as error:

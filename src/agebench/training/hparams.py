@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from agebench.config import flatten
-from agebench.runs.identity import has_effect
+from agebench.runs.identity import SHOWN, has_effect
 
 GROUPS = ("data", "model", "head", "optim")  # the config groups that name a run
 REPEATED = ("seed", "data.split.fold")  # keys that repeat a training; the page averages over their values
@@ -40,7 +40,7 @@ def hparams(cfg: DictConfig, config: Mapping[str, Any], protocol: str) -> tuple[
         key = _key(override)
         if key in hydra.runtime.choices:
             params[key] = str(hydra.runtime.choices[key])
-        elif key in flat and key not in ("data.root", "seed") and has_effect(key):
+        elif key in flat and key not in ("data.root", "seed") and (has_effect(key) or key in SHOWN):
             params[key] = flat[key]
     if OmegaConf.is_missing(hydra.job, "num"):  # not a point of a sweep
         return params, ""

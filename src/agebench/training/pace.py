@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 import lightning as L
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from agebench.errors import UserError
 from agebench.training.callbacks import Speed
@@ -115,6 +115,8 @@ class Pace:
             return
         index = min(self.steps - 1, max(done, math.ceil(self.position * self.steps - 1e-9) - 1))
         for config in trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                continue  # it has no length
             schedule, target = config.scheduler, index if config.interval == "step" else index // self.steps_per_epoch
             if isinstance(schedule, LambdaLR | OneCycleLR):  # their rate depends only on the number of the step
                 schedule.last_epoch = max(schedule.last_epoch, target - 1)

@@ -16,7 +16,8 @@ from agebench.data.datamodule import ImageDataModule
 from agebench.module import ImageModule
 from agebench.runs.description import DataDescription
 from agebench.training.callbacks import EpochTable, Speed, skip_idle_hooks
-from agebench.training.fast_loop import MultiStepModule, can_multi_step
+from agebench.training.compile_report import CompileReport
+from agebench.training.fast_loop import MultiStepModule, PlateauUpdate, can_multi_step
 from agebench.training.pace import Pace, seconds_of
 from agebench.training.tensorboard import RunTensorBoard
 from agebench.training.trackers import RunMlflow, RunWandb
@@ -54,13 +55,17 @@ def build_training(
     monitor, mode = build_monitor(cfg, unit=data.plan.target.unit)
     callbacks = build_callbacks(cfg, run_dir, monitor=monitor, mode=mode)
     multi = can_multi_step(cfg, callbacks)
+    if multi:
+        callbacks.insert(0, PlateauUpdate())
+    speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
+    if cfg.compile:
+        callbacks.append(CompileReport(cfg.compile, speed, (data.batch_size, *data.image_shape)))
     module = build_module(cfg, data, kind=MultiStepModule if multi else ImageModule)
     module.teacher = build_teacher(cfg, data.plan)
     rest = cast(MultiStepModule, module).take_over(cfg) if multi else cfg
     if module.first_epochs and _uses_ddp(cfg.trainer):
         rest = cfg.copy()
         rest.trainer.strategy = "ddp_find_unused_parameters_true"  # frozen parameters get no gradient
-    speed, table = Speed(), EpochTable(run_dir / "metrics.csv")
     trainer = make_trainer(rest, run_dir, callbacks, speed=speed, table=table, progress=progress)
     if cfg.trainer.max_time is not None:
         module.pace = _make_pace(cfg, data, speed)
