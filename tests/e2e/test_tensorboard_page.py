@@ -80,7 +80,7 @@ def test_the_page_opens_on_the_curves_of_train_and_val(ask: Ask) -> None:
 
     groups = sorted({tag.partition("/")[0] for tag in scalars | images})
 
-    assert groups == ["train", "val", "val-and-test", "x_report", "x_std", "x_test"]
+    assert groups == ["train", "val", "val-and-test", "x_report", "x_std", "x_steps", "x_test"]
 
 
 def test_the_custom_page_has_a_band_over_the_seeds_for_each_curve(outputs: Path, ask: Ask) -> None:

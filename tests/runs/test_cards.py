@@ -2,7 +2,8 @@
 
 from agebench.runs.cards import card_name, result_card
 
-LOGGED = ("val/mae", "train/loss", "lr-Adam", "val/best_mae", "test/mae", "test/accuracy", "val/abs_bias", "val/nll")
+CURVES = ("train/loss", "train/loss_step", "train/grad_norm", "lr-Adam", "val/mae", "val/abs_bias", "val/nll")
+LOGGED = (*CURVES, "val/best_mae", "test/mae", "test/accuracy")
 
 
 def order_on_time_series(tag: str) -> list[tuple[bool, str]]:
@@ -15,7 +16,7 @@ def test_time_series_opens_on_the_curves_of_train_and_val() -> None:
 
     groups = list(dict.fromkeys(tag.partition("/")[0] for tag in sorted(tags, key=order_on_time_series)))
 
-    assert groups == ["train", "val", "val-and-test", "x_report", "x_test"]
+    assert groups == ["train", "val", "val-and-test", "x_report", "x_steps", "x_test"]
 
 
 def test_hparams_shows_the_result_before_the_curves_of_val() -> None:
@@ -28,6 +29,10 @@ def test_hparams_shows_the_result_before_the_curves_of_val() -> None:
         "val-and-test/val_best_mae",
         "val/abs_bias",
     ]
+
+
+def test_the_rate_of_each_group_of_parameters_has_a_card() -> None:
+    assert [card_name(name) for name in ("lr-AdamW", "lr-AdamW/pg2")] == ["train/lr", "train/lr/pg2"]
 
 
 def test_a_monitored_metric_that_the_test_does_not_have_gives_no_result_card() -> None:

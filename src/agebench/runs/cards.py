@@ -1,26 +1,31 @@
 """The tags of TensorBoard's cards, whose order TensorBoard derives from their names.
 
 Time Series sorts `/`, `_` and digits before all other characters and opens the first two groups. They must be `train`
-and `val`, so everything that is written once at the end of a run has the prefix `x_`. HPARAMS sorts by code point and
-shows the first five metrics. They must contain the result. Its group continues `val` with `-`, which comes before `/`
-on HPARAMS, but after it in Time Series.
+and `val`, so everything that is no curve over the epochs has the prefix `x_`. HPARAMS sorts by code point and shows the
+first five metrics. They must contain the result. Its group continues `val` with `-`, which comes before `/` on HPARAMS,
+but after it in Time Series. For the same reason `train` has few cards.
 """
 
 import re
 from collections.abc import Mapping
 
 RESULT = "val-and-test"
+# The tag of a logged scalar, by a pattern of its name.
+CARDS = {
+    r"lr-\w+": "train/lr",  # Lightning's `lr-Adam`; `lr-Adam/1` for the second group of parameters
+    r"train/loss_step": "x_steps/loss",
+    r"train/grad_norm": "x_steps/grad_norm",
+    r"(train|val)/best_": rf"{RESULT}/\1_best_",
+    r"test/": "x_test/",
+}
 
 
 def card_name(name: str) -> str:
-    """Return the tag of a logged scalar.
-
-    It is `train/lr` for Lightning's `lr-Adam`, `x_test/mae` for `test/mae`, `val-and-test/val_best_mae` for
-    `val/best_mae`, and otherwise the name.
-    """
-    if name.startswith("lr-"):
-        return re.sub(r"^lr-\w+", "train/lr", name)
-    return re.sub("^test/", "x_test/", re.sub("^(train|val)/best_", rf"{RESULT}/\1_best_", name))
+    """Return the tag of a logged scalar, such as `x_test/mae` for `test/mae`; most scalars keep their name."""
+    for pattern, tag in CARDS.items():
+        if re.match(pattern, name):
+            return re.sub(pattern, tag, name, count=1)
+    return name
 
 
 def result_card(best: str, metrics: Mapping[str, float]) -> dict[str, float]:

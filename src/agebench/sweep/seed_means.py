@@ -29,7 +29,7 @@ EVENTS = "events.out.tfevents.*"
 FOLD = "data.split.fold"
 FIRST = ("train/loss", "val/loss", "train/accuracy", "val/accuracy", "val/mae")  # of the charts
 FINAL = -1  # step of the values at the end of a run, which runs that stop early have at different steps
-BAND = "x_std"  # group of the cards of the bounds; the last one, see agebench.runs.cards
+BAND = "x_std"  # group of the cards of the bounds, see agebench.runs.cards
 
 Scalars = dict[tuple[str, int], float]  # values by tag and step
 
