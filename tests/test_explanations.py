@@ -37,10 +37,10 @@ def score(head, outputs: list[list[float]], predicted: list[int]) -> list[float]
     return explained_number(module, torch.tensor(predicted))(torch.tensor(outputs)).tolist()
 
 
-def test_the_output_of_the_predicted_class_is_explained() -> None:
-    found = score(Softmax(3, [0, 1, 2], ordered=False), [[1.0, 5.0, 2.0], [7.0, 0.0, 3.0]], [1, 2])
+def test_the_output_of_the_predicted_class_above_the_mean_of_all_is_explained() -> None:
+    found = score(Softmax(3, [0, 1, 2], ordered=False), [[1.0, 6.0, 2.0], [7.0, 0.0, 2.0]], [1, 2])
 
-    assert found == [5.0, 3.0]
+    assert found == [6.0 - 3.0, 2.0 - 3.0]
 
 
 def test_the_logit_of_a_binary_head_has_the_sign_of_the_prediction() -> None:
@@ -61,7 +61,7 @@ def test_the_mean_age_is_explained_for_ordered_labels() -> None:
 @pytest.mark.parametrize(
     "head", [Softmax(3, AGES, ordered=True), CORAL(3, AGES, ordered=True)], ids=["softmax", "coral"]
 )
-def test_the_heat_of_an_age_is_the_grad_cam_of_the_mean_age(head) -> None:
+def test_the_heat_of_an_age_is_the_hires_cam_of_the_mean_age(head) -> None:
     torch.manual_seed(0)
     model = SmallCNN(16, 1, num_classes=head.num_outputs, widths=(4,)).eval()
     module = module_of(head, model)
@@ -69,13 +69,13 @@ def test_the_heat_of_an_age_is_the_grad_cam_of_the_mean_age(head) -> None:
 
     heat, method, layer = explain_images(module, images, np.array([0, 1]))
 
-    assert (method, layer) == ("Grad-CAM", "activation1")
+    assert (method, layer) == ("HiResCAM", "activation1")
     normalised = module.normalise(images)
     maps = nn.Sequential(*list(model)[:4])(normalised)  # up to activation1
     maps.retain_grad()
     posterior = head.posterior(nn.Sequential(*list(model)[4:])(maps))
     (posterior * torch.tensor(AGES)).sum().backward()
-    expected = (maps.grad.mean(dim=(2, 3), keepdim=True) * maps).sum(1).detach()  # Selvaraju et al. (2017), eq. 1 and 2
+    expected = (maps.grad * maps).sum(1).detach()  # Draelos and Carin (2020)
     expected = nn.functional.interpolate(expected[:, None], (16, 16), mode="bilinear")[:, 0]
     np.testing.assert_allclose(heat, expected.numpy(), rtol=1e-4, atol=1e-7)
 

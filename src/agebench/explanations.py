@@ -1,4 +1,4 @@
-"""What the network of a run sees in images: Grad-CAM of its predictions, and report/explained.npz."""
+"""What the network of a run sees in images: HiResCAM of its predictions, and report/explained.npz."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ def explained_number(module: ImageModule, predicted: Tensor) -> Score:
     """Return a function of the outputs of B images that computes the number to explain.
 
     It is the mean of the posterior for ordered labels, which is differentiable where the estimate (the median) is not.
-    For classes it is the output of the predicted label, or the logit of its probability if the outputs are no logits.
+    For classes it is the output of the predicted label less the mean output of all labels, because only differences of
+    outputs have an effect on the prediction. If the outputs are no logits, it is the logit of the label's probability.
 
     Args:
         module: The trained module.
@@ -32,7 +33,7 @@ def explained_number(module: ImageModule, predicted: Tensor) -> Score:
     def score(outputs: Tensor) -> Tensor:
         outputs = outputs.float()
         if not head.ordered and outputs.shape[1] == head.num_labels:
-            return outputs.gather(1, predicted[:, None])[:, 0]  # (B, R) -> (B,)
+            return outputs.gather(1, predicted[:, None])[:, 0] - outputs.mean(1)  # (B, R) -> (B,)
         posterior = head.posterior(outputs)
         if head.ordered:
             return (posterior * head.values).sum(1)  # (B, R) -> (B,)

@@ -54,6 +54,20 @@ def test_the_pictures_of_a_sweep_are_drawn(make_run, tmp_path) -> None:
     assert {path.name for path in (tmp_path / "sweep").glob("*.png")} == {"ranking.png", "curves.png", "parallel.png"}
 
 
+def test_the_curves_of_a_sweep_are_labelled_by_the_settings_that_differ(make_run, tmp_path, monkeypatch) -> None:
+    labels: list[str] = []
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.legend",
+        lambda figure, handles, **_: labels.extend(handle.get_label() for handle in handles),
+    )
+    for i, (lr, decay) in enumerate(((0.1, 0), (0.2, 0), (0.1, 0.5))):
+        make_run(f"sweep/{i}", points=TARGETS + i, config={"optim.lr": lr, "optim.weight_decay": decay})
+
+    write_sweep(tmp_path / "sweep")
+
+    assert labels == ["lr   weight_decay", "0.1  0", "0.2  0", "0.1  0.5"]
+
+
 def test_unreadable_points_are_listed_without_an_error(make_run, tmp_path, caplog) -> None:
     sweep = tmp_path / "sweep"
     make_run("sweep/good", points=TARGETS + 1)

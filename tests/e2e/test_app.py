@@ -104,7 +104,7 @@ def test_the_answer_has_a_transparent_image_of_what_raises_it(client: Client, pa
     label = int(np.argmax([float(share) for share in answer["posterior"]]))
     images = torch.from_numpy(page.examples[0][0][None])
     heat, method, _ = explain_images(predictor.model.module, images, np.array([label]))
-    assert answer["heat"]["method"] == method == "Grad-CAM"
+    assert answer["heat"]["method"] == method == "HiResCAM"
     assert image.size == (32, 32)
     assert np.array_equal(alpha > 0, heat[0] > heat.max() / 200)
     assert alpha.max() == 200

@@ -80,7 +80,7 @@ def test_the_page_opens_on_the_curves_of_train_and_val(ask: Ask) -> None:
 
     groups = sorted({tag.partition("/")[0] for tag in scalars | images})
 
-    assert groups == ["train", "val", "x_report", "x_std", "x_test"]
+    assert groups == ["train", "val", "val-and-test", "x_report", "x_std", "x_steps", "x_test"]
 
 
 def test_the_custom_page_has_a_band_over_the_seeds_for_each_curve(outputs: Path, ask: Ask) -> None:
@@ -120,11 +120,12 @@ def test_the_hparams_page_has_one_row_per_run_or_group_of_seeds_with_the_metrics
         names = [session["name"] for session in row["sessions"]]
         written = [results(outputs)[name] for name in names]
         shown = {value["name"]["tag"]: value["value"] for value in row["metricValues"]}
-        best = f"val/best_{written[0]['best']['monitor'].removeprefix('val/')}"
-        tested = {tag: value for tag, value in shown.items() if tag.startswith("x_test/") or tag == best}
+        best = f"val-and-test/val_best_{written[0]['best']['monitor'].removeprefix('val/')}"
+        tested = {tag: value for tag, value in shown.items() if tag.startswith(("x_test/", "val-and-test/"))}
+        assert best in tested
         assert len(tested) >= 5
         for tag, value in tested.items():
-            key = tag.removeprefix("x_")
+            key = tag.removeprefix("x_").replace("val-and-test/test_", "test/")
             expected = [each["best"]["value"] if tag == best else each["metrics"][key] for each in written]
             assert value == pytest.approx(np.mean(expected), rel=1e-6), (names, tag)
         if len(names) == 1:

@@ -1,4 +1,4 @@
-"""Grad-CAM, occlusion, kernels and feature maps: against hand computations, and for every network."""
+"""HiResCAM, occlusion, kernels and feature maps: against hand computations, and for every network."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from agebench.models.explain import explain, first_kernels, grad_cam, stage_maps
+from agebench.models.explain import explain, first_kernels, stage_maps
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
 SMALL = ("deep_convnet", "keras_cnn", "lenet", "mlp", "resnet18", "small_cnn")
@@ -28,7 +28,7 @@ class Toy(nn.Module):
         return self.linear(self.conv(images).mean(dim=(2, 3)))
 
 
-def test_grad_cam_of_a_linear_network_is_the_class_weighted_sum_of_its_maps() -> None:
+def test_the_heat_of_a_network_that_averages_its_maps_is_the_class_weighted_sum_of_its_maps() -> None:
     torch.manual_seed(0)
     toy, images = Toy(), torch.randn(2, 2, 8, 8)
     kernels, weights = toy.conv.weight.detach().numpy(), toy.linear.weight.detach().numpy()
@@ -41,17 +41,23 @@ def test_grad_cam_of_a_linear_network_is_the_class_weighted_sum_of_its_maps() ->
 
     found = explain(toy, images, lambda outputs: outputs[:, 1])
 
-    assert (found.method, found.layer) == ("Grad-CAM", "conv")
+    assert (found.method, found.layer) == ("HiResCAM", "conv")
     np.testing.assert_allclose(found.maps.numpy(), expected, atol=1e-5)
 
 
-def test_the_weight_of_a_map_is_its_mean_gradient() -> None:
-    maps = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[1.0, 0.0], [0.0, 0.0]]]])
-    gradients = torch.tensor([[[[4.0, 0.0], [0.0, 0.0]], [[-2.0, -2.0], [-2.0, -2.0]]]])
+def test_the_heat_of_a_network_that_flattens_its_maps_is_what_each_position_adds_to_the_output() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 8 * 8, 4))
+    images = torch.randn(2, 1, 8, 8)
+    maps = network[:2](images).detach().numpy()
+    weights = network[3].weight.detach().numpy()[1].reshape(3, 8, 8)
+    expected = np.einsum("bkhw,khw->bhw", maps, weights)
 
-    cam = grad_cam(maps, gradients)
+    heat = explain(network, images, lambda outputs: outputs[:, 1]).maps.numpy()
 
-    assert cam.tolist() == [[[1.0 - 2.0, 2.0], [3.0, 4.0]]]
+    np.testing.assert_allclose(heat, expected, atol=1e-5)
+    output = network(images)[:, 1].detach().numpy()
+    np.testing.assert_allclose(heat.sum(axis=(1, 2)) + network[3].bias[1].item(), output, atol=1e-4)
 
 
 def test_occlusion_of_a_linear_network_is_largest_at_the_pixels_with_an_effect() -> None:
@@ -123,7 +129,7 @@ def test_every_network_can_be_explained(path) -> None:
     heat = explain(network, images, lambda outputs: outputs[:, 0])
     maps, kernels = stage_maps(network, images[0]), first_kernels(network, (3, side, side))
 
-    assert heat.method == ("occlusion" if path.stem == "mlp" else "Grad-CAM")
+    assert heat.method == ("occlusion" if path.stem == "mlp" else "HiResCAM")
     assert heat.maps.shape == (2, side, side)
     assert heat.maps.isfinite().all()
     assert heat.maps.abs().max() > 0

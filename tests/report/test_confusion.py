@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from sklearn.metrics import confusion_matrix
 
 from agebench.report.confusion import (
@@ -81,6 +82,29 @@ def test_cells_of_few_labels_are_annotated_with_their_share_and_count(digits_out
         axes.yaxis_inverted()
     )  # the first label is at the top, so that the diagonal runs from top left to bottom right
     assert "no images with this true label" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_the_numbers_in_all_cells_have_enough_contrast(digits_outcome: Outcome) -> None:
+    """A contrast of 4.5 is what WCAG 2.2 asks of text."""
+    counts = np.diag(np.linspace(50, 95, 10).astype(int))
+    counts += np.roll(np.diag(100 - np.diag(counts)), 1, axis=0)  # the shares are from 0.05 to 0.95
+
+    with plot_style():
+        figure = draw_confusion(digits_outcome, counts, title="t")
+
+    (image,) = figure.axes[0].images
+    for text in figure.axes[0].texts:
+        column, row = (int(place) for place in text.get_position())
+        cell = luminance(image.to_rgba(np.asarray([[counts[row, column] / 100]]))[0, 0, :3])
+        ink = luminance(np.asarray(to_rgb(text.get_color())))
+        assert (max(cell, ink) + 0.05) / (min(cell, ink) + 0.05) >= 4.5, text.get_text()
+    assert len(figure.axes[0].texts) == 20
+
+
+def luminance(colour: np.ndarray) -> float:
+    """Return the relative luminance of WCAG 2.2 for an sRGB colour."""
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
 def test_the_shares_of_each_prediction_sum_to_one(digits_outcome: Outcome) -> None:

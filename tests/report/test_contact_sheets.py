@@ -62,7 +62,7 @@ def test_the_sheet_of_mistakes_shows_the_worst_image_first_with_both_labels_and_
     assert figure is not None
     assert shown(figure) == [2, 0]
     assert texts(figure) == ["true: owl", "taken for: cat", "95%", "true: cat", "taken for: dog", "70%"]
-    assert "2 of 2 mistakes (of 3 test images)" in " ".join(figure.axes[0].get_title().split())
+    assert "The worst 2 of 2 mistakes (of 3 test images)" in " ".join(figure.axes[0].get_title().split())
 
 
 def test_the_error_of_an_age_is_signed() -> None:

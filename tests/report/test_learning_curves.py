@@ -131,6 +131,55 @@ def test_the_legend_overlaps_no_panel_and_fits_into_the_figure(count: int, name:
     assert figure.axes[0].bbox.width >= 300  # two inches
 
 
+def test_several_settings_are_a_table_below_the_panels_with_what_is_equal_in_its_last_line() -> None:
+    settings = {"model": ["mlp", "ひらがな", "mlp"], "lr": ["0.01", "0.1", "0.001"], "decay": ["0", "0", "0"]}
+
+    figure = draw({"a": [history(9, 5)], "b": [history(9, 6)], "c": []}, settings=settings)
+
+    assert names(figure) == [
+        "model     lr",
+        "mlp       0.01",
+        "ひらがな  0.1",
+        "mlp       0.001 (no values)",
+        "all of these: decay=0",
+    ]
+    assert {text.get_fontname() for text in legend(figure).get_texts()} == {"DejaVu Sans Mono"}
+    assert [bool(str(line.get_linestyle()) != "None") for line in legend(figure).get_lines()] == [0, 1, 1, 1, 0]
+    assert legend(figure).get_window_extent().y1 < figure.axes[0].bbox.y0
+
+
+def test_the_table_has_the_settings_of_the_ten_named_groups_only() -> None:
+    groups = {f"g{i}": [history(9, i)] for i in range(12)}
+    settings = {"lr": [str(i) for i in range(12)], "size": ["a", *"b" * 11], "head": [*"c" * 10, "d", "e"]}
+
+    found = names(draw(groups, settings=settings))
+
+    assert found[:3] == ["lr  size", "0   a", "1   b"]
+    assert found[-2:] == ["2 other groups", "all of these: head=c"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"lr": ["1", "2"], "decay": ["0", "0"]}, {"lr": ["1", "1"], "decay": ["0", "0"]}],
+    ids=["one differs", "none differs"],
+)
+def test_groups_have_their_names_if_fewer_than_two_settings_differ(settings: dict[str, list[str]]) -> None:
+    figure = draw({"lr=1": [history(9, 5)], "lr=2": [history(9, 6)]}, settings=settings)
+
+    assert names(figure) == ["lr=1", "lr=2"]
+
+
+def test_a_table_of_many_settings_with_long_values_fits_into_the_figure() -> None:
+    settings = {f"setting {i}": [f"{k} {'long ' * 20}" for k in range(10)] for i in range(12)}
+
+    figure = draw({f"g{i}": [history(9, 5)] for i in range(10)}, settings=settings, note="leaks")
+
+    box = legend(figure).get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert 0 <= box.y0 < box.y1 < figure.axes[0].bbox.y0
+    assert figure.axes[0].bbox.height >= 300  # two inches
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("value", [0.5, NAN, float("inf")])
 def test_a_group_with_a_single_epoch_is_drawn_even_if_it_diverged(tmp_path: Path, value: float) -> None:

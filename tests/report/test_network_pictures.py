@@ -15,7 +15,7 @@ def explained_of(**changes) -> Explained:
         "rows": np.array([2, 0]),
         "images": rng.integers(0, 255, (2, 1, 6, 6)).astype(np.uint8),
         "heat": rng.normal(size=(2, 6, 6)).astype(np.float16),
-        "method": "Grad-CAM",
+        "method": "HiResCAM",
         "layer": "conv2",
         "kernels": rng.normal(size=(5, 1, 3, 3)),
         "map_image": np.zeros((1, 6, 6), dtype=np.uint8),
@@ -41,7 +41,7 @@ def test_the_arrays_are_read_as_they_were_written(tmp_path) -> None:
 
     read = Explained.load(explained.save(tmp_path / "explained.npz"))
 
-    assert (read.method, read.layer, list(read.stages)) == ("Grad-CAM", "conv2", ["conv1", "conv2"])
+    assert (read.method, read.layer, list(read.stages)) == ("HiResCAM", "conv2", ["conv1", "conv2"])
     np.testing.assert_array_equal(read.heat, explained.heat)
     np.testing.assert_array_equal(read.stages["conv2"], explained.stages["conv2"])
 
@@ -68,7 +68,7 @@ def test_correct_images_and_mistakes_are_apart_and_named() -> None:
     assert figure is not None
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["correct", "true: dog\ntaken for dog\n(90%)", "mistakes", "true: cat\ntaken for dog\n(70%)"]
-    assert "Grad-CAM at conv2" in figure.axes[0].get_title()
+    assert "(HiResCAM, a form of Grad-CAM, at conv2)" in figure.axes[0].get_title()
     assert len(figure.axes[0].images) == 4
 
 

@@ -28,7 +28,7 @@ def make_point(tmp_path: Path) -> MakePoint:
         protocol = "digits/random/class" if fold is None else f"digits/kfold2-{fold}/class"
         found = {"status": "completed", "seed": seed, "protocol": protocol, "data_sha": f"sha of fold {fold}"}
         found |= {"best": {"monitor": "val/loss", "value": min(x for x in losses if isinstance(x, float))}}
-        found |= {"metrics": {"test/accuracy": 0.5 + seed / 8, "test/ece": 0.25}, **results}
+        found |= {"metrics": {"test/accuracy": 0.5 + seed / 8, "test/loss": 1.0 + seed, "test/ece": 0.25}, **results}
         (folder / "results.json").write_text(json.dumps(found))
         rows = [f"{epoch},{10 * (epoch + 1)},{lr},{loss}\n" for epoch, loss in enumerate(losses)]
         (folder / "metrics.csv").write_text("epoch,step,lr,val/loss\n" + "".join(rows))
@@ -70,8 +70,9 @@ def test_points_that_differ_only_in_the_seed_have_one_run_with_mean_and_band(mak
                 "train/lr": lr,
             }.items():
                 assert found[tag][epoch] == (10 * epoch + 9, pytest.approx(expected, rel=1e-6))
-        assert found["val/best_loss"] == [(20, pytest.approx(mean(min(losses) for losses in of_seeds)))]
+        assert found["val-and-test/val_best_loss"] == [(20, pytest.approx(mean(min(losses) for losses in of_seeds)))]
         assert found["x_test/accuracy"] == [(20, mean(0.5 + seed / 8 for seed in range(len(of_seeds))))]
+        assert found["val-and-test/test_loss"] == [(20, mean(1.0 + seed for seed in range(len(of_seeds))))]
         assert "x_test/ece" not in found  # only headline metrics are cards
 
 
@@ -85,7 +86,7 @@ def test_a_curve_ends_with_the_run_that_ended_first_and_skips_values_that_a_run_
     (found,) = means_in(tmp_path).values()
     assert found["val/loss"] == [(9, 3.0), (29, 1.5)]
     assert found["x_test/accuracy"] == [(50, mean([0.5, 0.625]))]  # after the last step of the longer run
-    assert found["val/best_loss"] == [(50, mean([0.5, 1.0]))]
+    assert found["val-and-test/val_best_loss"] == [(50, mean([0.5, 1.0]))]
 
 
 def test_the_runs_of_an_earlier_call_are_replaced(make_point, tmp_path) -> None:

@@ -626,5 +626,5 @@ def test_tensorboard_shows_a_resumed_run_as_one_run(train, tmp_path) -> None:
         "_hparams_/session_start_info",
         "_hparams_/session_end_info",
     }
-    steps = [e.step for e in events.Scalars("train/loss_step")]
+    steps = [e.step for e in events.Scalars("x_steps/loss")]
     assert steps == list(range(4 * EPOCHS))

@@ -30,8 +30,9 @@ def board(tmp_path) -> RunTensorBoard:
     logger = RunTensorBoard(str(tmp_path))
     logger.declare_hparams(PARAMS)
     logger.log_metrics({"train/loss": 2.0, "epoch": 0}, step=1)
-    logger.log_metrics({"train/loss": 1.0, "val/best_accuracy": 0.75}, step=2)
-    logger.log_metrics({"test/accuracy": 0.5, "lr-Adam": 0.25}, step=2)
+    logger.log_metrics({"train/loss": 1.0, "lr-Adam": 0.25}, step=2)
+    logger.log_metrics({"test/accuracy": 0.5, "test/nll": 1.5}, step=2)
+    logger.log_metrics({"val/best_accuracy": 0.75}, step=2)
     logger.finish_hparams()
     logger.save()
     logger.finalize("success")
@@ -84,12 +85,16 @@ def test_the_event_file_has_exactly_the_logged_scalars(board, tmp_path) -> None:
 
     assert set(events.Tags()["scalars"]) == {
         "train/loss",
-        "val/best_accuracy",
         "train/lr",
+        "val-and-test/test_accuracy",
+        "val-and-test/val_best_accuracy",
         "x_test/accuracy",
+        "x_test/nll",
     }  # and no hp_metric
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 2.0), (2, 1.0)]
-    assert [(e.step, e.value) for e in events.Scalars("x_test/accuracy")] == [(2, 0.5)]
+    for tag, value in (("x_test/accuracy", 0.5), ("val-and-test/test_accuracy", 0.5)):
+        assert [(e.step, e.value) for e in events.Scalars(tag)] == [(2, value)]
+    assert [(e.step, e.value) for e in events.Scalars("val-and-test/val_best_accuracy")] == [(2, 0.75)]
     assert [(e.step, e.value) for e in events.Scalars("train/lr")] == [(2, 0.25)]
 
 
@@ -163,7 +168,8 @@ def test_runs_with_different_hyperparameters_and_metrics_share_one_page(tmp_path
     for name, (params, metrics) in runs.items():
         logger = RunTensorBoard(str(tmp_path / name))
         logger.declare_hparams(params)
-        logger.log_metrics(metrics, step=3)
+        for name_of_metric, value in metrics.items():  # the test comes first
+            logger.log_metrics({name_of_metric: value}, step=3)
         logger.finish_hparams()
         logger.finalize("success")
 
@@ -174,12 +180,51 @@ def test_runs_with_different_hyperparameters_and_metrics_share_one_page(tmp_path
         plain = {key: value.string_value or value.number_value for key, value in rows[name].hparams.items()}
         assert plain == params
         shown = {value.name.tag: value.value for value in rows[name].metric_values}
-        assert shown == {tag.replace("test/", "x_test/"): value for tag, value in metrics.items()}
+        (tested, on_test), (best, on_val) = metrics.items()
+        name_of_best = best.replace("val/", "val-and-test/val_")
+        name_of_test = tested.replace("test/", "val-and-test/test_")
+        assert shown == {f"x_{tested}": on_test, name_of_test: on_test, name_of_best: on_val}
     names = [info.name for info in columns.hparam_infos]
     assert sorted(names[:2]) == ["data", "optim.lr"]  # those that differ between runs come first
     assert sorted(names[2:]) == ["model", "seed"]
-    metrics = {info.name.tag for info in columns.metric_infos}
-    assert metrics == {"x_test/accuracy", "val/best_accuracy", "x_test/mae", "val/best_mae"}
+    assert [info.name.tag for info in columns.metric_infos] == [
+        "val-and-test/test_accuracy",
+        "val-and-test/test_mae",
+        "val-and-test/val_best_accuracy",
+        "val-and-test/val_best_mae",
+        "x_test/accuracy",
+        "x_test/mae",
+    ]
+
+
+def test_the_first_five_metrics_of_the_hparams_page_have_the_result_on_val_and_on_test(tmp_path) -> None:
+    """TensorBoard shows the first five; the others must be ticked."""
+    logger = RunTensorBoard(str(tmp_path))
+    logger.declare_hparams(PARAMS)
+    curves = (
+        "train/loss",
+        "train/accuracy",
+        "val/loss",
+        "val/accuracy",
+        "val/mae",
+        "val/abs_bias",
+        "val/cs5",
+        "lr-Adam",
+    )
+    logger.log_metrics(dict.fromkeys(curves, 1.0), step=1)
+    logger.log_metrics({f"test/{name}": 2.0 for name in ("accuracy", "bias", "cs5", "loss", "mae")}, step=1)
+    logger.log_metrics({"val/best_mae": 3.0}, step=1)
+    logger.finalize("success")
+
+    columns, _ = hparams_page(tmp_path)
+
+    assert [info.name.tag for info in columns.metric_infos][:5] == [
+        "train/accuracy",
+        "train/loss",
+        "train/lr",
+        "val-and-test/test_mae",
+        "val-and-test/val_best_mae",
+    ]
 
 
 def test_the_runs_of_a_group_are_one_row_with_their_average(tmp_path) -> None:

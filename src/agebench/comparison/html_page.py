@@ -17,8 +17,10 @@ from agebench.pages.thumbnails import picture_uri
 from agebench.runs.read import Run
 
 CAPTIONS = {
-    "ranking": "The result of each group: mean over seeds (dots) ± standard deviation, or the 95% interval of a run.",
-    "curves": "The metrics after each epoch of training; a line is a mean over seeds, a band their spread.",
+    "ranking": "The result of each group: the mean (square; star: the best), ± one standard deviation over seeds (bar) "
+    "and each seed (circle). A group of one run has its 95% interval.",
+    "curves": "The metrics after each epoch of training: a line is the mean over seeds, and a band reaches from the "
+    "lowest to the highest seed.",
     "parallel": "A line is a group: follow it from its settings to its result on the right.",
 }
 

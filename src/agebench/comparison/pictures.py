@@ -9,7 +9,7 @@ from typing import Any
 
 from agebench.comparison.caption import heading
 from agebench.comparison.groups import Group, name_of
-from agebench.comparison.parameters import short_names
+from agebench.comparison.parameters import format_value, short_names
 from agebench.comparison.tables import Comparison, Table
 from agebench.files import read_csv
 from agebench.metrics.table import axis_name, find
@@ -72,16 +72,22 @@ def _curves(table: Table) -> Any:
     runs = [row.group.runs for row in table.rows]
     trained = [[each for run in group for each in run.folds or (run,)] for group in runs]
     histories = [[history for run in group if (history := _history(run))] for group in trained]
-    groups = dict(zip(_names([row.group for row in table.rows]), histories, strict=True))
+    rows = [row for row, found in zip(table.rows, histories, strict=True) if found]
     monitors = [(str(run.result("best", "monitor")), run.result("best", "mode")) for group in runs for run in group]
     monitor, mode = max(set(monitors), key=monitors.count)
     panels = {monitor: axis_name(monitor, table.unit)}
     if "head" not in table.parameters:  # losses of different heads are not comparable
         panels["train/loss"] = "training loss"
-    drawn = {name: each for name, each in groups.items() if each}
-    if not drawn:
+    if not rows:
         return None
-    return draw_learning_curves(drawn, panels, mode="min" if mode == "min" else "max", title=heading(table))
+    names = short_names(table.parameters)
+    return draw_learning_curves(
+        dict(zip(_names([row.group for row in rows]), filter(None, histories), strict=True)),
+        panels,
+        mode="min" if mode == "min" else "max",
+        title=heading(table),
+        settings={names[key]: [format_value(row.group.params[key]) for row in rows] for key in table.parameters},
+    )
 
 
 def _parallel(table: Table) -> Any:

@@ -1,4 +1,4 @@
-"""What a network sees: Grad-CAM, occlusion, the kernels of the first layer, and the feature maps of its stages."""
+"""What a network sees: HiResCAM, occlusion, the kernels of the first layer, and the feature maps of its stages."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,8 +22,8 @@ class Heat(NamedTuple):
 
     Args:
         maps: Positive where the image raises the number, float, shape (B, S, S).
-        method: `Grad-CAM` or `occlusion`.
-        layer: The layer that Grad-CAM uses, empty for occlusion.
+        method: `HiResCAM` or `occlusion`.
+        layer: The layer that HiResCAM uses, empty for occlusion.
     """
 
     maps: Tensor
@@ -42,10 +42,14 @@ class _Output(NamedTuple):
 def explain(network: nn.Module, images: Tensor, score: Score) -> Heat:
     """Return where a number that is computed from the network's outputs comes from.
 
-    The method is Grad-CAM without its last step, ReLU, so that regions which lower the number are negative. The layer
-    is the last one with at least 4 x 4 positions. In a transformer that classifies by a class token it is the input of
-    the last attention, because later patch tokens have no effect. A network without such a layer (MLP) is explained by
-    occlusion: the number falls where an important region is replaced by the mean of the train images.
+    The method is HiResCAM, a form of Grad-CAM: each value of a feature map is weighted by its own gradient. Grad-CAM
+    averages the gradients of a map over its positions first. Both are equal if the network averages its last maps. If
+    it flattens them, as LeNet does, the average says little: for `small_cnn` on 730 hiragana the correlation with
+    occlusion is 0.87 for HiResCAM and 0.07 for Grad-CAM. Regions that lower the number are negative.
+
+    The layer is the last one with at least 4 x 4 positions. In a transformer that classifies by a class token it is the
+    input of the last attention, because later patch tokens have no effect. A network without such a layer (MLP) is
+    explained by occlusion: the number falls where an important region is replaced by the mean of the train images.
 
     Args:
         network: Maps images to outputs (B, K); runs in evaluation mode.
@@ -53,7 +57,8 @@ def explain(network: nn.Module, images: Tensor, score: Score) -> Heat:
         score: Returns the number to explain from the outputs.
 
     Source:
-        Selvaraju et al. (2017), arXiv:1610.02391; Zeiler and Fergus (2014), arXiv:1311.2901, for occlusion.
+        Draelos and Carin (2020), arXiv:2011.08891, for HiResCAM; Selvaraju et al. (2017), arXiv:1610.02391, for
+        Grad-CAM; Zeiler and Fergus (2014), arXiv:1311.2901, for occlusion.
     """
     outputs, layers = _run(network, images, gradients=True)
     found = _cam_layer(network, layers)
@@ -63,13 +68,8 @@ def explain(network: nn.Module, images: Tensor, score: Score) -> Heat:
     shaped = _as_maps(network, gradient)
     if shaped is None:
         raise RuntimeError(f"the gradient of {found.name} has another shape than its output")
-    return Heat(_upsample(grad_cam(found.maps, shaped), images), "Grad-CAM", found.name)
-
-
-def grad_cam(maps: Tensor, gradients: Tensor) -> Tensor:
-    """Return the maps weighted by their mean gradient, summed over channels: (B, C, H, W) twice -> (B, H, W)."""
-    weights = gradients.mean(dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
-    return (weights * maps).sum(1).detach()
+    heat = (shaped * found.maps).sum(1).detach()  # (B, C, H, W) -> (B, H, W)
+    return Heat(_upsample(heat, images), "HiResCAM", found.name)
 
 
 def first_kernels(network: nn.Module, image_shape: tuple[int, int, int]) -> Tensor | None:

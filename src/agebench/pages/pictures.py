@@ -176,7 +176,7 @@ def _draw_projection(run: Material, part: str, name: str) -> Figure | None:
         label_names=outcome.label_names,
         values=outcome.values if outcome.ordered else None,
         axis_names=(first, second) if name == "PCA" else ("t-SNE 1 (no unit)", "t-SNE 2 (no unit)"),
-        titles=(run.title, f"{name} of the features, {part}: {count} images"),
+        titles=(run.title, f"Which images have similar features? {name}, {count} {part} images"),
     )
 
 
@@ -335,8 +335,8 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "heat",
         "network",
-        "Where the network looks: orange regions speak for its answer, blue ones against it (Grad-CAM; occlusion for "
-        "networks without feature maps).",
+        "Where the network looks: orange regions speak for its answer (they raise an estimated age), blue ones against "
+        "it (HiResCAM, a form of Grad-CAM; occlusion for networks without feature maps).",
         lambda run: draw_heat(run.explained, _outcome(run), title=run.title) if run.explained else None,
         level="full",
         photos=True,

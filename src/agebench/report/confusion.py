@@ -16,6 +16,7 @@ from agebench.report.style import add_note, label_ticks, new_figure, printable
 
 ANNOTATED = 15  # labels; with more, the numbers in the cells are too small to read
 EMPTY = "#d9d9d9"
+DARK = 0.72  # share from which white numbers have more contrast than black ones
 
 
 def count_confusions(outcome: Outcome) -> Array:
@@ -130,6 +131,6 @@ def _annotate(axes: Axes, counts: Array, shares: Array) -> None:
         share = shares[row, column]
         text = f"{'<0.01' if share < 0.005 else f'{share:.2f}'}\n{counts[row, column]:,}"
         axes.text(
-            column, row, text, ha="center", va="center", color="white" if share > 0.5 else "black",
+            column, row, text, ha="center", va="center", color="white" if share > DARK else "black",
             fontsize=7.5, linespacing=0.95, in_layout=False,
         )  # fmt: skip

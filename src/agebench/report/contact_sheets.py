@@ -140,9 +140,8 @@ def _heading(sheet: str, outcome: Outcome, shown: int) -> str:
     spread = "standard deviation of its probabilities" if outcome.ordered else "probability of the prediction"
     below = f"\nBelow each image: true label, prediction, {spread}"
     if sheet == "worst":
-        order = "largest error" if outcome.ordered else "most certain"
         below = below.replace(spread, "probability of the true label") if outcome.ordered else below
-        return f"Which images does it get most wrong? {shown} of {wrong:,} mistakes ({of}), {order} first{below}"
+        return f"Which images does it get most wrong? The worst {shown} of {wrong:,} mistakes ({of}){below}"
     if sheet == "certain":
         return f"Which images are easy? Correct predictions with the least doubt, {shown} {of}{below}"
     return f"Which images are hard? Predictions with the most doubt, {shown} {of}{below}"

@@ -21,8 +21,8 @@ class Explained:
         images: Their pixels, uint8, shape (k, C, S, S).
         heat: Positive where the image raises the explained number, float, shape (k, S, S). The number is the output
             for the prediction, or the estimate of ordered labels.
-        method: `Grad-CAM` or `occlusion`.
-        layer: The layer of Grad-CAM, else empty.
+        method: `HiResCAM`, `occlusion`, or `Grad-CAM` in files of older versions.
+        layer: The layer of a class activation map, else empty.
         kernels: Weights of the first layer, float, shape (K, C, h, w); shape (0,) if they are no images.
         map_image: The image of the feature maps, uint8, shape (C, S, S).
         stages: Feature maps by layer, float, shape (c, h, w) each.

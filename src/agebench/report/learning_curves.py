@@ -12,10 +12,12 @@ from matplotlib.ticker import MaxNLocator
 
 from agebench.report.curves import History, epoch_numbers
 from agebench.report.outcome import Array
-from agebench.report.ranking import BETTER, Mode, robust_range, wrap_name
-from agebench.report.style import COLOURS, GREY, MARKERS, add_note, new_figure
+from agebench.report.ranking import BETTER, Mode, robust_range, text_width, wrap_name
+from agebench.report.style import COLOURS, GREY, MARKERS, add_note, monospace, new_figure, printable
 
 MAX_COLOURED = 10
+NAME_WIDTH = 30  # columns of text
+CELL_WIDTH = 24
 
 
 class _Course(NamedTuple):
@@ -34,6 +36,7 @@ def draw_learning_curves(
     *,
     mode: Mode,
     title: str,
+    settings: Mapping[str, Sequence[str]] | None = None,
     note: str = "",
 ) -> Figure | None:
     """Return a figure with one panel per metric and one line per group: the mean over seeds, with a min-max band.
@@ -48,6 +51,8 @@ def draw_learning_curves(
             val (years)", "train/loss": "training loss"}`. A key without values gives no panel.
         mode: Whether lower (`min`) or higher (`max`) is better in the first panel. In the others, losses, lower is.
         title: Title of the figure.
+        settings: Maps a setting, such as `lr`, to its text for each group. With several of them the legend is a table
+            of the settings in which the named groups differ, instead of their names.
         note: A warning, printed below the figure.
 
     Returns:
@@ -60,17 +65,25 @@ def draw_learning_curves(
     if not drawn:
         return None
     courses = {key: [_course(histories, key) for histories in groups.values()] for key in drawn}
+    dotted = any(_parts(course)[1].any() for key in drawn for course in courses[key])
     empty = [not any(len(courses[key][i].epochs) for key in drawn) for i in range(len(groups))]
-    names = [f"{name} (no values)" if is_empty else name for name, is_empty in zip(groups, empty, strict=True)]
-    handles = _legend(names, dotted=any(_parts(course)[1].any() for key in drawn for course in courses[key]))
-    legend_width = 0.7 + 0.068 * max(len(line) for handle in handles for line in str(handle.get_label()).split("\n"))
-    legend_height = 0.4 + 0.15 * sum(str(handle.get_label()).count("\n") + 1.2 for handle in handles)
-    figure = new_figure(4.3 * len(drawn) + legend_width, max(3.6, legend_height), title)
+    table = _tabulate(settings or {}, min(len(groups), MAX_COLOURED))
+    labels = table.rows if table else [wrap_name(name, NAME_WIDTH, lines=2) for name in groups]
+    labels = [f"{label} (no values)" if is_empty else label for label, is_empty in zip(labels, empty, strict=False)]
+    handles = _legend(labels, len(groups), dotted=dotted, table=table)
+    lines = [line for handle in handles for line in str(handle.get_label()).split("\n")]
+    width, height = 0.7 + 0.068 * max(map(text_width, lines)), 0.4 + 0.15 * len(lines) + 0.03 * len(handles)
+    panels_width = 4.3 * len(drawn)
+    size = (max(panels_width, width), 3.6 + height) if table else (panels_width + width, max(3.6, height))
+    figure = new_figure(*size, title)
     for axes, key in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
         panel_mode: Mode = mode if key == next(iter(panels)) else "min"
         _draw_panel(axes, courses[key], panel_mode)
         axes.set(xlabel="epoch", ylabel=f"{textwrap.fill(panels[key], 42)}\n{BETTER[panel_mode]}")
-    figure.legend(handles=handles, loc="outside right center", fontsize=8)
+    if table:
+        figure.legend(handles=handles, loc="outside lower center", prop=monospace(8))
+    else:
+        figure.legend(handles=handles, loc="outside right center", fontsize=8)
     add_note(figure, note)
     return figure
 
@@ -136,13 +149,46 @@ def _draw_panel(axes: Axes, courses: Sequence[_Course], mode: Mode) -> None:
     axes.grid(True)
 
 
-def _legend(names: Sequence[str], *, dotted: bool) -> list[Line2D]:
-    handles = [
-        Line2D([], [], label=wrap_name(name, 30, lines=2), **_style(rank))
-        for rank, name in enumerate(names[:MAX_COLOURED])
-    ]
-    if len(names) > MAX_COLOURED:
-        handles.append(Line2D([], [], color=GREY, linewidth=0.6, label=f"{len(names) - MAX_COLOURED} other groups"))
+class _Table(NamedTuple):
+    """The lines of a table of settings: the names, the values of each group, and those that are equal for all."""
+
+    header: str
+    rows: list[str]
+    shared: str
+
+
+def _tabulate(settings: Mapping[str, Sequence[str]], count: int) -> _Table | None:
+    """Return a table of the settings in which the first `count` groups differ.
+
+    Returns:
+        The table, or None if fewer than two settings differ or if two groups do not differ.
+    """
+    texts = {key: [printable(value) for value in values[:count]] for key, values in settings.items()}
+    columns = [[key, *values] for key, values in texts.items() if len(set(values)) > 1]
+    if len(columns) < 2 or len(set(zip(*columns, strict=True))) <= count:
+        return None
+    rows = ["  ".join(cells).rstrip() for cells in zip(*map(_pad, columns), strict=True)]
+    shared = " ".join(f"{key}={values[0]}" for key, values in texts.items() if len(set(values)) == 1)
+    width = max(60, *map(text_width, rows))
+    return _Table(rows[0], rows[1:], wrap_name(f"all of these: {shared}", width, lines=3) if shared else "")
+
+
+def _pad(cells: Sequence[str]) -> list[str]:
+    """Return cells of equal width; a longer one is shortened in the middle."""
+    short = [wrap_name(cell, CELL_WIDTH, lines=1) for cell in cells]
+    width = max(map(text_width, short))
+    return [cell + " " * (width - text_width(cell)) for cell in short]
+
+
+def _legend(labels: Sequence[str], count: int, *, dotted: bool, table: _Table | None) -> list[Line2D]:
+    """Return an entry for each named group, for the others and for dotted lines, and the other lines of a table."""
+    named = labels[:MAX_COLOURED]
+    handles = [Line2D([], [], label=label, **_style(rank)) for rank, label in enumerate(named)]
+    if count > len(named):
+        handles.append(Line2D([], [], color=GREY, linewidth=0.6, label=f"{count - len(named)} other groups"))
     if dotted:
         handles.append(Line2D([], [], color=GREY, linestyle=":", label="mean over fewer seeds"))
+    if table:
+        handles.insert(0, Line2D([], [], linestyle="none", label=table.header))
+        handles += [Line2D([], [], linestyle="none", label=table.shared)] if table.shared else []
     return handles

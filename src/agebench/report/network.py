@@ -102,7 +102,8 @@ def draw_heat(explained: Explained, outcome: Outcome, *, title: str) -> Figure |
     axes.set_axis_off()
     ordered, nominal = "raise the estimate, blue ones lower it", "speak for the prediction, blue ones against it"
     what = ordered if outcome.ordered else nominal
-    how = f"Grad-CAM at {explained.layer}" if explained.layer else "occlusion: the answer changes if they are covered"
+    method = "HiResCAM, a form of Grad-CAM," if explained.method == "HiResCAM" else explained.method
+    how = f"{method} at {explained.layer}" if explained.layer else "occlusion: the answer changes if they are covered"
     axes.set_title(f"Where does the network look? Orange regions {what}\n({how})")
     return figure
 

@@ -65,6 +65,11 @@ def plot_style() -> Iterator[None]:
         yield
 
 
+def monospace(size: float) -> FontProperties:
+    """Return a font for aligned columns of text; glyphs that it lacks are taken from the other fonts."""
+    return FontProperties(family=["DejaVu Sans Mono", *matplotlib.rcParams["font.family"]], size=size)
+
+
 def new_figure(width: float, height: float, title: str) -> Figure:
     """Return an empty figure of a size in inches with a title; pyplot does not keep a reference to it."""
     figure = Figure(figsize=(width, height))

@@ -21,6 +21,7 @@ from agebench.comparison.parameters import differing
 from agebench.data.protocol import without_fold
 from agebench.files import read_csv
 from agebench.metrics.table import best_name, find
+from agebench.runs.cards import card_name, result_card
 from agebench.runs.identity import config_hash
 from agebench.runs.read import Run, number, points_of
 
@@ -28,7 +29,7 @@ EVENTS = "events.out.tfevents.*"
 FOLD = "data.split.fold"
 FIRST = ("train/loss", "val/loss", "train/accuracy", "val/accuracy", "val/mae")  # of the charts
 FINAL = -1  # step of the values at the end of a run, which runs that stop early have at different steps
-BAND = "x_std"  # group of the cards of the bounds; the last one, see agebench.training.tensorboard
+BAND = "x_std"  # group of the cards of the bounds, see agebench.runs.cards
 
 Scalars = dict[tuple[str, int], float]  # values by tag and step
 
@@ -82,10 +83,13 @@ def _read_scalars(run: Run) -> Scalars:
                 found["train/lr" if column == "lr" else column, step - 1] = float(cell)
     monitor, best = run.result("best", "monitor"), number(run.result("best", "value"))
     if isinstance(monitor, str) and best is not None:
-        found[best_name(monitor), FINAL] = best
+        name = best_name(monitor)
+        tested = {key: value for key, value in run.metrics.items() if value is not None}
+        cards = {card_name(name): best, **result_card(name, tested)}
+        found |= {(tag, FINAL): value for tag, value in cards.items()}
     for name, value in run.metrics.items():
         if value is not None and find(name).headline:
-            found[f"x_{name}", FINAL] = value
+            found[card_name(name), FINAL] = value
     return found
 
 
@@ -100,7 +104,7 @@ def _write(folder: Path, runs: Sequence[Scalars]) -> None:
             continue
         mean, std = float(np.mean(values)), float(np.std(values, ddof=1))
         scalars = {tag: mean}
-        if tag.startswith(("train/", "val/")) and tag != "train/lr" and "/best_" not in tag:
+        if tag.startswith(("train/", "val/")) and tag != "train/lr":
             scalars |= dict(zip(_band(tag), (mean, mean - std, mean + std), strict=True))
             curves.add(tag)
         for name, value in scalars.items():

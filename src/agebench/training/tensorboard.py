@@ -1,10 +1,5 @@
-"""TensorBoard logger that writes one event file into the run directory, with one row on the HPARAMS page.
+"""TensorBoard logger that writes one event file into the run directory, with one row on the HPARAMS page."""
 
-TensorBoard sorts the groups of its cards by name, and opens the first two only. These must be `train` and `val`, so
-everything that is written once at the end of a run has the prefix `x_`: test metrics and figures.
-"""
-
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +9,7 @@ from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from torch.utils.tensorboard.summary import hparams
 
 from agebench.lightning_internals import add_summary
-
-
-def card_name(name: str) -> str:
-    """Return the tag of a scalar: `train/lr` for Lightning's `lr-Adam`, `x_test/...` for a metric of the test."""
-    return re.sub(r"^lr-\w+", "train/lr", name) if name.startswith("lr-") else re.sub("^test/", "x_test/", name)
+from agebench.runs.cards import card_name, result_card
 
 
 class RunTensorBoard(TensorBoardLogger):
@@ -32,6 +23,7 @@ class RunTensorBoard(TensorBoardLogger):
     def __init__(self, save_dir: str, purge_step: int = 0) -> None:
         # TensorBoard purges only from the second start event of a run on, so the first start needs one as well.
         super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=purge_step)
+        self.tested: dict[str, float] = {}
 
     def resume_at(self, step: int) -> None:
         """Hide the values that an interrupted start wrote at this step and later, because they are written again.
@@ -42,8 +34,16 @@ class RunTensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log scalars without `epoch`, which Lightning adds and which needs no plot."""
-        super().log_metrics({card_name(name): value for name, value in metrics.items() if name != "epoch"}, step)
+        """Log scalars without `epoch`, which Lightning adds and which needs no plot.
+
+        With the best value of the monitored metric, its value on the test images is logged again, as the result.
+        """
+        self.tested |= {name: value for name, value in metrics.items() if name.startswith("test/")}
+        cards = {card_name(name): value for name, value in metrics.items() if name != "epoch"}
+        for name in metrics:
+            if "/best_" in name:
+                cards |= result_card(name, self.tested)
+        super().log_metrics(cards, step)
 
     @rank_zero_only
     def declare_hparams(self, params: Mapping[str, Any], group: str = "") -> None:
