@@ -1,7 +1,7 @@
 #!/bin/sh
 # Scratch and the ways of finetuning on 400 real faces and 200 hiragana. It writes to the current folder.
 #   sh run.sh ratio          prints the best value on val for three ratios of the rates, seed 100
-#   RATIO=0.3 sh run.sh      trains the seeds 0 to 2 with this ratio and prints the tables
+#   sh run.sh                trains the seeds 0 to 2 with the best ratio, 1 (one rate), and prints the tables
 # Needs FACES, a folder of UTKFace images (AGE_*.jpg), the folder HIRAGANA, and WEIGHTS, the ImageNet weights of timm's
 # mobilenetv2_100.
 set -e
@@ -17,9 +17,10 @@ study() {
         return
     fi
     $PRETRAINED $KEYS -m seed=0,1,2 finetune=head sweep=finetuning_${NAME}_head
-    $PRETRAINED $KEYS -m seed=0,1,2 finetune=head_then_all,gradual,all finetune.backbone_lr_ratio=$RATIO sweep=finetuning_${NAME}_tuned
+    $PRETRAINED $KEYS -m seed=0,1,2 finetune=head_then_all,gradual sweep=finetuning_${NAME}_later
+    $PRETRAINED $KEYS -m seed=0,1,2 finetune=all finetune.backbone_lr_ratio=null sweep=finetuning_${NAME}_all
     $TRAIN $KEYS -m seed=0,1,2 finetune=none sweep=finetuning_${NAME}_scratch
-    python -m agebench.compare ${STUDY}_head ${STUDY}_tuned ${STUDY}_scratch
+    python -m agebench.compare ${STUDY}_head ${STUDY}_later ${STUDY}_all ${STUDY}_scratch
 }
 
 NAME=faces KEYS="data=table data.root=faces.csv data.target=age data.limit=400 head=dldl_v2 augment=standard trainer.max_epochs=6"
