@@ -245,7 +245,7 @@ BROKEN += [
     ("finetune.mode=half", "finetune.mode must be one of none, head, head_then_all, gradual, all, got half"),
     (
         "finetune=all optim.layer_decay=0.5",
-        "optim.layer_decay=0.5 and finetune.backbone_lr_ratio=0.1 both lower the rate of the backbone",
+        "optim.layer_decay=0.5 and finetune.backbone_lr_ratio=0.3 both lower the rate of the backbone",
     ),
     ("finetune=gradual trainer.max_epochs=3", "finetune.epochs=3 leaves no epoch that trains all parameters"),
     ("model.hidden=[64,0]", "model.hidden[1] must be an integer of 1 or more, got 0"),

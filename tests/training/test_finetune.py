@@ -137,6 +137,7 @@ def test_a_run_that_is_resumed_before_as_and_after_the_backbone_starts_is_the_sa
         "optim=adam",
         "finetune=head_then_all",
         "finetune.epochs=2",
+        "finetune.backbone_lr_ratio=0.1",
         "ema.decay=0.9",
         f"model.checkpoint_path={weights}",
     )
