@@ -59,6 +59,18 @@ def test_the_shares_are_drawn_from_the_beta_distribution() -> None:
     assert shares.var() == pytest.approx(1 / (4 * (2 * 0.4 + 1)), abs=0.01)  # of Beta(a, a)
 
 
+def test_a_cutmix_rectangle_has_the_other_share_of_the_area_before_it_is_clipped() -> None:
+    torch.manual_seed(0)
+    images, target = batch(2, size=50)
+    mixing = Mixing(mixup=None, cutmix=1.0, probability=1.0)
+
+    replaced = np.array([1 - mixing(images, target).share for _ in range(3000)])
+
+    # A side s = sqrt(u) with a uniform centre has s - s^2 / 4 of its length inside. The share u is uniform, so the mean
+    # area is the integral of (sqrt(u) - u / 4)^2.
+    assert replaced.mean() == pytest.approx(1 / 2 - 1 / 5 + 1 / 48, abs=0.015)
+
+
 def test_the_probability_and_the_choice_between_both() -> None:
     torch.manual_seed(0)
     images, target = batch(2, size=8)

@@ -380,5 +380,5 @@ def test_the_composed_config_is_printed_wherever_the_flag_stands(run_line, capsy
 
 
 def test_the_configs_are_found_beside_the_source(conf) -> None:
-    assert config_folder() == conf
+    assert config_folder().resolve() == conf
     assert (Path(config_folder()) / "config.yaml").is_file()

@@ -166,6 +166,7 @@ def test_the_weights_of_a_soup_are_the_means_computed_by_hand_and_counters_are_k
         ([4.0, -1.0, 1.0], [1, 2], 0.0),  # |1| and |-1|: their mean is 0; with 4 the mean is 4/3
         ([2.0, 3.0, 4.0], [0], 2.0),  # every addition is worse
         ([2.0, 2.0], [0, 1], 2.0),  # an addition that is not worse is kept
+        ([1.0, 1.0, -1.7], [0, 1, 2], 0.1),  # the mean of all three
         ([float("nan"), 3.0], [1], 3.0),
     ],
 )

@@ -47,6 +47,21 @@ def test_the_average_is_the_weighted_sum_of_all_steps_with_a_warmed_up_decay() -
     assert module[1].num_batches_tracked.item() == 12
 
 
+def test_a_single_number_is_averaged_and_integers_are_not() -> None:
+    module = nn.Module()
+    module.scale = nn.Parameter(torch.tensor(1.0))
+    module.register_buffer("counts", torch.tensor([1, 1]))
+    average = WeightAverage(module, 0.1)
+
+    module.scale.data.fill_(3.0)
+    module.counts.fill_(9)
+    average.update()
+    average.exchange(evaluate=True)
+
+    assert module.scale.item() == pytest.approx(0.1 * 1.0 + 0.9 * 3.0)
+    assert module.counts.tolist() == [9, 9]
+
+
 def test_training_continues_with_the_trained_weights() -> None:
     module = network()
     average = WeightAverage(module, 0.9)

@@ -82,6 +82,16 @@ def test_decay_norms_decays_everything(decay_norms, decayed) -> None:
     assert len(groups) == (1 if decay_norms else 2)
 
 
+def test_no_parameter_of_the_head_is_decayed_whatever_its_shape() -> None:
+    model, head = MLP(8, 1, num_classes=1, hidden=[4]), CORAL(3, [0.0, 1.0, 2.0], ordered=True)
+    head.prototypes = nn.Parameter(torch.zeros(3, 4))
+
+    found = settings_of(group_parameters(model, head, lr=1.0, weight_decay=0.1))
+
+    assert found[id(head.prototypes)] == found[id(head.biases)] == (1.0, 0.0)
+    assert found[id(model.classifier.weight)] == (1.0, 0.1)
+
+
 def test_frozen_parameters_are_in_no_group_and_the_table_lists_them() -> None:
     model = SmallCNN(16, 1, num_classes=3)
     frozen = next(iter(model.parameters()))
