@@ -11,7 +11,7 @@ from agebench.cli.rules import check_config
 from agebench.errors import UserError
 from agebench.files import read_csv
 from agebench.module import ImageModule
-from agebench.training import fit as fitting
+from agebench.training import parts
 from agebench.training.fit import fit
 
 BASE = (
@@ -32,7 +32,7 @@ def run(request, compose_config, tmp_path, monkeypatch):
     """Return the folder and the config of a run with an average of epochs 3 and 4, and the weights at each end."""
     ends: list[dict[str, torch.Tensor]] = []
     if request.param == "single steps":
-        monkeypatch.setattr(fitting, "can_multi_step", lambda *args: False)
+        monkeypatch.setattr(parts, "can_multi_step", lambda *args: False)
     config = compose_config(*BASE, "swa.start=0.75", "monitor=val/loss")
     original = ImageModule.on_train_epoch_end
 
