@@ -165,6 +165,7 @@ def test_evaluate_accepts_another_data_set_with_the_same_labels(command, digits_
     assert found["metrics"]["test/accuracy"] > 0.5
 
 
+@pytest.mark.ci
 def test_a_sweep_with_its_flag_in_the_middle_runs_each_point_in_its_own_folder(command, tmp_path):
     command("train", "data=digits", "-m", "optim.lr=1e-2,1e-3", "trainer.max_epochs=1", "report=false", "sweep=lr")
 
