@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def draw(study: Path, work: Path) -> None:
     text = readme.read_text(encoding="utf-8")
     if not RESULTS.search(text):
         sys.exit(f"experiments: {readme} has no lines '<!-- results -->' and '<!-- end of results -->'")
-    found = [path.read_text(encoding="utf-8") for path in sorted((work / "tables").glob("**/compare.md"))]
+    found = [read_table(path, work / "tables") for path in sorted((work / "tables").glob("**/compare.md"))]
     block = "\n".join([stamp(results), "", *found, describe(study.name, results), "", "<!-- end of results -->", ""])
     text = RESULTS.sub(lambda _: block, text)
     readme.write_text(text, encoding="utf-8")
@@ -89,6 +90,13 @@ def draw(study: Path, work: Path) -> None:
         if f"({picture.name})" in text:
             shutil.copyfile(picture, study / picture.name)
     print(f"written to {readme}")
+
+
+def read_table(path: Path, folder: Path) -> str:
+    """Return a comparison whose headings start with the name of its folder and fit into the page of a study."""
+    name = path.parent.relative_to(folder).as_posix()
+    heading = "### " if name == "." else f"### {name}: "
+    return re.sub(r"^## ", heading, path.read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
 def stamp(results: Sequence[Mapping[str, Any]]) -> str:
@@ -113,10 +121,11 @@ def describe(name: str, results: Sequence[Mapping[str, Any]]) -> str:
     versions = results[0]["versions"]
     shown = ", ".join(f"{name} {versions[name]}" for name in ("torch", "lightning", "timm"))
     device = ", ".join(sorted({str(each["device"]) for each in results}))
-    return (
+    text = (
         f"{len(results)} runs, seeds {', '.join(map(str, seeds))}; {device}, {threads} CPU threads a run; {shown}; "
         f"commit {results[0]['git']}. The command is `make experiments STUDIES={name}`."
     )
+    return textwrap.fill(text, 120)
 
 
 def _git(*arguments: str) -> str | None:

@@ -40,8 +40,8 @@ def write_runs(work: Path, *commits: str) -> None:
         folder.mkdir(parents=True)
         results = {"git": commit, "seed": number, "threads": 1, "device": "cpu", "versions": VERSIONS}
         (folder / "results.json").write_text(json.dumps(results))
-    (work / "tables").mkdir()
-    (work / "tables/compare.md").write_text("| new |\n")
+    (work / "tables/by head").mkdir(parents=True)
+    (work / "tables/by head/compare.md").write_text("## Protocol\n\n| new |\n")
     (work / "tables/ranking.png").write_bytes(b"picture")
     (work / "tables/curves.png").write_bytes(b"not in the text")
 
@@ -59,9 +59,9 @@ def test_a_drawn_study_has_the_tables_the_pictures_that_it_shows_and_its_commit(
 
     text = (study / "README.md").read_text()
     assert f"<!-- results of commit {commit}, " in text
-    assert "| new |" in text
+    assert "\n### by head: Protocol\n\n| new |\n" in text
     assert "old" not in text
-    assert "2 runs, seeds 0, 1; cpu, 1 CPU threads a run; torch 2, lightning 3, timm 4" in text
+    assert "2 runs, seeds 0, 1; cpu, 1 CPU threads a run; torch 2, lightning 3, timm 4" in text.replace("\n", " ")
     assert text.endswith("<!-- end of results -->\n\n![a](ranking.png)\n")
     assert sorted(path.name for path in study.iterdir()) == ["README.md", "ranking.png", "run.sh"]
 
