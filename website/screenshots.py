@@ -22,7 +22,7 @@ from PIL import Image
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 MAX_BYTES = 200_000
 # Width and height of the window, and the time that the page has to load, in ms.
-WINDOWS = {"page": (1280, 900, 0), "comparison": (1280, 900, 0), "tensorboard": (1280, 900, 20_000)}
+WINDOWS = {"page": (1000, 720, 0), "comparison": (1240, 720, 0), "tensorboard": (1240, 720, 20_000)}
 
 
 def main() -> None:
@@ -43,9 +43,10 @@ def shoot(name: str, address: str, browser: str) -> None:
     width, height, wait = WINDOWS[name]
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "picture.png"
-        options = [f"--window-size={width},{height}", f"--screenshot={picture}", f"--virtual-time-budget={wait}"]
-        line = [browser, "--headless", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={folder}", *options]
-        subprocess.run([*line, address], check=True, capture_output=True)
+        line = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
+        line += [f"--window-size={width},{height}", f"--screenshot={picture}", f"--user-data-dir={folder}/user"]
+        line += [f"--virtual-time-budget={wait}"] if wait else []
+        subprocess.run([*line, address], check=True, capture_output=True, timeout=300)
         packed = BytesIO()
         with Image.open(picture) as image:
             image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
