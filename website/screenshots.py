@@ -3,7 +3,8 @@
 It needs chromium (or Chrome: `--browser google-chrome`), and the folders of two trainings on drawn or included images:
 
     python -m agebench.train experiment=demo hydra.run.dir=outputs/screenshots/demo
-    python -m agebench.train data=digits sweep=screenshots model=mlp,small_cnn optim.lr=3e-4,1e-3,3e-3 seed=0,1,2 -m
+    python -m agebench.train data=digits sweep=digits_models trainer.max_epochs=15 -m \\
+        model=mlp,small_cnn optim.lr=3e-4,1e-3,3e-3 seed=0,1,2
     python website/screenshots.py
 """
 
@@ -22,7 +23,7 @@ from PIL import Image
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 MAX_BYTES = 200_000
 # Width and height of the window, and the time that the page has to load, in ms.
-WINDOWS = {"page": (1000, 720, 0), "comparison": (1240, 720, 0), "tensorboard": (1240, 720, 20_000)}
+WINDOWS = {"page": (1000, 660, 0), "comparison": (1240, 720, 0), "tensorboard": (1240, 692, 20_000)}
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--browser", default="chromium", help="command of Chromium or Chrome")
     parser.add_argument("--demo", type=Path, default=Path("outputs/screenshots/demo"), help="folder of a run")
-    parser.add_argument("--sweep", type=Path, default=Path("outputs/sweeps/screenshots"), help="folder of a sweep")
+    parser.add_argument("--sweep", type=Path, default=Path("outputs/sweeps/digits_models"), help="folder of a sweep")
     args = parser.parse_args()
     shoot("page", (args.demo / "report" / "index.html").resolve().as_uri(), args.browser)
     shoot("comparison", (args.sweep / "sweep.html").resolve().as_uri(), args.browser)
