@@ -51,6 +51,26 @@ def anchors(path: Path) -> set[str]:
     return {github_anchor(line.lstrip("#")) for line in text.splitlines() if re.match("#+ ", line)}
 
 
+@pytest.mark.parametrize("document", ["README.md", "README.ja.md"])
+def test_the_readme_shows_the_page_of_a_run_a_comparison_and_tensorboard(document) -> None:
+    text = (REPOSITORY / document).read_text(encoding="utf-8")
+
+    shown = re.findall(r"!\[[^\]]{10,}\]\(docs/images/(\w+)\.png\)", text)
+
+    assert shown == ["page", "comparison", "tensorboard"]
+
+
+def test_each_screenshot_is_small_and_taken_by_the_script() -> None:
+    script = (REPOSITORY / "website" / "screenshots.py").read_text(encoding="utf-8")
+
+    pictures = sorted((REPOSITORY / "docs" / "images").iterdir())
+
+    assert len(pictures) >= 3
+    for path in pictures:
+        assert path.stat().st_size <= 200_000
+        assert f'shoot("{path.stem}", ' in script
+
+
 @each_document()
 def test_every_link_leads_to_a_file_and_an_anchor_of_the_repository(path) -> None:
     text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", path.read_text(encoding="utf-8")))

@@ -3,7 +3,8 @@
 It needs chromium (or Chrome: `--browser google-chrome`), and the folders of two trainings on drawn or included images:
 
     python -m agebench.train experiment=demo hydra.run.dir=outputs/screenshots/demo
-    python -m agebench.train data=digits sweep=screenshots model=mlp,small_cnn optim.lr=3e-4,1e-3,3e-3 seed=0,1,2 -m
+    python -m agebench.train data=digits sweep=digits_models trainer.max_epochs=15 -m \\
+        model=mlp,small_cnn optim.lr=3e-4,1e-3,3e-3 seed=0,1,2
     python website/screenshots.py
 """
 
@@ -22,7 +23,7 @@ from PIL import Image
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 MAX_BYTES = 200_000
 # Width and height of the window, and the time that the page has to load, in ms.
-WINDOWS = {"page": (1280, 900, 0), "comparison": (1280, 900, 0), "tensorboard": (1280, 900, 20_000)}
+WINDOWS = {"page": (1000, 660, 0), "comparison": (1240, 720, 0), "tensorboard": (1240, 692, 20_000)}
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--browser", default="chromium", help="command of Chromium or Chrome")
     parser.add_argument("--demo", type=Path, default=Path("outputs/screenshots/demo"), help="folder of a run")
-    parser.add_argument("--sweep", type=Path, default=Path("outputs/sweeps/screenshots"), help="folder of a sweep")
+    parser.add_argument("--sweep", type=Path, default=Path("outputs/sweeps/digits_models"), help="folder of a sweep")
     args = parser.parse_args()
     shoot("page", (args.demo / "report" / "index.html").resolve().as_uri(), args.browser)
     shoot("comparison", (args.sweep / "sweep.html").resolve().as_uri(), args.browser)
@@ -43,9 +44,10 @@ def shoot(name: str, address: str, browser: str) -> None:
     width, height, wait = WINDOWS[name]
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "picture.png"
-        options = [f"--window-size={width},{height}", f"--screenshot={picture}", f"--virtual-time-budget={wait}"]
-        line = [browser, "--headless", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={folder}", *options]
-        subprocess.run([*line, address], check=True, capture_output=True)
+        line = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
+        line += [f"--window-size={width},{height}", f"--screenshot={picture}", f"--user-data-dir={folder}/user"]
+        line += [f"--virtual-time-budget={wait}"] if wait else []
+        subprocess.run([*line, address], check=True, capture_output=True, timeout=300)
         packed = BytesIO()
         with Image.open(picture) as image:
             image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)

@@ -136,6 +136,16 @@ def test_html_is_self_contained_and_escapes_text(make_run, tmp_path) -> None:
     assert found.count("<tr") == 3
 
 
+def test_the_page_says_how_many_groups_are_as_good_as_the_best(make_run, tmp_path) -> None:
+    for i, off in enumerate((1, 1, 1, 2)):
+        make_run(f"{i}", points=np.arange(20, 32) % 30 + off, config={"optim.lr": 0.1 * (i + 1)})
+
+    page = to_html(compare(find_runs([tmp_path])))
+
+    assert "Best of 4: lr=0.1, mae " in page
+    assert " years, and 2 others with an equal result." in page
+
+
 def test_infinite_and_missing_numbers_are_null_in_json_and_empty_in_csv(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 1, config={"optim.lr": float("inf")})
     make_run("b", config={"optim.lr": 1.0}, metrics={"test/mae": None})

@@ -55,6 +55,13 @@ def test_few_ages_have_estimates_and_a_confusion_matrix(write_run) -> None:
     assert few == {"curves", "confusion", "estimates", "error_by_age"}
 
 
+def test_the_dark_page_does_not_invert_pictures_with_images() -> None:
+    with_images = {"augmentation", "posteriors", "worst_images", "certain_images", "uncertain_images", "confused_pairs"}
+    with_images |= {"heat", "kernels", "feature_maps", "tsne_test_images"}
+
+    assert {picture.name for picture in PICTURES if picture.photos} == with_images
+
+
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
 def test_each_caption_is_a_sentence(picture) -> None:
     assert picture.caption[0].isupper()

@@ -54,10 +54,11 @@ def test_a_heat_map_colours_the_strongest_region_most_and_leaves_cold_ones_grey(
     drawn = overlay(explained, 0)
 
     orange, blue = np.array([213, 94, 0]) / 255, np.array([0, 114, 178]) / 255  # Okabe and Ito
-    np.testing.assert_allclose(drawn[0, 0], [0.4] * 3)
-    np.testing.assert_allclose(drawn[1, 1], 0.2 * 0.4 + 0.8 * orange, atol=1e-3)
-    np.testing.assert_allclose(drawn[4, 4], 0.6 * 0.4 + 0.4 * orange, atol=1e-3)
-    np.testing.assert_allclose(drawn[2, 2], 0.2 * 0.4 + 0.8 * blue, atol=1e-3)
+    grey = 0.35 + 0.65 * 0.4  # black is drawn as 0.35
+    np.testing.assert_allclose(drawn[0, 0], [grey] * 3)
+    np.testing.assert_allclose(drawn[1, 1], 0.2 * grey + 0.8 * orange, atol=1e-3)
+    np.testing.assert_allclose(drawn[4, 4], 0.6 * grey + 0.4 * orange, atol=1e-3)
+    np.testing.assert_allclose(drawn[2, 2], 0.2 * grey + 0.8 * blue, atol=1e-3)
 
 
 @pytest.mark.filterwarnings("error")

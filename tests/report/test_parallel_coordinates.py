@@ -94,6 +94,18 @@ def test_lines_with_the_same_value_are_spread_in_the_order_of_their_results() ->
     assert 0.9 < third < second == 1 < worst < 1.1
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_first_of_several_equally_good_points_is_black(mode: Mode) -> None:
+    points = [{"lr": 1.0, "size": 3}, {"lr": 2.0, "size": 2}, {"lr": 3.0, "size": 1}]
+
+    figure = draw(points, [0.5, 0.5, 0.5], mode=mode)
+
+    (line,) = [line for line in figure.axes[0].lines if line.get_label() == "best"]
+    lowest_lr, largest_size = line.get_ydata()[:2]  # type: ignore[index]  # an array
+    assert lowest_lr < 0.1
+    assert largest_size > 0.9
+
+
 @pytest.mark.parametrize(("mode", "best"), [("min", 0.0), ("max", 1.0)])
 def test_the_best_line_is_black_and_on_top_and_better_lines_are_darker(mode: Mode, best: float) -> None:
     figure = draw([{"size": 1}, {"size": 2}, {"size": 3}], [3.0, 2.0, 1.0], mode=mode)

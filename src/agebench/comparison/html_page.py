@@ -106,7 +106,9 @@ def _best(table: Table) -> str:
         return ""
     result = ranking_column(table).cells[0]
     unit = f" {table.unit}" if table.unit and find(table.metric).in_unit else ""
-    return f"Best of {len(table.rows):,}: {name_of(first.group)}, {find(table.metric).name} {result}{unit}."
+    equal = sum(row.rank == first.rank for row in table.rows) - 1
+    others = f", and {count(equal, 'other')} with an equal result" if equal else ""
+    return f"Best of {len(table.rows):,}: {name_of(first.group)}, {find(table.metric).name} {result}{unit}{others}."
 
 
 def _links(group: Group, base: Path) -> list[tuple[str, str]]:

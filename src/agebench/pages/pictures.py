@@ -303,6 +303,7 @@ PICTURES: tuple[Picture, ...] = (
         of_images(lambda outcome, images, title: draw_posteriors(outcome, images, title=title)),
         lambda run, folder: write_posteriors(folder / "posteriors.csv", _outcome(run)),
         level="full",
+        photos=True,
     ),
     *_sheets(),
     Picture(

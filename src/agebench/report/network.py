@@ -17,6 +17,7 @@ from agebench.report.style import COLOURS, new_figure, printable
 COLUMNS = 8  # kernels of a row
 RAISES, LOWERS = COLOURS[1], COLOURS[0]
 STRENGTH = 0.8  # opacity of the strongest colour of a heat map
+PALE = 0.35  # grey of black pixels below a heat map, so that its colours are also visible on ink and dark skin
 MAX_NAME = 10
 
 
@@ -109,16 +110,17 @@ def draw_heat(explained: Explained, outcome: Outcome, *, title: str) -> Figure |
 
 
 def overlay(explained: Explained, number: int) -> Array:
-    """Return a grey image with its heat in colour, float in [0, 1], shape (S, S, 3).
+    """Return a pale grey image with its heat in colour, float in [0, 1], shape (S, S, 3).
 
-    Grad-CAM draws positive regions only. Negative ones are drawn in another colour here: without them many images of
-    a network without global pooling would have no colour at all.
+    The papers draw positive regions only. Negative ones are drawn in another colour here: they show what speaks against
+    a mistake, such as the two dots that make じ of し.
 
     Args:
         explained: The explanations.
         number: The place of the image in [0, k).
     """
     grey = as_picture(explained.images[number]).mean(axis=2, keepdims=True) / 255  # (S, S, 1)
+    grey = PALE + (1 - PALE) * grey
     heat = np.asarray(explained.heat[number], dtype=np.float64)
     strength = np.abs(heat) / (np.abs(heat).max() or 1)
     colour = np.where((heat >= 0)[..., None], to_rgb(RAISES), to_rgb(LOWERS))  # (S, S, 3)

@@ -212,7 +212,8 @@ def _draw_lines(axes: Axes, heights: Array, results: Array, mode: Mode, colours:
     if not finite.any():
         return
     badness = results if mode == "min" else -results
-    order = np.flatnonzero(finite)[np.argsort(-badness[finite], kind="stable")]
+    backwards = np.flatnonzero(finite)[::-1]  # so that of equal points the first is on top, as in a ranking
+    order = backwards[np.argsort(-badness[backwards], kind="stable")]
     at = np.clip(heights[order, -1], 0, 1)
     inks = colours(at if mode == "min" else 1 - at)
     axes.add_collection(LineCollection(list(lines[order]), colors=inks, label="points", zorder=2, **line_style))
