@@ -33,7 +33,7 @@ class Poison(nn.Module):
 
 
 class Ranks(Callback):
-    """Writes the hash of the weights in each process. Ends the processes at the start of the epoch in DIE_AT."""
+    """Writes the hash of the parameters in each process. Ends the processes at the start of the epoch in DIE_AT."""
 
     def on_train_epoch_start(self, trainer, module):
         if str(trainer.current_epoch) == os.environ.get("DIE_AT"):
@@ -41,7 +41,7 @@ class Ranks(Callback):
 
     def on_train_end(self, trainer, module):
         folder = Path(trainer.default_root_dir)
-        (folder / f"rank{trainer.global_rank}.txt").write_text(hash_tensors(module.state_dict()))
+        (folder / f"rank{trainer.global_rank}.txt").write_text(hash_tensors(dict(module.named_parameters())))
 '''
 LINE = (
     "data=digits",
