@@ -13,6 +13,7 @@ from agebench.comparison.groups import group_runs
 from agebench.comparison.parameters import differing, short_names
 from agebench.runs.identity import point_name
 from agebench.runs.read import read_run
+from agebench.sweep.seed_means import write_seed_means
 from agebench.training.hparams import hparams
 
 # A key, two values as they are typed, the values in a table, and the header of the column.
@@ -43,6 +44,8 @@ def write_point(folder: Path, config: dict[str, Any], line: list[str]) -> Path:
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(line))
     results = {"status": "completed", "seed": config["seed"], "metrics": {"test/accuracy": 0.5}}
     (folder / "results.json").write_text(json.dumps(results))
+    (folder / "metrics.csv").write_text("epoch,step,lr\n0,10,0.5\n")
+    (folder / "events.out.tfevents.1.host").touch()
     return folder
 
 
@@ -60,10 +63,13 @@ def test_a_varied_key_is_in_the_names_of_points_and_in_the_tables(
         rows.append(hparams(composed, config, "digits/random/class")[0])
         runs.append(read_run(write_point(tmp_path / names[-1], config, [*fixed, f"{key}={value}"])))
 
+    write_seed_means(tmp_path)
+
     assert [row[key] for row in rows] == list(values)
     assert [each[key] for each in differing(runs)] == list(values)
     assert list(short_names(list(differing(runs)[0])).values()) == [header]
     assert len(group_runs(runs)[0]) == 2
+    assert not list(tmp_path.glob("* (mean of *)"))
     for name, value in zip(names, typed, strict=True):
         assert name.startswith(f"{header}-{value.replace(':', '-')}-")
 

@@ -294,7 +294,10 @@ class ImageModule(L.LightningModule):
             batches = self.trainer.datamodule.statistics_batches()  # type: ignore[attr-defined]  # set by `fit`
             for batch in islice(batches, int(self.trainer.num_training_batches)):
                 images, mixed = self._augmented(batch.images.to(self.device), batch.target.to(self.device))
-                self.model(self._normalised(images if mixed is None else mixed.images))
+                shown = images if mixed is None else mixed.images
+                if self.check.action == "skip" and not shown.isfinite().all():
+                    continue  # the step of such a batch is left out too
+                self.model(self._normalised(shown))
         average.exchange(evaluate=False)
 
     def _evaluation_step(self, batch: Any) -> None:

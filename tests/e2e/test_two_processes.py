@@ -33,7 +33,7 @@ class Poison(nn.Module):
 
 
 class Ranks(Callback):
-    """Writes the hash of the weights in each process. Ends the processes at the start of the epoch in DIE_AT."""
+    """Writes the hash of the parameters in each process. Ends the processes at the start of the epoch in DIE_AT."""
 
     def on_train_epoch_start(self, trainer, module):
         if str(trainer.current_epoch) == os.environ.get("DIE_AT"):
@@ -41,7 +41,7 @@ class Ranks(Callback):
 
     def on_train_end(self, trainer, module):
         folder = Path(trainer.default_root_dir)
-        (folder / f"rank{trainer.global_rank}.txt").write_text(hash_tensors(module.state_dict()))
+        (folder / f"rank{trainer.global_rank}.txt").write_text(hash_tensors(dict(module.named_parameters())))
 '''
 LINE = (
     "data=digits",
@@ -92,7 +92,7 @@ def test_two_processes_train_as_one_does_except_for_rounding(
     assert results(two)["skipped_steps"] == results(one)["skipped_steps"] > 0
     assert results(two)["metrics"] == pytest.approx(results(one)["metrics"], rel=1e-3)
     ours, theirs = read_csv(two / "metrics.csv"), read_csv(one / "metrics.csv")
-    for name in ("train/loss", "val/loss", "val/accuracy"):
+    for name in ("val/loss", "val/accuracy"):  # train/loss has the finite half of a batch whose other half is not
         assert [float(row[name]) for row in ours] == pytest.approx([float(row[name]) for row in theirs], rel=1e-3)
 
 

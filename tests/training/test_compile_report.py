@@ -30,7 +30,7 @@ BASE = (
         (40, (8, 10), 1_000, 19, False, "does not pay in 19 epochs: compiling took 40 s"),
         (40, (8, 10), 1_000, 0, True, "it pays after 20 epochs"),  # the number of epochs is unlimited
         (0, (10, 8), 1_000, 30, False, "compile=max-autotune does not pay: compiling took 0 s, and a step of the "),
-        (-1, (8, 10), 1_000, 30, True, "it pays after 1 epochs"),
+        (-1, (8, 10), 1_000, 30, True, "it pays after 1 epoch"),
     ],
 )
 def test_compiling_pays_if_the_run_has_enough_epochs(compile_s, steps_ms, batches, epochs, pays, words) -> None:

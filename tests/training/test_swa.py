@@ -132,6 +132,27 @@ def test_a_frozen_batch_norm_keeps_its_statistics(compose_config, tmp_path) -> N
     assert torch.equal(state["model.norm1.running_var"], torch.ones(16))
 
 
+class Poison(torch.nn.Module):
+    """Makes images whose mean is above 0.395 NaN."""
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.where(images.mean((1, 2, 3), keepdim=True) > 0.395, torch.nan, images)
+
+
+def test_batches_that_are_not_finite_are_left_out_of_the_statistics(compose_config, tmp_path) -> None:
+    config = compose_config(*BASE, "data.batch_size=20", "swa.start=0.5", "on_nan=skip", "test_checkpoint=last")
+    config.augment._target_ = f"{__name__}.Poison"
+
+    fit(config, tmp_path)
+
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert results["skipped_steps"] > 0
+    assert stored_in(tmp_path)["state_dict"]["model.norm1.running_mean"].isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [

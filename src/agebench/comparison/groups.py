@@ -83,7 +83,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:
         groups.setdefault(run.same, []).append(run)
     repeated_runs = repeated_tests = 0
     kept = []
-    for group in (part for same in groups.values() for part in _split_by_shown(same)):
+    for group in (part for same in groups.values() for part in split_by_shown(same)):
         by_seed: dict[str, list[Run]] = {}
         for run in group:
             by_seed.setdefault(repr(run.seed), []).append(run)
@@ -103,7 +103,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:
     return kept, notes
 
 
-def _split_by_shown(runs: list[Run]) -> list[list[Run]]:
+def split_by_shown(runs: list[Run]) -> list[list[Run]]:
     """Return the runs of a config in one list, or by their values of SHOWN if runs of the same seed differ in them."""
     parts: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:

@@ -16,7 +16,7 @@ from tensorboard.plugins.custom_scalar import metadata
 from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MarginChartContent
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from agebench.comparison.groups import Group, name_of
+from agebench.comparison.groups import Group, name_of, split_by_shown
 from agebench.comparison.parameters import differing
 from agebench.data.protocol import without_fold
 from agebench.files import read_csv
@@ -68,7 +68,7 @@ def _find_groups(runs: Iterable[Run]) -> list[list[Run]]:
         protocol, fold = without_fold(str(run.result("protocol")))
         same = run.same if fold is None else (config_hash(config), protocol)
         groups.setdefault(same, []).append(replace(run, config=config, typed=run.typed - {FOLD}))
-    return list(groups.values())
+    return [part for runs_of_config in groups.values() for part in split_by_shown(runs_of_config)]
 
 
 def _read_scalars(run: Run) -> Scalars:

@@ -81,12 +81,10 @@ def judge(
     if saved <= 0:
         return False, f"compile={setting} does not pay: {facts}; set compile=false"
     needed = max(1, math.ceil(compile_s / saved))
+    pays_after = f"it pays after {needed:,} epoch{'s' if needed > 1 else ''}"
     if epochs and needed > epochs:
-        return False, (
-            f"compile={setting} does not pay in {epochs} epochs: {facts}, so that it pays after {needed:,} epochs; "
-            "set compile=false"
-        )
-    return True, f"compile   {facts}: it pays after {needed:,} epochs"
+        return False, f"compile={setting} does not pay in {epochs} epochs: {facts}; {pays_after}; set compile=false"
+    return True, f"compile   {facts}: {pays_after}"
 
 
 def measure_steps(module: ImageModule, shape: tuple[int, ...]) -> tuple[float, float]:
