@@ -34,6 +34,7 @@ def test_the_bar_of_the_true_label_has_its_own_colour(digits_outcome: Outcome) -
         figure = draw_posteriors(digits_outcome, images_of(digits_outcome), title="t")
 
     assert figure is not None
+    assert "probability of each label" in figure.axes[0].get_title()
     panels = [axes for axes in figure.axes if axes.patches]
     for axes, row in zip(panels, single_images(digits_outcome), strict=True):
         colours = [bar.get_facecolor() for bar in axes.patches]
@@ -56,3 +57,4 @@ def test_of_many_classes_the_most_likely_and_the_true_one_are_drawn() -> None:
     for axes, row in zip(panels, single_images(outcome), strict=True):
         expected = sorted({*np.argsort(posterior[row])[-11:].tolist(), int(target[row])})
         assert [text.get_text() for text in axes.get_xticklabels()] == [f"n{i}" for i in expected]
+    assert "probability of the most likely labels" in figure.axes[0].get_title()

@@ -36,8 +36,9 @@ def draw_posteriors(outcome: Outcome, images: ReportImages, *, title: str) -> Fi
     )
     heading = figure.add_subplot(grid[0, :])
     heading.set_axis_off()
+    which = "each label" if outcome.ordered or len(outcome.label_names) <= MAX_BARS else "the most likely labels"
     heading.set_title(
-        "How sure is it about single images? Bars: probability of each label (own scale);\n"
+        f"How sure is it about single images? Bars: probability of {which} (own scale);\n"
         "green bar and triangle: the true label"
     )
     for number, (row, each) in enumerate(zip(rows, pixels, strict=True)):
