@@ -25,12 +25,17 @@ class StepRecorder(Callback):
         STEPS.append(trainer.global_step)
 
 
-def scalars(folder: Path) -> dict[str, str]:
+def events_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
     found: dict[str, list[tuple[int, float]]] = {}
     for file in sorted(folder.glob("events*")):
         events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
         for tag in events.Tags()["scalars"]:
             found.setdefault(tag, []).extend((event.step, event.value) for event in events.Scalars(tag))
+    return found
+
+
+def scalars(folder: Path) -> dict[str, str]:
+    found = events_of(folder)
     found["train/lr"] = list(dict.fromkeys(found["train/lr"]))  # single steps log it for each accumulated batch
     return {tag: repr(found[tag]) for tag in sorted(found)}  # as a text, because nan is not equal to nan
 
@@ -131,3 +136,15 @@ def test_a_plateau_schedule_without_its_metric_raises_in_one_sentence(command, c
         command("train", *LINE, "scheduler=plateau", "trainer.limit_val_batches=0", "callbacks.checkpoint=null")
 
     assert "scheduler=plateau needs val/accuracy, which this run does not compute: set" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("half_precision_on_a_cpu")
+def test_the_logged_norm_is_that_of_gradients_without_the_scale_of_the_loss(command, tmp_path) -> None:
+    norms = []
+    for fused in ("true", "false"):  # only a fused optimizer divides the gradients after they are logged
+        overrides = ["model=mlp", "trainer.max_epochs=1", "trainer.precision=16-mixed", f"optim.fused={fused}"]
+        command("train", *LINE, *EVERY_7TH, *overrides, f"hydra.run.dir={fused}")
+        norms.append(dict(events_of(tmp_path / fused)["train/grad_norm"]))
+
+    fused, unfused = norms
+    assert fused[14] == pytest.approx(unfused[14], rel=0.01)
