@@ -115,7 +115,17 @@ def test_a_lecture_writes_pictures_with_ink_and_their_numbers(tmp_path, name) ->
 def test_the_kernels_have_a_picture_of_steps_each_and_one_of_all_maps(drawn_kernels) -> None:
     pictures = sorted(path.name for path in drawn_kernels.glob("*.png"))
 
-    assert pictures == [f"kernels_{name}.png" for name in ("blur", "horizontal", "maps", "sharpen", "vertical")]
+    names = ("blur", "example", "horizontal", "maps", "sharpen", "vertical")
+    assert pictures == [f"kernels_{name}.png" for name in names]
+
+
+def test_the_examples_of_the_lecture_are_computed_step_by_step(drawn_kernels) -> None:
+    steps = table(drawn_kernels / "kernels_example.csv")
+    sums = [sum(float(row["product"]) for row in steps if row["step"] == step) for step in "1234"]
+
+    assert (kernels.EXAMPLE == LECTURE_IMAGE).all()
+    assert sums == [value for row in LECTURE_MAP for value in row]
+    assert [row[-1] for row in pooling._steps(pooling.EXAMPLE)] == [6, 5, 8, 9]
 
 
 def test_the_products_of_each_step_sum_to_the_value_of_the_feature_map(drawn_kernels) -> None:

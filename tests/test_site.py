@@ -137,4 +137,4 @@ def test_japanese_pages_are_marked_as_such(site) -> None:
 
     japanese = {path for path, language in languages.items() if language == "ja"}
 
-    assert japanese == {"ja/index.html", "ja/lectures.html", "ja/tutorial.html"}
+    assert japanese == {f"ja/{name}.html" for name in ("index", "lectures", "tutorial", "data", "page")}

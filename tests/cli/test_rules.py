@@ -275,7 +275,7 @@ BROKEN += [
     ("swa.start=0.5 ema.decay=0.9", "ema.decay and swa.start both average the weights: set one of them to null"),
     ("teacher.weight=1.5", "teacher.weight must be a number from 0 to 1, got 1.5"),
     ("teacher.temperature=0", "teacher.temperature must be a number above 0, got 0"),
-    ("teacher.run=nowhere", "nowhere is not a run: it has no readable results.json"),
+    ("teacher.run=nowhere", "nowhere is not a run: it does not exist"),
 ]
 
 

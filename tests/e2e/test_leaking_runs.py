@@ -163,7 +163,7 @@ def test_evaluate_warns_if_the_runs_data_root_no_longer_exists(command, leaky, t
     [
         ("data.split.seed=1", "data.split.seed needs a data set and a split: add data=table data/split=NAME"),
         ("run=empty data/split=random", "data/split needs a data set: add data=NAME"),
-        ("run=nowhere", "nowhere is not a run: it has no readable results.json; give a folder that train wrote"),
+        ("run=nowhere", "nowhere is not a run: it does not exist; give a folder that train wrote"),
     ],
 )
 def test_evaluate_names_the_missing_argument(command, leaky, tmp_path, capsys, given, message):

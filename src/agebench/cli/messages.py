@@ -14,6 +14,9 @@ from agebench.errors import OUT_OF_MEMORY, FailedError, UserError, chain, did_yo
 # Hydra plugins that agebench installs as extras: the choice of hydra/launcher or hydra/sweeper, and the extra.
 EXTRAS = {"ray": "ray", "ray_aws": "ray", "ray_cluster": "ray", "joblib": "joblib", "optuna": "optuna"}
 EXTRAS |= {"submitit_local": "slurm", "submitit_slurm": "slurm"}
+# Characters of Japanese keyboards, as they are and as repr() shows them.
+WIDE = {"\u3000": "a full-width space", r"\u3000": "a full-width space", "＝": "a full-width ="}
+WIDE |= {"、": "a Japanese comma", "，": "a full-width comma"}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MAX_LENGTH = 1_500  # characters of a sentence
 UNWRITABLE = (
@@ -42,7 +45,10 @@ def explain(error: BaseException, conf: Path) -> str | None:
         conf: Folder of the configs, for the names of keys that exist.
     """
     sentence = _explain(error, conf)
-    if sentence is None or len(sentence) <= MAX_LENGTH:
+    if sentence is None:
+        return None
+    sentence += wide_characters(sentence)
+    if len(sentence) <= MAX_LENGTH:
         return sentence
     return f"{sentence[: MAX_LENGTH // 2]} ... {sentence[-MAX_LENGTH // 2 :]}"
 
@@ -110,6 +116,12 @@ def _explain_os_error(error: OSError) -> str | None:
     return f"cannot write {error.filename}: {error.strerror}; choose another hydra.run.dir or paths.output"
 
 
+def wide_characters(sentence: str) -> str:
+    """Return a hint to full-width characters, which are hard to see in what was typed; empty if there are none."""
+    found = dict.fromkeys(name for character, name in WIDE.items() if character in sentence)
+    return f"; it contains {' and '.join(found)}" if found else ""
+
+
 def _explain_parse_error(override: str, text: str) -> str:
     if override.endswith(","):
         return f"cannot read {override}: it ends in a comma; add a value after it, or remove it"
@@ -117,7 +129,7 @@ def _explain_parse_error(override: str, text: str) -> str:
     reason = "" if reason.startswith(PARSER_TERMS) else f" ({reason})"
     return (
         f"cannot read {override}{reason}: give KEY=VALUE without spaces around =, "
-        "with a closing bracket for each opening one"
+        "with a closing bracket for each opening one, and quotes around a value with spaces: 'KEY=my photos'"
     )
 
 

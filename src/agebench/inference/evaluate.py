@@ -64,6 +64,7 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
     model = load_model(cfg, partial(on_val, cfg))
     run_dir, trained, config, stamp = model.first.folder, model.first.results, model.first.config, model.first.stamp
     evaluation = prepare(cfg, config, stamp, run_dir=run_dir, user_keys=user_keys)
+    _log_share(evaluation)
     leak = _leak_of_members(cfg, model, evaluation)
     predictions = test(cfg, config, evaluation, model.module, folder, part="test")
     # The sets of a calibration are of the run's own labels.
@@ -111,6 +112,20 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
             log.info("%s", leak_sentence(results["leak"]))
         log.info("written to %s", folder)
     return results
+
+
+def _log_share(evaluation: Evaluation) -> None:
+    """Say how many images of another data set are not tested, because they are in another part of its split."""
+    plan = evaluation.images.plan
+    tested, others = len(plan.split.test), len(plan.rows) - len(plan.split.test)
+    if evaluation.other and others:
+        log.info(
+            "testing %s of %s images of data=%s: those in the test part of data/split=%s",
+            f"{tested:,}",
+            f"{tested + others:,}",
+            plan.name,
+            plan.split.name,
+        )
 
 
 def on_val(cfg: DictConfig, member: Member) -> Callable[[ImageModule], Mapping[str, float]]:

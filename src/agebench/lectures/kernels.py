@@ -1,5 +1,6 @@
 """What kernels do to an image (convolution): products and their sum step by step; the maps of a digit and a face."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,9 @@ FINDINGS = {
     "sharpen": "raises a pixel above its neighbours",
     "blur": "replaces a pixel by the mean of its neighbourhood",
 }
+# The image of the lecture, on which it applies the vertical kernel by hand. Its last sum, -2, is a misprint of -4.
+EXAMPLE = np.array([[1, 2, 3, 0], [0, 1, 2, 3], [1, 0, 1, 2], [2, 1, 0, 1]])
+STEP_COLUMNS = ["kernel", "japanese", "step", "row", "column", "pixel", "weight", "product"]
 DIGIT = 0  # the row of a zero, which has edges in all directions
 FACE_SIDE = 96  # px
 
@@ -59,18 +63,18 @@ def drawn_face() -> Array:
 
 
 def draw(folder: Path) -> list[Path]:
-    """Write one picture of steps per kernel, one of all maps, and their numbers; return the paths."""
+    """Write the lecture's example, one picture of steps per kernel, one of all maps, and their numbers."""
     image, face = digit(DIGIT), drawn_face()
+    corners = list(np.ndindex(2, 2))
+    written = [
+        _draw_steps(folder / "kernels_example.png", "vertical", EXAMPLE, corners),
+        write_csv(folder / "kernels_example.csv", STEP_COLUMNS, list(_steps("vertical", EXAMPLE, corners))),
+    ]
     steps: list[list[object]] = []
-    written: list[Path] = []
-    for name, (japanese, kernel) in KERNELS.items():
+    for name, (_, kernel) in KERNELS.items():
         places = interesting_places(apply_kernel(image, kernel))
         written.append(_draw_steps(folder / f"kernels_{name}.png", name, image, places))
-        for step, (top, left) in enumerate(places, start=1):
-            for (row, column), weight in np.ndenumerate(kernel):
-                pixel = int(image[top + row, left + column])
-                steps.append([name, japanese, step, top + row, left + column, pixel, weight, pixel * weight])
-    columns = ["kernel", "japanese", "step", "row", "column", "pixel", "weight", "product"]
+        steps += _steps(name, image, places)
     maps = [
         row
         for of, pixels in (("digit", image), ("face", face))
@@ -80,9 +84,18 @@ def draw(folder: Path) -> list[Path]:
     return [
         *written,
         _draw_maps(folder / "kernels_maps.png", image, face),
-        write_csv(folder / "kernels_steps.csv", columns, steps),
+        write_csv(folder / "kernels_steps.csv", STEP_COLUMNS, steps),
         write_csv(folder / "kernels_maps.csv", ["image", "kernel", "row", "column", "value"], maps),
     ]
+
+
+def _steps(name: str, image: Array, places: Sequence[tuple[int, ...]]) -> Iterator[list[object]]:
+    """Yield a row of STEP_COLUMNS for each product of a kernel at these places of an image."""
+    japanese, kernel = KERNELS[name]
+    for step, (top, left) in enumerate(places, start=1):
+        for (row, column), weight in np.ndenumerate(kernel):
+            pixel = int(image[top + row, left + column])
+            yield [name, japanese, step, top + row, left + column, pixel, weight, pixel * weight]
 
 
 def interesting_places(feature_map: Array) -> list[tuple[int, int]]:
@@ -94,7 +107,7 @@ def interesting_places(feature_map: Array) -> list[tuple[int, int]]:
     return sorted(dict.fromkeys(places))
 
 
-def _draw_steps(path: Path, name: str, image: Array, places: list[tuple[int, int]]) -> Path:
+def _draw_steps(path: Path, name: str, image: Array, places: Sequence[tuple[int, ...]]) -> Path:
     japanese, kernel = KERNELS[name]
     feature_map = apply_kernel(image, kernel)
     most = float(np.abs(feature_map).max())
@@ -106,7 +119,7 @@ def _draw_steps(path: Path, name: str, image: Array, places: list[tuple[int, int
     for step, (axes, (top, left)) in enumerate(zip(grid, places, strict=True), start=1):
         products = image[top : top + 3, left : left + 3] * kernel
         total = feature_map[top, left]
-        draw_matrix(axes[0], image, limits=(0, 24), size=LABEL_SIZE - 1)
+        draw_matrix(axes[0], image, limits=(0, 1.5 * image.max()), size=LABEL_SIZE - 1)
         frame(axes[0], top, left, side=3)
         axes[0].set_ylabel(f"step {step}", fontsize=LABEL_SIZE + 1)
         write_operator(axes[1], "×")
@@ -120,7 +133,7 @@ def _draw_steps(path: Path, name: str, image: Array, places: list[tuple[int, int
         draw_matrix(axes[6], shown, limits=(-2 * most, 2 * most), colours="RdBu_r", size=LABEL_SIZE - 1)
         frame(axes[6], top, left)
     names = {
-        0: "image (入力画像): ink, 0 to 16",
+        0: f"image (入力画像): ink, 0 to {number(image.max())}",
         2: "kernel (カーネル)",
         4: "products",
         6: "feature map (特徴マップ) so far",

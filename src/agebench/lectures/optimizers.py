@@ -17,7 +17,7 @@ from agebench.report.style import COLOURS, MARKERS
 # Name -> title of the panel and optimizer. The learning rates are round numbers that reach the minimum.
 OPTIMIZERS: dict[str, tuple[str, Callable[..., Any]]] = {
     "SGD": ("SGD (確率的勾配降下法), learning rate 0.9", partial(optim.SGD, lr=0.9)),
-    "momentum": ("momentum (モーメンタム) 0.9, learning rate 0.1", partial(optim.SGD, lr=0.1, momentum=0.9)),
+    "momentum": ("momentum (モメンタム) 0.9, learning rate 0.1", partial(optim.SGD, lr=0.1, momentum=0.9)),
     "AdaGrad": ("AdaGrad, learning rate 1.5", partial(optim.Adagrad, lr=1.5)),
     "RMSprop": ("RMSprop, learning rate 0.2", partial(optim.RMSprop, lr=0.2)),
     "Adam": ("Adam, learning rate 0.3", partial(optim.Adam, lr=0.3)),
@@ -72,7 +72,7 @@ def _draw_paths(path: Path, paths: dict[str, Array]) -> Path:
     turns = {name: int((np.diff(np.sign(points[:, 1])) != 0).sum()) for name, points in paths.items()}
     first = min((step, name) for name, step in reached.items() if step is not None)
     title = (
-        f"Optimizers (オプティマイザ) in a long valley, {STEPS} steps from the same point: SGD zigzags across it "
+        f"Optimizers (最適化手法) in a long valley, {STEPS} steps from the same point: SGD zigzags across it "
         f"{turns['SGD']} times; {first[1]} is the first to reach the minimum ({first[0]} steps)"
     )
     figure = titled_figure(15, 8.4, title)

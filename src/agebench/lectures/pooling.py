@@ -1,5 +1,6 @@
 """Max pooling step by step: the largest value of each window, and what a shift of the image changes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from agebench.lectures.grids import (
     write_operator,
 )
 
+EXAMPLE = np.array([[1, 3, 2, 1], [4, 6, 5, 0], [7, 8, 9, 2], [3, 4, 1, 6]])  # of the lecture
 DIGIT = 3  # the row of a three
 INK = (0, 24)  # white to dark grey for 0 to 16, so that black numbers are readable
 
@@ -38,13 +40,9 @@ def shift_right(image: Array) -> Array:
 
 
 def draw(folder: Path) -> list[Path]:
-    """Write a picture of the four steps on 4 x 4 px, one of a digit and a shifted digit, and their numbers."""
+    """Write the lecture's example, the four steps on 4 x 4 px, a digit and a shifted digit, and their numbers."""
     image = digit(DIGIT)
     corner = image[3:7, 3:7]  # whose four windows have different maxima
-    steps = [
-        [step, 2 * row, 2 * column, *corner[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].ravel(), largest]
-        for step, ((row, column), largest) in enumerate(np.ndenumerate(max_pool(corner)), start=1)
-    ]
     stages = {
         f"{name}, {stage}": values
         for name, pixels in (("digit", image), ("shifted digit", shift_right(image)))
@@ -52,15 +50,24 @@ def draw(folder: Path) -> list[Path]:
     }
     columns = ["step", "row", "column", "top_left", "top_right", "bottom_left", "bottom_right", "maximum"]
     return [
+        _draw_steps(folder / "pooling_example.png", EXAMPLE),
+        write_csv(folder / "pooling_example.csv", columns, list(_steps(EXAMPLE))),
         _draw_steps(folder / "pooling_steps.png", corner),
         _draw_stages(folder / "pooling_digit.png", stages),
-        write_csv(folder / "pooling_steps.csv", columns, steps),
+        write_csv(folder / "pooling_steps.csv", columns, list(_steps(corner))),
         write_csv(
             folder / "pooling_digit.csv",
             ["stage", "row", "column", "value"],
             [row for name, values in stages.items() for row in cells(values, name)],
         ),
     ]
+
+
+def _steps(image: Array) -> Iterator[list[object]]:
+    """Yield the number of each window of 2 x 2 px, its place, its four values and their maximum."""
+    for step, ((row, column), largest) in enumerate(np.ndenumerate(max_pool(image)), start=1):
+        top, left = 2 * row, 2 * column
+        yield [step, top, left, *image[top : top + 2, left : left + 2].ravel(), largest]
 
 
 def _draw_steps(path: Path, corner: Array) -> Path:

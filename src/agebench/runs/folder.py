@@ -90,6 +90,8 @@ def read_results(folder: Path) -> dict[str, Any]:
     try:
         results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        if not folder.exists():
+            raise UserError(f"{folder} is not a run: it does not exist; give a folder that train wrote") from error
         raise UserError(
             f"{folder} is not a run: it has no readable results.json; give a folder that train wrote"
         ) from error

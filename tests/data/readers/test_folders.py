@@ -29,11 +29,12 @@ def draw(path: Path, *, seed: int = 0) -> Path:
 def test_images_are_found_at_any_depth_and_in_any_case(tmp_path: Path) -> None:
     for name in ("b/2.JPG", "a/deep/er/1.png", "0.jpeg", "a/3.webp", "z.tiff", "y.BMP"):
         draw(tmp_path / name)
+    (tmp_path / "c.HEIC").write_bytes(b"a photo of a phone")
     (tmp_path / "notes.txt").write_text("no image")
 
     found = sorted(find_images(tmp_path))
 
-    assert found == ["0.jpeg", "a/3.webp", "a/deep/er/1.png", "b/2.JPG", "y.BMP", "z.tiff"]
+    assert found == ["0.jpeg", "a/3.webp", "a/deep/er/1.png", "b/2.JPG", "c.HEIC", "y.BMP", "z.tiff"]
 
 
 def test_files_that_macos_adds_to_archives_are_skipped(tmp_path: Path) -> None:
@@ -102,6 +103,7 @@ def test_a_file_cut_short_is_refused_in_one_sentence(tmp_path: Path, extension: 
     [
         (b"", "the file is empty"),
         (b"<html>not found</html>", "not an image in a supported format"),
+        (b"\x00\x00\x00\x18ftypheic" + bytes(40), "it is a HEIC, HEIF or AVIF photo: convert it to JPEG"),
         (b"\xff\xd8\xff\xe0 and no more", "."),
         (b"\x89PNG\r\n\x1a\n", "."),
         (b"BM" + b"\xff" * 60, "."),

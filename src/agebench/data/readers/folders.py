@@ -17,7 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from agebench.data.records import Array, Records
 from agebench.errors import BrokenImageError, UserError, one_line_message
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp")
+PHONES = (".heic", ".heif", ".avif")  # photos that are found, so that they are reported, but cannot be read
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")  # without EPS, which would start Ghostscript
 TRUNCATED = re.compile(r"truncated", re.IGNORECASE)  # in the messages of Pillow
 MAX_PIXELS = 89_478_485  # Pillow warns of decompression bombs above this
@@ -145,6 +146,8 @@ def decode(data: bytes) -> Image.Image:
             raise BrokenImageError(f"{image.width} x {image.height} px are too many: at most {MAX_PIXELS:,}")
         image.load()
     except UnidentifiedImageError as error:
+        if data[4:8] == b"ftyp":  # the container of HEIC, HEIF and AVIF
+            raise BrokenImageError("it is a HEIC, HEIF or AVIF photo: convert it to JPEG") from error
         raise BrokenImageError(f"it is not an image in a supported format ({', '.join(FORMATS)})") from error
     except BrokenImageError:
         raise
@@ -177,7 +180,7 @@ def find_images(folder: Path) -> Iterator[str]:
 
 def is_image(file: str) -> bool:
     """Return whether a file name has an image extension and is not hidden; macOS adds files such as `._1.jpg`."""
-    return file.lower().endswith(EXTENSIONS) and not file.startswith(".")
+    return file.lower().endswith(EXTENSIONS + PHONES) and not file.startswith(".")
 
 
 def nfc(text: str) -> str:
