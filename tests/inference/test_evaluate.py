@@ -62,12 +62,15 @@ def test_the_runs_own_data_is_tested_with_the_runs_limit_of_test_batches(trained
     assert results(again)["split_sha"] == results(trained_run)["split_sha"]
 
 
-def test_another_data_set_is_tested_without_the_runs_limit_of_test_batches(trained_run, evaluate) -> None:
-    again = evaluate(trained_run, "data=digits", "data.name=other", "data.eval_batch_size=50")
+def test_another_data_set_is_tested_without_the_runs_limit_of_test_batches(trained_run, evaluate, caplog) -> None:
+    with caplog.at_level(logging.INFO):
+        again = evaluate(trained_run, "data=digits", "data.name=other", "data.eval_batch_size=50")
 
     tested = {row["name"] for row in rows(again / "split.csv") if row["part"] == "test"}
     assert len(tested) == 180
     assert {row["name"] for row in rows(again / "predictions.csv")} == tested
+    part = "testing 180 of 1,797 images of data=other: those in the test part of data/split=random"
+    assert [record.getMessage() == part for record in caplog.records].count(True) == 1
 
 
 DIFFERS = "test/accuracy differ from those that train reported"
