@@ -49,7 +49,7 @@ MODULES = {
     "agebench.runs.read": "Reading runs",
     "agebench.errors": "Errors",
 }
-NOT_KEYS = ("experiment", "debug")  # groups whose files set keys of other groups
+NOT_KEYS = ("recipe", "experiment", "debug")  # groups whose files set keys of other groups
 HIDDEN = {"defaults", "hydra", "_target_", "_partial_"}
 
 

@@ -1,0 +1,151 @@
+"""recipe=: an abbreviation of keys, which the user and an experiment can replace, for every network and head."""
+
+import re
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from agebench.api import train
+from agebench.build.keys import NETWORK, TRAINING, check_nodes
+from agebench.cli.messages import explain, known_names
+from agebench.cli.overrides import to_hydra
+from agebench.cli.rules import check_config
+from agebench.errors import UserError
+from agebench.runs.identity import config_hash
+
+REPOSITORY = Path(__file__).parents[1]
+CONF = REPOSITORY / "conf"
+PAGE = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
+# The commands of the page in which the keys of a recipe are typed, by the name of the recipe.
+TYPED = dict(re.findall(r"^python -m agebench\.train (?!recipe=)(.*?) +# recipe=(\w+)$", PAGE, re.MULTILINE))
+RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("[a-z]*.yaml") if path.stem != "none")
+NEEDED = {
+    "timm": ["model.model_name=resnet10t"],
+    "binary": ["data.target=bins", "data.bins=[30]"],
+    "inception": [],
+}
+
+
+def plain(config):
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("[a-z]*.yaml"))
+
+
+def test_the_page_lists_the_keys_of_each_recipe() -> None:
+    assert sorted(TYPED) == RECIPES
+    assert {"plain", "finetune", "scratch", "strong"} <= set(RECIPES)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_is_the_same_as_its_keys_typed(compose_config, recipe) -> None:
+    typed = [to_hydra(each, is_text=lambda key: False, sweeps=False) for each in TYPED[recipe].split()]
+
+    config, same = plain(compose_config(f"recipe={recipe}")), plain(compose_config(*typed))
+
+    assert config == same
+    assert config_hash(config) == config_hash(same)
+    assert config != plain(compose_config())
+
+
+def test_no_recipe_is_the_default(compose_config) -> None:
+    assert plain(compose_config("recipe=none")) == plain(compose_config())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_fits_every_network_head_and_augmentation(compose_config, recipe) -> None:
+    heads, augmentations = cycle(choices("head")), cycle(choices("augment"))
+
+    for model in choices("model"):
+        head, augment = next(heads), next(augmentations)
+        needed = [*NEEDED.get(model, []), *NEEDED.get(head, [])]
+        config = compose_config(
+            f"recipe={recipe}", f"model={model}", f"head={head}", f"augment={augment}", "data=demo", *needed
+        )
+
+        check_config(config)
+        check_nodes(plain(config), (*NETWORK, *TRAINING))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_keys_of_the_user_replace_those_of_a_recipe(compose_config, recipe) -> None:
+    config = compose_config(
+        f"recipe={recipe}", "optim.lr=0.5", "ema.decay=null", "trainer.gradient_clip_val=3", "augment.mixup=0.7"
+    )
+
+    assert (config.optim.lr, config.ema.decay) == (0.5, None)
+    assert (config.trainer.gradient_clip_val, config.augment.mixup) == (3, 0.7)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_another_optimizer_and_schedule_keep_their_own_rate_and_keys(compose_config, recipe) -> None:
+    own = plain(compose_config("optim=sgd", "scheduler=plateau"))
+
+    config = plain(compose_config(f"recipe={recipe}", "optim=sgd", "scheduler=plateau"))
+
+    assert (config["optim"], config["scheduler"]) == (own["optim"], own["scheduler"])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_keys_of_an_experiment_replace_those_of_a_recipe(compose_config, recipe) -> None:
+    config = compose_config("experiment=demo", f"recipe={recipe}")
+
+    assert (config.optim.lr, config.optim.weight_decay) == (2e-3, 0.05)  # those of conf/experiment/demo.yaml
+    assert (config.scheduler.warmup_epochs, config.augment.erase) == (1, 0.25)
+
+
+def test_an_experiment_can_choose_a_recipe(compose_config, tmp_path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\n# Mine\ndefaults:\n  - override /recipe: plain\noptim:\n  lr: 0.25\n"
+    )
+
+    config = compose_config("experiment=mine", f"hydra.searchpath=[file://{tmp_path}]")
+
+    assert config.optim._target_ == "torch.optim.AdamW"
+    assert config.optim.lr == 0.25
+    assert config.scheduler == compose_config("recipe=plain").scheduler
+
+
+def test_a_mistyped_recipe_is_explained_in_one_sentence(compose_config, conf) -> None:
+    with pytest.raises(Exception, match="strogn") as raised:
+        compose_config("recipe=strogn")
+
+    assert explain(raised.value, conf) == (
+        "recipe=strogn does not exist (did you mean 'strong'?); choose one of finetune, none, plain, scratch, strong"
+    )
+
+
+def test_the_parts_of_a_recipe_are_no_keys_of_their_own(conf) -> None:
+    names = known_names(conf)
+
+    assert "recipe" in names
+    assert not [name for name in names if name.startswith("recipe.") or name in ("lr", "warmup_epochs")]
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("model", ["mlp", "small_cnn"])
+def test_a_network_is_trained_by_each_recipe(tmp_path, monkeypatch, model) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = {"data": "digits", "model": model, "report": False}
+    first = train(recipe="plain", trainer={"max_epochs": 1}, **settings)
+    weights = str(first.folder / "checkpoints" / "best.ckpt")
+
+    runs = [
+        train(recipe=recipe, trainer={"max_epochs": 2}, **settings, **{"model.checkpoint_path": weights})
+        for recipe in RECIPES
+    ]
+
+    assert [run.status for run in runs] == ["completed"] * len(RECIPES)
+    assert all(run.metrics["accuracy"] > 0.2 for run in runs)  # chance is 0.1
+
+
+def test_a_network_without_published_weights_needs_a_file_for_finetuning(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(UserError, match=r"MLP has no published weights: .* model\.checkpoint_path to a file"):
+        train("data=digits", "model=mlp", "recipe=finetune", trainer={"max_epochs": 2}, report=False)
