@@ -1,11 +1,11 @@
 """Train each recipe, and each recipe without one of its lines, on four sets of images, and draw the tables of the docs.
 
-python experiments/recipes/study.py train runs       trains what is missing in the folder `runs`
-python experiments/recipes/study.py compare runs     writes experiments/recipes/results.csv from these runs
-python experiments/recipes/study.py draw             writes the tables into docs/recipes.md from results.csv
+python experiments/recipes/study.py train FOLDER [RECIPE]   trains what is missing in a folder
+python experiments/recipes/study.py compare FOLDER          writes results.csv from these runs
+python experiments/recipes/study.py draw                    writes the tables of docs/recipes.md from results.csv
 
-`train` reads the data from the environment variables FACES (a table of images with ages), MNIST, HIRAGANA and DEMO
-(folders), and WEIGHTS (the ImageNet weights of timm's mobilenetv2_100).
+`train` reads the environment variables FACES (a CSV file with the columns path and age), MNIST, HIRAGANA and DEMO
+(folders of the data), and WEIGHTS (the ImageNet weights of timm's mobilenetv2_100).
 """
 
 import csv
@@ -14,13 +14,33 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
+
+from agebench.api import train
+from agebench.comparison.groups import Group
+from agebench.comparison.paired_differences import compare_with_best
+from agebench.files import csv_text
+from agebench.runs.read import read_run
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "recipes.md"
 RESULTS = HERE / "results.csv"
+COLUMNS = (
+    *("recipe", "images", "variant", "epochs", "seeds", "mean", "std", "val"),
+    *("gain", "low", "high", "p_holm", "over", "tested"),
+)
 SEEDS = (0, 1, 2)
-NONE, FULL = "none", "full"
+COMMON = ("trainer.accelerator=cpu", "report=false", "callbacks.progress=null", "trainer.check_val_every_n_epoch=3")
+TINY_RESNET = (
+    *("model=timm", "model.model_name=resnet18", "+model.layers=[1,1,1,1]", "+model.channels=[16,32,64,128]"),
+    "data.image_size=32",
+)
+SMALL_CNN = ("model=small_cnn", "model.widths=[16,32]")
+MOBILENET = (
+    *("model=timm", "model.model_name=mobilenetv2_100", "model.checkpoint_path=$WEIGHTS", "data.normalise=half"),
+    *("data.image_size=48", "data.channels=3"),
+)
 
 
 @dataclass(frozen=True)
@@ -31,91 +51,251 @@ class Images:
         title: For the tables.
         keys: Overrides of the data, the head and the augmentation.
         network: Overrides of the network for the recipes that start from random weights.
-        pretrained: Overrides of the image size and the normalisation for the recipe that starts from weights.
         metric: The test metric.
         unit: Of the target, empty for classes.
-        scale: Factor of the metric in the tables, and its sign: +1 if a larger value is better.
     """
 
     title: str
     keys: Sequence[str]
     network: Sequence[str]
-    pretrained: Sequence[str]
     metric: str
-    unit: str
-    scale: float
+    unit: str = ""
 
 
-RESNET = (
-    "model=timm",
-    "model.model_name=resnet18",
-    "model.layers=[1,1,1,1]",
-    "model.channels=[32,64,128,256]",
-    "data.image_size=32",
-)
 SETS = {
     "demo": Images(
-        "demo faces",
-        ("data=demo", "data.root={DEMO}", "data.limit=600", "augment=cacd"),
-        RESNET,
-        ("data.image_size=48",),
+        "demo faces, MAE in decades",
+        ("data=demo", "data.root=$DEMO", "data.limit=500", "augment=cacd", "monitor=val/mae"),
+        TINY_RESNET,
         "test/mae",
         "decades",
-        -1,
     ),
     "faces": Images(
-        "real faces",
+        "real faces, MAE in years",
         (
-            *("data=table", "data.root={FACES}", "data.target=age", "head=dldl_v2", "augment=cacd", "data.limit=500"),
+            *("data=table", "data.root=$FACES", "data.target=age", "data.limit=400", "head=dldl_v2", "augment=cacd"),
             *("data.split.val_share=0.2", "data.split.test_share=0.3"),
         ),
-        RESNET,
-        ("data.image_size=48",),
+        TINY_RESNET,
         "test/mae",
         "years",
-        -1,
     ),
     "mnist": Images(
-        "MNIST",
-        ("data=mnist", "data.root={MNIST}", "data.limit=750", "augment=digits"),
-        ("model=small_cnn",),
-        ("data.image_size=48", "data.channels=3"),
+        "MNIST, accuracy in %",
+        ("data=mnist", "data.root=$MNIST", "data.limit=600", "augment=digits"),
+        SMALL_CNN,
         "test/accuracy",
-        "",
-        100,
     ),
     "hiragana": Images(
-        "hiragana",
+        "hiragana, accuracy in %",
         (
-            *("data=hiragana73", "data.root={HIRAGANA}", "data/split=identity", "augment=digits"),
+            *("data=hiragana73", "data.root=$HIRAGANA", "data/split=identity", "data.image_size=32", "augment=digits"),
             *("data.split.val_share=0.15", "data.split.test_share=0.2"),
         ),
-        ("model=small_cnn",),
-        ("data.image_size=48", "data.channels=3"),
+        SMALL_CNN,
         "test/accuracy",
-        "",
-        100,
     ),
 }
-PRETRAINED = ("model=timm", "model.model_name=mobilenetv2_100", "model.checkpoint_path={WEIGHTS}", "data.normalise=half")
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A recipe, and for each of its lines the overrides that undo it.
+class Study:
+    """What is trained for one recipe.
 
     Args:
-        epochs: The length of its trainings.
-        lines: Overrides that set the keys of a line to their defaults, by the name of the line.
-        sets: The sets of images on which its lines are left out, one at a time.
-        starts: Overrides of the network, in addition to those of the images.
+        epochs: The length of each training.
+        lines: For each line that was tried, the overrides that undo it.
+        rejected: The lines that were tried and are not in the recipe, with the overrides that add them.
+        left_out: The sets on which each line is left out.
+        from_weights: Whether the network is mobilenetv2 with its ImageNet weights.
     """
 
     epochs: int
     lines: Mapping[str, Sequence[str]]
-    sets: Sequence[str] = tuple(SETS)
+    rejected: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    left_out: Sequence[str] = ("mnist", "hiragana")
     from_weights: bool = False
-    without: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-RECIPES: dict[str, Recipe] = {}
+ADAM = ("optim=adam", "optim.lr=2e-3", "optim.weight_decay=0")
+STUDIES = {
+    "plain": Study(
+        12,
+        {
+            "rate 2e-3": ("optim.lr=1e-3",),
+            "cosine": ("scheduler=constant", "scheduler.warmup_epochs=1"),
+            "AdamW with weight decay 0.05": ADAM,
+            "warm-up": ("scheduler.warmup_epochs=0",),
+            "clipping": ("trainer.gradient_clip_val=null",),
+        },
+        rejected={
+            "AdamW with weight decay 0.05": ("optim=adamw", "optim.lr=2e-3", "optim.weight_decay=0.05"),
+            "warm-up": ("scheduler.warmup_epochs=1",),
+            "clipping": ("trainer.gradient_clip_val=1.0",),
+        },
+    ),
+    "scratch": Study(
+        12,
+        {
+            "AdamW with weight decay 0.05": ADAM,
+            "moving average": ("ema.decay=null",),
+            "erasing": ("augment.erase=0",),
+            "label smoothing": ("head.label_smoothing=0",),
+        },
+    ),
+    "strong": Study(
+        24,
+        {
+            "moving average": ("ema.decay=null",),
+            "mixup": ("augment.mixup=null",),
+            "CutMix": ("augment.cutmix=null",),
+            "mixup and CutMix": ("augment.mixup=null", "augment.cutmix=null"),
+        },
+    ),
+}
+
+
+def variants(recipe: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield the set, the name and the overrides of each training of a recipe, without the seed."""
+    study = STUDIES[recipe]
+    for name, images in SETS.items():
+        network = MOBILENET if study.from_weights else images.network
+        keys = [*COMMON, *images.keys, *network, f"trainer.max_epochs={study.epochs}"]
+        yield name, "none", keys
+        yield name, "recipe", [*keys, f"recipe={recipe}"]
+        if name in study.left_out:
+            tried = [*keys, f"recipe={recipe}", *chain.from_iterable(study.rejected.values())]
+            if study.rejected:
+                yield name, "all lines", tried
+            for line, undo in study.lines.items():
+                keys_of_line = {each.partition("=")[0] for each in undo}
+                yield name, f"without {line}", [*(k for k in tried if k.partition("=")[0] not in keys_of_line), *undo]
+
+
+def train_all(folder: Path, recipes: Sequence[str]) -> None:
+    """Train all variants of recipes with all seeds. Finished runs are kept."""
+    for recipe in recipes:
+        for images, variant, keys in variants(recipe):
+            for seed in SEEDS:
+                run = folder / recipe / images / slug(variant) / f"seed{seed}"
+                expanded = [os.path.expandvars(each) for each in keys]
+                train(*expanded, f"seed={seed}", f"paths.cache={folder / 'cache'}", f"hydra.run.dir={run}")
+
+
+def compare_all(folder: Path) -> None:
+    """Write results.csv: a row for each variant, with its difference to the recipe, paired over the test images."""
+    rows = [row for recipe in STUDIES for name in SETS for row in _compare(folder / recipe / name, recipe, name)]
+    RESULTS.write_text(csv_text(COLUMNS, rows), encoding="utf-8")
+
+
+def _compare(folder: Path, recipe: str, name: str) -> Iterator[tuple[object, ...]]:
+    tried = [variant for at, variant, _ in variants(recipe) if at == name]
+    groups = {variant: _group(folder, variant) for variant in tried}
+    full = "all lines" if "all lines" in tried else "recipe"
+    yield from _rows(recipe, name, {"recipe": groups["recipe"], "none": groups["none"]})
+    without = {variant: groups[variant] for variant in tried if variant.startswith("without")}
+    if without:
+        yield from islice(_rows(recipe, name, {full: groups[full]} | without), 0 if full == "all lines" else 1, None)
+
+
+def _rows(recipe: str, name: str, groups: Mapping[str, Group]) -> Iterator[tuple[object, ...]]:
+    """Yield a row for each group; the first is the reference. A positive gain says that the reference is better."""
+    images = SETS[name]
+    paired = compare_with_best(list(groups.values()), 0, metric=images.metric, unit=images.unit)
+    if paired is None or len(paired.differences) < len(groups) - 1:
+        raise SystemExit(f"{recipe} on {name} cannot be compared: {paired and paired.notes}")
+    for i, (variant, group) in enumerate(groups.items()):
+        value, deviation = group.mean(images.metric), group.std(images.metric)
+        val = sum(run.result("best", "value") for run in group.runs) / len(group.runs)
+        row = (recipe, name, variant, STUDIES[recipe].epochs, len(group.runs), value, deviation, val)
+        if i == 0:
+            yield (*row, "", "", "", "", paired.over, paired.drawn)
+            continue
+        found = paired.differences[i]
+        sign = 1 if images.unit else -1
+        low, high = sorted((sign * found.low, sign * found.high))
+        yield (*row, sign * found.value, low, high, paired.adjusted[i], paired.over, paired.drawn)
+
+
+def _group(folder: Path, variant: str) -> Group:
+    return Group(tuple(read_run(folder / slug(variant) / f"seed{seed}") for seed in SEEDS), {})
+
+
+def slug(variant: str) -> str:
+    """Return the folder name of a variant."""
+    return re.sub(r"\W+", "-", variant)
+
+
+def draw(page: str, rows: Sequence[Mapping[str, str]]) -> str:
+    """Return a page with its tables replaced by those of results.csv.
+
+    A table stands between the comments `<!-- table: NAME -->` and `<!-- end -->`. NAME is `recipes`, or a recipe.
+    """
+
+    def table(match: re.Match[str]) -> str:
+        lines = _table_of_recipes(rows) if match[1] == "recipes" else _table_of_lines(rows, match[1])
+        return f"<!-- table: {match[1]} -->\n\n" + "\n".join(lines) + "\n\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", table, page, flags=re.DOTALL)
+
+
+def _table_of_recipes(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    yield f"| recipe | epochs | {' | '.join(images.title for images in SETS.values())} |"
+    yield "|---|--:|" + "---|" * len(SETS)
+    for recipe, study in STUDIES.items():
+        cells = []
+        for name in SETS:
+            none, full = (_find(rows, recipe, name, variant) for variant in ("none", "recipe"))
+            cells.append(f"{_value(none)} → {_value(full)}<br>{_gain(none)}")
+        yield f"| `{recipe}` | {study.epochs} | {' | '.join(cells)} |"
+
+
+def _table_of_lines(rows: Sequence[Mapping[str, str]], recipe: str) -> Iterator[str]:
+    study = STUDIES[recipe]
+    yield f"| line | {' | '.join(f'gain on {SETS[name].title}' for name in study.left_out)} | in the recipe |"
+    yield "|---|" + "---|" * (len(study.left_out) + 1)
+    for line in study.lines:
+        found = [_find(rows, recipe, name, f"without {line}") for name in study.left_out]
+        yield f"| {line} | {' | '.join(map(_gain, found))} | {'no' if line in study.rejected else 'yes'} |"
+
+
+def _find(rows: Sequence[Mapping[str, str]], recipe: str, name: str, variant: str) -> Mapping[str, str]:
+    wanted = {"recipe": recipe, "images": name, "variant": variant}
+    return next((row for row in rows if wanted.items() <= row.items()), {})
+
+
+def _value(row: Mapping[str, str]) -> str:
+    return _number(row, "mean").lstrip("+") + f" ± {_number(row, 'std').lstrip('+')}"
+
+
+def _gain(row: Mapping[str, str]) -> str:
+    """Return a gain with its interval, bold if the interval excludes zero, and the p-value of Holm."""
+    if not row:
+        return "–"
+    text = f"{_number(row, 'gain')} [{_number(row, 'low')}, {_number(row, 'high')}]"
+    p = float(row["p_holm"])
+    bold = "**" if float(row["low"]) > 0 or float(row["high"]) < 0 else ""
+    return f"{bold}{text}{bold}, p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}"
+
+
+def _number(row: Mapping[str, str], column: str) -> str:
+    percent = not SETS[row["images"]].unit
+    return f"{100 * float(row[column]):+.1f}" if percent else f"{float(row[column]):+.2f}"
+
+
+def main(command: str, *arguments: str) -> None:
+    """Run a command of this file."""
+    if command == "train":
+        train_all(Path(arguments[0]), arguments[1:] or list(STUDIES))
+    elif command == "compare":
+        compare_all(Path(arguments[0]))
+    elif command == "draw":
+        with RESULTS.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        PAGE.write_text(draw(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    else:
+        raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main(*(sys.argv[1:] or ["help"]))
