@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from agebench.api import train
+from agebench.build import build_model
 from agebench.build.keys import NETWORK, TRAINING, check_nodes
 from agebench.cli.messages import explain, known_names
 from agebench.cli.overrides import to_hydra
@@ -19,7 +20,8 @@ REPOSITORY = Path(__file__).parents[1]
 CONF = REPOSITORY / "conf"
 PAGE = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
 # The commands of the page in which the keys of a recipe are typed, by the name of the recipe.
-TYPED = {name: keys for keys, name in re.findall(r"^python -m agebench\.train (.*?) +# recipe=(\w+)$", PAGE, re.MULTILINE)}
+COMMANDS = re.findall(r"^python -m agebench\.train (.*?) +# recipe=(\w+)$", PAGE, re.MULTILINE)
+TYPED = {recipe: keys for keys, recipe in COMMANDS}
 RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("[a-z]*.yaml") if path.stem != "none")
 NEEDED = {
     "timm": ["model.model_name=resnet10t"],
@@ -74,20 +76,20 @@ def test_a_recipe_fits_every_network_head_and_augmentation(compose_config, recip
 
 def test_keys_of_the_user_replace_those_of_a_recipe(compose_config) -> None:
     config = compose_config(
-        "recipe=strong", "optim.lr=0.5", "ema.decay=null", "trainer.gradient_clip_val=3", "augment.mixup=0.7"
+        "recipe=strong", "optim.lr=0.5", "ema.decay=null", "augment.mix_probability=0.25", "scheduler.warmup_epochs=7"
     )
 
     assert (config.optim.lr, config.ema.decay) == (0.5, None)
-    assert (config.trainer.gradient_clip_val, config.augment.mixup) == (3, 0.7)
+    assert (config.augment.mix_probability, config.scheduler.warmup_epochs) == (0.25, 7)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_another_optimizer_and_schedule_keep_their_own_rate_and_keys(compose_config, recipe) -> None:
-    own = plain(compose_config("optim=sgd", "scheduler=plateau"))
+    own = compose_config("optim=sgd", "scheduler=plateau")
 
-    config = plain(compose_config(f"recipe={recipe}", "optim=sgd", "scheduler=plateau"))
+    config = compose_config(f"recipe={recipe}", "optim=sgd", "scheduler=plateau")
 
-    assert (config["optim"], config["scheduler"]) == (own["optim"], own["scheduler"])
+    assert (config.optim, config.scheduler) == (own.optim, own.scheduler)
 
 
 def test_keys_of_an_experiment_replace_those_of_a_recipe(compose_config) -> None:
@@ -143,8 +145,8 @@ def test_a_network_is_trained_by_each_recipe(tmp_path, monkeypatch, model) -> No
     assert all(run.metrics["accuracy"] > 0.2 for run in runs)  # chance is 0.1
 
 
-def test_a_network_without_published_weights_needs_a_file_for_finetuning(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_finetuning_without_weights_ends_in_one_sentence(compose_config) -> None:
+    config = compose_config("recipe=finetune", "model=mlp", "data=digits")
 
     with pytest.raises(UserError, match=r"MLP has no published weights: .* model\.checkpoint_path to a file"):
-        train("data=digits", "model=mlp", "recipe=finetune", trainer={"max_epochs": 2}, report=False)
+        build_model(config, channels=1, num_outputs=10, image_size=8)

@@ -39,7 +39,7 @@ TINY_RESNET = (
 SMALL_CNN = ("model=small_cnn", "model.widths=[16,32]")
 MOBILENET = (
     *("model=timm", "model.model_name=mobilenetv2_100", "model.checkpoint_path=$WEIGHTS", "data.normalise=half"),
-    *("data.image_size=48", "data.channels=3"),
+    *("data.image_size=32", "data.channels=3"),
 )
 
 
@@ -137,20 +137,28 @@ STUDIES = {
     "scratch": Study(
         12,
         {
-            "AdamW with weight decay 0.05": ADAM,
-            "moving average": ("ema.decay=null",),
-            "erasing": ("augment.erase=0",),
-            "label smoothing": ("head.label_smoothing=0",),
+            "rate 4e-3": ("optim.lr=2e-3",),
+            "warm-up": ("scheduler.warmup_epochs=0",),
+            "cosine": ("scheduler=constant", "scheduler.warmup_epochs=2"),
         },
     ),
     "strong": Study(
         24,
         {
             "moving average": ("ema.decay=null",),
-            "mixup": ("augment.mixup=null",),
-            "CutMix": ("augment.cutmix=null",),
-            "mixup and CutMix": ("augment.mixup=null", "augment.cutmix=null"),
+            "CutMix": ("augment.cutmix=null", "augment.mix_probability=1.0"),
         },
+    ),
+    "finetune": Study(
+        6,
+        {
+            "pretrained weights": ("model.checkpoint_path=null", "model.pretrained=false"),
+            "rate 2e-3": ("optim.lr=1e-3",),
+            "cosine": ("scheduler=constant", "scheduler.warmup_epochs=1"),
+            "warm-up": ("scheduler.warmup_epochs=0",),
+        },
+        left_out=("faces",),
+        from_weights=True,
     ),
 }
 

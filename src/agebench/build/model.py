@@ -53,7 +53,7 @@ def build_model(
         node["pretrained"] = pretrained
     elif pretrained:
         raise UserError(
-            f"{name} has no published weights: set model.pretrained=false, or model.checkpoint_path to a file of weights"
+            f"{name} has no published weights: set model.pretrained=false, or model.checkpoint_path to a file"
         )
 
     def create(**changes: Any) -> nn.Module:
