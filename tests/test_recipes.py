@@ -1,6 +1,9 @@
 """recipe=: an abbreviation of keys, which the user and an experiment can replace, for every network and head."""
 
+import csv
+import importlib.util
 import re
+import sys
 from itertools import cycle
 from pathlib import Path
 
@@ -76,11 +79,10 @@ def test_a_recipe_fits_every_network_head_and_augmentation(compose_config, recip
 
 def test_keys_of_the_user_replace_those_of_a_recipe(compose_config) -> None:
     config = compose_config(
-        "recipe=strong", "optim.lr=0.5", "ema.decay=null", "augment.mix_probability=0.25", "scheduler.warmup_epochs=7"
+        "recipe=strong", "optim.lr=0.5", "scheduler.warmup_epochs=7", "trainer.max_epochs=3"
     )
 
-    assert (config.optim.lr, config.ema.decay) == (0.5, None)
-    assert (config.augment.mix_probability, config.scheduler.warmup_epochs) == (0.25, 7)
+    assert (config.optim.lr, config.scheduler.warmup_epochs, config.trainer.max_epochs) == (0.5, 7, 3)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -93,11 +95,14 @@ def test_another_optimizer_and_schedule_keep_their_own_rate_and_keys(compose_con
 
 
 def test_keys_of_an_experiment_replace_those_of_a_recipe(compose_config) -> None:
-    config = compose_config("experiment=demo_leak", "recipe=strong")
+    tuned = compose_config("experiment=demo", "recipe=strong")
+    partly = compose_config("experiment=hiragana73_cnn", "recipe=strong")
 
-    assert (config.optim.lr, config.optim.weight_decay) == (4e-3, 0.05)  # those of conf/experiment/demo_leak.yaml
-    assert config.augment._target_ == compose_config("augment=cacd").augment._target_
-    assert config.ema == compose_config("recipe=strong").ema  # the experiment leaves it open
+    # Those of conf/experiment/demo.yaml: AdamW, with a rate of its own, and a warm-up of one epoch.
+    assert plain(tuned) == plain(compose_config("experiment=demo"))
+    # This one sets a single epoch, and leaves the optimizer and the schedule open.
+    assert (partly.trainer.max_epochs, partly.model._target_) == (1, "agebench.models.SmallCNN")
+    assert (partly.optim.lr, partly.scheduler.warmup_epochs) == (4e-3, 2)
 
 
 def test_an_experiment_can_choose_a_recipe(compose_config, tmp_path) -> None:
@@ -150,3 +155,16 @@ def test_finetuning_without_weights_ends_in_one_sentence(compose_config) -> None
 
     with pytest.raises(UserError, match=r"MLP has no published weights: .* model\.checkpoint_path to a file"):
         build_model(config, channels=1, num_outputs=10, image_size=8)
+
+
+def test_the_tables_of_the_page_are_those_of_the_results() -> None:
+    path = REPOSITORY / "experiments" / "recipes" / "study.py"
+    spec = importlib.util.spec_from_file_location("recipes_study", path)
+    study = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = study  # its dataclasses look it up
+    spec.loader.exec_module(study)
+    with (REPOSITORY / "experiments" / "recipes" / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+
+    assert study.draw(PAGE, rows) == PAGE
+    assert set(study.STUDIES) == set(RECIPES)

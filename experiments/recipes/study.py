@@ -31,6 +31,7 @@ COLUMNS = (
     *("gain", "low", "high", "p_holm", "over", "tested"),
 )
 SEEDS = (0, 1, 2)
+EPOCHS = 12
 COMMON = ("trainer.accelerator=cpu", "report=false", "callbacks.progress=null", "trainer.check_val_every_n_epoch=3")
 TINY_RESNET = (
     *("model=timm", "model.model_name=resnet18", "+model.layers=[1,1,1,1]", "+model.channels=[16,32,64,128]"),
@@ -103,24 +104,25 @@ class Study:
     """What is trained for one recipe.
 
     Args:
-        epochs: The length of each training.
         lines: For each line that was tried, the overrides that undo it.
         rejected: The lines that were tried and are not in the recipe, with the overrides that add them.
         left_out: The sets on which each line is left out.
+        epochs: The length of each training; None: that of the recipe.
+        against: The recipe with which this one is compared, in trainings of EPOCHS epochs unless `epochs` is a number.
         from_weights: Whether the network is mobilenetv2 with its ImageNet weights.
     """
 
-    epochs: int
     lines: Mapping[str, Sequence[str]]
     rejected: Mapping[str, Sequence[str]] = field(default_factory=dict)
     left_out: Sequence[str] = ("mnist", "hiragana")
+    epochs: int | None = EPOCHS
+    against: str = "none"
     from_weights: bool = False
 
 
 ADAM = ("optim=adam", "optim.lr=2e-3", "optim.weight_decay=0")
 STUDIES = {
     "plain": Study(
-        12,
         {
             "rate 2e-3": ("optim.lr=1e-3",),
             "cosine": ("scheduler=constant", "scheduler.warmup_epochs=1"),
@@ -135,7 +137,6 @@ STUDIES = {
         },
     ),
     "scratch": Study(
-        12,
         {
             "rate 4e-3": ("optim.lr=2e-3",),
             "warm-up": ("scheduler.warmup_epochs=0",),
@@ -143,14 +144,18 @@ STUDIES = {
         },
     ),
     "strong": Study(
-        24,
         {
             "moving average": ("ema.decay=null",),
             "CutMix": ("augment.cutmix=null", "augment.mix_probability=1.0"),
         },
+        rejected={
+            "moving average": ("ema.decay=0.99",),
+            "CutMix": ("augment.cutmix=1.0", "augment.mix_probability=0.5"),
+        },
+        epochs=None,
+        against="scratch",
     ),
     "finetune": Study(
-        6,
         {
             "pretrained weights": ("model.checkpoint_path=null", "model.pretrained=false"),
             "rate 2e-3": ("optim.lr=1e-3",),
@@ -158,6 +163,7 @@ STUDIES = {
             "warm-up": ("scheduler.warmup_epochs=0",),
         },
         left_out=("faces",),
+        epochs=6,
         from_weights=True,
     ),
 }
@@ -168,11 +174,12 @@ def variants(recipe: str) -> Iterator[tuple[str, str, list[str]]]:
     study = STUDIES[recipe]
     for name, images in SETS.items():
         network = MOBILENET if study.from_weights else images.network
-        keys = [*COMMON, *images.keys, *network, f"trainer.max_epochs={study.epochs}"]
-        yield name, "none", keys
-        yield name, "recipe", [*keys, f"recipe={recipe}"]
+        keys = [*COMMON, *images.keys, *network]
+        epochs = [] if study.epochs is None else [f"trainer.max_epochs={study.epochs}"]
+        yield name, study.against, [*keys, f"trainer.max_epochs={study.epochs or EPOCHS}", f"recipe={study.against}"]
+        yield name, "recipe", [*keys, *epochs, f"recipe={recipe}"]
         if name in study.left_out:
-            tried = [*keys, f"recipe={recipe}", *chain.from_iterable(study.rejected.values())]
+            tried = [*keys, *epochs, f"recipe={recipe}", *chain.from_iterable(study.rejected.values())]
             if study.rejected:
                 yield name, "all lines", tried
             for line, undo in study.lines.items():
@@ -197,12 +204,16 @@ def compare_all(folder: Path) -> None:
 
 
 def _compare(folder: Path, recipe: str, name: str) -> Iterator[tuple[object, ...]]:
-    tried = [variant for at, variant, _ in variants(recipe) if at == name]
-    groups = {variant: _group(folder, variant) for variant in tried}
-    full = "all lines" if "all lines" in tried else "recipe"
-    yield from _rows(recipe, name, {"recipe": groups["recipe"], "none": groups["none"]})
-    without = {variant: groups[variant] for variant in tried if variant.startswith("without")}
-    if without:
+    found = {variant: _group(folder, variant) for at, variant, _ in variants(recipe) if at == name}
+    groups = {variant: group for variant, group in found.items() if all(r.status == "completed" for r in group.runs)}
+    if len(groups) < len(found):
+        print(f"{recipe} on {name}: not trained: {', '.join(sorted(set(found) - set(groups)))}")
+    other = STUDIES[recipe].against
+    if {"recipe", other} <= groups.keys():
+        yield from _rows(recipe, name, {"recipe": groups["recipe"], other: groups[other]})
+    full = "all lines" if "all lines" in found else "recipe"
+    without = {variant: group for variant, group in groups.items() if variant.startswith("without")}
+    if without and full in groups:
         yield from islice(_rows(recipe, name, {full: groups[full]} | without), 0 if full == "all lines" else 1, None)
 
 
@@ -215,7 +226,8 @@ def _rows(recipe: str, name: str, groups: Mapping[str, Group]) -> Iterator[tuple
     for i, (variant, group) in enumerate(groups.items()):
         value, deviation = group.mean(images.metric), group.std(images.metric)
         val = sum(run.result("best", "value") for run in group.runs) / len(group.runs)
-        row = (recipe, name, variant, STUDIES[recipe].epochs, len(group.runs), value, deviation, val)
+        epochs = group.runs[0].config["trainer.max_epochs"]
+        row = (recipe, name, variant, epochs, len(group.runs), value, deviation, val)
         if i == 0:
             yield (*row, "", "", "", "", paired.over, paired.drawn)
             continue
@@ -248,14 +260,14 @@ def draw(page: str, rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _table_of_recipes(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    yield f"| recipe | epochs | {' | '.join(images.title for images in SETS.values())} |"
-    yield "|---|--:|" + "---|" * len(SETS)
+    yield f"| recipe | {' | '.join(images.title for images in SETS.values())} |"
+    yield "|---|" + "---|" * len(SETS)
     for recipe, study in STUDIES.items():
         cells = []
         for name in SETS:
-            none, full = (_find(rows, recipe, name, variant) for variant in ("none", "recipe"))
-            cells.append(f"{_value(none)} → {_value(full)}<br>{_gain(none)}")
-        yield f"| `{recipe}` | {study.epochs} | {' | '.join(cells)} |"
+            other, full = (_find(rows, recipe, name, variant) for variant in (study.against, "recipe"))
+            cells.append(f"{_value(other)} → {_value(full)}<br>{_gain(other)}" if other else "not trained")
+        yield f"| `{study.against}` → `{recipe}` | {' | '.join(cells)} |"
 
 
 def _table_of_lines(rows: Sequence[Mapping[str, str]], recipe: str) -> Iterator[str]:
@@ -279,7 +291,7 @@ def _value(row: Mapping[str, str]) -> str:
 def _gain(row: Mapping[str, str]) -> str:
     """Return a gain with its interval, bold if the interval excludes zero, and the p-value of Holm."""
     if not row:
-        return "–"
+        return "not trained"
     text = f"{_number(row, 'gain')} [{_number(row, 'low')}, {_number(row, 'high')}]"
     p = float(row["p_holm"])
     bold = "**" if float(row["low"]) > 0 or float(row["high"]) < 0 else ""
