@@ -120,7 +120,7 @@ class Study:
     from_weights: bool = False
 
 
-ADAM = ("optim=adam", "optim.lr=2e-3", "optim.weight_decay=0")
+ADAM = ("optim=adam", "optim.lr=2e-3", "optim.weight_decay=0.0")
 STUDIES = {
     "plain": Study(
         {
