@@ -158,12 +158,14 @@ STUDIES = {
     "finetune": Study(
         {
             "pretrained weights": ("model.checkpoint_path=null", "model.pretrained=false"),
+            "AdamW with weight decay 0.05": ADAM,
             "rate 2e-3": ("optim.lr=1e-3",),
             "cosine": ("scheduler=constant", "scheduler.warmup_epochs=1"),
             "warm-up": ("scheduler.warmup_epochs=0",),
+            "clipping": ("trainer.gradient_clip_val=null",),
         },
         left_out=("faces",),
-        epochs=6,
+        epochs=9,
         from_weights=True,
     ),
 }
