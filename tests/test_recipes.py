@@ -78,9 +78,7 @@ def test_a_recipe_fits_every_network_head_and_augmentation(compose_config, recip
 
 
 def test_keys_of_the_user_replace_those_of_a_recipe(compose_config) -> None:
-    config = compose_config(
-        "recipe=strong", "optim.lr=0.5", "scheduler.warmup_epochs=7", "trainer.max_epochs=3"
-    )
+    config = compose_config("recipe=strong", "optim.lr=0.5", "scheduler.warmup_epochs=7", "trainer.max_epochs=3")
 
     assert (config.optim.lr, config.scheduler.warmup_epochs, config.trainer.max_epochs) == (0.5, 7, 3)
 
