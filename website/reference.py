@@ -49,7 +49,7 @@ MODULES = {
     "agebench.runs.read": "Reading runs",
     "agebench.errors": "Errors",
 }
-NOT_KEYS = ("experiment", "debug")  # groups whose files set keys of other groups
+NOT_KEYS = ("recipe", "experiment", "debug")  # groups whose files set keys of other groups
 HIDDEN = {"defaults", "hydra", "_target_", "_partial_"}
 
 
@@ -256,6 +256,10 @@ def group_page(group: str) -> str:
         text = path.read_text(encoding="utf-8")
         if group in NOT_KEYS:
             lines += [f"`{group}={path.stem}` sets:", "", "```yaml", "\n".join(text.splitlines()[2:]), "```"]
+            for part in sorted((CONF / group).glob(f"_{path.stem}_*.yaml")):  # of a recipe
+                choice = part.stem.removeprefix(f"_{path.stem}_")
+                keys = "\n".join(part.read_text(encoding="utf-8").splitlines()[1:])
+                lines += ["", f"{first_line(part)}, for the choice `{choice}` only:", "", "```yaml", keys, "```"]
             continue
         target = re.search(r"^_target_: (\S+)$", text, re.MULTILINE)
         if target:

@@ -70,6 +70,17 @@ def test_a_custom_class_is_represented_by_its_name(make_run) -> None:
     assert differing(by_file) == [{"model": "Tiny"}, {"model": "create_model"}]
 
 
+def test_a_recipe_is_a_parameter_without_its_parts_and_older_runs_have_none(make_run) -> None:
+    recipes = {"recipe": "plain", "recipe@optim": "_plain_adamw", "recipe@head": "_plain_softmax"}
+    none = {"recipe": "none", "recipe@optim": "_none_adamw", "recipe@head": "_none_softmax"}
+    with_recipe, without, older = (
+        read_run(make_run(name, choices=choices)) for name, choices in (("a", recipes), ("b", none), ("c", {}))
+    )
+
+    assert differing([with_recipe, older]) == [{"recipe": "plain"}, {"recipe": None}]
+    assert differing([without, older]) == [{}, {}]
+
+
 def test_the_training_images_are_a_parameter_if_all_others_are_equal(make_run) -> None:
     runs = [read_run(make_run("a", data_sha="1234567")), read_run(make_run("b", data_sha="abcdefg"))]
 

@@ -52,7 +52,9 @@ def build_model(
     if "pretrained" in inspect.signature(target).parameters:
         node["pretrained"] = pretrained
     elif pretrained:
-        raise UserError(f"{name} has no published weights: set model.pretrained=false")
+        raise UserError(
+            f"{name} has no published weights: set model.pretrained=false, or model.checkpoint_path to a file"
+        )
 
     def create(**changes: Any) -> nn.Module:
         model: nn.Module = instantiate(node, in_chans=channels, num_classes=num_outputs, _convert_="all", **changes)

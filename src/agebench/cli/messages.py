@@ -212,7 +212,10 @@ def known_names(conf: Path) -> list[str]:
             continue
         tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False) or {}
         tree.pop("defaults", None)
-        prefix = "" if group in (".", "experiment", "debug") or path.stem == "config" else group.replace("/", ".") + "."
+        if group == "recipe" and path.stem.startswith("_"):  # keys of other groups, without the names of the groups
+            continue
+        in_root = group in (".", "recipe", "experiment", "debug") or path.stem == "config"
+        prefix = "" if in_root else group.replace("/", ".") + "."
         if group != ".":
             names.add(group)
         for key in flatten(tree):

@@ -6,7 +6,7 @@ from typing import Any
 from agebench.runs.identity import SHOWN, WITH_GROUP
 from agebench.runs.read import Run
 
-FIRST = ("data", "data/split", "model", "head", "optim", "scheduler", "augment")  # before the other groups
+FIRST = ("data", "data/split", "model", "head", "recipe", "optim", "scheduler", "augment")  # before the other groups
 # Config groups that only set keys of other groups, or have no effect.
 NEVER = ("experiment", "debug", "paths", "logger")
 HIDDEN = ("_target_", "_partial_")
@@ -92,6 +92,8 @@ def format_value(value: Any) -> str:
 def _labels(run: Run) -> dict[str, str]:
     """Return the label of each config group of a run: its choice, or the class if `_target_` is an override."""
     names = {n: choice for n, choice in run.choices.items() if n not in NEVER and not n.startswith("hydra/")}
+    # No group of its own: recipe@optim is a part of a recipe. Older runs have no recipe, which is the same as none.
+    names = {n: choice for n, choice in names.items() if "@" not in n and (n, choice) != ("recipe", "none")}
     for name in names:
         key = f"{name.replace('/', '.')}._target_"
         if key in run.typed and key in run.config:

@@ -241,6 +241,8 @@ def _training_facts(run: Material) -> list[tuple[str, str]]:
         facts.append(("speed", f"{rate:,.0f} images/s"))
     facts.append(("device", _device(run)))
     facts += [(key, str(choices.get(key, ""))) for key in ("optim", "scheduler", "augment")]
+    if choices.get("recipe", "none") != "none":
+        facts.append(("recipe", str(choices["recipe"])))
     for key, name in SETTINGS.items():
         if config.get(key) is not None:
             facts.append((name, f"{config[key]}"))
