@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import uniform_filter
 from scipy.signal import correlate2d
 
 from agebench import lecture
@@ -30,6 +31,14 @@ def test_the_vertical_kernel_gives_the_feature_map_of_the_lecture() -> None:
     found = kernels.apply_kernel(LECTURE_IMAGE, kernels.KERNELS["vertical"][1])
 
     assert found.tolist() == LECTURE_MAP
+
+
+def test_the_blur_kernel_gives_the_mean_of_each_neighbourhood() -> None:
+    image = np.random.default_rng(0).integers(0, 17, (9, 7))
+
+    found = kernels.apply_kernel(image, kernels.KERNELS["blur"][1])
+
+    np.testing.assert_allclose(found, uniform_filter(image.astype(float), 3)[1:-1, 1:-1])
 
 
 @pytest.mark.parametrize("name", ["vertical", "horizontal", "sharpen", "blur"])
