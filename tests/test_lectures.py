@@ -51,6 +51,14 @@ def test_a_kernel_is_a_cross_correlation(name) -> None:
     np.testing.assert_allclose(found, correlate2d(image, kernel, mode="valid"), atol=1e-9)
 
 
+def test_a_shifted_image_has_moved_to_the_right_by_one_pixel() -> None:
+    image = np.arange(1, 13).reshape(3, 4)
+
+    found = pooling.shift_right(image)
+
+    assert found.tolist() == [[0, 1, 2, 3], [0, 5, 6, 7], [0, 9, 10, 11]]
+
+
 def test_max_pooling_equals_that_of_pytorch_and_of_the_lecture() -> None:
     image = np.array([[1, 3, 2, 1], [4, 6, 5, 0], [7, 8, 9, 2], [3, 4, 1, 6]])
     larger = np.random.default_rng(0).normal(size=(8, 8))
