@@ -162,6 +162,7 @@ def test_a_long_table_shows_its_first_rows() -> None:
 
     assert table._repr_html_().count("<tr>") == 21
     assert "980 more rows" in repr(table)
+    assert "more rows" not in repr(Table(["n"], [[i] for i in range(20)]))
     assert len(table.rows) == 1_000
 
 
