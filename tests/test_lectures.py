@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import uniform_filter
 from scipy.signal import correlate2d
 
 from agebench import lecture
@@ -32,6 +33,14 @@ def test_the_vertical_kernel_gives_the_feature_map_of_the_lecture() -> None:
     assert found.tolist() == LECTURE_MAP
 
 
+def test_the_blur_kernel_gives_the_mean_of_each_neighbourhood() -> None:
+    image = np.random.default_rng(0).integers(0, 17, (9, 7))
+
+    found = kernels.apply_kernel(image, kernels.KERNELS["blur"][1])
+
+    np.testing.assert_allclose(found, uniform_filter(image.astype(float), 3)[1:-1, 1:-1])
+
+
 @pytest.mark.parametrize("name", ["vertical", "horizontal", "sharpen", "blur"])
 def test_a_kernel_is_a_cross_correlation(name) -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 30))
@@ -40,6 +49,14 @@ def test_a_kernel_is_a_cross_correlation(name) -> None:
     found = kernels.apply_kernel(image, kernel)
 
     np.testing.assert_allclose(found, correlate2d(image, kernel, mode="valid"), atol=1e-9)
+
+
+def test_a_shifted_image_has_moved_to_the_right_by_one_pixel() -> None:
+    image = np.arange(1, 13).reshape(3, 4)
+
+    found = pooling.shift_right(image)
+
+    assert found.tolist() == [[0, 1, 2, 3], [0, 5, 6, 7], [0, 9, 10, 11]]
 
 
 def test_max_pooling_equals_that_of_pytorch_and_of_the_lecture() -> None:

@@ -1,6 +1,7 @@
 """The command score writes a run folder for predictions of any program, without an image and without torch."""
 
 import csv
+import hashlib
 import json
 import subprocess
 import sys
@@ -145,8 +146,10 @@ def test_rows_that_do_not_match_are_counted_and_listed(verb, faces, tmp_path, ca
     rows = ["1.png,20", "5.png,20", "5.png,30", "9.png,20", "9.png,20", "0.png,20", "ghost.png,20"]
     (tmp_path / "theirs.csv").write_text("\n".join(["name,point", *rows]))
 
-    found = verb(tmp_path / "theirs.csv", *faces)["scored"]
+    results = verb(tmp_path / "theirs.csv", *faces)
 
+    found, matched = results["scored"], "1.png\n9.png"  # 5.png has two different predictions
+    assert results["split_sha"] == hashlib.sha256(matched.encode()).hexdigest()[:16]
     keys = ("rows", "test_images", "matched", "missing", "doubled", "unknown", "elsewhere")
     assert [found[key] for key in keys] == [7, 50, 2, 47, 2, 1, 1]
     assert found["examples"]["unknown"] == ["ghost.png"]
@@ -155,6 +158,17 @@ def test_rows_that_do_not_match_are_counted_and_listed(verb, faces, tmp_path, ca
         listed = list(csv.DictReader(file))
     assert [row["reason"] for row in listed] == ["missing"] * 47 + ["doubled"] * 2 + ["unknown"]
     assert listed[-1]["name"] == "ghost.png"
+
+
+def test_a_list_of_unmatched_rows_is_removed_when_all_rows_match(verb, faces, tmp_path, compose_config) -> None:
+    (tmp_path / "theirs.csv").write_text("name,point\n1.png,20\n")
+    verb(tmp_path / "theirs.csv", *faces)
+    write_own(tmp_path, faces, compose_config)
+
+    found = verb(tmp_path / "predictions.csv", *faces)["scored"]
+
+    assert (found["matched"], found["missing"]) == (50, 0)
+    assert not (tmp_path / "out" / "unmatched.csv").exists()
 
 
 def test_a_folder_with_a_run_is_not_overwritten_and_one_with_scores_is(verb, faces, tmp_path, compose_config) -> None:

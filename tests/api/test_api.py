@@ -108,12 +108,26 @@ def test_the_predictions_are_those_of_the_network(runs) -> None:
     np.testing.assert_allclose([table[0][f"p({d})"] for d in range(10)], expected, atol=1e-4)
 
 
+def test_a_run_that_has_predicted_keeps_to_the_settings_of_each_call(runs) -> None:
+    image, run = digits(4)[3], load(runs[0].folder)
+
+    plain, mirrored = run.predict([image, np.ascontiguousarray(image[:, ::-1])])
+    (flipped,) = run.predict(image, tta="flip")
+
+    labels = [f"p({digit})" for digit in range(10)]
+    expected = [(plain[label] + mirrored[label]) / 2 for label in labels]
+    np.testing.assert_allclose([flipped[label] for label in labels], expected, atol=1e-5)
+    assert abs(flipped["p(3)"] - plain["p(3)"]) > 1e-3
+
+
 def test_an_image_that_cannot_be_read_has_a_problem_and_no_prediction(runs, tmp_path) -> None:
     (tmp_path / "text.png").write_text("no image")
 
     table = runs[0].predict([digits(1)[0], tmp_path / "text.png", tmp_path / "absent.png"])
 
     assert [row["label"] is None for row in table] == [False, True, True]
+    assert [row["p(0)"] is None for row in table] == [False, True, True]
+    assert table[0]["point"] == table[0]["label"] == "0"  # the name of a class
     assert table[0]["problem"] is None
     assert "not an image" in table[1]["problem"]
     assert table[2]["problem"] == "there is no such file"
@@ -148,6 +162,7 @@ def test_a_long_table_shows_its_first_rows() -> None:
 
     assert table._repr_html_().count("<tr>") == 21
     assert "980 more rows" in repr(table)
+    assert "more rows" not in repr(Table(["n"], [[i] for i in range(20)]))
     assert len(table.rows) == 1_000
 
 

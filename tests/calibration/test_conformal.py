@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from agebench.calibration.calibration import fit
+from agebench.calibration.calibration import Calibration, fit
 from agebench.calibration.conformal import conformities, hierarchical_threshold, most_probable, needed_groups
 from agebench.errors import UserError
 from agebench.metrics.predictions import LabelledPredictions, ends_of
@@ -57,6 +57,28 @@ def test_a_range_lies_between_two_quantiles_and_contains_the_point_estimate() ->
         inside += [math.floor(point[i]) - 14, math.ceil(point[i]) - 14]
         assert (first, last) == (min(inside), max(inside))
         assert sets[i, first : last + 1].all()
+
+
+def test_an_uncalibrated_range_lies_between_the_quantiles_of_the_promised_coverage() -> None:
+    posterior = np.array([[0.02, 0.02, 0.06, 0.40, 0.40, 0.04, 0.03, 0.03]])
+    calibration = Calibration(
+        coverage=0.9,
+        temperature=1.0,
+        threshold=0.2,
+        ordered=True,
+        values=tuple(range(8)),
+        over="image",
+        groups=9,
+        images=9,
+        nll=(1.0, 1.0),
+        weights_sha="",
+    )
+    predictions = LabelledPredictions(posterior, np.array([3.0]), np.array([3]), np.arange(8.0), True, "years")
+
+    found = calibration.calibrated(predictions)
+
+    # From the 5% quantile, label 2, to the 95% quantile, label 6.
+    assert found.uncalibrated_sets.tolist() == [[False, False, True, True, True, True, True, False]]
 
 
 def test_a_class_belongs_to_the_set_if_it_is_probable_enough_or_the_most_probable() -> None:

@@ -113,6 +113,16 @@ def test_the_interval_resamples_all_people(make_folds, tmp_path) -> None:
     assert [low, high] == pytest.approx(np.quantile(means, [0.0133, 0.9867]), abs=0.03)
 
 
+def test_pooled_folds_took_the_time_of_all_and_were_written_with_the_newest(make_fold, tmp_path) -> None:
+    for fold, age in enumerate((30, 50, 10)):
+        make_fold(f"runs/{fold}", fold, estimates(0), age=age)
+
+    (run,), _ = pool_folds(find_runs([tmp_path]))
+
+    assert run.result("timing", "fit_s") == pytest.approx(3 * 60.4)
+    assert run.written == (tmp_path / "runs/1/results.json").stat().st_mtime
+
+
 def test_two_pooled_groups_have_a_paired_difference_by_person(make_folds, tmp_path) -> None:
     make_folds("good", estimates(0))
     make_folds("bad", estimates(1) + 1.5, head="coral")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,6 +45,23 @@ def test_the_best_mean_of_every_metric_is_bold_and_a_significant_difference_has_
     assert coral[cs5] == softmax[cs5] == r"\textbf{1.000}"  # a tie
 
 
+@pytest.mark.parametrize(
+    ("p", "stars"),
+    [(0.06, ""), (0.05, ""), (0.04, "$^{*}$"), (0.01, "$^{*}$"), (0.001, "$^{**}$"), (0.0009, "$^{***}$")],
+)
+def test_a_level_itself_is_not_significant(make_run, tmp_path, p, stars) -> None:
+    make_run("coral", points=TARGETS + 1, targets=TARGETS.tolist(), people=PEOPLE, head="coral")
+    make_run("softmax", points=TARGETS - 2, targets=TARGETS.tolist(), people=PEOPLE)
+    comparison = compare(find_runs([tmp_path]))
+    (table,) = comparison.tables
+    best, other = table.rows
+    changed = replace(comparison, tables=(replace(table, rows=(best, replace(other, adjusted=p))),))
+
+    _, _, row = cells(to_latex(changed))
+
+    assert "".join(re.findall(r"\$\^.*\$", row[2])) == stars
+
+
 def test_every_row_of_the_tabular_has_as_many_cells_as_its_alignment_has_columns(latex) -> None:
     alignment = re.search(r"\\begin\{tabular\}\{([lr]+)\}", latex)
 
@@ -82,6 +100,7 @@ def test_a_single_run_is_not_bold(make_run, tmp_path) -> None:
         (r"\input{/etc/passwd}", r"\textbackslash{}input\{/etc/passwd\}"),
         ("a\nb\x1b[31m", "a b [31m"),
         ("$x^2$ #1 ~", r"\$x\textasciicircum{}2\$ \#1 \textasciitilde{}"),
+        ("a|b < c > d", "a$|$b $<$ c $>$ d"),
         ("ひらがな", "ひらがな"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from memory_source import COLUMNS, Memory, make_planner
 
-from agebench.data.groups import MAX_GROUPS
+from agebench.data.groups import MAX_GROUPS, with_groups
 from agebench.data.sources.table import Table
 from agebench.errors import UserError
 
@@ -70,6 +70,15 @@ def test_a_column_with_many_values_is_an_error_in_one_sentence(tmp_path: Path) -
         make_planner(Table(str(tmp_path / "mine.csv"), COLUMNS), groups=["serial"]).plan(listed=True)
 
     assert "\n" not in str(caught.value)
+
+
+def test_people_are_no_groups_even_if_they_are_few() -> None:
+    source = Memory()
+    records = source.records()
+    records.columns["identity"] = np.array(["a", "b"] * 30)
+
+    with pytest.raises(UserError, match="data=memory has no column 'identity' to group by"):
+        with_groups(records, source, ["identity"], name="memory")
 
 
 def test_as_many_values_as_allowed_are_accepted() -> None:

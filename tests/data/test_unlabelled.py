@@ -56,6 +56,15 @@ def test_a_missing_file_of_a_table_is_broken_and_keeps_its_row(folder):
     assert images.broken == {1: "there is no such file"}
 
 
+def test_each_of_many_images_is_in_one_batch(tmp_path):
+    for i in range(21):
+        Image.fromarray(np.full((4, 4), 10 * i, np.uint8)).save(tmp_path / f"{i:02d}.png")
+
+    _, pixels = read(tmp_path)
+
+    assert pixels == [10 * i for i in range(21)]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

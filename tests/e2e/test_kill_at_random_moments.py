@@ -53,6 +53,17 @@ def no_process_is_left() -> Iterator[None]:
     STARTED.clear()
 
 
+@pytest.fixture(autouse=True)
+def signals_are_accepted() -> Iterator[None]:
+    """Let started processes accept the signals that `nohup` and a shell in the background ignore."""
+    ignored = [each for each in (signal.SIGHUP, signal.SIGQUIT) if signal.getsignal(each) is signal.SIG_IGN]
+    for each in ignored:
+        signal.signal(each, signal.SIG_DFL)
+    yield
+    for each in ignored:
+        signal.signal(each, signal.SIG_IGN)
+
+
 def start(folder: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start a run, or a sweep in a folder `sweep`, in a process group of its own."""
     where = f"hydra.sweep.dir={folder}" if "-m" in arguments else f"hydra.run.dir={folder}"

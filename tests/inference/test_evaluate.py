@@ -62,6 +62,15 @@ def test_the_runs_own_data_is_tested_with_the_runs_limit_of_test_batches(trained
     assert results(again)["split_sha"] == results(trained_run)["split_sha"]
 
 
+def test_a_run_on_some_images_is_tested_on_them_under_its_protocol(compose_config, evaluate, tmp_path) -> None:
+    fit(compose_config(*BASE, "data.limit=400"), tmp_path / "run")
+
+    again = evaluate(tmp_path / "run")
+
+    assert results(again)["protocol"] == results(tmp_path / "run")["protocol"]
+    assert (again / "predictions.csv").read_bytes() == (tmp_path / "run" / "predictions.csv").read_bytes()
+
+
 def test_another_data_set_is_tested_without_the_runs_limit_of_test_batches(trained_run, evaluate, caplog) -> None:
     with caplog.at_level(logging.INFO):
         again = evaluate(trained_run, "data=digits", "data.name=other", "data.eval_batch_size=50")

@@ -2,16 +2,21 @@
 
 import csv
 import json
+import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from agebench.errors import UserError
+from agebench.inference.calibrate import calibrate_run
 from agebench.inference.evaluate import evaluate_run
 from agebench.training.fit import fit
 
+CONF = Path(__file__).parents[2] / "conf"
 BASE = (
     "data/split=official",
     "data.source.label=age",
@@ -151,6 +156,42 @@ def test_a_run_of_ages_is_tested_on_bins_by_their_edges(trained, evaluate) -> No
     expected = [(in_years[row["name"]] >= 20) + (in_years[row["name"]] >= 40) for row in rows]
     assert [float(row["point"]) for row in rows] == expected
     assert found["metrics"]["test/within_1"] <= 1
+
+
+def test_bins_that_the_user_chooses_as_the_target_need_their_edges(trained, evaluate) -> None:
+    run = trained("young", "data.target=bins", "data.bins=[20,40]")
+
+    with pytest.raises(UserError, match="needs ascending edges in years, got None"):
+        evaluate(run, "inside", "data.target=bins")
+
+
+def test_a_calibration_is_not_used_for_other_labels(trained, evaluate, tmp_path) -> None:
+    run = shutil.copytree(trained("young", "data.target=age"), tmp_path / "run")
+    settings = {"run": str(run), "coverage": 0.5, "accelerator": "cpu"}
+    calibrate_run(OmegaConf.merge(OmegaConf.load(CONF / "calibrate.yaml"), settings))
+
+    same, _ = evaluate(run, "young")
+    other, _ = evaluate(run, "all")
+
+    assert "calibration" in same
+    assert "calibration" not in other
+
+
+@pytest.mark.parametrize(("limit", "warned"), [(30, True), (40, False)])
+def test_only_decisions_at_the_same_limit_are_compared_with_those_of_training(
+    trained, compose_config, tmp_path, caplog, limit, warned
+) -> None:
+    run = shutil.copytree(trained("young", "data.target=age", "age_limit=30"), tmp_path / "run")
+    results = json.loads((run / "results.json").read_text())
+    results["metrics"]["test/false_adult_rate"] += 0.25
+    (run / "results.json").write_text(json.dumps(results))
+
+    with caplog.at_level(logging.WARNING):
+        evaluate_run(
+            compose_config(f"run={run}", "accelerator=cpu", f"age_limit={limit}", name="evaluate"), tmp_path / "out"
+        )
+
+    assert ("test/false_adult_rate differ from those that train reported" in caplog.text) == warned
 
 
 def test_classes_that_differ_are_refused(trained, evaluate) -> None:

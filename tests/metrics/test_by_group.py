@@ -252,6 +252,15 @@ def test_groups_with_the_same_constant_value_have_no_gap_and_no_interval() -> No
     assert np.isnan([gap.low, gap.high]).all()
 
 
+def test_a_p_value_is_never_below_that_of_the_sample_itself_among_the_resamples() -> None:
+    predictions, sex = sample({"f": 40, "m": 40}, {"m": 50.0})
+    groups = measure_groups(predictions, {"sex": sex}, None, resamples=20)
+
+    gap = gap_of(find_gaps(predictions, groups, None, resamples=20), "sex", "mae")
+
+    assert gap.p == 1 / 21
+
+
 def test_the_p_values_of_a_metric_are_corrected_for_the_groupings() -> None:
     predictions, sex = sample({"f": 150, "m": 150}, {"m": 0.9})
     hand = np.where(np.arange(300) % 2, "left", "right")

@@ -6,12 +6,13 @@ from scipy.stats import binomtest, norm, t
 from sklearn.metrics import confusion_matrix, precision_score, recall_score, roc_auc_score
 
 from agebench.errors import UserError
+from agebench.metrics import decisions
 from agebench.metrics.age_limit import AgeLimit, make_age_limit
 from agebench.metrics.bootstrap import draw, intervals
 from agebench.metrics.compute import summarise
 from agebench.metrics.decision_summary import curve_means, decision_curves, decision_table, describe_decisions
-from agebench.metrics.decisions import exact_bounds
-from agebench.metrics.predictions import LabelledPredictions
+from agebench.metrics.decisions import exact_bounds, widen
+from agebench.metrics.predictions import Images, LabelledPredictions
 from agebench.metrics.table import find, is_decision, monitor_keys
 
 AGES = np.arange(14.0, 40.0)
@@ -156,6 +157,25 @@ def test_bounds_of_whole_events_are_those_of_clopper_and_pearson(events: int, pe
     found = exact_bounds(events / people, people)
 
     assert found == pytest.approx([expected.low, expected.high])
+
+
+def test_people_with_more_images_lower_the_effective_number() -> None:
+    codes = np.array([0, 1, 2, 2, 2, 9])
+
+    assert decisions.people(codes, codes < 9) == (3, pytest.approx((1 + 1 + 3) ** 2 / (1 + 1 + 9)))
+    assert decisions.people(codes, codes < 2) == (2, 2.0)
+    assert decisions.people(codes, codes > 9) == (0, 0.0)
+
+
+def test_an_interval_of_a_rate_contains_both_intervals() -> None:
+    images = Images(judged_as([16, 17, 17, 17, 25], [15.0, 16.0, 20.0, 22.0, 30.0]))  # 2 errors of 4 people
+    exact = binomtest(2, 4).proportion_ci(method="exact")
+
+    for low, high in ((0.01, 0.6), (0.4, 0.99), (0.4, 0.6)):
+        found = widen({"false_adult_rate_at_18": np.array([low, high])}, images, np.arange(5))
+
+        expected = [min(low, exact.low), max(high, exact.high)]
+        np.testing.assert_allclose(found["false_adult_rate_at_18"], expected, rtol=1e-6)
 
 
 def test_the_upper_bound_covers_a_rare_rate_of_people_with_correlated_images() -> None:

@@ -14,6 +14,7 @@ in its file (it is stale), or if its tests fail without it.
 import argparse
 import compileall
 import contextlib
+import gc
 import hashlib
 import importlib
 import json
@@ -288,10 +289,11 @@ def main() -> None:
     mutants = [mutant for mutant in mutants if mutant.count() == 1]
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the table is printed
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     for name in HEAVY:
         importlib.import_module(name)
     compileall.compile_dir(REPOSITORY / "src", quiet=1)  # once; the copies contain the compiled files
+    gc.freeze()  # a collection in a fork would copy and search the heavy libraries, which takes a second
     state = State(STATE, afresh=given.afresh)
     failing = find_failing(mutants, state, **limits)
     results = []

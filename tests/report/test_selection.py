@@ -89,14 +89,14 @@ def test_equal_images_keep_their_order_and_the_number_is_limited() -> None:
 
 
 def test_a_pair_counts_both_directions_and_starts_with_the_more_frequent_one() -> None:
-    mistakes = [(0, 1, 2), (2, 1, 2), (1, 2, 3), (0, 2, 1)]  # (true, taken for, number of images)
+    mistakes = [(0, 1, 2), (2, 1, 3), (1, 2, 2), (0, 2, 1)]  # (true, taken for, number of images)
     sure = {0: [1.0, 0, 0], 1: [0, 1.0, 0], 2: [0, 0, 1.0]}
     outcome = classes(*[(true, sure[taken]) for true, taken, number in mistakes for _ in range(number)])
 
     pairs = confused_pairs(outcome)
 
-    assert [(pair.labels, pair.counts) for pair in pairs] == [((1, 2), (3, 2)), ((0, 1), (2, 0)), ((0, 2), (1, 0))]
-    assert [rows.tolist() for rows in pairs[0].rows] == [[4, 5, 6], [2, 3]]
+    assert [(pair.labels, pair.counts) for pair in pairs] == [((2, 1), (3, 2)), ((0, 1), (2, 0)), ((0, 2), (1, 0))]
+    assert [rows.tolist() for rows in pairs[0].rows] == [[2, 3, 4], [5, 6]]
 
 
 def test_the_first_example_of_a_pair_is_the_most_certain_mistake() -> None:

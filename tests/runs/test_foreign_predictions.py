@@ -182,6 +182,18 @@ def test_the_columns_of_labels_may_be_in_any_order(write) -> None:
     assert found.point.tolist() == [0]  # cat
 
 
+def test_columns_of_more_ages_than_the_data_has_may_be_in_any_order(write) -> None:
+    ages = range(31, 18, -1)
+    likely = {20: 0.75, 31: 0.25}
+
+    plan, found = predict(write(["name", *(f"p({age})" for age in ages)], ["4.jpg", *(likely.get(a, 0) for a in ages)]))
+
+    assert plan.target.label_names == tuple(str(age) for age in range(19, 32))
+    np.testing.assert_array_equal(found.posterior[0], [likely.get(age, 0) for age in range(19, 32)])
+    assert found.metrics["test/nll"] == pytest.approx(-np.log(0.75))
+    assert found.metrics["test/mae"] == 0.25 * 11
+
+
 def test_a_posterior_without_a_point_is_estimated_by_its_mean(write) -> None:
     _, found = predict(write(["name", *P_AGES], ["4.jpg", 0.5, 0, 0, 0, 0.5, *[0] * 6]))
 

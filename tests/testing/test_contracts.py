@@ -49,6 +49,40 @@ class Reversed(Softmax):
         return self.values.flip(0)[self.posterior(outputs).argmax(dim=1)]
 
 
+class Negative(Softmax):
+    def posterior(self, outputs):
+        moved = torch.zeros(self.num_labels)
+        moved[0], moved[1] = 0.5, -0.5
+        return super().posterior(outputs) + moved
+
+
+class Backwards(Softmax):
+    def loss(self, outputs, target):
+        loss = super().loss(outputs, target)
+        return 2 * loss.detach() - loss
+
+
+class Ignorant(Softmax):
+    def loss(self, outputs, target):
+        return outputs.square().mean()
+
+
+class Forgetful(Softmax):
+    def __init__(self, num_labels, values, *, ordered, decode="auto"):
+        super().__init__(num_labels, values, ordered=ordered, decode=decode)
+        self.scale = 1 + torch.rand(())  # neither a parameter nor a buffer
+
+    def posterior(self, outputs):
+        return super().posterior(outputs * self.scale)
+
+
+class Wavy(Softmax):
+    """Adds waves that are lower than the rounding errors of the loss, and shorter than those of the outputs."""
+
+    def loss(self, outputs, target):
+        return super().loss(outputs, target) + 1e-3 * (1e3 * outputs).sin().sum(dim=1).mean()
+
+
 class Refusing(Softmax):
     needs_order = False
 
@@ -77,6 +111,11 @@ class WithoutValues(Softmax):
     ("head", "message"),
     [
         (Scaled, r"posteriors of shape \(B, R\) = \(16, 49\).* sum to 1; got a row that sums to 1.01"),
+        (Negative, "at least 0, .* got a value of -0"),
+        (Backwards, "a small step against the gradient of a linear model must lower the loss"),
+        (Ignorant, "must halve its mean absolute error"),
+        (Forgetful, "must predict the same after its state_dict is saved and loaded; got another posterior"),
+        (Wavy, "a training step in torch.bfloat16 must be close to one in float32"),
         (Summed, "mean of the losses of its images"),
         (Overflowing, "must be finite"),
         (Detached, "must have a gradient; got a gradient of zero"),

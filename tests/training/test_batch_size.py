@@ -10,7 +10,7 @@ from agebench.cli.rules import check_config
 from agebench.errors import UserError
 from agebench.training import batch_size
 from agebench.training import fit as fitting
-from agebench.training.batch_size import fastest, largest_fitting
+from agebench.training.batch_size import choose_batch_size, fastest, largest_fitting
 from agebench.training.fit import fit
 
 BASE = (
@@ -113,6 +113,14 @@ def test_a_resumed_run_keeps_its_size(compose_config, tmp_path, fake_speeds, mon
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert (results["status"], results["resumed"], results["batch_size"]["chosen"]) == ("completed", 1, 32)
     assert fit(config, tmp_path) == results["best"]["value"]  # complete: nothing to do
+
+
+def test_an_unfinished_run_of_another_config_does_not_decide_the_size(compose_config, fake_speeds) -> None:
+    config = compose_config(*BASE, "data.batch_size=auto")
+
+    chosen, facts = choose_batch_size(config, {"batch_size": {"chosen": 64}, "config": "of another run"})
+
+    assert chosen.data.batch_size == facts["chosen"] == 32
 
 
 def test_sizes_are_measured_in_real_trainings(compose_config, monkeypatch) -> None:
