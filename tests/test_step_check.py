@@ -145,6 +145,14 @@ def test_a_skipped_step_is_no_step_of_the_average_and_not_in_the_mean_loss(kind)
 
 
 @KINDS
+def test_the_steps_that_were_left_out_are_named_at_the_end_of_the_epoch(kind, caplog) -> None:
+    with caplog.at_level("WARNING"):
+        train(Fragile(losses=(0, 3)), kind, steps=5, on_nan="skip")
+
+    assert "epoch 1: 2 steps with a loss or gradients that are not finite were left out (steps 1, 4)" in caplog.text
+
+
+@KINDS
 @pytest.mark.parametrize(
     ("cause", "what"), [("losses", "the loss is nan"), ("gradients", "the norm of the gradients is nan")]
 )

@@ -69,6 +69,14 @@ def test_a_copy_without_its_lock_does_not_run(tmp_path) -> None:
     assert actual_status(tmp_path, {"status": "running"}) == "crashed"
 
 
+def test_a_lock_that_is_a_link_is_not_followed_so_nothing_is_known(tmp_path) -> None:
+    (make_run(tmp_path) / ".lock").unlink()
+    (tmp_path / "other").touch()
+    (tmp_path / ".lock").symlink_to(tmp_path / "other")
+
+    assert actual_status(tmp_path, {"status": "running"}) == "running"
+
+
 def test_compare_lists_a_crashed_run_as_such(tmp_path) -> None:
     compared = compare([read_run(make_run(tmp_path))], None)
 
