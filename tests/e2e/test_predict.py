@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from agebench.inference.predict import _log_predictions
+
 
 def table(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
@@ -121,6 +123,16 @@ def test_an_unreadable_image_has_a_row_with_the_problem(command, trained, faces,
     assert "grey.png" in with_point
     assert len(with_point) == len(problems) - 2
     assert "2 could not be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("unit", "shown"), [("years", "a.png  41.3 years"), ("decades", "a.png  40s"), ("", "a.png  40s")]
+)
+def test_only_ages_in_years_are_logged_as_years(caplog, unit, shown):
+    with caplog.at_level("INFO"):
+        _log_predictions([["a.png", "41.3", "40s", "0.9"]], unit=unit, seconds=1.0)
+
+    assert caplog.messages[0] == shown
 
 
 def test_classes_are_predicted_by_name_for_a_single_image(command, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -150,3 +151,17 @@ def test_a_folder_of_a_run_is_refused(compose_config, tmp_path) -> None:
 
     with pytest.raises(UserError, match="holds another run"):
         find_rate(compose_config(*BASE), tmp_path)
+
+
+def test_a_sweep_stops_when_the_smoothed_loss_is_four_times_its_lowest() -> None:
+    sweep, trainer = lr_find.RateSweep(1e-3), SimpleNamespace(should_stop=False)
+    sweep._rate = 1e-3
+    stopped = []
+
+    for loss in [1.0] * 10 + [10.0] * 3:
+        sweep.on_train_batch_end(trainer, None, {"loss": loss})
+        stopped.append(trainer.should_stop)
+
+    # The average with weight 0.9, without its bias, after the loss of 10: 2.31, 3.38, 4.27.
+    assert stopped == [False] * 12 + [True]
+    assert sweep.diverged
