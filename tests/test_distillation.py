@@ -139,7 +139,7 @@ def test_a_student_gets_the_augmented_images_of_its_teacher_which_does_not_chang
 @pytest.mark.parametrize("single", [False, True], ids=["many steps a call", "single steps"])
 def test_the_training_loss_is_that_of_head_and_teacher(compose_config, monkeypatch, tmp_path, teacher, single) -> None:
     if single:
-        monkeypatch.setattr("agebench.training.fit.can_multi_step", lambda *args: False)
+        monkeypatch.setattr("agebench.training.parts.can_multi_step", lambda *args: False)
     config = compose_config(
         *BASE, "data.batch_size=full", "trainer.max_epochs=1", f"teacher.run={teacher}", "teacher.weight=0.4"
     )
