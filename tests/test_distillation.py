@@ -171,6 +171,7 @@ def test_a_weight_of_zero_is_a_training_without_a_teacher(compose_config, tmp_pa
     assert shas["without"] == shas["zero"] != shas["half"]
 
 
+@pytest.mark.ci
 def test_a_resumed_student_equals_an_uninterrupted_one_unless_the_teacher_changed(
     compose_config, tmp_path, teacher, monkeypatch
 ) -> None:

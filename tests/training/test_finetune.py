@@ -128,6 +128,7 @@ class Stop(Callback):
             raise ZeroDivisionError
 
 
+@pytest.mark.ci
 def test_a_run_that_is_resumed_before_as_and_after_the_backbone_starts_is_the_same_to_the_bit(
     compose_config, tmp_path, monkeypatch, weights
 ) -> None:
