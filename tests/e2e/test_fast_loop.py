@@ -144,7 +144,7 @@ def test_the_logged_norm_is_that_of_gradients_without_the_scale_of_the_loss(comm
     for fused in ("true", "false"):  # only a fused optimizer divides the gradients after they are logged
         overrides = ["model=mlp", "trainer.max_epochs=1", "trainer.precision=16-mixed", f"optim.fused={fused}"]
         command("train", *LINE, *EVERY_7TH, *overrides, f"hydra.run.dir={fused}")
-        norms.append(dict(events_of(tmp_path / fused)["train/grad_norm"]))
+        norms.append(dict(events_of(tmp_path / fused)["x_steps/grad_norm"]))
 
     fused, unfused = norms
     assert fused[14] == pytest.approx(unfused[14], rel=0.01)

@@ -90,10 +90,14 @@ def test_two_processes_train_as_one_does_except_for_rounding(
     command("train", *LINE, f"teacher.run={digits_run}", *overrides, f"hydra.run.dir={one}")
 
     assert results(two)["skipped_steps"] == results(one)["skipped_steps"] > 0
-    assert results(two)["metrics"] == pytest.approx(results(one)["metrics"], rel=1e-3)
+    few = 3 / 180  # of the images may be so close to another label that rounding decides
+    for name in ("test/loss", "test/nll"):
+        assert results(two)["metrics"][name] == pytest.approx(results(one)["metrics"][name], rel=1e-3)
+    assert results(two)["metrics"]["test/accuracy"] == pytest.approx(results(one)["metrics"]["test/accuracy"], abs=few)
     ours, theirs = read_csv(two / "metrics.csv"), read_csv(one / "metrics.csv")
-    for name in ("val/loss", "val/accuracy"):  # train/loss has the finite half of a batch whose other half is not
-        assert [float(row[name]) for row in ours] == pytest.approx([float(row[name]) for row in theirs], rel=1e-3)
+    # train/loss has the finite half of a batch whose other half is not.
+    for name, tolerance in (("val/loss", {"rel": 1e-3}), ("val/accuracy", {"abs": few})):
+        assert [float(row[name]) for row in ours] == pytest.approx([float(row[name]) for row in theirs], **tolerance)
 
 
 def test_two_processes_that_are_killed_and_resumed_give_the_same_run(in_two) -> None:
