@@ -29,10 +29,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## generate synthetic faces, train a small ResNet, write a report (3 minutes)
 	$(BIN)/python -m agebench.train experiment=demo
 
-test: $(READY) ## run the fast tests (5 minutes on 2 cores)
+test: $(READY) ## run the fast tests (4 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow and not ci" --numprocesses auto --dist worksteal
 
-test-ci: $(VENV)/.docs ## run the slower tests that CI also runs: killed runs, sweeps, DDP, fuzz, the documentation site (4 minutes)
+test-ci: $(VENV)/.docs ## run the slower tests that CI also runs: killed runs, sweeps, DDP, exports, fuzz, the documentation site (9 minutes)
 	$(BIN)/python -m pytest -m ci --numprocesses auto --dist worksteal
 
 test-all: $(READY) ## run all tests, and show the coverage by package

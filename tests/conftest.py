@@ -1,5 +1,6 @@
 """Fixtures of several test files."""
 
+import gc
 import os
 from collections.abc import Callable
 from copy import deepcopy
@@ -16,6 +17,23 @@ REPOSITORY = Path(__file__).parents[1]
 # Workers of pytest-xdist share the cores; set before torch is imported, and for the processes that tests start.
 if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+# The modules and the tests themselves are over a million objects that live to the end. Leaving them out of the garbage
+# collector takes an eighth off the time of all tests.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from here on, but never look again at what was imported and collected."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def pytest_sessionfinish() -> None:
+    """Give everything back, so that no library finds its objects alive at the end."""
+    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -197,6 +197,7 @@ def cacd(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.ci
 def test_missing_images_and_an_unreadable_archive_have_different_messages(verb, cacd, caplog) -> None:
     absent = verb("data=cacd", f"data.root={cacd}")
     first_log = caplog.text

@@ -76,6 +76,7 @@ def test_a_choice_composes_and_passes_the_check(compose_config, group, choice) -
     check_config(config)
 
 
+@pytest.mark.ci
 @every([(group, choice) for group, choice in CHOICES if group == "experiment"])
 def test_an_experiment_accepts_overrides(compose_config, group, choice) -> None:
     config = compose_config(f"experiment={choice}", "seed=5", "optim.lr=0.5", "debug=fast")

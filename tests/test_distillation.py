@@ -162,6 +162,7 @@ def test_the_training_loss_is_that_of_head_and_teacher(compose_config, monkeypat
     )
 
 
+@pytest.mark.ci
 def test_a_weight_of_zero_is_a_training_without_a_teacher(compose_config, tmp_path, teacher) -> None:
     fit(compose_config(*BASE, "augment=digits"), tmp_path / "without")
     fit(compose_config(*BASE, "augment=digits", f"teacher.run={teacher}", "teacher.weight=0"), tmp_path / "zero")

@@ -116,6 +116,7 @@ def drawn_kernels(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["pooling", "activations", "optimizers"])
 def test_a_lecture_writes_pictures_with_ink_and_their_numbers(tmp_path, name) -> None:
     written = lecture.draw(name, tmp_path / "new" / name)
@@ -129,6 +130,7 @@ def test_a_lecture_writes_pictures_with_ink_and_their_numbers(tmp_path, name) ->
             assert np.asarray(Image.open(path).convert("L")).std() > 10
 
 
+@pytest.mark.ci
 def test_the_kernels_have_a_picture_of_steps_each_and_one_of_all_maps(drawn_kernels) -> None:
     pictures = sorted(path.name for path in drawn_kernels.glob("*.png"))
 
@@ -136,6 +138,7 @@ def test_the_kernels_have_a_picture_of_steps_each_and_one_of_all_maps(drawn_kern
     assert pictures == [f"kernels_{name}.png" for name in names]
 
 
+@pytest.mark.ci
 def test_the_examples_of_the_lecture_are_computed_step_by_step(drawn_kernels) -> None:
     steps = table(drawn_kernels / "kernels_example.csv")
     sums = [sum(float(row["product"]) for row in steps if row["step"] == step) for step in "1234"]
@@ -145,6 +148,7 @@ def test_the_examples_of_the_lecture_are_computed_step_by_step(drawn_kernels) ->
     assert [row[-1] for row in pooling._steps(pooling.EXAMPLE)] == [6, 5, 8, 9]
 
 
+@pytest.mark.ci
 def test_the_products_of_each_step_sum_to_the_value_of_the_feature_map(drawn_kernels) -> None:
     steps, maps = table(drawn_kernels / "kernels_steps.csv"), table(drawn_kernels / "kernels_maps.csv")
     value = {

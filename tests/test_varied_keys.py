@@ -49,6 +49,7 @@ def write_point(folder: Path, config: dict[str, Any], line: list[str]) -> Path:
     return folder
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("key", "typed", "values", "header"), VARIED, ids=[key for key, *_ in VARIED])
 def test_a_varied_key_is_in_the_names_of_points_and_in_the_tables(
     compose_config, tmp_path, key, typed, values, header

@@ -287,6 +287,7 @@ def test_hydra_full_error_shows_the_traceback_and_is_restored(run_line, monkeypa
     assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("value", [None, "1"])
 def test_the_task_sees_the_users_value_of_hydra_full_error_and_it_is_restored(run_line, monkeypatch, value) -> None:
     if value is not None:

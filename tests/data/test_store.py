@@ -406,6 +406,7 @@ def start(cache: Path, marks: Path, pause: float) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.ci
 def test_processes_that_fill_at_once_decode_once(tmp_path: Path) -> None:
     processes = [start(tmp_path / "cache", tmp_path / "marks", 0.01) for _ in range(2)]
 

@@ -67,7 +67,7 @@ def train_once() -> Command:
 def trained(train_once: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a read-only folder with a run on demo faces, `run`, and its data, `data/demo`."""
     folder = tmp_path_factory.mktemp("trained")
-    line = "data=demo data.source.images=800 data.source.people=60"  # fewer than the default, to draw them quickly
+    line = "data=demo data.source.images=320 data.source.people=40"  # fewer than the default, to draw them quickly
     line += " data.target=age data.image_size=32 data.limit=300 model=small_cnn head=corn trainer.max_epochs=1"
     train_once(folder, line)
     return folder

@@ -94,6 +94,7 @@ def test_a_checkpoint_with_another_metric_keeps_the_best_epoch_of_that_metric(co
     assert kept["epoch"] == accuracies.index(max(accuracies)) != accuracies.index(min(accuracies))
 
 
+@pytest.mark.ci
 def test_the_best_epoch_of_a_bias_is_the_one_closest_to_zero(command, tmp_path):
     command("train", "data=demo", "data.source.images=300", "data.source.people=40", "data.target=age",
             "data.limit=60", "data.image_size=16", "model=mlp",
@@ -117,6 +118,7 @@ def test_metrics_csv_has_one_row_per_epoch(digits_run):
     assert all(0 < float(row["train/loss"]) < 5 and 0 < float(row["val/accuracy"]) <= 1 for row in rows)
 
 
+@pytest.mark.ci
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_does_not(command, tmp_path):
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         command("train", *QUICK, "data.limit=400", "model=small_cnn", "augment=digits", f"seed={seed}",
@@ -139,6 +141,7 @@ def test_a_finished_run_is_neither_repeated_nor_overwritten(command, digits_run,
     assert (tmp_path / "out" / "results.json").read_bytes() == before
 
 
+@pytest.mark.ci
 def test_the_number_of_workers_does_not_change_the_metrics(command, tmp_path):
     command("train", *QUICK, "augment=digits", "hydra.run.dir=a")
     command("train", *QUICK, "augment=digits", "data.num_workers=1", "hydra.run.dir=b")
@@ -174,6 +177,7 @@ def test_a_sweep_with_its_flag_in_the_middle_runs_each_point_in_its_own_folder(c
     assert all(results(tmp_path / "outputs/sweeps/lr" / name)["status"] == "completed" for name in folders)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -195,6 +199,7 @@ def test_an_invalid_point_stops_the_sweep_before_the_first_point(command, tmp_pa
     assert not list(tmp_path.glob("**/results.json"))
 
 
+@pytest.mark.ci
 def test_an_invalid_value_in_a_point_stops_the_sweep_before_the_first_point(command, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         command("train", *QUICK, "-m", "optim.lr=1e-3,-1")
@@ -293,6 +298,7 @@ def test_a_user_error_in_the_first_epoch_leaves_the_users_own_files(command, tmp
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["notes.txt"]
 
 
+@pytest.mark.ci
 def test_full_batch_and_online_training_work(command, tmp_path):
     command("train", *QUICK, "model.batch_norm=false", "data.batch_size=full", "hydra.run.dir=full")
     command("train", *QUICK, "model.batch_norm=false", "data.batch_size=1", "data.limit=40", "hydra.run.dir=online")
@@ -303,6 +309,7 @@ def test_full_batch_and_online_training_work(command, tmp_path):
         assert [int(row["step"]) for row in csv.DictReader(lines)] == [40, 80]
 
 
+@pytest.mark.ci
 def test_debug_overfit_fits_all_its_images(command, tmp_path):
     command("train", "debug=overfit", "optim.lr=0.01", "trainer.max_epochs=100", "report=false", "hydra.run.dir=out")
 
@@ -321,6 +328,7 @@ def test_early_stopping_stops_after_its_patience(command, tmp_path):
     assert results(tmp_path / "out")["epochs"] == 3
 
 
+@pytest.mark.ci
 def test_the_users_own_backbone_trains(command, tmp_path, monkeypatch):
     (tmp_path / "mynets.py").write_text(
         "from torch import nn\n"
@@ -420,6 +428,7 @@ def test_with_several_validations_per_epoch_the_best_value_is_that_of_the_tested
     assert results(tmp_path / "out")["best"]["value"] == pytest.approx(float(score))
 
 
+@pytest.mark.ci
 def test_a_checkpoint_of_a_run_is_loaded_with_its_statistics(command, tmp_path):
     line = ("data=digits", "report=false", "model=timm", "model.model_name=test_resnet", "data.image_size=32")
     command("train", *line, "trainer.max_epochs=1", "data.limit=60", "hydra.run.dir=first")

@@ -132,9 +132,10 @@ def test_a_single_run_without_views_is_the_run() -> None:
     assert build_ensemble([module], None) is module
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("heads", "views"),
-    [(("softmax", "coral"), "flip"), pytest.param(("regression",), "flip+shift", marks=pytest.mark.ci)],
+    [(("softmax", "coral"), "flip"), (("regression",), "flip+shift")],
 )
 def test_onnx_runtime_has_the_outputs_of_an_ensemble_for_any_batch_size(tmp_path, heads, views) -> None:
     ensemble = build_ensemble([module_of(head, i) for i, head in enumerate(heads)], views)

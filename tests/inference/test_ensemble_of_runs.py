@@ -23,6 +23,8 @@ from agebench.runs.members import find_members
 from agebench.runs.read import find_runs
 from agebench.training.fit import fit
 
+pytestmark = pytest.mark.ci
+
 BASE = (
     "data=digits",
     "trainer.max_epochs=2",

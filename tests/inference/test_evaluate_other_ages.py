@@ -86,6 +86,7 @@ def ages_of(tables: Path, table: str) -> dict[str, int]:
         return {row["path"]: int(row["label"]) for row in csv.DictReader(file) if row["split"] == "test"}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("train", "test", "labels"), [("young", "all", (0, 110)), ("all", "young", (0, 110))])
 def test_ages_beyond_those_of_the_run_are_tested_by_their_error(trained, evaluate, tables, train, test, labels) -> None:
     found, rows = evaluate(trained(train, "data.target=age"), test)
@@ -177,6 +178,7 @@ def test_a_calibration_is_not_used_for_other_labels(trained, evaluate, tmp_path)
     assert "calibration" not in other
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("limit", "warned"), [(30, True), (40, False)])
 def test_only_decisions_at_the_same_limit_are_compared_with_those_of_training(
     trained, compose_config, tmp_path, caplog, limit, warned

@@ -48,7 +48,9 @@ def module_of(head_name: str, *, ordered: bool = True) -> ImageModule:
     )
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    "head", [pytest.param(head, marks=() if head in ("softmax", "regression") else pytest.mark.ci) for head in HEADS]
+)
 def test_onnx_runtime_has_the_outputs_of_the_network_for_any_batch_size(tmp_path, head) -> None:
     module = module_of(head)
     write_onnx(ExportedModel(module), SHAPE, tmp_path / "m.onnx", "{}")
@@ -64,6 +66,7 @@ def test_onnx_runtime_has_the_outputs_of_the_network_for_any_batch_size(tmp_path
         assert np.abs(point - expected[1].numpy()).max() < 1e-3
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("head", "ordered"), [("softmax", False), ("softmax", True), ("regression", True)])
 def test_the_sets_of_a_calibration_are_outputs_of_the_onnx_file(tmp_path, head, ordered) -> None:
     module = module_of(head, ordered=ordered)
@@ -151,6 +154,7 @@ def test_a_torch_program_has_the_outputs_of_the_network(tmp_path) -> None:
     assert json.loads(extra["agebench.json"]) == {"unit": "years"}
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of the size of files")
 @pytest.mark.parametrize("write", [write_onnx, write_program])
 def test_a_full_disk_is_an_os_error(tmp_path, write) -> None:

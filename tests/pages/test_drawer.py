@@ -3,9 +3,12 @@
 import json
 import logging
 
+import pytest
+
 from agebench.pages.drawer import Drawer, make_report, page_of, rewrite_page
 
 
+@pytest.mark.ci
 def test_another_process_makes_the_same_page_without_torch(write_run) -> None:
     folder, alone = write_run(), write_run(name="other")
 
@@ -96,6 +99,7 @@ def test_a_run_without_tensorboard_gets_no_event_file(write_run) -> None:
     assert not list(folder.glob("events*"))
 
 
+@pytest.mark.ci
 def test_a_page_that_is_written_again_has_the_new_numbers_and_the_same_pictures(write_run) -> None:
     folder = write_run()
     make_report(folder, level="full")

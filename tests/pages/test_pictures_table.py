@@ -14,6 +14,7 @@ def drawn(folder, level) -> set[str]:
     return {picture.name for picture, _ in draw_pictures(Material.of(folder), level=level)}
 
 
+@pytest.mark.ci
 def test_a_full_report_of_classes_has_their_pictures_with_tables(write_run, caplog) -> None:
     folder = write_run()
     rng = np.random.default_rng(0)

@@ -129,6 +129,7 @@ def test_a_run_with_few_files_has_a_page_of_what_there_is(write_run, left) -> No
     assert "How to repeat it" in text
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["predictions.csv", "split.csv", "metrics.csv", "layers.csv", "report/images.npz"])
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a,b\n1\n"])
 def test_a_damaged_file_costs_only_its_part(write_run, name, content) -> None:
@@ -178,6 +179,7 @@ def test_a_report_has_pictures_tables_and_the_page(write_run) -> None:
     assert path.stat().st_size < 1_000_000
 
 
+@pytest.mark.ci
 def test_the_projections_are_only_in_a_full_report(write_run) -> None:
     folder = write_run()
     rows = np.random.default_rng(1).normal(size=(12, 5))

@@ -131,6 +131,7 @@ def test_a_share_that_rounds_to_zero_is_written_as_less_than_a_hundredth() -> No
     assert sorted(text.get_text() for text in figure.axes[0].texts) == ["1.00\n999", "<0.01\n1"]
 
 
+@pytest.mark.ci
 @pytest.mark.filterwarnings("error")
 def test_all_73_hiragana_have_a_tick_label(tmp_path: Path) -> None:
     codes = [code for code in range(0x3042, 0x3094) if code not in (0x3043, 0x3045, 0x3047, 0x3049)]

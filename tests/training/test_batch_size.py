@@ -82,6 +82,7 @@ def fake_speeds(monkeypatch):
     monkeypatch.setattr(batch_size, "run_probe", probe)
 
 
+@pytest.mark.ci
 def test_a_run_equals_one_with_the_chosen_size(compose_config, tmp_path, fake_speeds) -> None:
     fit(compose_config(*BASE, "data.batch_size=auto"), tmp_path / "auto")
     fit(compose_config(*BASE, "data.batch_size=32"), tmp_path / "typed")

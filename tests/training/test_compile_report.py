@@ -59,6 +59,7 @@ def slow_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", compile_network)
 
 
+@pytest.mark.ci
 def test_the_measurement_changes_no_state_of_the_run(compose_config, tmp_path, slow_compiler, caplog) -> None:
     fit(compose_config(*BASE, "compile=false"), tmp_path / "eager")
     with caplog.at_level("WARNING"):

@@ -85,7 +85,7 @@ def plain_training(weights: Path, config, starts: dict[str, int], ratio: float) 
     return model.state_dict()
 
 
-@pytest.mark.parametrize("multi", [True, False])
+@pytest.mark.parametrize("multi", [True, pytest.param(False, marks=pytest.mark.ci)])
 @pytest.mark.parametrize(
     ("mode", "starts", "ratio"),
     [

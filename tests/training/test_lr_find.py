@@ -71,6 +71,7 @@ def test_a_loss_that_does_not_fall_gives_no_suggestion(slope) -> None:
     assert (found.steepest, found.valley) == (None, None)
 
 
+@pytest.mark.ci
 def test_a_sweep_writes_a_table_and_a_picture_only(compose_config, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(lr_find, "RateSweep", partial(lr_find.RateSweep, clock=lambda: 0.0))
 
@@ -84,6 +85,7 @@ def test_a_sweep_writes_a_table_and_a_picture_only(compose_config, tmp_path, mon
     assert rows[0]["loss"] == pytest.approx(math.log(10), rel=0.1)  # of an untrained network for 10 classes
 
 
+@pytest.mark.ci
 def test_a_training_after_a_sweep_equals_one_without_it(compose_config, tmp_path) -> None:
     config = compose_config(*BASE, "augment=digits", "optim.layer_decay=0.5")
     fit(config, tmp_path / "without")

@@ -67,6 +67,7 @@ def single(request, monkeypatch) -> None:
         monkeypatch.setattr("agebench.training.parts.can_multi_step", lambda *_: False)
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("single")
 @pytest.mark.parametrize(
     ("schedule", "last"),
@@ -93,6 +94,7 @@ def test_the_last_step_has_the_last_rate_of_the_schedule(compose_config, tmp_pat
     assert int(rows[-1]["step"]) == len(clock.rates)
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("single")
 def test_a_training_that_is_fast_enough_has_the_schedule_without_a_limit(compose_config, tmp_path, clock) -> None:
     fit(config_of(compose_config, "scheduler=cosine"), tmp_path / "without")

@@ -198,6 +198,7 @@ def test_a_run_that_is_killed_in_every_epoch_has_the_same_results(train, tmp_pat
     assert full_results(tmp_path / "killed")["resumed"] == EPOCHS - 1
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", ["momentum and one_cycle", "cosine", "plateau", "two epochs a validation"])
 def test_the_schedules_above_change_the_rate(train, tmp_path, kind) -> None:
     train(tmp_path / "run", *KINDS[kind])
@@ -226,6 +227,7 @@ def test_a_run_that_is_killed_in_any_hook_has_the_same_results(train, tmp_path, 
     assert_same(tmp_path / "killed", uninterrupted)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
 @pytest.mark.parametrize("moment", ["half", "after"])
 def test_a_partly_written_checkpoint_is_not_used(train, tmp_path, uninterrupted, name, moment) -> None:
@@ -258,6 +260,7 @@ def test_a_partly_written_checkpoint_is_not_used(train, tmp_path, uninterrupted,
 STOPPED = (*STILL, "callbacks.early_stopping.patience=2")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("line", [STOPPED, ()], ids=["stopped early", "all epochs"])
 @pytest.mark.parametrize("place", ["before the test", "in the test", "in the tables", "in the report"])
 def test_a_run_that_is_killed_after_training_does_not_train_again(
@@ -431,6 +434,7 @@ def test_a_run_on_changed_labels_starts_over(train, tmp_path, uninterrupted, cap
     assert_same(tmp_path / "killed", uninterrupted)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("damage", ["half", "empty", "of Lightning's"])
 def test_a_run_with_an_unreadable_last_checkpoint_starts_over(train, tmp_path, uninterrupted, caplog, damage) -> None:
     train(tmp_path / "killed", at=("on_train_batch_start", 2))

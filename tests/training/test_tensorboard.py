@@ -140,6 +140,7 @@ def test_images_and_hyperparameters_from_lightning_write_no_other_file(board, tm
     assert all(path.name.startswith("events.out.tfevents.") for path in tmp_path.rglob("*"))
 
 
+@pytest.mark.ci
 def test_a_resumed_run_shows_each_point_once(tmp_path) -> None:
     for values in ({1: 4.0, 2: 3.0, 3: 9.0}, {3: 2.0, 4: 1.0}):
         logger = RunTensorBoard(str(tmp_path))

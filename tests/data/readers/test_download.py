@@ -439,6 +439,7 @@ def test_there_is_no_progress_bar_without_a_terminal(
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.ci
 def test_two_processes_download_once(site: Site, tmp_path: Path) -> None:
     site.delay_s = 1.0  # long enough for the second process to reach the lock
     path = tmp_path / "file.bin"

@@ -451,6 +451,7 @@ def test_a_changed_image_file_changes_its_stamp(tmp_path: Path) -> None:
     assert (before != after).tolist() == [True, False, False, False, False, False, False]
 
 
+@pytest.mark.ci
 @pytest.mark.data
 def test_the_real_parts_have_the_published_sizes(test_data: Path, caplog: pytest.LogCaptureFixture) -> None:
     records = CACD(str(test_data / "cacd")).records()
@@ -464,6 +465,7 @@ def test_the_real_parts_have_the_published_sizes(test_data: Path, caplog: pytest
     assert not caplog.records
 
 
+@pytest.mark.ci
 @pytest.mark.data
 def test_the_real_decades_have_the_known_counts(real_cacd: Records) -> None:
     target = make_target(real_cacd, "decade")
@@ -479,6 +481,7 @@ def test_the_real_decades_have_the_known_counts(real_cacd: Records) -> None:
     assert make_target(real_cacd, "age").num_labels == 49
 
 
+@pytest.mark.ci
 @pytest.mark.data
 def test_both_formats_and_the_file_names_agree_on_the_real_names(
     test_data: Path, real_cacd: Records, tmp_path: Path
