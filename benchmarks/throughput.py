@@ -316,21 +316,27 @@ def _precisions(name: str, kind: str) -> tuple[str, ...]:
 
 
 def _write(kind: str, rows: list[dict[str, Any]]) -> None:
-    """Write the rows of a kind. Those of other features stay in the file."""
+    """Write the rows of a kind. Only those of the same model, precision and feature are replaced."""
     if not rows:
         return
     path = RESULTS / ("throughput.csv" if kind == "networks" else "throughput_features.csv")
     if kind != "networks":
-        kept = []
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as lines:
-                kept = [row for row in csv.DictReader(lines) if row["feature"] != kind]
-        rows = [*kept, *({"feature": kind, **row} for row in rows)]
+        rows = [{"feature": kind, **row} for row in rows]
+    found = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as lines:
+            found = list(csv.DictReader(lines))
+    new = {_which(row): row for row in rows}
+    rows = [new.pop(_which(row), row) for row in found] + list(new.values())
     RESULTS.mkdir(exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _which(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row.get("feature"), row["model"], row["precision"]
 
 
 if __name__ == "__main__":
