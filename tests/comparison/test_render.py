@@ -146,6 +146,17 @@ def test_the_page_says_how_many_groups_are_as_good_as_the_best(make_run, tmp_pat
     assert " years, and 2 others with an equal result." in page
 
 
+@pytest.mark.parametrize(("groups", "scrolls"), [(30, False), (31, True)])
+def test_a_table_of_over_30_rows_scrolls_and_says_so(make_run, tmp_path, groups, scrolls) -> None:
+    for i in range(groups):
+        make_run(f"{i}", points=TARGETS + 1, config={"optim.lr": 0.1 * (i + 1)})
+
+    page = to_html(compare(find_runs([tmp_path])))
+
+    assert ("Scroll in the table to see all 31 rows." in page) == scrolls
+    assert ('class="wide tall"' in page) == scrolls
+
+
 def test_infinite_and_missing_numbers_are_null_in_json_and_empty_in_csv(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 1, config={"optim.lr": float("inf")})
     make_run("b", config={"optim.lr": 1.0}, metrics={"test/mae": None})

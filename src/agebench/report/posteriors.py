@@ -39,7 +39,7 @@ def draw_posteriors(outcome: Outcome, images: ReportImages, *, title: str) -> Fi
     which = "each label" if outcome.ordered or len(outcome.label_names) <= MAX_BARS else "the most likely labels"
     heading.set_title(
         f"How sure is it about single images? Bars: probability of {which} (own scale);\n"
-        "green bar and triangle: the true label"
+        "green bar and triangle: the true label" + ("; dashed line: the estimate" if outcome.ordered else "")
     )
     for number, (row, each) in enumerate(zip(rows, pixels, strict=True)):
         place = 1 + number // COLUMNS, 2 * (number % COLUMNS)
@@ -87,7 +87,7 @@ def _draw_bars(axes: Axes, outcome: Outcome, row: int) -> None:
 def _describe(outcome: Outcome, row: int) -> str:
     true = printable(outcome.label_names[outcome.target[row]], 12)
     if outcome.unit == "years":
-        return f"true {true}, estimate {outcome.point[row]:.0f} years (dashed)"
+        return f"true {true}, estimate {outcome.point[row]:.0f} years"
     taken = int(estimated_labels(outcome)[row])
     name = printable(outcome.label_names[taken], 12)
     return f"true {true}, taken for {name} ({percent(outcome.posterior[row, taken])})"
