@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from agebench.build.keys import LIGHT, NETWORK, TrainedKeys, check_nodes
-from agebench.build.module import check_stored
+from agebench.build.stamp import check_stored
 from agebench.errors import UserError
 from agebench.models.weights import hash_tensors
 from agebench.runs.folder import CRASHED, actual_status

@@ -1,15 +1,13 @@
 """Build the data module, the head and the LightningModule of a config."""
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from agebench.augment.mixing import Mixing
@@ -18,8 +16,8 @@ from agebench.build.limit import build_age_limit
 from agebench.build.model import build_model, build_normalise
 from agebench.build.monitor import build_monitor, watched
 from agebench.build.nodes import instantiate_node, plain_node
+from agebench.build.stamp import make_stamp
 from agebench.data.datamodule import ImageDataModule
-from agebench.data.plan import Plan
 from agebench.errors import UserError, one_line_message
 from agebench.heads.base import Head
 from agebench.models.averaging import EpochAverage, WeightAverage
@@ -28,7 +26,6 @@ from agebench.models.normalise import Normalise
 from agebench.models.parameter_groups import group_parameters, layer_scales
 from agebench.models.statistics import BATCH_NORMS
 from agebench.module import ImageModule
-from agebench.schema import Text, find_mismatch
 
 MIXING = ("mixup", "cutmix", "mix_probability")  # keys of conf/augment for agebench.augment.mixing
 
@@ -120,7 +117,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
         freeze_backbone(model)
     if data.batch_size == 1 and any(isinstance(layer, BATCH_NORMS) for layer in model.modules()):
         raise UserError("this network has batch norm, which needs two images per step: set data.batch_size=2 or more")
-    stamp = _stamp(cfg, data.plan)
+    stamp = make_stamp(cfg, data.plan)
     optim = plain_node(cfg.optim, without=("decay_norms", "layer_decay"))
     module = kind(
         model,
@@ -183,54 +180,6 @@ def build_schedule(cfg: DictConfig, data: ImageDataModule) -> Callable[..., Any]
         val_every_epochs=cfg.trainer.check_val_every_n_epoch,
     )
     return schedule
-
-
-class StampKeys(TypedDict):
-    """The metadata of a checkpoint, under the key `agebench`. The last three are added when training starts."""
-
-    started_in: Text
-    config: dict[str, Any]
-    protocol: Annotated[str, re.compile(r"[^/]+/[^/]+/.+").fullmatch, "a protocol as DATA/SPLIT/TARGET"]
-    label_names: list[str]
-    target: Text
-    values: list[float]
-    unit: Literal["years", "decades", "bins", ""]
-    ordered: bool
-    config_hash: Text
-    data_sha: Text
-    weights_sha: Text
-
-
-class StoredKeys(TypedDict):
-    """The content of a checkpoint that agebench reads."""
-
-    agebench: StampKeys
-    state_dict: dict[str, torch.Tensor]
-
-
-def check_stored(path: Path, stored: Any) -> None:
-    """Raise UserError if the content of a checkpoint is not what agebench writes."""
-    damaged = f"{path} is damaged, or from another version of agebench or another program"
-    if (found := find_mismatch("", stored, StoredKeys)) is not None:
-        raise UserError(f"{damaged} ({found}): give a file in checkpoints/ of a run, or train again")
-    names, values = len(stored["agebench"]["label_names"]), len(stored["agebench"]["values"])
-    if names != values or not names:
-        raise UserError(f"{damaged} (it has {names} label names and {values} values): restore it from a copy")
-
-
-def _stamp(cfg: DictConfig, plan: Plan) -> dict[str, Any]:
-    """Return the metadata of every checkpoint as plain data, so that testing and exporting need no data set."""
-    target = plan.target
-    return {
-        "started_in": str(Path.cwd()),
-        "config": OmegaConf.to_container(cfg, resolve=True),
-        "protocol": plan.protocol,
-        "label_names": list(target.label_names),
-        "target": target.name,
-        "values": target.values.tolist(),
-        "unit": target.unit,
-        "ordered": target.ordered,
-    }
 
 
 def _limited(batches: int, limit: float | None) -> int:
