@@ -189,6 +189,66 @@ def test_cacd_without_files_raises_with_the_needed_file(verb, tmp_path) -> None:
 
 
 @pytest.fixture
+def copies(tmp_path: Path) -> str:
+    """Return the overrides for a table of four images. The first is in train, and its copy in test is another age."""
+    for name, colour in {"a": 1, "b": 2, "c": 3, "d": 1}.items():
+        Image.new("L", (4, 4), colour).save(tmp_path / f"{name}.png")
+    rows = ["a.png,20,train", "b.png,20,train", "c.png,21,val", "d.png,21,test"]
+    (tmp_path / "copies.csv").write_text("\n".join(["path,age,split", *rows]))
+    return f"data=table data.root={tmp_path}/copies.csv data.target=age data/split=column"
+
+
+def test_duplicates_are_listed_and_in_the_verdict(verb, copies, tmp_path, caplog) -> None:
+    found = verb(*copies.split(), "duplicates=true")
+
+    assert found["duplicates"] == {
+        "images": 2,
+        "groups": 1,
+        "pairs": 1,
+        "pairs_across": 1,
+        "test_in_train": 1,
+        "val_in_train": 0,
+        "groups_of_several_labels": 1,
+    }
+    assert found["verdict"].startswith(
+        "leaks: 1 of the 1 test images are identical to a train image; by identity, leak"
+    )
+    assert (
+        "2 images have an identical one (groups: 1, with several labels: 1; pairs: 1, in two parts: 1)" in caplog.text
+    )
+    with (tmp_path / "out" / "duplicates.csv").open(newline="", encoding="utf-8-sig") as lines:
+        rows = list(csv.reader(lines))
+    assert rows == [
+        ["group", "name", "part", "identity", "target"],
+        ["1", "a.png", "train", "", "20"],
+        ["1", "d.png", "test", "", "21"],
+    ]
+
+
+def test_files_are_not_compared_by_default(verb, copies, tmp_path) -> None:
+    verb(*copies.split(), "duplicates=true")
+    found = verb(*copies.split())
+
+    assert found["duplicates"] is None
+    assert found["verdict"].startswith("leak unknown: ")
+    assert not (tmp_path / "out" / "duplicates.csv").exists()
+
+
+def test_duplicates_need_the_images(verb, table) -> None:
+    with pytest.raises(UserError, match="duplicates=true compares the images, but no image of data=table is available"):
+        verb(*table.split(), "duplicates=true")
+
+
+def test_a_split_for_tests_only_is_audited(verb, table, tmp_path) -> None:
+    found = verb(*table.split(), "data/split=test_only")
+
+    assert found["protocol"] == "table/test_only/age"
+    assert [found["splits"][part]["images"] for part in ("train", "val", "test")] == [0, 0, 200]
+    assert found["verdict"].startswith("no train images: ")
+    assert (tmp_path / "out" / "audit.png").exists()
+
+
+@pytest.fixture
 def cacd(tmp_path: Path) -> Path:
     """Return a folder with only the metadata of 300 faces of 30 people."""
     root = tmp_path / "cacd"

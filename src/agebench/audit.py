@@ -1,4 +1,4 @@
-"""`python -m agebench.audit`: measure what a split leaks, without opening an image."""
+"""`python -m agebench.audit`: measure what a split leaks. Images are opened only with `duplicates=true`."""
 
 import contextlib
 import gc
@@ -14,6 +14,8 @@ from agebench.text import align_columns
 
 def audit(cfg: Any, drawing: "Drawing | None" = None) -> dict[str, Any]:
     """Audit the split of a composed config, write audit.json, audit.png and split.csv, and return audit.json.
+
+    With `duplicates=true` and identical images, it also writes duplicates.csv.
 
     Args:
         cfg: The composed config.
@@ -34,7 +36,9 @@ def _audit(cfg: Any, folder: Path, drawing: "Drawing") -> dict[str, Any]:
     check_config(cfg, AuditKeys)
     from agebench.build.data import build_planner
     from agebench.data.split import test_sha
+    from agebench.errors import UserError
     from agebench.leakage import audit as audits
+    from agebench.leakage.duplicates import audit_duplicates, duplicates_sentence
     from agebench.runs.folder import check_folder
 
     check_folder(folder, "audit")
@@ -42,18 +46,23 @@ def _audit(cfg: Any, folder: Path, drawing: "Drawing") -> dict[str, Any]:
     planner = build_planner(cfg)
     unavailable = "" if cfg.listed else _unavailable_images(planner, log)
     listed = bool(cfg.listed or unavailable)
+    if cfg.duplicates and unavailable:
+        raise UserError(f"duplicates=true compares the images, but {unavailable}: check data.root")
     data = planner.plan(listed=listed)
     if unavailable:
         log.info("%s: all %s images that it lists are audited", unavailable, f"{len(data.records):,}")
     found = audits.audit(data.records, data.target, data.split)
     head = {"protocol": data.protocol, "split_sha": test_sha(data.records, data.split.test)}
+    found["duplicates"], copies = audit_duplicates(planner.source, data) if cfg.duplicates else (None, [])
     found = {**head, "listed": listed, **found, "verdict": audits.verdict(found)}
 
     log.info("protocol %s", data.protocol)
     for line in table(found):
         log.info(line)
+    if cfg.duplicates:
+        log.info("%s", duplicates_sentence(found["duplicates"]))
     log.info("%s", found["verdict"])
-    _write(cfg, folder, data, found, drawing=drawing)
+    _write(cfg, folder, data, found, copies=copies, drawing=drawing)
     log.info("written to %s", folder)
     return found
 
@@ -112,14 +121,17 @@ def _draw_when_asked(line: Any, inherited: Any) -> None:
                 line.send(error)
 
 
-def _write(cfg: Any, folder: Path, data: Any, found: dict[str, Any], *, drawing: Drawing) -> None:
+def _write(
+    cfg: Any, folder: Path, data: Any, found: dict[str, Any], *, copies: list[tuple[Any, ...]], drawing: Drawing
+) -> None:
     """Write the folder of an audit."""
     import numpy as np
 
     from agebench.data.split import PARTS
     from agebench.files import write_json
+    from agebench.leakage.duplicates import COLUMNS
     from agebench.runs.folder import write_config
-    from agebench.runs.tables import write_split
+    from agebench.runs.tables import write_split, write_table
 
     folder.mkdir(parents=True, exist_ok=True)
     target = data.target
@@ -128,6 +140,7 @@ def _write(cfg: Any, folder: Path, data: Any, found: dict[str, Any], *, drawing:
     write_config(folder, cfg)
     write_json(folder / "audit.json", found)
     write_split(folder, data)
+    write_table(folder / "duplicates.csv", COLUMNS, copies)
     drawing.finish()
 
 

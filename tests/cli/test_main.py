@@ -80,6 +80,7 @@ def test_flags_may_stand_anywhere(line, expected) -> None:
         (["~modle"], "there is no config key or group 'modle' (did you mean 'model'?)"),
         (["hydra.runn.dir=x"], "'hydra.runn.dir' (did you mean 'hydra.run.dir'?)"),
         (["model=resnet18", "model.hidden=[3]"], "there is no config key 'model.hidden' here: it belongs to another"),
+        (["finetune.epochs=1"], "add finetune=gradual (or finetune=head_then_all), or remove the key"),
         (["+optim.lr=1"], "optim.lr is already in the config: write optim.lr=VALUE without the +"),
         (["+model=mlp"], "model is already in the config: write model=VALUE without the +"),
         (["data=minst"], "data=minst does not exist (did you mean 'mnist'?); choose one of cacd, demo, digits"),

@@ -791,7 +791,7 @@ def test_the_seed_of_a_run_does_not_change_the_split(compose_config: Any, tmp_pa
         plans.append(build_planner(compose_config("data=table", *line, f"seed={seed}")).plan(listed=True))
 
     for part in PARTS:
-        assert len(plans[0].split.part(part)) > 0
+        assert len(plans[0].split.part(part)) > 0 or (name == "test_only" and part != "test")
         assert plans[0].split.part(part).tolist() == plans[1].split.part(part).tolist()
 
 
@@ -959,6 +959,36 @@ def test_identity_without_a_known_identity_raises() -> None:
 
     with pytest.raises(UserError, match="needs the identity of each image, and this data has none"):
         splits.identity(records, np.zeros(100, dtype=np.int64))
+
+
+def test_test_only_tests_every_image() -> None:
+    records, labels = blocks(5, 3)
+
+    split = splits.test_only(records, labels)
+
+    assert sizes(split) == [0, 0, 8]
+    assert split.test.tolist() == list(range(8))
+    splits.check(split)
+
+
+def test_the_limits_of_images_hold_for_test_only() -> None:
+    records, labels = blocks(5, 3)
+
+    split = splits.cap(splits.test_only(records, labels), labels, per_class=2, limit=4)
+
+    assert split.name == "test_only-per2-limit4"
+    assert per_label(labels, split.test, 2) == [2, 2]
+    assert sizes(split) == [0, 0, 4]
+    splits.check(split)
+
+
+def test_a_split_without_train_images_raises_unless_it_is_for_tests_only() -> None:
+    none = np.array([], dtype=np.int64)
+
+    with pytest.raises(UserError, match="leaves no image in train"):
+        splits.check(Split("mine", none, none, np.arange(3)))
+    with pytest.raises(UserError, match="leaves no image in test"):
+        splits.check(Split("mine", none, none, none, test_only=True))
 
 
 @pytest.mark.slow

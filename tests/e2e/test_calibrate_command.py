@@ -50,12 +50,13 @@ def test_predict_has_the_ranges_whose_coverage_calibrate_measured(command, train
         ("run=nowhere coverage=0", "coverage must be a share above 0 and below 1, got 0"),
         ("run=nowhere coverage=90", "coverage must be a share above 0 and below 1, got 90"),
         ("run=nowhere coverage=most", "coverage must be a share above 0 and below 1, got most"),
+        ("run=SWEEP", "is a folder of runs (1), such as a sweep: give one of them, such as "),
         ("run=RUN coverage=0.99", "coverage=0.99 needs at least 99 people in val"),
     ],
 )
 def test_bad_input_ends_with_one_sentence(command, trained, capsys, arguments, sentence):
     with pytest.raises(SystemExit) as end:
-        command("calibrate", *arguments.replace("RUN", f"{trained}/run").split())
+        command("calibrate", *arguments.replace("RUN", f"{trained}/run").replace("SWEEP", str(trained)).split())
 
     assert end.value.code == 2
     assert sentence in capsys.readouterr().err

@@ -21,15 +21,20 @@ def results(folder: Path) -> dict:
     return json.loads((folder / "results.json").read_text())
 
 
-def write_people(folder: Path, *, names: str = "p", first: int = 0) -> None:
-    """Write uniform images and faces.csv: ten images of each person, at ten consecutive ages."""
+def write_people(folder: Path, *, names: str = "p", first: int = 0, shade: int = 0) -> None:
+    """Write uniform images and faces.csv: ten images of each person, at ten consecutive ages.
+
+    No image is identical to one of another shade, 0 to 9.
+    """
     folder.mkdir()
     rows = ["path,label,identity,split"]
     for i in range(10 * PEOPLE):
         who, year = i % PEOPLE, i // PEOPLE
         part = "val" if who < 2 else "test" if who < 4 else "train"
         rows.append(f"{i}.png,{20 + 3 * who + year},{names}{first + who},{part}")
-        Image.fromarray(np.full((8, 8), i, np.uint8)).save(folder / f"{i}.png")
+        pixels = np.full((8, 8), i, np.uint8)
+        pixels[0, 0] = shade
+        Image.fromarray(pixels).save(folder / f"{i}.png")
     (folder / "faces.csv").write_text("\n".join(rows))
 
 
@@ -186,10 +191,14 @@ def test_evaluate_raises_for_people_of_train_unless_allow_leak_is_true(command, 
     stderr = capsys.readouterr().err
     command(*line, "allow_leak=true", "hydra.run.dir=allowed")
 
+    with pytest.raises(SystemExit):
+        command(*line)
+
     assert end.value.code == 2
     assert "20 of the 20 test images show people (2 of them) that the model was trained on" in stderr
     assert "allow_leak=true" in stderr
-    assert not (tmp_path / "refused" / "results.json").exists()
+    assert not (tmp_path / "refused").exists()
+    assert not (leaky / "evaluate").exists()
     found = results(tmp_path / "allowed")
     assert found["protocol"] == "table/column/age"
     assert (found["leak"]["images"], found["leak"]["identities"]) == (20, 2)
@@ -198,7 +207,7 @@ def test_evaluate_raises_for_people_of_train_unless_allow_leak_is_true(command, 
 
 def test_a_name_is_the_same_person_in_another_table_and_a_number_is_not(command, leaky, tmp_path, capsys):
     write_people(tmp_path / "named")
-    write_people(tmp_path / "strangers", names="q")
+    write_people(tmp_path / "strangers", names="q", shade=1)
 
     with pytest.raises(SystemExit):
         command("evaluate", "run=run", *OTHER, "data.root=named/faces.csv", "hydra.run.dir=named_out")
@@ -227,7 +236,7 @@ def test_a_run_without_split_csv_cannot_be_checked_and_logs_it_once(command, lea
 
 
 def test_evaluate_warns_of_file_names_of_train_images_in_another_data_set(command, leaky, tmp_path, capsys):
-    write_people(tmp_path / "unnamed")
+    write_people(tmp_path / "unnamed", shade=1)
     table = tmp_path / "unnamed" / "faces.csv"
     table.write_text("\n".join(",".join(line.split(",")[:2]) for line in table.read_text().splitlines()))
 
@@ -250,8 +259,12 @@ def test_evaluate_warns_of_file_names_of_train_images_in_another_data_set(comman
     assert (
         f"{same} of the {len(tested)} test images have the file names of images that the model was trained on" in stderr
     )
-    assert "unknown whether the run was trained on these images or on their identities" in stderr
-    assert results(tmp_path / "out")["leak_checked"] is False
+    assert "unknown whether the run was trained on these identities: the tested data has no identities" in stderr
+    found = results(tmp_path / "out")
+    assert (found["leak"], found["leak_checked"]) == (None, False)
+    assert found["seen_in_training"]["identity"] == {"unknown": "the tested data has no identities"}
+    assert found["seen_in_training"]["name"]["train"] == same
+    assert found["seen_in_training"]["file"] == {"train": 0, "val": 0}
 
 
 def test_images_cropped_in_another_way_than_those_of_the_run_raise(command, leaky, capsys):

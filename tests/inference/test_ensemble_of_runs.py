@@ -230,6 +230,10 @@ def test_members_that_saw_test_images_are_tested_with_allow_leak_and_it_is_recor
     shown = {row["name"] for row in rows(runs / "split1" / "split.csv") if row["part"] == "test"}
     trained = {row["name"] for row in rows(runs / "split2" / "split.csv") if row["part"] == "train"}
     assert results(again)["leak"]["images"] == len(shown & trained) > 0
+    seen = results(again)["seen_in_training"]
+    assert seen["identity"] == {"unknown": "the tested data has no identities"}
+    assert seen["name"] == seen["file"]  # no two digits are identical
+    assert seen["name"]["train"] == len(shown & trained)
 
 
 def test_a_calibration_of_a_member_is_ignored(runs, evaluate, tmp_path, caplog) -> None:

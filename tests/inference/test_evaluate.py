@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agebench.errors import UserError
 from agebench.inference.evaluate import evaluate_run
 from agebench.training.fit import fit
 
@@ -78,8 +79,41 @@ def test_another_data_set_is_tested_without_the_runs_limit_of_test_batches(train
     tested = {row["name"] for row in rows(again / "split.csv") if row["part"] == "test"}
     assert len(tested) == 180
     assert {row["name"] for row in rows(again / "predictions.csv")} == tested
-    part = "testing 180 of 1,797 images of data=other: those in the test part of data/split=random"
+    part = "testing 180 of 1,797 images of data=other: those in the test part of data/split=random; "
+    part += "data/split=test_only tests all of them"
     assert [record.getMessage() == part for record in caplog.records].count(True) == 1
+
+
+def test_test_only_tests_every_image_of_another_data_set(trained_run, evaluate, caplog) -> None:
+    with caplog.at_level(logging.INFO):
+        again = evaluate(trained_run, "data=digits", "data.name=other", "data/split=test_only", "allow_leak=true")
+
+    tested, trained = rows(again / "predictions.csv"), rows(trained_run / "split.csv")
+    found = results(again)
+    assert {row["name"] for row in tested} == {f"{i:04d}" for i in range(1_797)}
+    assert found["protocol"] == "other/test_only/class"
+    assert (found["data"]["train"], found["data"]["val"], found["data"]["test"]) == (0, 0, 1_797)
+    assert found["baseline"] == {"median_mae": None, "majority_accuracy": None}
+    right = [row["target"] == row["point"] for row in tested]
+    assert found["metrics"]["test/accuracy"] == pytest.approx(sum(right) / 1_797)
+    assert "testing 1,797 of" not in caplog.text
+    # The same images under another name of the data set: each image is its own copy.
+    parts = [row["part"] for row in trained]
+    assert found["leak"]["images"] == parts.count("train")
+    assert found["seen_in_training"]["file"] == {part: parts.count(part) for part in ("train", "val")}
+    listed = {row["name"]: row["by_file"] for row in rows(again / "seen_in_training.csv")}
+    assert listed == {row["name"]: row["part"] for row in trained if row["part"] != "test"}
+
+
+def test_images_identical_to_those_of_the_train_part_raise(trained_run, evaluate) -> None:
+    with pytest.raises(UserError, match=r"of the 1,797 test images are images that the model was trained on"):
+        evaluate(trained_run, "data=digits", "data.name=other", "data/split=test_only")
+
+
+@pytest.mark.parametrize("line", [(), ("data.batch_size=auto",)])
+def test_a_split_for_tests_only_cannot_be_trained_on(compose_config, tmp_path, line) -> None:
+    with pytest.raises(UserError, match="data/split=test_only has no train images: train with another split"):
+        fit(compose_config(*BASE, "data/split=test_only", *line), tmp_path / "run")
 
 
 DIFFERS = "test/accuracy differ from those that train reported"

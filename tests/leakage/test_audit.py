@@ -316,3 +316,29 @@ def test_with_all_identities_unknown_the_verdict_is_unknown() -> None:
 
     assert verdict(found).startswith("leak unknown: ")
     assert found["splits"]["test"]["identities"] is None
+
+
+def test_without_train_images_nothing_is_compared() -> None:
+    records, _ = family()
+    target = make_target(records, "age")
+
+    found = audit(records, target, splits.test_only(records, target.labels))
+
+    assert [found["splits"][part]["images"] for part in PARTS] == [0, 0, 13]
+    assert found["splits"]["test"]["identities"] == len({name for name, _ in (*TRAIN, *VAL, *TEST)})
+    unknown = ("test_identity_in_train", "val_identity_in_train", "lookup_mae", "median_mae", "majority_accuracy")
+    assert [found[name] for name in unknown] == [None] * 5
+    assert leak(found) is None
+    assert verdict(found).startswith("no train images: ")
+
+
+@pytest.mark.parametrize(("known", "rest"), [(True, "leaks: 75.0% of the test images"), (False, "leak unknown: ")])
+def test_identical_images_in_train_and_test_are_a_leak(known: bool, rest: str) -> None:
+    records, split = family(known=known)
+
+    found = audit(records, make_target(records, "age"), split)
+
+    copies = {"test_in_train": 2}
+    expected = "leaks: 2 of the 4 test images are identical to a train image; by identity, "
+    assert verdict({**found, "duplicates": copies}).startswith(expected + rest)
+    assert verdict({**found, "duplicates": {"test_in_train": 0}}) == verdict(found)

@@ -106,6 +106,10 @@ def test_the_verdict_of_ages_is_an_error_in_years(write_run) -> None:
             {"leak": {"lookup_accuracy": 0.9, "majority_accuracy": 0.5, "unit": "", "test_identity_in_train": 0.8}},
             "Train and test share identities: for comparison: an identity lookup",
         ),
+        (
+            {"leak": {"images": 3, "identities": 0}},
+            "Train and test share images: 3 of the test images are images that the model",
+        ),
     ],
 )
 def test_what_a_reader_must_know_comes_before_the_verdict(write_run, results, expected) -> None:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from agebench.build.nodes import instantiate_node
 from agebench.data.packed import PackedImages, pack
 from agebench.data.plan import Plan, Planner
+from agebench.data.records import Source
 from agebench.data.resize import Resize
 from agebench.errors import UserError, did_you_mean
 
@@ -28,9 +29,15 @@ def build_planner(cfg: DictConfig) -> Planner:
     known = {*PLANNED, *RESIZED, *LOADED, *READ_ELSEWHERE}
     if unknown := sorted(node.keys() - known):
         raise UserError(f"data has no key {unknown[0]}{did_you_mean(unknown[0], known)}: remove it")
-    source = instantiate_node("data.source", node["source"])
     split = instantiate_node("data.split", node["split"])
-    return Planner(source, split, **{key: node[key] for key in PLANNED if key in node})
+    return Planner(build_source(cfg), split, **{key: node[key] for key in PLANNED if key in node})
+
+
+def build_source(cfg: DictConfig) -> Source:
+    """Return the source of a config. No file is read."""
+    node: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    source: Source = instantiate_node("data.source", node["source"])
+    return source
 
 
 def build_resize(cfg: DictConfig) -> Resize:
@@ -46,6 +53,27 @@ def build_images(cfg: DictConfig) -> PackedImages:
     """
     planner = build_planner(cfg)
     return pack_plan(cfg, planner, planner.plan())
+
+
+def build_training_images(cfg: DictConfig) -> PackedImages:
+    """Return the packed images of a config to train on.
+
+    Raises:
+        UserError: As build_images, or if the split has no train images.
+    """
+    planner = build_planner(cfg)
+    return pack_plan(cfg, planner, plan_training(planner))
+
+
+def plan_training(planner: Planner) -> Plan:
+    """Return a plan to train on; raise UserError if its split has no train images."""
+    plan = planner.plan()
+    if plan.split.test_only:
+        raise UserError(
+            f"data/split={plan.split.name} has no train images: train with another split, and test the run with "
+            f"`evaluate run=FOLDER data={plan.name} data/split={plan.split.name}`"
+        )
+    return plan
 
 
 def pack_plan(cfg: DictConfig, planner: Planner, plan: Plan) -> PackedImages:

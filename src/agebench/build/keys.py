@@ -269,6 +269,7 @@ class AuditKeys(TypedDict):
 
     seed: Seed
     listed: bool
+    duplicates: bool
     paths: PathKeys
     data: DataKeys
 

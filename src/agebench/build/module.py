@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from agebench.augment.mixing import Mixing
-from agebench.build.data import LOADED, build_images, build_planner
+from agebench.build.data import LOADED, build_planner, build_training_images, plan_training
 from agebench.build.limit import build_age_limit
 from agebench.build.model import build_model, build_normalise
 from agebench.build.monitor import build_monitor, watched
@@ -31,8 +31,8 @@ MIXING = ("mixup", "cutmix", "mix_probability")  # keys of conf/augment for ageb
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:
-    """Return the data module of a config, with packed images."""
-    return ImageDataModule(build_images(cfg), seed=cfg.seed, **{key: cfg.data[key] for key in LOADED})
+    """Return the data module of a config to train on, with packed images."""
+    return ImageDataModule(build_training_images(cfg), seed=cfg.seed, **{key: cfg.data[key] for key in LOADED})
 
 
 def build_head(cfg: DictConfig, values: Sequence[float], *, ordered: bool) -> Head:
@@ -53,7 +53,7 @@ def check_parts(cfg: DictConfig) -> None:
     Raises:
         UserError: If the data, the split, the head or the augmentation is invalid, or they do not fit together.
     """
-    target = build_planner(cfg).plan().target
+    target = plan_training(build_planner(cfg)).target
     build_head(cfg, target.values.tolist(), ordered=target.ordered)
     build_augment(cfg)
 

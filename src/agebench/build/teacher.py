@@ -11,7 +11,7 @@ from agebench.build.module import build_trained
 from agebench.data.plan import Plan
 from agebench.distillation import Teacher
 from agebench.errors import UserError
-from agebench.leakage.seen_in_training import check_people, is_own_test, read_split
+from agebench.leakage.seen_in_training import check_people, find_seen, is_own_test, read_split
 from agebench.runs.members import find_teacher
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ def _check_leak(folder: Path, config: DictConfig, cfg: DictConfig, plan: Plan) -
         check_people(
             trained,
             plan,
+            find_seen(trained, plan, same_data=same_data),
             same_data=same_data,
             allow=False,
             model=f"the teacher {folder}",

@@ -170,27 +170,53 @@ def _make_job(task: Task, errors: list[Exception], *, full_error: str | None) ->
         from hydra.types import RunMode
 
         from agebench.sweep.environment import set_variable
+        from agebench.sweep.session import current_job
 
         with set_variable(FULL_ERROR, full_error):
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 return _run_with_other_launcher(task, cfg)
+            folder, alone = Path(HydraConfig.get().runtime.output_dir), current_job() is None
             try:
                 _check_log_name(HydraConfig.get().job.name)
                 return task(cfg)
             except Exception as error:
                 errors.append(error)
+                if alone and isinstance(error, UserError):
+                    _remove_log(folder, HydraConfig.get().job.name)
                 return None
             finally:
-                _remove_empty(Path(HydraConfig.get().runtime.output_dir))
+                chosen = any(each.startswith("hydra.run.dir=") for each in HydraConfig.get().overrides.hydra)
+                _remove_empty(folder, parent=alone and not chosen)
 
     return job
 
 
-def _remove_empty(folder: Path) -> None:
-    """Remove the folder that Hydra created for a command, if the command wrote nothing into it."""
-    if folder.resolve() != Path.cwd():
-        with suppress(OSError):  # the folder is not empty
-            folder.rmdir()
+def _remove_log(folder: Path, name: str) -> None:
+    """Remove the log file of a refused command, which was written for the messages before the refusal.
+
+    A folder with other files keeps it.
+    """
+    import logging
+
+    log = folder / f"{name}.log"
+    if not log.is_file() or any(path != log for path in folder.iterdir()):
+        return
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename) == log.absolute():
+            handler.close()
+    with suppress(OSError):
+        log.unlink()
+
+
+def _remove_empty(folder: Path, *, parent: bool) -> None:
+    """Remove the folder that Hydra created for a command, if the command wrote nothing into it.
+
+    With `parent`, an empty parent is removed too, such as `evaluate` in a run.
+    """
+    with suppress(OSError):  # a folder is not empty
+        for each in (folder, folder.parent) if parent else (folder,):
+            if not Path.cwd().is_relative_to(each.resolve()):
+                each.rmdir()
 
 
 def _check_log_name(name: str) -> None:

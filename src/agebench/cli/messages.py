@@ -70,6 +70,8 @@ def _explain(error: BaseException, conf: Path) -> str | None:
             return sentence
     # Hydra wraps some errors without a message, and the error of its parser is "None".
     text = next((" ".join(str(link).split()) for link in links if str(link) not in ("", "None")), type(error).__name__)
+    if text.startswith("Could not override"):  # its cause names the first part of the key that does not exist
+        text += " " + " ".join(str(links[-1]).split())
     # Hydra raises a plain ValueError for a value, and a TypeError for an item of a list.
     if "Config group override must be a string" in text or _is_from_hydra(
         error, r"argument of type .* is not iterable|can only concatenate str .*"
@@ -170,9 +172,29 @@ def _already_present(match: Match[str], conf: Path) -> str:
 
 def _no_key(match: Match[str], conf: Path) -> str:
     key, known = match[1], known_names(conf)
+    absent = re.search(r"full_key: (\S+)", match.string)  # the group, if the command has no such group
+    if absent and absent[1] == key and (choices := _choices_with(key, conf)):
+        others = f" (or {', '.join(choices[1:4])}{', ...' if choices[4:] else ''})" if choices[1:] else ""
+        return (
+            f"there is no config key {key!r} here: it belongs to another choice of its group; "
+            f"add {choices[0]}{others}, or remove the key"
+        )
     if key in known:
-        return f"there is no config key {key!r} here: it belongs to another choice of its group, or to another command"
+        return f"there is no config key {key!r} here: it belongs to another command, or to another choice of its group"
     return f"there is no config key or group {key!r}{_nearest(key, known)}; --help lists the groups"
+
+
+def _choices_with(key: str, conf: Path) -> list[str]:
+    """Return the choices of a group that have a dotted key, as `finetune=gradual` has `finetune.epochs`."""
+    from omegaconf import OmegaConf
+
+    group, _, name = key.rpartition(".")
+    files = sorted((conf / group.replace(".", "/")).glob("*.yaml")) if group else []
+    return [
+        f"{group.replace('.', '/')}={file.stem}"
+        for file in files
+        if file.stem[0] != "_" and name in OmegaConf.load(file)
+    ]
 
 
 def _no_choice(match: Match[str], conf: Path) -> str:

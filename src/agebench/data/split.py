@@ -42,6 +42,7 @@ class Split:
         test: Test rows, shape (n_test,). None of them is in train.
         val_is_test: Whether a lecture's protocol selects the epoch on the test images, which makes its test metrics
             optimistic.
+        test_only: Whether train and val are empty, because the data only tests a model that was trained on other data.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Split:
     val: Array
     test: Array
     val_is_test: bool = False
+    test_only: bool = False
 
     def part(self, name: str) -> Array:
         """Return the rows of train, val or test."""
@@ -308,24 +310,35 @@ def column(
     return Split(name, rows["train"], rows["val"], rows["test"], val_is_test)
 
 
+def test_only(records: Records, labels: Array) -> Split:
+    """Return a split in which every image is a test image, for a model that was trained on other data.
+
+    It cannot be trained on.
+    """
+    none = np.array([], dtype=np.int64)
+    return Split("test_only", none, none, np.arange(len(records)), test_only=True)
+
+
 def cap(split: Split, labels: Array, *, per_class: int | None, limit: int | None) -> Split:
     """Return a split with at most per_class train images of each label, and at most `limit` images of each part."""
     rng = np.random.default_rng(0)
     name, train = capped_name(split.name, per_class, limit), split.train
-    if per_class is not None:
+    if per_class is not None and len(train):
         train = draw_per_label(train, labels, per_class, rng)
     if limit is None:
         return replace(split, name=name, train=train)
     val, test = (draw_in_turns(rows, labels, limit, rng) for rows in (split.val, split.test))
     train = draw_in_turns(train, labels, limit, rng)
-    return Split(name, train, test if split.val_is_test else val, test, split.val_is_test)
+    return replace(split, name=name, train=train, val=test if split.val_is_test else val, test=test)
 
 
 def check(split: Split) -> None:
     """Raise UserError if a part is empty, or if a val or test image is also in train."""
-    for part in PARTS:
+    for part in ("test",) if split.test_only else PARTS:
         if len(split.part(part)) == 0:
             raise UserError(f"data/split={split.name} leaves no image in {part}: use more data or another split")
+    if split.test_only:
+        return
     in_train = np.zeros(1 + max(int(split.part(part).max()) for part in PARTS), dtype=bool)
     in_train[split.train] = True
     for part in ("val", "test"):

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from agebench.build.checkpoint import is_same_data
-from agebench.build.data import LOADED
+from agebench.build.data import LOADED, build_source
 from agebench.build.limit import build_age_limit
 from agebench.data.datamodule import ImageDataModule
 from agebench.data.plan import Plan
@@ -18,7 +18,7 @@ from agebench.errors import UserError
 from agebench.inference.ensemble import Member, Model, load_model
 from agebench.inference.evaluation_data import Evaluation, leak_of_other, prepare
 from agebench.inference.load import make_trainer
-from agebench.leakage.seen_in_training import leak_sentence
+from agebench.leakage.seen_in_training import SEEN_COLUMNS, Seen, leak_sentence, seen_sentence
 from agebench.metrics.age_limit import DEFAULTS
 from agebench.metrics.predictions import Array, Predictions
 from agebench.metrics.table import find, is_decision
@@ -35,7 +35,7 @@ from agebench.runs.folder import check_folder, is_first_process, write_config
 from agebench.runs.identity import versions
 from agebench.runs.label_alignment import label_predictions
 from agebench.runs.label_notes import describe_labels, label_messages
-from agebench.runs.tables import write_breakdown, write_predictions, write_split
+from agebench.runs.tables import write_breakdown, write_predictions, write_split, write_table
 from agebench.runs.writer import RunWriter
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
     run_dir, trained, config, stamp = model.first.folder, model.first.results, model.first.config, model.first.stamp
     evaluation = prepare(cfg, config, stamp, run_dir=run_dir, user_keys=user_keys)
     _log_share(evaluation)
-    leak = _leak_of_members(cfg, model, evaluation)
+    leak, seen = _leak_of_members(cfg, model, evaluation)
     predictions = test(cfg, config, evaluation, model.module, folder, part="test")
     # The sets of a calibration are of the run's own labels.
     calibration = model.calibration(use=cfg.calibration and evaluation.alignment is None)
@@ -82,6 +82,7 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
         "trained_protocol": stamp["protocol"],
         **description.facts,
         **leak,
+        **({} if seen is None else {"seen_in_training": seen.facts}),
         **tested,
         **labels,
         "versions": versions(),
@@ -97,7 +98,7 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
             results["groups"] = grouped.facts
             grouped.write(folder)
             grouped.draw(folder / "report")
-        write(cfg, folder, evaluation.plan, predictions, bounds=bounds, results=results)
+        write(cfg, folder, evaluation.plan, predictions, bounds=bounds, results=results, seen=seen)
         if grouped is not None:
             grouped.log()
         log_evaluation(
@@ -110,6 +111,8 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
             log_calibrated_metrics(predictions)
         if results["leak"]:
             log.info("%s", leak_sentence(results["leak"]))
+        if seen is not None and seen.parts:
+            log.info("%s", seen_sentence(seen.facts))
         log.info("written to %s", folder)
     return results
 
@@ -117,10 +120,12 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
 def _log_share(evaluation: Evaluation) -> None:
     """Say how many images of another data set are not tested, because they are in another part of its split."""
     plan = evaluation.images.plan
-    tested, others = len(plan.split.test), len(plan.rows) - len(plan.split.test)
+    tested = len(plan.split.test)
+    others = len(plan.rows) - len(plan.broken) - tested
     if evaluation.other and others:
         log.info(
-            "testing %s of %s images of data=%s: those in the test part of data/split=%s",
+            "testing %s of %s images of data=%s: those in the test part of data/split=%s; data/split=test_only tests "
+            "all of them",
             f"{tested:,}",
             f"{tested + others:,}",
             plan.name,
@@ -197,12 +202,14 @@ def write(
     *,
     bounds: dict[str, Array],
     results: Mapping[str, Any],
+    seen: Seen | None,
 ) -> None:
     """Write the folder of an evaluation, results.json last."""
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder, cfg)
     write_split(folder, plan)
     write_predictions(folder, plan, predictions)
+    write_table(folder / "seen_in_training.csv", SEEN_COLUMNS, seen.rows if seen else ())
     write_breakdown(folder, plan, predictions, bounds=bounds)
     if (curves := decision_curves(plan, predictions, bounds)) is not None:
         from agebench.report.decisions import write_decisions
@@ -258,15 +265,17 @@ def log_calibrated_metrics(predictions: Predictions) -> None:
         log.info("test/%-12s %.4f -> %.4f", name, metrics[f"test/{name}_uncalibrated"], metrics[f"test/{name}"])
 
 
-def _leak_of_members(cfg: DictConfig, model: Model, evaluation: Evaluation) -> Mapping[str, Any]:
+def _leak_of_members(cfg: DictConfig, model: Model, evaluation: Evaluation) -> tuple[Mapping[str, Any], Seen | None]:
     """Return `leak` and `leak_checked` of results.json for all runs of an ensemble: the largest leak of a run.
+
+    The second value is the test images that any of the runs has seen; None if all test images are a run's own.
 
     Raises:
         UserError: If a run was trained on images or people of the test part and `allow_leak` is false, or it was
             trained on another data set than the first and the command names no data set.
     """
     first, plan = model.first, evaluation.images.plan
-    found = [evaluation.leak]
+    found, seen = [evaluation.leak], evaluation.seen
     for member in model.members[1:]:
         same_data = is_same_data(member.config, first.config)  # the config of the first has the tested data
         if not (evaluation.other or same_data):
@@ -276,9 +285,13 @@ def _leak_of_members(cfg: DictConfig, model: Model, evaluation: Evaluation) -> M
         same = all(member.results.get(key) == first.results.get(key) for key in ("protocol", "split_sha"))
         if evaluation.other or not same:
             log.info("checking what %s was trained on", member.folder)
-            found.append(leak_of_other(member.folder, plan, same_data=same_data, allow=cfg.allow_leak))
+            source = evaluation.images.source
+            sources = (source, source if same_data else build_source(member.config))
+            leak, also = leak_of_other(member.folder, plan, sources, same_data=same_data, allow=cfg.allow_leak)
+            found.append(leak)
+            seen = also if seen is None else seen | also
     leaks = [each for each in found if each and (evaluation.other or each["leak"])]
     if not leaks:
-        return {}  # that of the first run's own split
+        return {}, seen  # that of the first run's own split
     largest = max(leaks, key=lambda each: (each["leak"] or {}).get("images", 0))
-    return {"leak": largest["leak"], "leak_checked": all(each["leak_checked"] for each in leaks)}
+    return {"leak": largest["leak"], "leak_checked": all(each["leak_checked"] for each in leaks)}, seen

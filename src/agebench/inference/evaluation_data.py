@@ -10,12 +10,22 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agebench.build.checkpoint import is_same_data
-from agebench.build.data import build_planner, pack_plan
+from agebench.build.data import build_planner, build_source, pack_plan
 from agebench.data import split as splits
 from agebench.data.packed import PackedImages
 from agebench.data.plan import Plan, Planner
+from agebench.data.records import Source
 from agebench.errors import UserError
-from agebench.leakage.seen_in_training import check_people, has_named_identities, is_own_test, own_leak, read_split
+from agebench.leakage.seen_in_training import (
+    KINDS,
+    Seen,
+    add_copies,
+    check_people,
+    find_seen,
+    is_own_test,
+    own_leak,
+    read_split,
+)
 from agebench.metrics.table import UNITS
 from agebench.process import set_up_process
 from agebench.runs.identity import path_is_identity
@@ -35,12 +45,14 @@ class Evaluation:
         images: Packed images of the data set to test on, with labels of the run.
         other: Whether the data set or split is not the run's own.
         leak: `leak` and `leak_checked` of results.json for another test set; empty for the run's own.
+        seen: The images of another test set that the run has seen; None for the run's own.
         alignment: The labels of the data, if they are ordered and the run cannot predict all of them, else None.
     """
 
     images: PackedImages
     other: bool
     leak: Mapping[str, Any]
+    seen: Seen | None
     alignment: Alignment | None = None
 
     @property
@@ -70,7 +82,7 @@ def prepare(
             trained_with = f"data.{key}={config.data.get(key)}"
             raise UserError(f"the run was trained with {trained_with} and must be tested with it: remove data.{key}")
     _keep_source(config, cfg, user_keys)
-    same_data = is_same_data(config, cfg)
+    same_data, trained_on = is_same_data(config, cfg), build_source(config)
     _replace_data(config, cfg, user_keys)
     if cfg.get("groups") is not None:
         with open_dict(config):
@@ -83,12 +95,16 @@ def prepare(
     alignment = _align(run_dir, plan, stamp, planner.bins)
     if alignment is not None:
         plan = replace(plan, target=alignment.target)
-    leak = leak_of_other(run_dir, plan, same_data=same_data, allow=cfg.allow_leak) if other else {}
+    leak: dict[str, Any] = {}
+    seen = None
+    if other:
+        sources = (planner.source, planner.source if same_data else trained_on)
+        leak, seen = leak_of_other(run_dir, plan, sources, same_data=same_data, allow=cfg.allow_leak)
     if alignment is None or alignment.complete:
-        return Evaluation(pack_plan(config, planner, plan), other, leak)
+        return Evaluation(pack_plan(config, planner, plan), other, leak, seen)
     # The head's loss needs labels of the run. It is not used, so any label is fine.
     unlabelled = replace(plan, target=replace(plan.target, labels=np.zeros_like(plan.target.labels)))
-    return Evaluation(pack_plan(config, planner, unlabelled), other, leak, alignment)
+    return Evaluation(pack_plan(config, planner, unlabelled), other, leak, seen, alignment)
 
 
 def _align(run_dir: Path, plan: Plan, stamp: Mapping[str, Any], bins: Any) -> Alignment | None:
@@ -111,10 +127,19 @@ def _align(run_dir: Path, plan: Plan, stamp: Mapping[str, Any], bins: Any) -> Al
     return found
 
 
-def leak_of_other(run_dir: Path, plan: Plan, *, same_data: bool, allow: bool) -> dict[str, Any]:
-    """Return `leak` and `leak_checked` of results.json: what another test set shares with the run's train part.
+def leak_of_other(
+    run_dir: Path, plan: Plan, sources: tuple[Source, Source], *, same_data: bool, allow: bool
+) -> tuple[dict[str, Any], Seen]:
+    """Return `leak` and `leak_checked` of results.json, and the images of another test set that a run has seen.
 
     If the test images are the run's own test images, the leak is that of its own split.
+
+    Args:
+        run_dir: The folder of the run.
+        plan: The plan of the test set.
+        sources: The source of the test images, and that of the images of the run.
+        same_data: Whether both are the same data set.
+        allow: Whether people and images of train cause a warning instead of an error.
     """
     trained = read_split(run_dir)
     if trained is None:
@@ -122,11 +147,16 @@ def leak_of_other(run_dir: Path, plan: Plan, *, same_data: bool, allow: bool) ->
         if not allow:
             raise UserError(f"{text}: restore the file, or set allow_leak=true to test anyway")
         log.warning("%s: the test images may show people that the model was trained on", text)
-        return {"leak": None, "leak_checked": False}
-    if is_own_test(trained, plan, same_data=same_data):
-        return {"leak": own_leak(trained, plan), "leak_checked": True}
-    checked = same_data or has_named_identities(trained, plan)
-    return {"leak": check_people(trained, plan, same_data=same_data, allow=allow), "leak_checked": checked}
+        seen = Seen({}, dict.fromkeys(KINDS, "the run has no readable split.csv"))
+        return {"leak": None, "leak_checked": False}, seen
+    seen = find_seen(trained, plan, same_data=same_data)
+    own = is_own_test(trained, plan, same_data=same_data)
+    if own or allow or not seen.surely_in("train", same_data=same_data):  # else it is refused without reading files
+        seen = add_copies(seen, trained, plan, tested=sources[0], trained_on=sources[1])
+    if own:
+        return {"leak": own_leak(trained, plan), "leak_checked": True}, seen
+    found = check_people(trained, plan, seen, same_data=same_data, allow=allow)
+    return {"leak": found, "leak_checked": same_data or "identity" not in seen.unknown}, seen
 
 
 def _keep_split(planner: Planner, run_dir: Path, protocol: str) -> None:

@@ -23,7 +23,7 @@ def audit(records: Records, target: Target, split: Split) -> dict[str, Any]:
     Args:
         records: N records. If no identity is known, each result that needs one is None.
         target: The labels of the records.
-        split: Rows of the records; no part is empty.
+        split: Rows of the records. Without train images, each result that needs one is None.
 
     Returns:
         Plain data for JSON: `splits` (`images`, `identities` and `labels` of each part, the last two distinct),
@@ -35,26 +35,42 @@ def audit(records: Records, target: Target, split: Split) -> dict[str, Any]:
     groups, _ = group_codes(identities, len(records))
     pairs = groups * target.num_labels + target.labels  # (N,): one code for each pair of identity and label
     found: dict[str, Any] = {"splits": {part: _count(groups, target, split.part(part), known=known) for part in PARTS}}
+    trains = len(split.train) > 0
     for part in ("test", "val"):
         rows = split.part(part)
         for name, codes in (("identity", groups), ("identity_and_label", pairs)):
-            share = float(np.isin(codes[rows], codes[split.train]).mean()) if known else None
+            share = float(np.isin(codes[rows], codes[split.train]).mean()) if known and trains else None
             found[f"{part}_{name}_in_train"] = share
 
     one_group = np.zeros_like(groups)  # the baseline is a lookup with one identity for all images
     actual = target.values[target.labels[split.test]]
     for name, each in (("lookup", groups if known else None), ("median", one_group)):
-        guess = None if each is None or not target.ordered else _medians(each, target, split)
+        guess = None if each is None or not target.ordered or not trains else _medians(each, target, split)
         found[f"{name}_mae"] = None if guess is None else float(np.abs(guess - actual).mean())
     for name, each in (("lookup", groups if known else None), ("majority", one_group)):
-        guess = None if each is None else _most_common(each, target, split)
+        guess = None if each is None or not trains else _most_common(each, target, split)
         found[f"{name}_accuracy"] = None if guess is None else float((guess == target.labels[split.test]).mean())
     return {**found, "unit": target.unit}
 
 
 def verdict(audited: Mapping[str, Any]) -> str:
-    """Return one sentence about the meaning of an audit for the test metrics."""
+    """Return one sentence about the meaning of an audit for the test metrics.
+
+    Args:
+        audited: The result of `audit`, with `duplicates` of agebench.leakage.duplicates if they were searched for.
+    """
+    by_identity = _verdict_by_identity(audited)
+    copies = (audited.get("duplicates") or {}).get("test_in_train", 0)
+    if not copies:
+        return by_identity
+    of = f"{copies:,} of the {audited['splits']['test']['images']:,} test images"
+    return f"leaks: {of} are identical to a train image; by identity, {by_identity}"
+
+
+def _verdict_by_identity(audited: Mapping[str, Any]) -> str:
     share = audited["test_identity_in_train"]
+    if share is None and audited["splits"]["train"]["images"] == 0:
+        return "no train images: `evaluate` compares the test images with those that a run was trained on"
     if share is None:
         return "leak unknown: this data set has no identities, so train and test may share people"
     if share == 0:

@@ -13,7 +13,7 @@ import numpy as np
 
 from agebench.data.split import PARTS
 from agebench.files import read_csv
-from agebench.leakage.seen_in_training import leak_sentence
+from agebench.leakage.seen_in_training import leak_sentence, seen_sentence
 from agebench.report.explained import Explained
 from agebench.report.outcome import Array, Outcome
 from agebench.report.projection import Projected, project_parts
@@ -114,6 +114,14 @@ class Material:
         """The sentence about a leak; empty without one, or if results.json is damaged."""
         try:
             return leak_sentence(self.leak) if self.leak else ""
+        except DAMAGED:
+            return ""
+
+    @property
+    def seen_sentence(self) -> str:
+        """The sentence about the images that the run of an evaluation has seen; empty for a run."""
+        try:
+            return seen_sentence(seen) if (seen := mapping(self.run.result("seen_in_training"))) else ""
         except DAMAGED:
             return ""
 

@@ -90,7 +90,7 @@ def _data(run: Material) -> dict[str, Any]:
     parts = [
         {"name": part, "images": int(number(counts.get(part)) or 0), "identities": run.identities.get(part)}
         for part in ("train", "val", "test")
-        if number(counts.get(part)) is not None
+        if number(counts.get(part))  # a split for tests only has no train and no val part
     ]
     return {
         "parts": parts,

@@ -124,7 +124,9 @@ def warnings(run: Material) -> list[str]:
     if run.run.error:
         found.append(f"The run failed: {run.run.error}")
     if run.leak:
-        found.append(f"Train and test share identities: {run.leak_sentence or 'see results.json'}.")
+        what = "images" if run.leak.get("identities") == 0 else "identities"
+        sentence = run.leak_sentence.removeprefix("for comparison: ") if what == "images" else run.leak_sentence
+        found.append(f"Train and test share {what}: {sentence or 'see results.json'}.")
     if mapping(run.run.result("data")).get("val_is_test"):
         found.append(
             "The validation images are the test images: the epoch was chosen on them, so the test result is optimistic."
@@ -137,7 +139,9 @@ def warnings(run: Material) -> list[str]:
 
 
 def leak_note(run: Material) -> str:
-    """Return a sentence about people who are in several parts."""
+    """Return a sentence about people who are in several parts, or about what the run of an evaluation has seen."""
+    if run.seen_sentence:
+        return f"{run.seen_sentence[0].upper()}{run.seen_sentence[1:]}."
     if run.leak:
         return "Some identities of the test images are in train: see the note at the top."
     if not run.identities:

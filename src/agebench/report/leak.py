@@ -37,11 +37,12 @@ def draw_leak(
     names = [printable(name, 20) for name in label_names]
     left = float(np.clip(0.115 * len(names), 4.6, 8.6)) if not ordered else 4.6  # inches; 73 hiragana fit side by side
     panels = _panels(audited)
+    unknown = "identities unknown" if counts["train"].sum() else "no train images"
     figure = new_figure(left + 4.6, 4.0, title)
     grid = figure.add_gridspec(len(panels), 2, width_ratios=[left, 4.2])
     _draw_labels(figure.add_subplot(grid[:, 0]), counts, names, ordered=ordered, values=values, width=left)
     for row, (metric, bars) in enumerate(panels):
-        _draw_bars(figure.add_subplot(grid[row, 1]), metric, bars)
+        _draw_bars(figure.add_subplot(grid[row, 1]), metric, bars, unknown=unknown)
     text = "\n".join(
         textwrap.fill(line, width=int((left + 4.6) * 14)) for line in (*_shares(audited), audited["verdict"])
     )
@@ -62,12 +63,12 @@ def _panels(audited: dict[str, Any]) -> list[tuple[str, dict[str, float | None]]
     return panels
 
 
-def _draw_bars(axes: Axes, metric: str, bars: dict[str, float | None]) -> None:
+def _draw_bars(axes: Axes, metric: str, bars: dict[str, float | None], *, unknown: str) -> None:
     heights = [value or 0.0 for value in bars.values()]
     decimals = 3 if metric.startswith("accuracy") else 2  # as in the verdict
     axes.barh(range(len(bars)), heights, height=0.6, color=[GREY, COLOURS[1]])
     for row, value in enumerate(bars.values()):
-        text = "not available: identities unknown" if value is None else f"{value:.{decimals}f}"
+        text = f"not available: {unknown}" if value is None else f"{value:.{decimals}f}"
         axes.annotate(text, (value or 0, row), xytext=(4, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(bars)), list(bars))
     axes.invert_yaxis()

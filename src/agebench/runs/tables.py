@@ -1,6 +1,6 @@
 """The CSV files of a run: its split, predictions and metrics by class, decade and tolerance."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,15 @@ def write_missing_and_broken(folder: Path, plan: Plan) -> None:
         ("missing.csv", ("name",), [(name,) for name in plan.missing]),
         ("broken.csv", ("name", "reason"), list(plan.broken.items())),
     ):
-        if rows:
-            write_csv(folder / file, columns, rows)
-        else:
-            (folder / file).unlink(missing_ok=True)
+        write_table(folder / file, columns, rows)
+
+
+def write_table(file: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a CSV file. Without rows, an earlier file is removed."""
+    if rows:
+        write_csv(file, columns, rows)
+    else:
+        file.unlink(missing_ok=True)
 
 
 def write_predictions(folder: Path, plan: Plan, predictions: Predictions) -> None:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from agebench.build.data import LOADED, build_images
+from agebench.build.data import LOADED, build_training_images
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import UserError, is_out_of_memory
 from agebench.runs.identity import config_hash
@@ -89,7 +89,7 @@ def choose_batch_size(cfg: DictConfig, previous: Mapping[str, Any]) -> tuple[Dic
         kept = _with_size(cfg, before["chosen"])
         if config_hash(_plain(kept)) == previous.get("config"):
             return kept, before
-    images = build_images(cfg)
+    images = build_training_images(cfg)
     loading = {key: cfg.data[key] for key in LOADED}
 
     def data_of(size: int) -> ImageDataModule:

@@ -122,6 +122,11 @@ class ZipFiles:
         members = [self._members.get(name) for name in names]
         return np.array([m.CRC << 32 | m.file_size + 2 if m else 1 for m in members], dtype=np.uint64)
 
+    def sizes(self, names: Sequence[str]) -> Array:
+        """Return the unpacked size of each member in bytes, int64, shape (n,); -1 if it does not exist."""
+        members = [self._members.get(name) for name in names]
+        return np.array([m.file_size if m else -1 for m in members], dtype=np.int64)
+
     def positions(self, names: Sequence[str]) -> Array:
         """Return the offset of each member, int64, shape (n,)."""
         members = [self._members.get(name) for name in names]

@@ -8,6 +8,7 @@ import unicodedata
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +38,9 @@ class Files(Protocol):
 
     def stamps(self, names: Sequence[str]) -> Array:
         """Return the stamp of each file, a number that changes if the file changes, uint64, shape (n,)."""
+
+    def sizes(self, names: Sequence[str]) -> Array:
+        """Return the size of each file in bytes, int64, shape (n,); -1 if it does not exist."""
 
     def positions(self, names: Sequence[str]) -> Array:
         """Return the position of each file, int64, shape (n,); reading in ascending order is fastest."""
@@ -82,6 +86,14 @@ class FolderFiles:
             stamps[i] = (status.st_mtime_ns * 0x9E3779B97F4A7C15 + status.st_size) % (2**64 - 1) + 1  # never 0
         return stamps
 
+    def sizes(self, names: Sequence[str]) -> Array:
+        """Return the size of each file in bytes, int64, shape (n,); -1 if it does not exist."""
+        sizes, root = np.full(len(names), -1, dtype=np.int64), str(self.root)
+        for i, name in enumerate(names):
+            with suppress(OSError):
+                sizes[i] = os.stat(os.path.join(root, name)).st_size  # noqa: PTH116,PTH118  # as in stamps
+        return sizes
+
     def positions(self, names: Sequence[str]) -> Array:
         """Return the order of the names, int64, shape (n,); the file system does not give positions on the disk."""
         return np.arange(len(names))
@@ -123,6 +135,10 @@ class FileSource(ABC):
     def stamps(self, rows: Array) -> Array:
         """Return the stamp of each row, a number that changes if its file changes, uint64, shape (n,)."""
         return self._files.stamps(self._names_of(rows))
+
+    def sizes(self, rows: Array) -> Array:
+        """Return the size in bytes of the file of each row, int64, shape (n,); -1 if it does not exist."""
+        return self._files.sizes(self._names_of(rows))
 
     def reading_order(self, rows: Array) -> Array:
         """Return the rows in the order of the positions of their files."""

@@ -78,6 +78,11 @@ class TarFiles:
         places = (self._listing.offsets // tarfile.BLOCKSIZE << 29 | self._listing.sizes).astype(np.uint64)
         return np.where(rows < 0, np.uint64(1), np.maximum(places ^ np.uint64(key), 1)[rows])
 
+    def sizes(self, names: Sequence[str]) -> Array:
+        """Return the size of each member in bytes, int64, shape (n,); -1 if it does not exist."""
+        rows = np.array([self._rows.get(name, -1) for name in names], dtype=np.int64)
+        return np.where(rows < 0, -1, self._listing.sizes[rows])
+
     def positions(self, names: Sequence[str]) -> Array:
         """Return the offset of the data of each member in the unpacked tar, int64, shape (n,)."""
         rows = np.array([self._rows.get(name, -1) for name in names], dtype=np.int64)
