@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agebench.comparison.groups import Group, count, name_of
+from agebench.metrics.bootstrap import few_in_cell
 from agebench.metrics.table import find
 from agebench.runs.read import Run, mapping
 
@@ -29,6 +30,9 @@ def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
             notes.append(f"{name_of(group)}: {group.diverged} of {of} diverged (null metrics), so there is no mean")
         elif not math.isfinite(group.mean(metric)):
             notes.append(f"{name_of(group)}: not every run has {find(metric).name}")
+    if find(metric).balanced and any(None in (run.result("intervals", metric) or ()) for run in runs):
+        over = runs[0].result("bootstrap", "over")
+        notes.append(few_in_cell(find(metric).name, "people" if over == "identity" else "images"))
     environments = _environments([each for run in runs for each in run.folds or (run,)])
     return [*notes, *_scored_elsewhere(groups), *environments]
 
