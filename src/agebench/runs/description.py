@@ -112,7 +112,7 @@ def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any],
         log.warning("%s", warning)
     for name, (low, _) in found.items():
         if find(name).balanced and np.isnan(low) and not np.isnan(predictions.metrics[name]) and groups > 1:
-            log.warning("%s", few_in_cell(name, "images" if identities is None else "people"))
+            log.warning("%s", few_in_cell(find(name).name, "images" if identities is None else "people"))
     about = {"over": over, "groups": groups, "resamples": resamples, "seed": SEED, "method": METHOD}
     described = {"metrics": predictions.metrics, "intervals": found, "bootstrap": about}
     if (curves := decision_curves(plan, predictions, bounds)) is not None:
