@@ -15,6 +15,7 @@ import pytest
 
 from agebench.build.data import build_planner
 from agebench.errors import UserError
+from agebench.files import replace_nan
 from agebench.metrics.compute import summarise
 from agebench.metrics.predictions import LabelledPredictions, Predictions
 from agebench.runs.description import describe_test
@@ -80,7 +81,7 @@ def test_the_file_of_a_run_gives_its_metrics_and_intervals_to_the_last_digit(
     found = verb(tmp_path / "predictions.csv", *overrides)
 
     assert found["metrics"] == metrics
-    assert found["intervals"] == intervals
+    assert found["intervals"] == replace_nan(intervals)  # balanced_mae has none: five people are too few
     assert (tmp_path / "out" / "predictions.csv").read_bytes() == (tmp_path / "predictions.csv").read_bytes()
 
 

@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="FOLDER",
-        help="folders of runs, sweeps or evaluations; folders below them are searched",
+        help="folders of runs, sweeps or evaluations; folders below them are searched for runs",
     )
     parser.add_argument(
         "--metric",
@@ -67,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
         "--columns",
         metavar="NAMES",
         help="show these further metrics instead of the usual ones, such as 'nll,coverage,false_adult_rate*'",
+    )
+    parser.add_argument(
+        "--evaluations",
+        action="store_true",
+        help="compare the evaluations of these runs too; otherwise only if their own folders are given",
     )
     parser.add_argument(
         "--format", metavar="NAMES", default="md", help=f"{', '.join(FORMATS)}; several need --output (default: md)"
@@ -115,6 +120,7 @@ def _compare(given: argparse.Namespace, formats: Sequence[str]) -> None:
         by=_names(given.by, "--by"),
         gaps=_names(given.gaps, "--gaps"),
         columns=_names(given.columns, "--columns") or None,
+        evaluations=given.evaluations,
     )
     compared = compare_folders(given.folders, request, note=say)
     if compared.not_comparable:

@@ -388,3 +388,22 @@ def test_the_composed_config_is_printed_wherever_the_flag_stands(run_line, capsy
 def test_the_configs_are_found_beside_the_source(conf) -> None:
     assert config_folder().resolve() == conf
     assert (Path(config_folder()) / "config.yaml").is_file()
+
+
+def test_a_fixed_key_of_a_swept_group_may_be_one_that_the_default_choice_lacks(run_line) -> None:
+    points = []
+
+    code = run_line(
+        "finetune=head_then_all,gradual finetune.epochs=2 seed=3 -m hydra/launcher=basic",
+        lambda cfg: points.append((cfg.finetune.mode, cfg.finetune.epochs, cfg.seed)),
+    )
+
+    assert (code, points) == (0, [("head_then_all", 2, 3), ("gradual", 2, 3)])
+
+
+@pytest.mark.parametrize("line", ["finetune=gradual,head finetune.epochs=2", "finetune=gradual,all optim.epochs=2"])
+def test_a_fixed_key_that_a_point_lacks_is_refused(run_line, line, capsys) -> None:
+    code = run_line(f"{line} -m")
+
+    assert code == 2
+    assert "there is no config key" in capsys.readouterr().err

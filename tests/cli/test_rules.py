@@ -247,6 +247,18 @@ BROKEN += [
         "finetune=all optim.layer_decay=0.5",
         "optim.layer_decay=0.5 and finetune.backbone_lr_ratio=0.3 both lower the rate of the backbone",
     ),
+    (
+        "finetune=head finetune.backbone_lr_ratio=0.3",
+        "finetune.backbone_lr_ratio=0.3 has no effect with finetune=head: set it to null, or use finetune=all",
+    ),
+    (
+        "scheduler=plateau trainer.limit_val_batches=0",
+        "scheduler=plateau needs a metric of val at the end of an epoch, and trainer.limit_val_batches=0 computes none",
+    ),
+    (
+        "scheduler=plateau trainer.check_val_every_n_epoch=null trainer.val_check_interval=3",
+        "scheduler=plateau needs a metric of val at the end of an epoch, and trainer.check_val_every_n_epoch=null",
+    ),
     ("finetune=gradual trainer.max_epochs=3", "finetune.epochs=3 leaves no epoch that trains all parameters"),
     ("model.hidden=[64,0]", "model.hidden[1] must be an integer of 1 or more, got 0"),
     ("+model.hiden=[64]", "MLP has no argument model.hiden (did you mean 'hidden'?): remove it"),
@@ -387,6 +399,9 @@ def test_the_name_of_a_folder_may_be_a_number(configure_run, command) -> None:
         "+trainer.max_time.hours=1",
         "trainer.profiler=simple trainer.limit_train_batches=1 trainer.limit_test_batches=0.5",
         "scheduler=plateau +scheduler.monitor=val/loss +scheduler.mode=min",
+        "scheduler=plateau +scheduler.monitor=train/loss trainer.limit_val_batches=0",
+        "scheduler=plateau monitor=train/loss trainer.check_val_every_n_epoch=null",
+        "finetune=head finetune.backbone_lr_ratio=null",
         "scheduler.warmup_epochs=1",
         "optim.eps=0 optim.fused=null +optim.amsgrad=true",
         "optim=timm optim.opt=lion +optim.filter_bias_and_bn=false",

@@ -8,9 +8,10 @@ import pytest
 
 from agebench.compare import main
 from agebench.comparison.decisions import at_age_limit
+from agebench.comparison.render import to_markdown
 from agebench.comparison.tables import compare, shown_metrics
 from agebench.errors import UserError
-from agebench.runs.read import read_run
+from agebench.runs.read import find_runs, read_run
 
 TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))  # of four people, six images are below 24
 
@@ -123,3 +124,16 @@ def test_the_command_writes_the_rates_of_all_groups(make_run, monkeypatch, capsy
     groups = json.loads(capsys.readouterr().out)["tables"][0]["groups"]
     assert [group["metrics"]["test/false_adult_rate"]["mean"] for group in groups] == [0, pytest.approx(1 / 3)]
     assert groups[0]["interval"][1] > 0.5
+
+
+def test_a_column_of_decisions_names_its_age(make_run, tmp_path) -> None:
+    rates = {"test/mae": 1.0, "test/false_adult_rate": 0.5, "test/false_adult_rate_at_28": 0.25, "test/limit_auc": 0.9}
+    decision = {"age_limit": 25.0}
+    for head in ("coral", "softmax"):
+        make_run(head, head=head, points=[20.0] * 12, metrics=rates, decision=decision)
+
+    text = to_markdown(compare(find_runs([tmp_path]), columns=["false_adult_rate*", "limit_auc"]))
+
+    header = [cell.strip() for cell in text.splitlines()[2].split("|")]
+    ages = ["false_adult_rate (age limit 25)", "false_adult_rate_at_28", "limit_auc (age limit 25)"]
+    assert [name for name in header if "_" in name] == ages

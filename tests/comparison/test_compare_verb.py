@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from agebench.compare import main
+from agebench.files import write_csv
 
 TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
 
@@ -133,3 +134,39 @@ def test_wrong_arguments_are_one_sentence_as_in_other_commands(verb, line) -> No
     assert err.startswith("agebench compare: ")
     assert err.endswith("; --help describes the arguments\n")
     assert err.count("\n") == 1
+
+
+def test_evaluations_of_runs_in_the_same_folder_are_compared_if_they_are_named(verb, runs, make_run) -> None:
+    make_run("runs/a/evaluate/now", points=TARGETS + 3, run=str(runs / "a"), split_sha="other")
+    make_run("elsewhere", points=TARGETS + 3, run=str(runs / "a"), split_sha="other")
+
+    def folders(*arguments) -> list[str]:
+        tables = json.loads(verb(*arguments, "--format", "json")[1])["tables"]
+        return sorted(
+            each.rpartition("/")[2] for table in tables for group in table["groups"] for each in group["folders"]
+        )
+
+    assert folders(runs) == ["a", "b", "c"]
+    assert verb(runs)[2].startswith("1 evaluation of these runs left out: name the folder, or add --evaluations\n")
+    assert folders(runs, "--evaluations") == ["a", "b", "c", "now"]
+    assert folders(runs / "a" / "evaluate", runs / "b") == ["b", "now"]
+    assert folders(runs, runs.parent / "elsewhere") == ["a", "b", "c", "elsewhere"]
+
+
+def test_an_evaluation_that_was_moved_with_its_run_is_left_out(verb, runs, make_run) -> None:
+    make_run("runs/a/evaluate/now", points=TARGETS + 3, run="outputs/gone", split_sha="other")
+
+    assert "1 evaluation of these runs left out" in verb(runs)[2]
+
+
+def test_the_groups_of_an_evaluation_that_is_left_out_are_used(verb, make_run, tmp_path) -> None:
+    facts = {"targets": [20, 21, 22] * 20, "people": [""] * 60}
+    make_run("runs/a", points=[21.0] * 60, **facts)
+    folder = make_run("runs/a/evaluate/now", points=[21.0] * 60, run=str(tmp_path / "runs/a"), **facts)
+    write_csv(folder / "groups.csv", ("name", "sex"), [(f"{i}.jpg", "f" if i < 30 else "m") for i in range(60)])
+
+    for option in ("--by", "--gaps"):
+        code, out, _ = verb(tmp_path / "runs", option, "sex")
+
+        assert code == 0
+        assert ("sex = f: 30 test images" if option == "--by" else "gap by sex") in out

@@ -11,6 +11,7 @@ from scipy.stats import t as student
 from scipy.stats import ttest_ind
 
 from agebench.comparison import render
+from agebench.comparison.by_group import by_group
 from agebench.comparison.gaps import with_gaps
 from agebench.comparison.tables import compare
 from agebench.errors import UserError
@@ -63,7 +64,7 @@ def test_the_gap_of_several_seeds_is_that_of_the_mean_error_of_each_image(folder
     mean = (errors(0) + errors(1)) / 2
     welch = ttest_ind(mean[SEX == "m"], mean[SEX == "f"], equal_var=False)
     low, high = welch.confidence_interval()
-    gap = compared.tables[0].rows[0].gaps["sex"]
+    gap = compared.tables[0].rows[0].gaps["test/mae", "sex"]
     assert gap is not None
     assert (gap.worst, gap.best) == ("m", "f")
     assert gap.value == pytest.approx(mean[SEX == "m"].mean() - mean[SEX == "f"].mean())
@@ -73,7 +74,7 @@ def test_the_gap_of_several_seeds_is_that_of_the_mean_error_of_each_image(folder
 def test_every_format_shows_the_gap(folder: Path) -> None:
     compared = with_gaps(compare(find_runs([folder])), ["sex", "hand"])
 
-    gap = compared.tables[0].rows[0].gaps["sex"]
+    gap = compared.tables[0].rows[0].gaps["test/mae", "sex"]
     markdown, rows = render.to_markdown(compared), list(csv.DictReader(io.StringIO(render.to_csv(compared))))
     found = json.loads(render.to_json(compared))["tables"][0]["groups"][0]["gaps"]
     assert gap is not None
@@ -82,6 +83,8 @@ def test_every_format_shows_the_gap(folder: Path) -> None:
     assert text in render.RENDERERS["html"](compared)
     assert text in render.RENDERERS["latex"](compared)
     assert (rows[0]["gap_sex"], rows[0]["gap_sex_worst"]) == (str(gap.value), "m")
+    means = {sex: ((errors(0) + errors(1)) / 2)[sex == SEX].mean() for sex in ("f", "m")}
+    assert found["sex"].pop("values") == pytest.approx(means)
     assert found["sex"] == {"worst": "m", "best": "f", "value": gap.value, "low": gap.low, "high": gap.high, "p": gap.p}
     assert found["hand"] is None
     assert "no gap by hand: fewer than two groups have 30 people or images" in compared.tables[0].notes
@@ -99,7 +102,7 @@ def test_groups_that_lack_an_image_have_a_note(folder: Path) -> None:
 
     compared = with_gaps(compare(find_runs([folder])), ["sex"])
 
-    assert [row.gaps["sex"] is None for row in compared.tables[0].rows] == [False, True]
+    assert [row.gaps["test/mae", "sex"] is None for row in compared.tables[0].rows] == [False, True]
     assert any(note.startswith("no gap: the groups of b lack the image") for note in compared.tables[0].notes)
 
 
@@ -121,3 +124,88 @@ def test_columns_of_choice_replace_the_usual_ones_in_the_given_order(folder: Pat
 def test_a_column_that_matches_no_metric_is_an_error(folder: Path) -> None:
     with pytest.raises(UserError, match=r"no run here has the metric 'rms' \(did you mean 'rmse'\?\); known: accuracy"):
         compare(find_runs([folder]), columns=["mae", "rms"])
+
+
+FITTED = {
+    "coverage": 0.9,
+    "temperature": 1,
+    "threshold": 0.18,
+    "over": "image",
+    "groups": 9,
+    "images": 9,
+    "nll": [1, 1],
+}
+
+
+def sets(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the set of each image, for a posterior of 0.55 at the estimate and 0.05 elsewhere."""
+    # Both tails of a label must be at least 0.18, or it is next to the estimate. A tail of three labels has 0.15.
+    likely = np.clip(np.rint(points), 20, 29)
+    return np.minimum(likely, 23), np.maximum(likely, 26)
+
+
+@pytest.fixture
+def calibrated(make_run, tmp_path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
+    """Return the folder of a calibrated run with groups, whether the set of each image has its age, and its width."""
+    points = np.array(TARGETS) + np.random.default_rng(0).integers(-4, 5, size=IMAGES)
+    low, high = sets(points)
+    covered, width = (low <= TARGETS) & (high >= TARGETS), high - low
+    metrics = {"test/mae": float(np.abs(points - TARGETS).mean()), "test/coverage": float(covered.mean())}
+    run = make_run(
+        "calibrated/a",
+        points=points,
+        targets=TARGETS,
+        people=[""] * IMAGES,
+        calibration=FITTED,
+        metrics=metrics | {"test/range_width": float(width.mean())},
+    )
+    write_csv(run / "groups.csv", ("name", "sex"), zip([f"{i}.jpg" for i in range(IMAGES)], SEX, strict=True))
+    return tmp_path / "calibrated", covered, width
+
+
+def test_calibrated_runs_have_the_gaps_of_coverage_and_width(calibrated) -> None:
+    folder, covered, width = calibrated
+
+    compared = with_gaps(compare(find_runs([folder])), ["sex"])
+
+    gaps = compared.tables[0].rows[0].gaps
+    for metric, numbers in (("test/coverage", covered), ("test/range_width", width)):
+        gap = gaps[metric, "sex"]
+        assert gap is not None
+        assert gap.values == pytest.approx({sex: numbers[sex == SEX].mean() for sex in "fm"})
+        welch = ttest_ind(
+            numbers[gap.worst == SEX].astype(float), numbers[gap.best == SEX].astype(float), equal_var=False
+        )
+        low, high = sorted(np.sign(welch.statistic) * np.array(welch.confidence_interval()))
+        assert [gap.low, gap.high] == pytest.approx([low, high], abs=0.1 * (high - low))
+    text = render.to_markdown(compared)
+    assert "gap of coverage by sex [95% CI] (worst, best)" in text
+    worst, best = sorted((covered[sex == SEX].mean(), sex) for sex in "fm")
+    assert f"({worst[1]} {worst[0]:.3f}, {best[1]} {best[0]:.3f})" in text
+    (row,) = csv.DictReader(io.StringIO(render.to_csv(compared)))
+    assert float(row["gap_coverage_sex"]) == pytest.approx(best[0] - worst[0])
+
+
+def test_a_table_of_a_group_has_the_coverage_of_the_group_with_its_interval(calibrated) -> None:
+    folder, covered, width = calibrated
+
+    runs, _ = by_group(find_runs([folder]), ["sex"])
+
+    for run, sex in zip(runs, "fm", strict=True):
+        own = covered[sex == SEX]
+        assert run.metrics["test/coverage"] == pytest.approx(own.mean())
+        assert run.metrics["test/range_width"] == pytest.approx(width[sex == SEX].mean())
+        half = student.ppf(0.975, len(own) - 1) * own.std(ddof=1) / len(own) ** 0.5
+        assert run.result("intervals", "test/coverage") == pytest.approx(
+            [own.mean() - half, own.mean() + half], abs=half / 4
+        )
+
+
+def test_a_run_without_a_calibration_has_a_note_instead_of_the_gap_of_its_coverage(calibrated, make_run) -> None:
+    folder, *_ = calibrated
+    make_run("calibrated/b", points=np.array(TARGETS) + 1, head="coral", targets=TARGETS, people=[""] * IMAGES)
+
+    (table,) = with_gaps(compare(find_runs([folder])), ["sex"]).tables
+
+    assert [row.gaps["test/coverage", "sex"] is None for row in table.rows] == [True, False]
+    assert "no gap: b is not calibrated" in table.notes

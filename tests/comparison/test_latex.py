@@ -106,3 +106,63 @@ def test_a_single_run_is_not_bold(make_run, tmp_path) -> None:
 )
 def test_names_cannot_contain_latex_commands(text, expected) -> None:
     assert escape(text) == expected
+
+
+def test_the_notes_and_the_caption_of_the_other_formats_are_below_the_table_and_escaped(make_run, tmp_path) -> None:
+    facts = {"targets": TARGETS.tolist(), "people": PEOPLE}
+    make_run("coral", points=TARGETS + 1, head="coral", git="a_b", **facts)
+    make_run("softmax", points=TARGETS - 2, **facts)
+    comparison = compare(find_runs([tmp_path]))
+
+    latex = to_latex(comparison)
+
+    header, *_ = cells(latex)
+    below = latex.split("\\end{tabular}")[1]
+    assert r"$\Delta$ to best [95\% CI]" in header
+    assert r"$\Delta$ to best: mean difference to the best row over the same test images" in below
+    assert r"not all runs have the same environment: git a\_b and abc." in below
+    assert re.findall(r"(?<!\\)[%&#_]", below) == []
+
+
+def test_a_row_cannot_be_an_argument_of_the_line_break_before_it(make_run, tmp_path) -> None:
+    facts = {"targets": TARGETS.tolist(), "people": PEOPLE, "typed": ["data.bins=x"]}
+    make_run("a", points=TARGETS + 1, config={"data.bins": [18, 30]}, **facts)
+    make_run("b", points=TARGETS - 2, config={"data.bins": [18, 40]}, **facts)
+
+    latex = to_latex(compare(find_runs([tmp_path])))
+
+    assert re.search(r"^\{\}\[18", latex, flags=re.MULTILINE)
+    assert not re.search(r"^[\[*]", latex, flags=re.MULTILINE)
+
+
+def test_the_most_common_label_has_a_cell_in_every_column(make_run, tmp_path) -> None:
+    targets = [0, 0, 1, 2] * 10
+    for name, rate in (("a", 0.1), ("b", 0.2)):
+        points = [0.0] * 40 if name == "a" else [float(each) for each in targets]
+        folder = make_run(
+            name,
+            points=points,
+            targets=targets,
+            people=PEOPLE,
+            config={"optim.lr": rate},
+            protocol="demo/official/class",
+        )
+        accuracy = {"test/accuracy": 0.5 if name == "a" else 1.0, "test/macro_f1": 0.5, "test/nll": 1.5}
+        labels = ["0", "1", "2"]
+        rows = [f"{i}.jpg,,{t},{p:.0f},0.4,0.3,0.3,x" for i, (t, p) in enumerate(zip(targets, points, strict=True))]
+        (folder / "predictions.csv").write_text(
+            "\n".join(["name,identity,target,point,p(0),p(1),p(2),protocol", *rows])
+        )
+        (folder / "split.csv").write_text(
+            "name,part,identity,target\n"
+            + "".join(f"t{i}.jpg,train,,{label}\n" for i, label in enumerate([*labels, "0"]))
+        )
+        file = folder / "results.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"metrics": accuracy, "intervals": {}}))
+
+    header, *_, baseline = cells(to_latex(compare(find_runs([tmp_path]))))
+
+    assert baseline[:2] == ["\\textit{most common label}", "--"]
+    assert baseline[header.index(r"accuracy $\uparrow$")] == "0.500"
+    assert len(baseline) == len(header)
+    assert all(baseline)

@@ -265,3 +265,13 @@ def test_losses_of_different_heads_are_not_ranked(make_run, tmp_path) -> None:
     assert [row.rank for row in table.rows] == [None, None]
     assert any("losses of different heads are not comparable" in note for note in table.notes)
     assert [row.rank for row in compared(tmp_path, "MAE").tables[0].rows] == [1, 1]
+
+
+def test_a_balanced_error_without_an_interval_has_a_note(make_run, tmp_path) -> None:
+    for head, bounds in (("coral", [1.0, 3.0]), ("softmax", [None, None])):
+        make_run(head, head=head, metrics={"test/balanced_mae": 2.0}, intervals={"test/balanced_mae": bounds})
+
+    (table,) = compare(find_runs([tmp_path]), "balanced_mae").tables
+
+    assert [row.interval for row in table.rows] == [(1.0, 3.0), None]
+    assert "balanced_mae has no interval: a decade or label of the test has fewer than 5 images" in table.notes

@@ -132,10 +132,11 @@ def test_single_steps_run_where_multi_stepping_would_be_observable(command, monk
 
 
 def test_a_plateau_schedule_without_its_metric_raises_in_one_sentence(command, capsys) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as end:
         command("train", *LINE, "scheduler=plateau", "trainer.limit_val_batches=0", "callbacks.checkpoint=null")
 
-    assert "scheduler=plateau needs val/accuracy, which this run does not compute: set" in capsys.readouterr().err
+    assert end.value.code == 2
+    assert "scheduler=plateau needs a metric of val at the end of an epoch" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("half_precision_on_a_cpu")

@@ -2,14 +2,17 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from agebench.errors import UserError
 from agebench.evaluate import with_own_data
+from agebench.inference.calibrate import calibrate_run
 from agebench.inference.evaluate import evaluate_run
 from agebench.training.fit import fit
 
@@ -119,3 +122,32 @@ def test_an_evaluation_by_an_unknown_column_is_an_error(compose_config, plain: P
         )
 
     assert not (tmp_path / "again" / "results.json").exists()
+
+
+def test_a_calibration_adds_coverage_and_width_by_group_and_keeps_the_other_gaps(grouped: Path, tmp_path: Path) -> None:
+    run, before = shutil.copytree(grouped, tmp_path / "run"), results(grouped)["groups"]["gaps"]
+    conf = Path(__file__).parents[2] / "conf" / "calibrate.yaml"
+
+    calibrate_run(OmegaConf.merge(OmegaConf.load(conf), {"run": str(run), "coverage": 0.8, "accelerator": "cpu"}))
+
+    rows, fitted = read(run / "predictions.csv"), results(run)["calibration"]
+    ages = np.arange(20, 30)
+    powers = np.array([[float(row[f"p({age})"]) for age in ages] for row in rows]) ** (1 / fitted["temperature"])
+    posterior = powers / powers.sum(1, keepdims=True)
+    point, target = (np.array([float(row[name]) for row in rows]) for name in ("point", "target"))
+    tails = np.minimum(posterior.cumsum(1), 1 - posterior.cumsum(1) + posterior)
+    inside = (tails >= fitted["threshold"]) | (np.abs(ages - point[:, None]) < 1)
+    low, high = ages[inside.argmax(1)], ages[9 - inside[:, ::-1].argmax(1)]
+    covered = (low <= target) & (target <= high)
+    sex = {row["name"]: row["sex"] for row in read(run / "groups.csv")}
+    own = {name: np.array([sex[row["name"]] == name for row in rows]) for name in ("f", "m", "unknown")}
+    table = read(run / "by_group.csv")
+    for row in table:
+        of_group = covered[own[row["group"]]]
+        assert float(row["coverage"]) == pytest.approx(of_group.mean(), rel=1e-5)
+        assert float(row["range_width"]) == pytest.approx((high - low)[own[row["group"]]].mean(), rel=1e-5)
+        assert float(row["coverage_low"]) <= of_group.mean() <= float(row["coverage_high"])
+    gaps = results(run)["groups"]["gaps"]
+    assert gaps[: len(before)] == before
+    assert [gap["metric"] for gap in gaps[len(before) :]] == ["coverage", "range_width"]
+    assert gaps[-2]["gap"] == pytest.approx(abs(covered[own["f"]].mean() - covered[own["m"]].mean()))

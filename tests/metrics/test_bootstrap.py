@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -60,7 +61,17 @@ def calibration_error(posterior: np.ndarray, target: np.ndarray) -> float:
 def direct_computation(
     predictions: LabelledPredictions, codes: np.ndarray, times: np.ndarray, loss: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return every metric of one resample. Each image is repeated as often as its group was drawn."""
+    """Return every metric of one resample. Each image is repeated as often as its group was drawn.
+
+    The metrics that are a mean over labels have the weights of all images.
+    """
+    answers = predictions.posterior.argmax(1)
+    actual, answered = Counter(predictions.target), Counter(answers)
+    of_labels = np.array([1 / actual[k] for k in predictions.target])
+    of_f1 = [
+        1 / (actual[k] + answered[k]) + 1 / (actual[j] + answered[j])
+        for k, j in zip(predictions.target, answers, strict=True)
+    ]
     rows = np.repeat(np.arange(len(codes)), times[codes])
     posterior, point, target = predictions.posterior[rows], predictions.point[rows], predictions.target[rows]
     most_probable, true = posterior.argmax(1), AGES[target]
@@ -70,8 +81,8 @@ def direct_computation(
     found = {
         "accuracy": accuracy_score(target, most_probable),
         "top5": top_k_accuracy_score(target, posterior, k=5, labels=range(8)),
-        "balanced_accuracy": np.mean([(most_probable[target == k] == k).mean() for k in set(target)]),
-        "macro_f1": f1_score(target, most_probable, average="macro", zero_division=0),
+        "balanced_accuracy": accuracy_score(target, most_probable, sample_weight=of_labels[rows]),
+        "macro_f1": accuracy_score(target, most_probable, sample_weight=np.array(of_f1)[rows]),
         "nll": -np.log(posterior[np.arange(len(rows)), target]).mean(),
         "ece": calibration_error(posterior, target),
         "mae": mean_absolute_error(true, point),
@@ -91,7 +102,9 @@ def direct_computation(
         cells = [true // 10 == d for d in (1, 2)] if predictions.unit == "years" else [target == k for k in range(8)]
         found["cell_mae"] = np.array([error[cell].mean() if cell.any() else np.nan for cell in cells])
         found["cell_bias"] = np.array([(point - true)[cell].mean() if cell.any() else np.nan for cell in cells])
-        found["balanced_mae"] = np.nanmean(found["cell_mae"])
+        decade = AGES[predictions.target] // (10 if predictions.unit == "years" else 1)
+        of_cells = [1 / (decade == each).sum() for each in decade[rows]]
+        found["balanced_mae"] = mean_absolute_error(true, point, sample_weight=of_cells)
     return {name: np.asarray(value, dtype=np.float64) for name, value in found.items()}
 
 
@@ -114,6 +127,8 @@ def test_every_interval_equals_a_direct_computation_on_the_same_resamples(people
     assert set(found) == {*summarise(predictions), "loss"} | tables
     for name, bounds in found.items():
         expected = np.nanquantile([each[name] for each in resamples], levels, axis=0)
+        if name == "balanced_mae" and min(len(set(codes[predictions.target == k])) for k in range(8)) < 5:
+            expected = np.where(unit == "years", expected, np.nan)  # all decades have 5 people
         np.testing.assert_allclose(bounds, expected, atol=1e-9, rtol=0, err_msg=name)
 
 
@@ -279,3 +294,29 @@ def test_95_percent_of_the_intervals_contain_the_metric_of_the_population() -> N
     # Three standard errors of a share of 0.95 in 200 rounds are 0.046.
     assert {name: share for name in names if not 0.89 <= (share := covered[name] / rounds) <= 0.99} == {}
     assert covered_by_images / rounds < 0.8  # too narrow: images of one person are not independent
+
+
+@pytest.mark.parametrize("singles_are_right", [False, True])
+def test_the_interval_of_a_balanced_metric_contains_it_if_most_labels_have_one_image(singles_are_right) -> None:
+    target = np.concatenate([np.repeat(np.arange(14), 40), np.arange(14, 70)])
+    right = np.where(target < 14, np.arange(len(target)) % 2 == 0, singles_are_right)
+    answer = np.where(right, target, (target + 1) % 14)
+    predictions = LabelledPredictions(np.eye(70)[answer], answer.astype(float), target, np.arange(70.0), True, "bins")
+
+    values, found = summarise(predictions), intervals(predictions, resamples=2_000)
+
+    for name in ("balanced_accuracy", "macro_f1"):
+        assert found[name][0] < values[name] < found[name][1]
+
+
+@pytest.mark.parametrize("people", [4, 5])
+def test_a_balanced_error_has_an_interval_if_each_cell_has_five_people(people) -> None:
+    target = np.concatenate([np.repeat(np.arange(7), 20), np.full(20, 7)])  # 18 to 24 and 25 years
+    point = AGES[target] + np.random.default_rng(0).normal(size=160)
+    predictions = LabelledPredictions(np.eye(8)[target], point, target, AGES, True, "bins")
+    groups = np.where(target == 7, np.arange(160) % people, np.arange(160) + 10)
+
+    found = intervals(predictions, groups, resamples=100)
+
+    assert np.isnan(found["balanced_mae"]).all() == (people < 5)
+    assert np.isfinite(found["balanced_accuracy"]).all()

@@ -278,3 +278,20 @@ def test_all_metrics_of_a_diverged_network_are_nan(field, bad) -> None:
 
     assert list(found) == list(metrics.summarise(drawn()))
     assert all(math.isnan(value) for value in found.values())
+
+
+@pytest.mark.parametrize(("ordered", "unit"), [(True, "years"), (True, "bins"), (False, "")])
+def test_a_metric_that_gives_each_label_the_same_weight_is_the_weighted_mean_that_its_row_says(ordered, unit) -> None:
+    rng = np.random.default_rng(0)
+    values, target = np.arange(15.0, 45.0), rng.integers(0, 30, size=50)  # some labels have no image
+    posterior = rng.dirichlet(np.ones(30), size=50)
+    predictions = LabelledPredictions(posterior, posterior @ values, target, values, ordered, unit)
+    rows = [row for row in metrics.rows_of(predictions) if row.weighted is not None]
+
+    found = {}
+    for row in rows:
+        value, weight = (each(Images(predictions)) for each in row.weighted or ())
+        found[row.name] = np.average(value, weights=weight)
+
+    assert set(found) == {"balanced_accuracy", "macro_f1"} | ({"balanced_mae"} if ordered else set())
+    assert found == pytest.approx({name: metrics.summarise(predictions)[name] for name in found}, rel=1e-12)

@@ -42,12 +42,12 @@ TARGETS = {"years": (True, "years"), "decades": (True, "decades"), "bins": (True
 
 
 def drawn(kind: str, labels: int = 7) -> LabelledPredictions:
-    """Return random predictions for 40 images."""
+    """Return random predictions for 120 images."""
     ordered, unit = TARGETS[kind]
     rng = np.random.default_rng(0)
-    posterior = rng.dirichlet(np.ones(labels), size=40)
+    posterior = rng.dirichlet(np.ones(labels), size=120)
     values = np.arange(18.0, 18 + labels)
-    return LabelledPredictions(posterior, posterior @ values, rng.integers(0, labels, size=40), values, ordered, unit)
+    return LabelledPredictions(posterior, posterior @ values, rng.integers(0, labels, size=120), values, ordered, unit)
 
 
 def test_the_table_has_each_metric_once() -> None:
@@ -84,7 +84,7 @@ def test_every_metric_of_a_target_is_computed_with_an_interval(kind, labels, abs
 @pytest.mark.parametrize(("kind", "absent"), [("years", "set_size"), ("bins", "set_size"), ("classes", "range_width")])
 def test_calibrated_predictions_have_further_metrics_with_intervals(kind, absent) -> None:
     plain = drawn(kind)
-    sets = np.random.default_rng(1).random((2, 40, 7)) < 0.5
+    sets = np.random.default_rng(1).random((2, 120, 7)) < 0.5
     sets[:, :, 3] = True
     calibrated = replace(plain, calibrated=Calibrated(plain.posterior**2, *sets))
 
@@ -93,7 +93,7 @@ def test_calibrated_predictions_have_further_metrics_with_intervals(kind, absent
     assert set(found) - set(summarise(plain)) == CALIBRATED - {absent, f"{absent}_uncalibrated"}
     assert {name: found[name] for name in summarise(plain)} == summarise(plain)
     assert all(np.isfinite(bounds[name]).all() for name in found)
-    rows = range(40)
+    rows = range(120)
     for suffix, each in (("", sets[0]), ("_uncalibrated", sets[1])):
         assert found[f"coverage{suffix}"] == pytest.approx(np.mean([each[i, plain.target[i]] for i in rows]))
         if kind == "classes":

@@ -86,6 +86,7 @@ def compare(
     by: str | Sequence[str] | None = None,
     gaps: str | Sequence[str] | None = None,
     columns: str | Sequence[str] | None = None,
+    evaluations: bool = False,
 ) -> Compared:
     """Compare runs over seeds, on the same test images.
 
@@ -96,6 +97,7 @@ def compare(
         by: A column or columns of groups, such as `"sex"`: rank within each group of test images.
         gaps: A column or columns of groups: show the gap between the best and the worst group.
         columns: Names or patterns of the further metrics to show; None: the usual ones.
+        evaluations: Whether evaluations of these runs are compared too. Those of a folder that is given always are.
 
     Raises:
         UserError: If there is no run, or no run has such a metric, limit or group.
@@ -109,9 +111,7 @@ def compare(
         raise UserError("compare needs runs, or folders with runs: compare('outputs')")
     folders = [run.folder if isinstance(run, Run) else Path(run).expanduser() for run in runs]
     notes: list[str] = []
-    request = Request(
-        metric=metric, age_limit=age_limit, by=_names(by), gaps=_names(gaps), columns=_names(columns) or None
-    )
+    request = Request(metric, age_limit, _names(by), _names(gaps), _names(columns) or None, evaluations)
     with errors_as_exceptions():
         return Compared(compare_folders(folders, request, note=notes.append), notes)
 

@@ -177,7 +177,7 @@ def build_schedule(cfg: DictConfig, data: ImageDataModule) -> Callable[..., Any]
         epochs=epochs,
         steps_per_epoch=steps,
         **watched(cfg.scheduler, monitor=monitor, mode=mode, default="auto"),
-        val_every_epochs=cfg.trainer.check_val_every_n_epoch,
+        val_every_epochs=cfg.trainer.check_val_every_n_epoch or 1,  # null counts steps
     )
     return schedule
 

@@ -4,6 +4,7 @@ This module imports nothing heavy, so that --help and errors in the command line
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -126,7 +127,7 @@ def _run(task: Task, config_name: str) -> None:
             # With this variable Hydra raises exceptions. Otherwise it prints its own report and exits with 1.
             # The task and the jobs of a sweep see the user's own value.
             with set_variable(FULL_ERROR, "1"):
-                _call_hydra(_make_job(task, errors, full_error=session.full_error), config_name)
+                _call_hydra_until_composed(_make_job(task, errors, full_error=session.full_error), config_name)
         finally:
             if session.folder is not None:
                 from agebench.sweep.summary import finish_sweep
@@ -138,6 +139,37 @@ def _run(task: Task, config_name: str) -> None:
     if incomplete:
         others = "; the others are complete" if incomplete < len(session.points) else ""
         raise SweepError(f"{incomplete} of {len(session.points)} points failed{others}")
+
+
+def _call_hydra_until_composed(job: Task, config_name: str) -> None:
+    """Call _call_hydra, again if it refused a fixed key that only some choices of a swept group have.
+
+    Hydra applies the fixed keys of a sweep to the default choice of each group, before it composes the points.
+    """
+    from hydra.errors import HydraException
+
+    while True:
+        try:
+            return _call_hydra(job, config_name)
+        except HydraException as error:
+            refused = re.match(r"Could not override '([^']+)'", str(error))
+            if refused is None or not _sweep_fixed_key(refused[1]):
+                raise
+
+
+def _sweep_fixed_key(key: str) -> bool:
+    """Make a fixed key of a swept group a sweep over one value, `choice(VALUE)`. Return whether there is such a key."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    flags, texts = split_flags(sys.argv[1:])
+    overrides = OverridesParser.create().parse_overrides(texts)
+    groups = [each.key_or_group.replace("/", ".") for each in overrides if each.is_sweep_override()]
+    fixed = [text for text in texts if text.startswith(f"{key}=") and not text.startswith(f"{key}=choice(")]
+    if not (fixed and any(key.startswith(f"{group}.") for group in groups)):
+        return False
+    values = [f"{key}=choice({text.partition('=')[2]})" if text in fixed else text for text in texts]
+    sys.argv[1:] = [*flags, *values]
+    return True
 
 
 def _call_hydra(job: Task, config_name: str) -> None:

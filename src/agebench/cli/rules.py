@@ -50,6 +50,7 @@ def check_config(cfg: DictConfig, keys: Any = TrainKeys) -> None:
             _check_finetune(cfg)
     if "monitor" in plain:
         _check_monitor(cfg)
+        _check_plateau(cfg)
         _check_precision(cfg)
         _check_measured(cfg)
         _check_averages(cfg)
@@ -151,6 +152,11 @@ def _check_finetune(cfg: DictConfig) -> None:
     mode, model = cfg.finetune.mode, cfg.model
     if model.get("freeze"):
         raise UserError("model.freeze=backbone is now finetune=head: replace it")
+    if mode in ("none", "head") and cfg.finetune.get("backbone_lr_ratio"):
+        raise UserError(
+            f"finetune.backbone_lr_ratio={cfg.finetune.backbone_lr_ratio} has no effect with finetune={mode}: set it "
+            "to null, or use finetune=all, head_then_all or gradual"
+        )
     if cfg.finetune.get("backbone_lr_ratio") and cfg.optim.get("layer_decay"):
         raise UserError(
             f"optim.layer_decay={cfg.optim.layer_decay} and finetune.backbone_lr_ratio="
@@ -176,6 +182,20 @@ def _check_monitor(cfg: DictConfig) -> None:
             raise UserError(
                 f"{key} must be auto or a metric of data.target={cfg.data.target}, got {monitor}"
                 f"{did_you_mean(monitor, known)}; known: {', '.join(known)}"
+            )
+
+
+def _check_plateau(cfg: DictConfig) -> None:
+    """Raise UserError if the metric of a plateau schedule does not exist when an epoch ends."""
+    monitor, trainer = cfg.scheduler.get("monitor"), cfg.trainer
+    of_val = not str(cfg.monitor if monitor in (None, "auto") else monitor).startswith("train/")
+    if not (of_val and str(cfg.scheduler._target_).endswith(".plateau")):
+        return
+    for key, value in (("limit_val_batches", 0), ("check_val_every_n_epoch", None)):
+        if trainer.get(key, 1) == value:
+            raise UserError(
+                f"scheduler=plateau needs a metric of val at the end of an epoch, and trainer.{key}="
+                f"{'null' if value is None else value} computes none: remove it, or set +scheduler.monitor=train/loss"
             )
 
 

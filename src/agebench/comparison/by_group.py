@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from agebench.comparison.predictions_csv import NoPairsError, read_labelled
+from agebench.comparison.predictions_csv import NoPairsError, calibrate, read_labelled
 from agebench.errors import UserError, did_you_mean
 from agebench.files import read_csv
 from agebench.identity_groups import group_codes
@@ -24,7 +24,9 @@ ABOUT_SPLIT = ("test_identity_in_train", "images")  # of `leak`; the other entri
 Columns = Mapping[str, Mapping[str, str]]  # the group of each test image by column and name
 
 
-def by_group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[list[Run], list[str]]:
+def by_group(
+    runs: Sequence[Run], columns: Sequence[str], *, grouped: Sequence[Run] = ()
+) -> tuple[list[Run], list[str]]:
     """Return the completed runs once per group of test images, with the metrics of the group, and a note for each gap.
 
     The groups are those of the run's groups.csv, or else of another run on the same test images. All other runs are
@@ -33,11 +35,12 @@ def by_group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[list[Run], li
     Args:
         runs: The runs, finished or not.
         columns: A column of groups.csv, or several, whose combinations are the groups.
+        grouped: Further runs whose groups.csv is read.
 
     Raises:
         UserError: If no run has the columns, or no group is large enough.
     """
-    columns_of = read_columns(runs, columns)
+    columns_of = read_columns([*runs, *grouped], columns)
     found: list[Run] = []
     notes: list[str] = []
     for run in runs:
@@ -102,6 +105,8 @@ def _split(run: Run, groups: Columns, columns: Sequence[str], notes: list[str]) 
             decision, values=predictions.values.tolist(), unit=unit, bins=run.config.get("data.bins")
         )
         predictions = replace(predictions, age_limit=limit)
+    if run.result("calibration"):
+        predictions = replace(predictions, calibrated=calibrate(run, predictions))
     try:
         labels = [BETWEEN.join(each) for each in zip(*([groups[c][n] for n in names] for c in columns), strict=True)]
     except KeyError as error:

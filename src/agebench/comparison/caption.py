@@ -33,11 +33,16 @@ def unranked_sentence(run: Run) -> str:
     return f"{run.status}: {run.folder}{error}"
 
 
-def caption(table: Table) -> str:
-    """Return the explanation of the numbers in a table."""
+def caption(table: Table, *, complete: bool = True) -> str:
+    """Return the explanation of the numbers in a table.
+
+    Args:
+        table: The table.
+        complete: Whether the table is shown with the columns of folds and training time.
+    """
     metric = find(table.metric)
     sentences = [f"Ranked by {metric.name}, {BETTER[metric.better]}.", *_spread(table)]
-    sentences += [*_folds(table), *_pairs(table), *_gaps(table), *_shared(table)]
+    sentences += [*_folds(table)[: None if complete else 1], *_pairs(table), *_gaps(table), *_shared(table)]
     return " ".join(sentences)
 
 
@@ -71,12 +76,14 @@ def _over_seeds(table: Table) -> str:
 
 def _gaps(table: Table) -> list[str]:
     """Return sentences that explain the gaps between groups of test images."""
-    if not any(row.gaps for row in table.rows):
+    metrics = list(dict.fromkeys(metric for row in table.rows for metric, _ in row.gaps))
+    if not metrics:
         return []
     return [
-        f"Gap: difference of {find(table.metric).name}, averaged over seeds, between the groups with the worst and the "
-        f"best value, of those with at least {LEAST} people (images, if people are unknown). Its 95% interval accounts "
-        "for the selection of both groups (maxT); if it contains zero, the groups may be equal."
+        f"Gap: difference of {' or '.join(find(name).name for name in metrics)}, averaged over seeds, between the "
+        f"groups with the worst and the best value, of those with at least {LEAST} people (images, if people are "
+        "unknown). Its 95% interval accounts for the selection of both groups (maxT); if it contains zero, the groups "
+        "may be equal."
     ]
 
 

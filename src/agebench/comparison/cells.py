@@ -1,6 +1,7 @@
 """The text cells of a table of groups, for Markdown and HTML."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agebench.comparison import formatting as numbers
@@ -9,7 +10,8 @@ from agebench.comparison.formatting import NONE
 from agebench.comparison.groups import Group, name_of
 from agebench.comparison.parameters import format_value, short_names
 from agebench.comparison.tables import Row, Table, shown_metrics
-from agebench.metrics.table import find
+from agebench.metrics.table import find, is_decision
+from agebench.runs.read import number
 
 ARROWS = {"lower": " ↓", "higher": " ↑", "nearest to zero": ""}
 
@@ -41,11 +43,13 @@ class Column:
         header: The name of the column.
         cells: One cell per row.
         number: Whether the cells are numbers.
+        metric: The metric of the column, such as `test/mae`, of which a baseline may have a value; else empty.
     """
 
     header: str
     cells: list[str]
     number: bool = True
+    metric: str = ""
 
 
 def lay_out(table: Table) -> Cells:
@@ -54,7 +58,7 @@ def lay_out(table: Table) -> Cells:
     The caption has the number of epochs and parameters if they are the same in every row.
     """
     columns = [Column("rank", [NONE if row.rank is None else str(row.rank) for row in table.rows])]
-    columns += [*config_columns(table), ranking_column(table), *_fold_columns(table), *_difference_columns(table)]
+    columns += [*config_columns(table), ranking_column(table), *_fold_columns(table), *difference_columns(table)]
     columns += [*gap_columns(table), *further_columns(table)]
     columns += _cost_columns(table)
     header = [column.header for column in columns]
@@ -65,7 +69,7 @@ def lay_out(table: Table) -> Cells:
     ]
     for baseline in table.baselines:
         value = baseline.metrics.get(table.metric, float("nan"))
-        lines.append((_sort_key(value, baseline, table), _baseline_row(baseline, table, header), None))
+        lines.append((_sort_key(value, baseline, table), _baseline_row(baseline, table, columns), None))
     lines.sort(key=lambda line: line[0])
     numeric = [column.number and not (i == 1 and table.baselines) for i, column in enumerate(columns)]
     body = [cells for _, cells, _ in lines]
@@ -89,7 +93,7 @@ def ranking_column(table: Table) -> Column:
     """Return the column of the metric of the ranks, with standard deviations or intervals."""
     form = numbers.form_of(table.metric, unit=table.unit, images=table.images)
     cells = [numbers.result(row.group, table.metric, form, interval=row.interval) for row in table.rows]
-    return Column(_metric_header(table.metric, table), cells)
+    return Column(_metric_header(table.metric, table), cells, metric=table.metric)
 
 
 def further_columns(table: Table, *, arrows: bool = False) -> list[Column]:
@@ -102,12 +106,12 @@ def further_columns(table: Table, *, arrows: bool = False) -> list[Column]:
     columns = []
     for metric in shown_metrics(table):
         form = numbers.form_of(metric, unit=table.unit, images=table.images)
-        header = _metric_header(metric, table) if arrows else find(metric).name
-        columns.append(Column(header, [form(group.mean(metric)) for group in _groups(table)]))
+        header = _metric_header(metric, table) if arrows else metric_name(metric, table)
+        columns.append(Column(header, [form(group.mean(metric)) for group in _groups(table)], metric=metric))
     return columns
 
 
-def _difference_columns(table: Table) -> list[Column]:
+def difference_columns(table: Table) -> list[Column]:
     """Return the columns of the difference to the best group and of its p-value, if there are differences."""
     if not table.paired or not table.paired.differences:
         return []
@@ -131,12 +135,17 @@ def _fold_columns(table: Table) -> list[Column]:
 
 
 def gap_columns(table: Table) -> list[Column]:
-    """Return a column for each gap between groups of test images, with the worst and the best group."""
-    form = numbers.form_of(table.metric, unit=table.unit, images=table.images)
+    """Return a column for each gap between groups of test images, with the worst and the best group.
+
+    The gaps of other metrics than that of the ranks also have the values of both groups.
+    """
     found = []
-    for by in dict.fromkeys(by for row in table.rows for by in row.gaps):
-        cells = [numbers.gap(row.gaps.get(by), form) for row in table.rows]
-        found.append(Column(f"gap by {by} [95% CI] (worst, best)", cells))
+    for metric, by in dict.fromkeys(key for row in table.rows for key in row.gaps):
+        form = numbers.form_of(metric, unit=table.unit, images=table.images)
+        is_main = metric == table.metric
+        name = "" if is_main else f" of {find(metric).name}"
+        cells = [numbers.gap(row.gaps.get((metric, by)), form, values=not is_main) for row in table.rows]
+        found.append(Column(f"gap{name} by {by} [95% CI] (worst, best)", cells))
     return found
 
 
@@ -155,10 +164,19 @@ def _cost_columns(table: Table) -> list[Column]:
     return [*columns, Column("parameters", size)] if len(set(size)) > 1 else columns
 
 
+def metric_name(name: str, table: Table) -> str:
+    """Return the name of a metric, with the age limit that it depends on if the name has no age."""
+    metric = find(name)
+    limits = sorted({number(run.result("decision", "age_limit")) or 0.0 for run in table.runs} - {0.0})
+    if not (limits and is_decision(name)) or "_at_" in metric.name:
+        return metric.name
+    return f"{metric.name} (age limit {', '.join(f'{limit:g}' for limit in limits)})"
+
+
 def _metric_header(name: str, table: Table) -> str:
     metric = find(name)
     unit = f" ({table.unit})" if table.unit and metric.in_unit else ""
-    return f"{metric.name}{unit}{ARROWS[metric.better]}"
+    return f"{metric_name(name, table)}{unit}{ARROWS[metric.better]}"
 
 
 def _sort_key(value: float, line: Row | Baseline, table: Table) -> tuple[int, float, int]:
@@ -168,10 +186,10 @@ def _sort_key(value: float, line: Row | Baseline, table: Table) -> tuple[int, fl
     return 0, find(table.metric).cost(value), int(isinstance(line, Baseline))
 
 
-def _baseline_row(baseline: Baseline, table: Table, header: list[str]) -> list[str]:
-    known = {
-        find(metric).name: numbers.form_of(metric, unit=table.unit, images=table.images)(value)
-        for metric, value in baseline.metrics.items()
-    }
-    known[_metric_header(table.metric, table)] = known.pop(find(table.metric).name, NONE)
-    return [NONE, baseline.name, *(known.get(name, NONE) for name in header[2:])]
+def _baseline_row(baseline: Baseline, table: Table, columns: Sequence[Column]) -> list[str]:
+    cells = [NONE, baseline.name]
+    for column in columns[2:]:
+        value = baseline.metrics.get(column.metric)
+        form = numbers.form_of(column.metric, unit=table.unit, images=table.images)
+        cells.append(NONE if value is None else form(value))
+    return cells

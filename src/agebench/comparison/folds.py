@@ -4,15 +4,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, islice, pairwise
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 
-from agebench.calibration.calibration import Calibration
 from agebench.comparison.groups import Group, count, group_runs, name_of
 from agebench.comparison.parameters import differing
-from agebench.comparison.predictions_csv import NoPairsError, read_labelled, read_numbers
+from agebench.comparison.predictions_csv import NoPairsError, calibrate, read_labelled, read_numbers
 from agebench.data.protocol import is_capped, without_fold
 from agebench.data.split import names_sha
 from agebench.errors import UserError
@@ -20,7 +19,7 @@ from agebench.identity_groups import group_codes
 from agebench.metrics.age_limit import DEFAULTS, AgeLimit, make_age_limit
 from agebench.metrics.bootstrap import METHOD, intervals, resamples_for
 from agebench.metrics.compute import summarise
-from agebench.metrics.predictions import Array, Calibrated, LabelledPredictions, take
+from agebench.metrics.predictions import Array, LabelledPredictions
 from agebench.metrics.table import main_metric
 from agebench.runs.description import SEED
 from agebench.runs.identity import config_hash
@@ -28,8 +27,6 @@ from agebench.runs.predictions_csv import unit_of
 from agebench.runs.read import Run, mapping, number
 
 FOLD, FOLDS = "data.split.fold", "data.split.k"
-# Of `calibration` in results.json.
-CALIBRATED = ("coverage", "temperature", "threshold", "over", "groups", "images", "nll")
 NAMED = 5  # groups or folds that a note names
 
 
@@ -153,14 +150,14 @@ def _pool(folds: Folds) -> Run:
     """
     _check_complete(folds)
     unit, members, first = unit_of(folds.protocol), folds.members, folds.members[0]
-    main, sizes = f"test/{main_metric(unit)}", []
+    main = f"test/{main_metric(unit)}"
     for fold, run in enumerate(members):
         if main in run.metrics and run.metrics[main] is None:
             raise NoPairsError(f"fold {fold} diverged (null metrics)")
         if run.result("leak"):
             raise NoPairsError(f"fold {fold} was tested on people or images of its train part")
         # This also checks that predictions.csv belongs to results.json.
-        sizes.append(len(read_numbers(run, main, unit).names))
+        read_numbers(run, main, unit)
     facts = _facts(folds)
     pool = replace(
         first,
@@ -176,7 +173,7 @@ def _pool(folds: Folds) -> Run:
     if facts["decision"]:
         predictions = replace(predictions, age_limit=_age_limit(pool, predictions))
     if facts["calibration"]:
-        predictions = replace(predictions, calibrated=_calibrate(members, sizes, predictions))
+        predictions = replace(predictions, calibrated=calibrate(pool, predictions))
     measured = _measure(predictions, np.array(people) if any(people) else None)
     return replace(pool, results={**pool.results, "split_sha": names_sha(names), **measured})
 
@@ -258,31 +255,3 @@ def _age_limit(pool: Run, predictions: LabelledPredictions) -> AgeLimit | None:
         return make_age_limit(settings, values=predictions.values.tolist(), unit=predictions.unit, bins=bins)
     except (UserError, TypeError, ValueError) as error:
         raise NoPairsError(f"the age limit in {pool.folder.name} cannot be used: {error}") from error
-
-
-def _calibrate(folds: Sequence[Run], sizes: Sequence[int], predictions: LabelledPredictions) -> Calibrated:
-    """Return the calibrated posteriors and sets of all images, each with the calibration of the model of its fold.
-
-    Args:
-        folds: The calibrated tests of k folds.
-        sizes: The number of images of each fold, length k.
-        predictions: The images of all folds, in the order of the folds.
-
-    Raises:
-        NoPairsError: If results.json does not have the calibration.
-    """
-    known: dict[str, Any] = {
-        "ordered": predictions.ordered,
-        "values": tuple(predictions.values.tolist()),
-        "weights_sha": "",
-    }
-    found = []
-    for run, (start, end) in zip(folds, pairwise(accumulate(sizes, initial=0)), strict=True):
-        stored = mapping(run.result("calibration"))
-        try:
-            calibration = Calibration(**{key: stored[key] for key in CALIBRATED}, **known)
-            found.append(calibration.calibrated(take(predictions, np.arange(start, end))))
-        except (KeyError, TypeError, ValueError) as error:
-            raise NoPairsError(f"{run.folder.name} has a calibration that cannot be read") from error
-    names = ("posterior", "sets", "uncalibrated_sets")
-    return Calibrated(*(np.concatenate([getattr(each, name) for each in found]) for name in names))

@@ -43,12 +43,13 @@ def difference(found: Difference | None, form: Form) -> str:
     return f"{value} {brackets((found.low, found.high), form)}" if math.isfinite(found.low) else value
 
 
-def gap(found: Gap | None, form: Form) -> str:
-    """Return a gap between two groups of test images with its interval and the names of both as text."""
+def gap(found: Gap | None, form: Form, *, values: bool = False) -> str:
+    """Return a gap between two groups of test images as text, with its interval, the names of both and their values."""
     if found is None:
         return NONE
     interval = f" {brackets((found.low, found.high), form)}" if math.isfinite(found.low) else ""
-    return f"{form(found.value)}{interval} ({found.worst}, {found.best})"
+    names = [f"{name} {form(found.values[name])}" if values else name for name in (found.worst, found.best)]
+    return f"{form(found.value)}{interval} ({', '.join(names)})"
 
 
 def p_value(p: float, adjusted: float | None, *, least: float) -> str:

@@ -1,5 +1,6 @@
 """Groups of runs that differ only in the seed, with mean and standard deviation over seeds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,7 +41,9 @@ class Group:
     def interval(self, metric: str) -> tuple[float, float] | None:
         """Return the 95% interval of a single run, or None if there are several runs or no interval."""
         found = self.runs[0].result("intervals", metric) if len(self.runs) == 1 else None
-        if not isinstance(found, list) or len(found) != 2 or not all(isinstance(x, int | float) for x in found):
+        if not isinstance(found, list) or len(found) != 2:
+            return None
+        if not all(isinstance(x, int | float) and math.isfinite(x) for x in found):
             return None
         return float(found[0]), float(found[1])
 

@@ -3,12 +3,20 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from agebench.comparison.baselines import Baseline
-from agebench.comparison.caption import heading
-from agebench.comparison.cells import Column, config_columns, further_columns, gap_columns, ranking_column
+from agebench.comparison.caption import caption, heading
+from agebench.comparison.cells import (
+    Column,
+    config_columns,
+    difference_columns,
+    further_columns,
+    gap_columns,
+    ranking_column,
+)
 from agebench.comparison.formatting import NONE, form_of, thousands
-from agebench.comparison.tables import Comparison, Row, Table, shown_metrics
+from agebench.comparison.tables import Comparison, Row, Table
 from agebench.metrics.table import find
 
 LEVELS = (0.05, 0.01, 0.001)  # one star for each level that the corrected p-value is below
@@ -29,36 +37,23 @@ ESCAPES = {
 
 
 def to_latex(comparison: Comparison) -> str:
-    """Return one booktabs table per protocol: best values in bold, ± over seeds, stars for significant differences."""
+    """Return one booktabs table per protocol: best values in bold, stars for significant differences, notes below."""
     return PREAMBLE + "\n" + "\n".join(_table(table, i) for i, table in enumerate(comparison.tables, start=1))
 
 
 def escape(text: str) -> str:
     """Return a text for LaTeX, with its special characters escaped and control characters as spaces."""
     printable = "".join(character if character.isprintable() else " " for character in text)
-    return "".join(ESCAPES.get(character, character) for character in printable)
+    escaped = "".join(ESCAPES.get(character, character) for character in printable)
+    return escaped.replace("--", "-{}-")  # `--metric` is no dash
 
 
 def _table(table: Table, number: int) -> str:
-    config = config_columns(table)
-    results = [ranking_column(table), *further_columns(table, arrows=True)]
-    metrics = [table.metric, *shown_metrics(table)]
-    body = [[escape(cell) for cell in column.cells] for column in config]
-    body += [_best_in_bold(column, metric, table) for column, metric in zip(results, metrics, strict=True)]
-    body[len(config)] = [cell + _stars(row) for cell, row in zip(body[len(config)], table.rows, strict=True)]
-    columns = [*config, *results]
-    for column in gap_columns(table):
-        columns, body = [*columns, column], [*body, [_minus(escape(cell)) for cell in column.cells]]
-    sizes = [thousands(row.group.average("params", "total")) for row in table.rows]
-    if len(set(sizes)) > 1:
-        columns, body = [*columns, Column("parameters", sizes)], [*body, sizes]
+    columns = _columns(table)
     lines = [_line([escape(column.header) for column in columns]), "\\midrule"]
-    lines += [_line(cells) for cells in zip(*body, strict=True)]
+    lines += [_line(cells) for cells in zip(*(column.cells for column in columns), strict=True)]
     if table.baselines:
-        lines.append("\\midrule")
-        for each in table.baselines:
-            cells = _baseline(each, metrics, table, before=len(config))
-            lines.append(_line([*cells, *["--"] * (len(columns) - len(cells))]))
+        lines += ["\\midrule", *(_line(_baseline(each, columns, table)) for each in table.baselines)]
     alignment = "".join("r" if column.number else "l" for column in columns)
     return "\n".join(
         [
@@ -71,19 +66,43 @@ def _table(table: Table, number: int) -> str:
             *lines,
             "\\bottomrule",
             "\\end{tabular}",
+            "\\par\\smallskip",
+            "\\begin{minipage}{\\linewidth}\\footnotesize",
+            "\n\n".join(
+                escape(text) for text in (caption(table, complete=False), *(f"{note}." for note in table.notes))
+            ),
+            "\\end{minipage}",
             "\\end{table}\n",
         ]
     )
 
 
-def _best_in_bold(column: Column, metric: str, table: Table) -> list[str]:
-    """Return the cells of a metric; those of the best mean over ranked groups are bold."""
-    means = [math.nan if row.rank is None else row.group.mean(metric) for row in table.rows]
-    costs = [find(metric).cost(mean) if math.isfinite(mean) else math.inf for mean in means]
+def _columns(table: Table) -> list[Column]:
+    """Return the columns with their cells in LaTeX. Stars show the p-value of the difference to the best row."""
+    ranking = _best_in_bold(ranking_column(table), table)
+    sizes = [thousands(row.group.average("params", "total")) for row in table.rows]
+    return [
+        *(replace(each, cells=[escape(cell) for cell in each.cells]) for each in config_columns(table)),
+        replace(ranking, cells=[cell + _stars(row) for cell, row in zip(ranking.cells, table.rows, strict=True)]),
+        *map(_numbers, difference_columns(table)[:1]),
+        *(_best_in_bold(each, table) for each in further_columns(table, arrows=True)),
+        *map(_numbers, gap_columns(table)),
+        *([Column("parameters", sizes)] if len(set(sizes)) > 1 else []),
+    ]
+
+
+def _numbers(column: Column) -> Column:
+    return replace(column, cells=[_minus(escape(cell)) for cell in column.cells])
+
+
+def _best_in_bold(column: Column, table: Table) -> Column:
+    """Return the column of a metric with its cells in LaTeX; those of the best mean over ranked groups are bold."""
+    means = [math.nan if row.rank is None else row.group.mean(column.metric) for row in table.rows]
+    costs = [find(column.metric).cost(mean) if math.isfinite(mean) else math.inf for mean in means]
     best = min(costs, default=math.inf)
-    cells = [_minus(escape(cell)) for cell in column.cells]
-    bold = len(costs) > 1 and math.isfinite(best)
-    return [f"\\textbf{{{cell}}}" if bold and cost == best else cell for cell, cost in zip(cells, costs, strict=True)]
+    column, bold = _numbers(column), len(costs) > 1 and math.isfinite(best)
+    bolds = [f"\\textbf{{{cell}}}" if bold and c == best else cell for cell, c in zip(column.cells, costs, strict=True)]
+    return replace(column, cells=bolds)
 
 
 def _minus(number: str) -> str:
@@ -96,29 +115,21 @@ def _stars(row: Row) -> str:
     return f"$^{{{'*' * stars}}}$" if stars else ""
 
 
-def _baseline(baseline: Baseline, metrics: Sequence[str], table: Table, *, before: int) -> list[str]:
-    cells = [f"\\textit{{{escape(baseline.name)}}}", *["--"] * (before - 1)]
-    for metric in metrics:
-        value = baseline.metrics.get(metric)
-        form = form_of(metric, unit=table.unit, images=table.images)
+def _baseline(baseline: Baseline, columns: Sequence[Column], table: Table) -> list[str]:
+    cells = [f"\\textit{{{escape(baseline.name)}}}"]
+    for column in columns[1:]:
+        value = baseline.metrics.get(column.metric)
+        form = form_of(column.metric, unit=table.unit, images=table.images)
         cells.append("--" if value is None else _minus(form(value)))
     return cells
 
 
 def _explanation(table: Table) -> str:
-    sentences = ["Best values are bold."]
-    if folds := len(table.runs[0].folds):
-        sentences.append(f"Pooled over {folds} folds.")
-    if any(len(row.group.runs) > 1 for row in table.rows):
-        sentences.append("$\\pm$: standard deviation over $n$ seeds.")
-    if any(row.interval for row in table.rows):
-        sentences.append("Brackets: 95\\% bootstrap interval.")
-    if table.paired and table.paired.differences:
-        levels = ", ".join(f"{'*' * i}: $p < {level:g}$" for i, level in enumerate(LEVELS, start=1))
-        sentences.append(
-            f"Stars: worse than the best row ({levels}; paired bootstrap over {escape(table.paired.over)}, Holm)."
-        )
-    return " ".join(sentences)
+    """Return the caption above the table. The caption of the other formats is below it."""
+    if not (table.paired and table.paired.differences):
+        return "Best values are bold."
+    levels = ", ".join(f"{'*' * i}: $p < {level:g}$" for i, level in enumerate(LEVELS, start=1))
+    return f"Best values are bold. Stars: worse than the best row ({levels})."
 
 
 def _label(table: Table) -> str:
@@ -126,4 +137,5 @@ def _label(table: Table) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    # A row that begins with a bracket or a star would be an argument of the line break before it.
+    return ("{}" if cells[0].startswith(("[", "*")) else "") + " & ".join(cells) + r" \\"

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agebench.comparison.groups import Group, count, name_of
+from agebench.metrics.bootstrap import few_in_cell
 from agebench.metrics.table import find
-from agebench.runs.read import Run, mapping
+from agebench.runs.read import Run, mapping, number
 
 
 def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
@@ -29,6 +30,10 @@ def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
             notes.append(f"{name_of(group)}: {group.diverged} of {of} diverged (null metrics), so there is no mean")
         elif not math.isfinite(group.mean(metric)):
             notes.append(f"{name_of(group)}: not every run has {find(metric).name}")
+    bounds = [number(bound) for run in runs for bound in run.result("intervals", metric) or ()]
+    if find(metric).balanced and not all(bound is not None and math.isfinite(bound) for bound in bounds):
+        over = runs[0].result("bootstrap", "over")
+        notes.append(few_in_cell(find(metric).name, "people" if over == "identity" else "images"))
     environments = _environments([each for run in runs for each in run.folds or (run,)])
     return [*notes, *_scored_elsewhere(groups), *environments]
 

@@ -1,14 +1,19 @@
 """Compute the value of a metric for each test image of a run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from agebench.calibration.calibration import Calibration
 from agebench.metrics.compute import rows_of
-from agebench.metrics.predictions import Array, Images, LabelledPredictions
+from agebench.metrics.predictions import Array, Calibrated, Images, LabelledPredictions, take
 from agebench.metrics.table import Metric, find
 from agebench.runs.predictions_csv import UNREADABLE, labelled_predictions, read_predictions
-from agebench.runs.read import Run
+from agebench.runs.read import Run, mapping, number
+
+# Of `calibration` in results.json.
+CALIBRATED = ("coverage", "temperature", "threshold", "over", "groups", "images", "nll")
 
 
 class NoPairsError(Exception):
@@ -35,13 +40,15 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
 
     Args:
         run: A completed run.
-        metric: A metric with can_pair in the table of metrics.
+        metric: A metric with can_pair in the table of metrics, or such a metric of calibrated predictions.
         unit: The unit of the target, empty for classes.
 
     Raises:
         NoPairsError: If the file is missing or unreadable, or if it does not match the metric in results.json.
     """
     row = find(metric)
+    if row.calibrated:
+        return _read_calibrated_numbers(run, row, unit)
     # For classes the point estimate is the most likely label. Of these metrics only the accuracy is paired.
     labels_suffice = row.from_label and not unit
     try:
@@ -55,6 +62,55 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
         raise NoPairsError(f"{run.folder.name} has no predictions.csv") from None
     except UNREADABLE as error:
         raise NoPairsError(f"{run.folder.name} has a predictions.csv that cannot be read") from error
+    _check_mean(run, metric, numbers)
+    return Numbers(names, people, numbers)
+
+
+def _read_calibrated_numbers(run: Run, row: Metric, unit: str) -> Numbers:
+    """Return the value of a metric of calibrated predictions for each test image, see read_numbers."""
+    everything = replace(run, tested=None)  # a pooled run has a calibration for each fold
+    names, people, predictions = read_labelled(everything, unit)
+    numbers = _per_image(row, replace(predictions, calibrated=calibrate(everything, predictions)))
+    if run.tested is not None:
+        kept = [i for i, name in enumerate(names) if name in run.tested]
+        names, people, numbers = [names[i] for i in kept], [people[i] for i in kept], numbers[kept]
+    _check_mean(run, f"test/{row.name}", numbers)
+    return Numbers(names, people, numbers)
+
+
+def calibrate(run: Run, predictions: LabelledPredictions) -> Calibrated:
+    """Return the calibrated posteriors and sets of all test images. In a pooled run each fold has its own calibration.
+
+    Args:
+        run: The run.
+        predictions: Its test images, in the order of the folds.
+
+    Raises:
+        NoPairsError: If a results.json has no calibration that can be read.
+    """
+    known: dict[str, Any] = {
+        "ordered": predictions.ordered,
+        "values": tuple(predictions.values.tolist()),
+        "weights_sha": "",
+    }
+    folds, start, found = run.folds or (run,), 0, []
+    for fold in folds:
+        stored, images = mapping(fold.result("calibration")), number(fold.result("data", "test"))
+        if not stored:
+            raise NoPairsError(f"{fold.folder.name} is not calibrated")
+        end = len(predictions.target) if fold is folds[-1] else start + int(images or 0)
+        try:
+            calibration = Calibration(**{key: stored[key] for key in CALIBRATED}, **known)
+            found.append(calibration.calibrated(take(predictions, np.arange(start, end))))
+        except (LookupError, TypeError, ValueError) as error:
+            raise NoPairsError(f"{fold.folder.name} has a calibration that cannot be read") from error
+        start = end
+    arrays = ("posterior", "sets", "uncalibrated_sets")
+    return Calibrated(*(np.concatenate([getattr(each, name) for each in found]) for name in arrays))
+
+
+def _check_mean(run: Run, metric: str, numbers: Array) -> None:
+    """Raise NoPairsError unless the mean over images is the metric in results.json."""
     reported, mean = run.metrics.get(metric), float(numbers.mean())
     # In files of older versions the posterior has six digits, so that one or two images may have two equally probable
     # labels.
@@ -62,7 +118,6 @@ def read_numbers(run: Run, metric: str, unit: str) -> Numbers:
     tolerance = 1e-3 * abs(mean) + (2.0 / len(numbers) if share else 1e-6)
     if reported is None or not abs(mean - reported) <= tolerance:
         raise NoPairsError(f"the predictions.csv of {run.folder.name} does not match its results.json")
-    return Numbers(names, people, numbers)
 
 
 def read_labelled(run: Run, unit: str) -> tuple[list[str], list[str], LabelledPredictions]:

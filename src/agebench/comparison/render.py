@@ -16,6 +16,7 @@ from agebench.comparison.parameters import format_value
 from agebench.comparison.tables import Comparison, Row, Table
 from agebench.files import csv_text
 from agebench.metrics.by_group import Gap
+from agebench.metrics.table import find
 from agebench.text import align_columns, markdown
 
 WIDTH = 120  # maximum width of captions and notes; tables may be wider
@@ -52,10 +53,10 @@ def to_csv(comparison: Comparison) -> str:
     size = ("epochs", "fit_s", "train_images_per_s", "parameters")
     group = ["group"] if any(table.group for table in comparison.tables) else []
     by_fold = ["by_fold"] if any(run.folds for table in comparison.tables for run in table.runs) else []
-    gaps = list(dict.fromkeys(by for table in comparison.tables for row in table.rows for by in row.gaps))
+    gaps = list(dict.fromkeys(name for table in comparison.tables for row in table.rows for name in _gaps(row, table)))
     of_gap = ("value", "low", "high", "p", "worst", "best")
     header = ["protocol", "split_sha", *group, "rank", *parameters, "n", "seeds", *fixed, *by_fold]
-    header += [*(f"gap_{by}{'' if each == 'value' else f'_{each}'}" for by in gaps for each in of_gap)]
+    header += [*(f"gap_{name}{'' if each == 'value' else f'_{each}'}" for name in gaps for each in of_gap)]
     header += [*metrics, *size, "folders"]
     rows = []
     for table in comparison.tables:
@@ -70,7 +71,7 @@ def to_csv(comparison: Comparison) -> str:
                 *(found["n"], " ".join(str(seed) for seed in found["seeds"] if seed is not None), table.metric),
                 *(*numbers, *interval, *pair),
                 *([" ".join(map(str, row.group.by_fold(table.metric)))] if by_fold else []),
-                *((found.get("gaps", {}).get(by) or {}).get(each) for by in gaps for each in of_gap),
+                *((found.get("gaps", {}).get(name) or {}).get(each) for name in gaps for each in of_gap),
                 *(found["metrics"].get(name, {}).get("mean") for name in metrics),
                 *(found[name] for name in size),
                 "; ".join(found["folders"]),
@@ -132,7 +133,7 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
         "metrics": {n: _metric(group, n) for n in names},
         "interval": None if row.interval is None else [_finite(bound) for bound in row.interval],
         "difference": None if difference is None else {key: _finite(value) for key, value in difference.items()},
-        **({"gaps": {by: _gap(gap) for by, gap in row.gaps.items()}} if row.gaps else {}),
+        **({"gaps": _gaps(row, table)} if row.gaps else {}),
         "diverged": group.diverged,
         "epochs": group.average("epochs"),
         "fit_s": group.average("timing", "fit_s"),
@@ -142,11 +143,19 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
     }
 
 
+def _gaps(row: Row, table: Table) -> dict[str, dict[str, Any] | None]:
+    """Return the gaps of a row by the column of the groups; `coverage_sex` for other metrics than that of the ranks."""
+    return {
+        by if metric == table.metric else f"{find(metric).name}_{by}": _gap(gap)
+        for (metric, by), gap in row.gaps.items()
+    }
+
+
 def _gap(gap: Gap | None) -> dict[str, Any] | None:
     if gap is None:
         return None
     bounds = {name: _finite(getattr(gap, name)) for name in ("value", "low", "high", "p")}
-    return {"worst": gap.worst, "best": gap.best, **bounds}
+    return {"worst": gap.worst, "best": gap.best, **bounds, "values": dict(gap.values)}
 
 
 def _metric(group: Group, name: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Row:
         difference: The paired difference to the best group, or None if there is none.
         adjusted: The p-value of the difference after Holm's correction.
         interval: The 95% interval of the metric, or of its mean over seeds; None if it is unknown.
-        gaps: The gap between the groups of test images, by column; None where there is none.
+        gaps: The gap between groups of test images, by metric and column of the groups; None where there is none.
     """
 
     group: Group
@@ -35,7 +35,7 @@ class Row:
     difference: Difference | None = None
     adjusted: float | None = None
     interval: tuple[float, float] | None = None
-    gaps: Mapping[str, Gap | None] = field(default_factory=dict)
+    gaps: Mapping[tuple[str, str], Gap | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

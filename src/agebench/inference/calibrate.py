@@ -16,6 +16,7 @@ from agebench.inference.evaluation_data import prepare
 from agebench.metrics.predictions import Predictions
 from agebench.metrics.table import find
 from agebench.report.calibration import write_calibration
+from agebench.runs.by_group import group_results
 from agebench.runs.description import describe_calibration, describe_test, identities_of
 from agebench.runs.folder import read_results
 from agebench.runs.tables import write_coverage
@@ -66,9 +67,9 @@ def calibrate_run(cfg: DictConfig) -> Calibration:
 
 
 def write_results(run_dir: Path, plan: Plan, calibration: Calibration, predictions: Predictions) -> None:
-    """Add the test metrics of a calibration to results.json, and write coverage_by_decade.csv.
+    """Add the test metrics of a calibration to results.json, and write coverage_by_decade.csv and by_group.csv.
 
-    The metrics that training wrote are not changed.
+    The metrics and gaps that training wrote into results.json are not changed.
 
     Raises:
         UserError: If the test images are not those of the run.
@@ -86,6 +87,12 @@ def write_results(run_dir: Path, plan: Plan, calibration: Calibration, predictio
     described = describe_calibration(plan, calibration, predictions, bounds)
     writer.update({**added, "calibration": described})
     write_coverage(run_dir, plan, predictions, bounds=bounds)
+    if (grouped := group_results(plan, predictions)) is not None:
+        before = writer.results.get("groups", {}).get("gaps", [])
+        kept = [gap for gap in before if not find(gap["metric"]).calibrated]
+        added_gaps = [gap for gap in grouped.facts["gaps"] if find(gap["metric"]).calibrated]
+        writer.update({"groups": {**grouped.facts, "gaps": [*kept, *added_gaps]}})
+        grouped.write(run_dir)
     if predictions.calibrated is not None:
         write_calibration(
             run_dir / "report" / "calibration.png",

@@ -2,18 +2,20 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
 from agebench.identity_groups import group_codes
 from agebench.metrics import decisions
-from agebench.metrics.compute import from_images, from_sums, rows_of, sums
+from agebench.metrics.compute import BalancedMeans, from_images, from_sums, rows_of, sums
 from agebench.metrics.predictions import Array, Images, LabelledPredictions, cells, is_finite
+from agebench.metrics.table import Metric
 
 METHOD = "expanded percentile"
 FEW = 20  # groups below which intervals hold less often than 95%, even with the correction
+FEW_IN_CELL = 5  # groups of a cell below which a mean over cells has no interval: one error decides too much
 MAX_ELEMENTS = 4_000_000  # elements of one array of resamples: 32 MB
 CELL_METRICS = ("cell_mae", "cell_bias", "cell_coverage", "cell_range_width")  # the last two if calibrated
 CACHED_DRAWS = 1 << 16  # draws that fit into a processor's cache
@@ -71,6 +73,16 @@ def few_groups(groups: int, what: str) -> str:
     return f"95% intervals over only {groups} {what} hold less often than 95% of the time: see docs/heads.md"
 
 
+def few_in_cell(name: str, what: str) -> str:
+    """Return why a balanced metric has no interval.
+
+    Args:
+        name: The metric.
+        what: The name of a group, `people` or `images`.
+    """
+    return f"{name} has no interval: a decade or label of the test has fewer than {FEW_IN_CELL} {what}"
+
+
 def resamples_for(count: int) -> int:
     """Return the number of resamples for G groups: 10,000, or 2,000 above 20,000 groups, to save time."""
     return 10_000 if count <= 20_000 else 2_000
@@ -112,7 +124,8 @@ def intervals(
 
     A resample draws as many groups as there are, with replacement, each with all of its images. A metric is computed
     from the images drawn, so a person with twice the images has twice the weight, and the number of images varies
-    between resamples. All metrics share their resamples.
+    between resamples. All metrics share their resamples. Metrics that are a mean over labels are resampled as weighted
+    means over images, see agebench.metrics.compute.BalancedMeans.
 
     Intervals hold less often than 95% with fewer than FEW groups, and for labels and shares that depend on few. The
     interval of a share of exactly 0 or 1 has no width. The calibration error is biased upwards in resamples, so its
@@ -130,15 +143,16 @@ def intervals(
     Returns:
         An array of shape (2,) for every metric of summarise and of `means`; of shape (2, R) for `precision`, `recall`
         and `f1`; of shape (2, C) for CELL_METRICS, over the resamples in which the label or cell occurs.
-        NaN if a prediction is not finite, and for metrics that depend on fewer than two groups.
+        NaN if a prediction is not finite, for metrics that depend on fewer than two groups, and for balanced metrics
+        with fewer than FEW_IN_CELL groups in a cell.
     """
     codes, count = group_codes(groups, len(predictions.target))
     extra = dict(means or {})
     if count < 2 or not is_finite(predictions):
         return _unknown(predictions, list(extra))
     images, rows = Images(predictions), rows_of(predictions)
-    added = sums(images, codes, count)
-    undefined = _has_few_groups(added)
+    added, balanced = sums(images, codes, count), BalancedMeans(images, rows, codes, count)
+    undefined = _has_few_groups(added, rows)
     for name, (numbers, weights) in extra.items():
         both = [np.bincount(codes, weights=each, minlength=count) for each in (numbers * weights, weights)]
         added[name] = np.stack(both, axis=1)  # (G, 2)
@@ -148,10 +162,11 @@ def intervals(
     drawn: dict[str, list[Array]] = {}
     width = max(len(predictions.target) if any(metric.of_images for metric in rows) else 0, columns.shape[1])
     for times in draw(count, resamples=resamples or resamples_for(count), seed=seed, width=width):
-        parts = np.split(times.astype(np.float64) @ columns, edges[:-1], axis=1)
+        weights = times.astype(np.float64)
+        parts = np.split(weights @ columns, edges[:-1], axis=1)
         resampled = dict(zip(keys, parts, strict=True))
         further = {name: resampled.pop(name) for name in extra}
-        found = from_sums(resampled, rows)
+        found = from_sums(resampled, rows) | balanced.of(weights)
         with np.errstate(invalid="ignore"):  # a resample may have no image with a weight
             found |= {name: each[:, 0] / each[:, 1] for name, each in further.items()}
         found |= from_images(images, rows, partial(_times_of_images, times, codes))
@@ -163,12 +178,17 @@ def intervals(
     return decisions.widen(bounds, images, codes)
 
 
-def _has_few_groups(added: Mapping[str, Array]) -> dict[str, Array]:
-    """Return whether each metric of a label or cell depends on fewer than two groups, bool, shape (R,) or (C,)."""
+def _has_few_groups(added: Mapping[str, Array], rows: Sequence[Metric]) -> dict[str, Array]:
+    """Return whether each metric of a label or cell depends on too few groups, bool, shape (R,), (C,) or ()."""
     counts = {"precision": added["predicted"], "recall": added["actual"], "f1": added["predicted"] + added["actual"]}
     if "cell_images" in added:
         counts |= dict.fromkeys(CELL_METRICS, added["cell_images"])
-    return {name: (images > 0).sum(0) < 2 for name, images in counts.items()}
+    few = {name: (images > 0).sum(0) < 2 for name, images in counts.items()}
+    if "cell_images" in added:
+        in_cells = (added["cell_images"] > 0).sum(0)  # groups, (C,)
+        too_few = np.asarray(((in_cells > 0) & (in_cells < FEW_IN_CELL)).any())
+        few |= {metric.name: too_few for metric in rows if metric.balanced}
+    return few
 
 
 def _times_of_images(times: Array, codes: Array, images: Array) -> Array:

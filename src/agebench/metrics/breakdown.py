@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from agebench.metrics.by_group import Group, headline_rows
+from agebench.metrics.by_group import Group, rows_by_group
 from agebench.metrics.compute import from_sums, per_image, rows_of, sums
 from agebench.metrics.predictions import Array, Images, LabelledPredictions, cells
 from agebench.metrics.table import TOLERANCES
@@ -82,14 +82,14 @@ def cs_curve(predictions: LabelledPredictions, bounds: Mapping[str, Array]) -> T
 
 
 def by_group(predictions: LabelledPredictions, groups: Sequence[Group], notes: Sequence[str]) -> Table:
-    """Return the headline metrics, with their intervals, of each group and each pair of groups.
+    """Return the metrics that are given by group, with their intervals, of each group and each pair of groups.
 
     Args:
         predictions: N images, all finite.
         groups: The result of `measure_groups`.
         notes: A text for each group.
     """
-    metrics = [metric.name for metric in headline_rows(predictions)]
+    metrics = [metric.name for metric in rows_by_group(predictions)]
     columns = [f"{name}{end}" for name in metrics for end in ("", "_low", "_high")]
     unknown = np.full(2, np.nan)
     rows: list[list[object]] = []

@@ -1,7 +1,7 @@
 """Metrics by group, such as sex or race, and the gap between the groups with the worst and the best value."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from agebench.identity_groups import factorize, group_codes
 from agebench.metrics.bootstrap import draw, intervals, resamples_for
-from agebench.metrics.compute import from_images, from_sums, rows_of, summarise, sums
+from agebench.metrics.compute import BalancedMeans, from_images, from_sums, rows_of, summarise, sums
 from agebench.metrics.decisions import FALSE_ADULT, FALSE_MINOR
 from agebench.metrics.holm import holm
 from agebench.metrics.predictions import Array, Images, LabelledPredictions, take
@@ -30,7 +30,7 @@ class Group:
         name: The name of the group, such as `female` or `female x asian`.
         rows: The indices of its images, int64, shape (n,).
         people: The number of its people. An image of unknown identity is a separate person.
-        values: The headline metrics. Empty for a pair of groups with fewer than LEAST people.
+        values: The metrics that are given by group. Empty for a pair of groups with fewer than LEAST people.
         bounds: Their 95% intervals, shape (2,) each.
     """
 
@@ -62,6 +62,7 @@ class Gap:
         high: Upper bound of the 95% interval.
         p: p-value of no difference between any groups.
         adjusted: The p-value after Holm's correction for the columns and pairs of columns of the same metric.
+        values: The metric of each group that was compared.
     """
 
     by: str
@@ -74,11 +75,12 @@ class Gap:
     high: float
     p: float
     adjusted: float
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
-def headline_rows(predictions: LabelledPredictions) -> list[Metric]:
+def rows_by_group(predictions: LabelledPredictions) -> list[Metric]:
     """Return the rows of the metrics that are given by group, in the order of the table."""
-    return [metric for metric in rows_of(predictions) if metric.headline]
+    return [metric for metric in rows_of(predictions) if metric.by_group]
 
 
 def labels_by(columns: Mapping[str, Array]) -> dict[str, Array]:
@@ -110,7 +112,7 @@ def measure_groups(
     *,
     resamples: int | None = None,
 ) -> list[Group]:
-    """Return the headline metrics of each group and of each pair of groups.
+    """Return the metrics of each group and of each pair of groups.
 
     Args:
         predictions: N images, all finite.
@@ -118,7 +120,7 @@ def measure_groups(
         identities: The identity of each image, shape (N,). None: all are unknown.
         resamples: Number of resamples of each interval; None is resamples_for.
     """
-    names, found = [metric.name for metric in headline_rows(predictions)], []
+    names, found = [metric.name for metric in rows_by_group(predictions)], []
     for by, labels in labels_by(columns).items():
         for name, rows in members(labels):
             people = None if identities is None else identities[rows]
@@ -173,7 +175,7 @@ def find_gaps(
     resampled = [{name: np.concatenate(values) for name, values in each.items()} for each in drawn]
     gaps = []
     for by in dict.fromkeys(group.by for group in kept):
-        for metric in headline_rows(predictions):
+        for metric in rows_by_group(predictions):
             name = metric.name
             of = [i for i, part in enumerate(parts) if kept[i].by == by and part.people_of(name) >= LEAST]
             if len(of) > 1:
@@ -231,37 +233,39 @@ class _Part:
         self.images, self.rows = Images(predictions), rows_of(predictions)
         self.people, self.codes = np.unique(codes, return_inverse=True)
         added = sums(self.images, self.codes, len(self.people))
+        self.balanced = BalancedMeans(self.images, self.rows, self.codes, len(self.people))
         self.keys, self.edges = list(added), np.cumsum([each.shape[1] for each in added.values()])[:-1]
         self.columns = np.concatenate(list(added.values()), axis=1)  # (people, all columns)
 
     @cached_property
     def width(self) -> int:
         """Columns of the widest array per resample."""
-        return max(int(self.columns.shape[1]), len(self.codes) if any(row.of_images for row in self.headline) else 0)
+        return max(int(self.columns.shape[1]), len(self.codes) if any(row.of_images for row in self.given) else 0)
 
     @cached_property
-    def headline(self) -> list[Metric]:
-        return [metric for metric in self.rows if metric.headline]
+    def given(self) -> list[Metric]:
+        return [metric for metric in self.rows if metric.by_group]
 
     def people_of(self, metric: str) -> int:
         """Return the number of people that a metric depends on: those on one side of an age limit for its error rates.
 
         It is 0 if the group does not have the metric.
         """
-        if metric not in (row.name for row in self.headline):
+        if metric not in (row.name for row in self.given):
             return 0
         if metric not in (FALSE_ADULT, FALSE_MINOR):
             return len(self.people)
         return len(np.unique(self.codes[self.images.at_limit == (metric == FALSE_MINOR)]))
 
     def metrics(self, times: Array) -> dict[str, Array]:
-        """Return the headline metrics of the resamples, shape (b,) each, from how often they have each person."""
+        """Return the metrics of the resamples, shape (b,) each, from how often they have each person."""
         own = times[:, self.people]  # (b, people)
-        parts = np.split(own.astype(np.float64) @ self.columns, self.edges, axis=1)
+        weights = own.astype(np.float64)
+        parts = np.split(weights @ self.columns, self.edges, axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):  # a resample may have no image of the group
-            found = from_sums(dict(zip(self.keys, parts, strict=True)), self.rows)
-            found |= from_images(self.images, self.headline, lambda order: own[:, self.codes[order]])
-        return {metric.name: found[metric.name] for metric in self.headline}
+            found = from_sums(dict(zip(self.keys, parts, strict=True)), self.rows) | self.balanced.of(weights)
+            found |= from_images(self.images, self.given, lambda order: own[:, self.codes[order]])
+        return {metric.name: found[metric.name] for metric in self.given}
 
 
 def _gap(groups: Sequence[Group], metric: str, resampled: Array) -> Gap:
@@ -288,4 +292,5 @@ def _gap(groups: Sequence[Group], metric: str, resampled: Array) -> Gap:
     p = (1 + int((largest >= ratio).sum())) / (1 + len(largest))
     spread = float(np.quantile(largest, COVERAGE)) * error
     bounds = (gap - spread, gap + spread) if spread > 0 else (np.nan, np.nan)
-    return Gap(groups[0].by, metric, groups[worst].name, groups[best].name, len(groups), gap, *bounds, p, p)
+    by_name = {group.name: group.values[metric] for group in groups}
+    return Gap(groups[0].by, metric, groups[worst].name, groups[best].name, len(groups), gap, *bounds, p, p, by_name)

@@ -166,6 +166,37 @@ def from_images(images: Images, rows: Sequence[Metric], drawn: Drawn) -> dict[st
     return {metric.name: metric.of_images(images, drawn) for metric in rows if metric.of_images is not None}
 
 
+class BalancedMeans:
+    """The metrics that give each label or cell the same weight, in resamples of groups of images.
+
+    A resample may have no image of a rare label. The mean over the remaining labels would be another metric, and a
+    biased one if rare labels are harder. The metrics are therefore resampled as weighted means over images, with the
+    weights of the images in the complete set.
+
+    Args:
+        images: N images, all finite.
+        rows: The result of `rows_of` for the same predictions.
+        groups: The group of each image in [0, count), int64, shape (N,).
+        count: G, the number of groups.
+    """
+
+    def __init__(self, images: Images, rows: Sequence[Metric], groups: Array, count: int) -> None:
+        found = {row.name: tuple(each(images) for each in row.weighted) for row in rows if row.weighted is not None}
+        self.names = list(found)
+        sums = [
+            np.bincount(groups, weights=each, minlength=count)
+            for values, weights in found.values()
+            for each in (values * weights, weights)
+        ]
+        self.columns = np.stack(sums, axis=1) if sums else np.empty((count, 0))  # (G, 2 metrics)
+
+    def of(self, times: Array) -> dict[str, Array]:
+        """Return the metrics of B resamples, shape (B,) each, from how often each contains each group, (B, G)."""
+        drawn = times @ self.columns
+        with np.errstate(invalid="ignore"):  # a resample may have no image
+            return {name: drawn[:, 2 * i] / drawn[:, 2 * i + 1] for i, name in enumerate(self.names)}
+
+
 def _by_cell(metric: Metric) -> str:
     """Return the key of the sums of a balanced metric over each cell."""
     return f"cells of {metric.name}"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from agebench.metrics.predictions import Array, Images
+from agebench.metrics.predictions import Array, Images, cells
 
 Sums = Mapping[str, Array]  # the result of agebench.metrics.compute.sums, with precision, recall and F1 of each label
 PerImage = Callable[[Images], Array]  # shape (N,)
@@ -84,6 +84,27 @@ def mean_f1(sums: Sums) -> Array:
     """Return the mean F1 over the labels that occur as true or predicted labels."""
     found: Array = np.nanmean(sums["f1"], axis=1)
     return found
+
+
+def weights_of_labels(images: Images) -> Array:
+    """Return the weight of each image with which the share of correct predictions is the mean recall, (N,)."""
+    return 1 / np.bincount(images.target)[images.target]
+
+
+def weights_of_f1(images: Images) -> Array:
+    """Return the weight of each image with which the share of correct predictions is the mean F1, (N,).
+
+    F1 is 2 correct / (actual + predicted), so an image counts for its true and for its predicted label.
+    """
+    labels = len(images.predictions.values)
+    counts = np.bincount(images.target, minlength=labels) + np.bincount(images.predicted, minlength=labels)
+    return 1 / counts[images.target] + 1 / counts[images.predicted]
+
+
+def weights_of_cells(images: Images) -> Array:
+    """Return the weight of each image with which a mean over images is the mean over cells, (N,)."""
+    cell = cells(images.predictions)[0][images.target]
+    return 1 / np.bincount(cell)[cell]
 
 
 def calibration_error(sums: Sums) -> Array:

@@ -36,6 +36,8 @@ class Metric:
         of_images: Computes the metric from the images of a set.
         balanced: Whether per_image is averaged within each cell (decade of the true age, or label) and then over the
             cells with images. Only for ordered labels.
+        weighted: The value and the weight of each image, if the metric is also a weighted mean over images that gives
+            each label or cell the same weight. Resamples keep the weights.
         targets: The targets that have the metric. `steps` is every ordered target except ages in years.
         calibrated: Whether only calibrated predictions have the metric.
         min_labels: Minimum number of labels.
@@ -54,6 +56,7 @@ class Metric:
     of_sums: OfSums | None = None
     of_images: OfImages | None = None
     balanced: bool = False
+    weighted: tuple[PerImage, PerImage] | None = None
     targets: Literal["all", "ordered", "years", "steps", "classes"] = "all"
     calibrated: bool = False
     min_labels: int = 1
@@ -79,6 +82,11 @@ class Metric:
     def by_head(self) -> bool:
         """Whether the head computes the metric, so that it is not comparable between heads or their settings."""
         return self.known and not self.computed
+
+    @property
+    def by_group(self) -> bool:
+        """Whether the metric is given by group of images: the headline, and coverage and size of calibrated sets."""
+        return self.headline or (self.calibrated and self.column != "never")
 
     @property
     def can_pair(self) -> bool:
@@ -121,8 +129,22 @@ METRICS: tuple[Metric, ...] = (
     Metric("loss", "lower", headline=True, live=True, column="never", digits=3),
     Metric("accuracy", "higher", formulas.correct, from_label=True, headline=True, live=True),
     Metric("top5", "higher", formulas.in_top5, min_labels=6),
-    Metric("balanced_accuracy", "higher", of_sums=formulas.mean_recall, from_label=True),
-    Metric("macro_f1", "higher", of_sums=formulas.mean_f1, from_label=True, headline=True, column="classes"),
+    Metric(
+        "balanced_accuracy",
+        "higher",
+        of_sums=formulas.mean_recall,
+        weighted=(formulas.correct, formulas.weights_of_labels),
+        from_label=True,
+    ),
+    Metric(
+        "macro_f1",
+        "higher",
+        of_sums=formulas.mean_f1,
+        weighted=(formulas.correct, formulas.weights_of_f1),
+        from_label=True,
+        headline=True,
+        column="classes",
+    ),
     Metric("nll", "lower", formulas.negative_log_likelihood, headline=True, digits=3),
     Metric("ece", "lower", of_sums=formulas.calibration_error),
     Metric(
@@ -170,6 +192,7 @@ METRICS: tuple[Metric, ...] = (
         "lower",
         formulas.absolute_error,
         balanced=True,
+        weighted=(formulas.absolute_error, formulas.weights_of_cells),
         targets="ordered",
         from_point=True,
         in_unit=True,

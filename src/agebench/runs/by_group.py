@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 # The metrics of the figure, as far as there are any.
 DRAWN = ("mae", "accuracy", "bias", "false_adult_rate", "false_minor_rate", "coverage")
-PANELS = 4
+PANELS = 5
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from agebench.identity_groups import group_codes
 from agebench.leakage.audit import leak
 from agebench.leakage.seen_in_training import audit_tested
 from agebench.metrics import decision_summary
-from agebench.metrics.bootstrap import METHOD, few_groups, intervals, resamples_for
+from agebench.metrics.bootstrap import METHOD, few_groups, few_in_cell, intervals, resamples_for
 from agebench.metrics.breakdown import coverage_by_decade
 from agebench.metrics.predictions import Array, Predictions, is_finite
+from agebench.metrics.table import find
 
 log = logging.getLogger(__name__)
 SEED = 0  # of the bootstrap, independent of the run's seed: equal predictions have equal intervals
@@ -109,6 +110,9 @@ def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any],
     over = "image" if identities is None else "identity"
     if warning := few_groups(groups, "images" if identities is None else "people"):
         log.warning("%s", warning)
+    for name, (low, _) in found.items():
+        if find(name).balanced and np.isnan(low) and not np.isnan(predictions.metrics[name]) and groups > 1:
+            log.warning("%s", few_in_cell(find(name).name, "images" if identities is None else "people"))
     about = {"over": over, "groups": groups, "resamples": resamples, "seed": SEED, "method": METHOD}
     described = {"metrics": predictions.metrics, "intervals": found, "bootstrap": about}
     if (curves := decision_curves(plan, predictions, bounds)) is not None:

@@ -73,7 +73,10 @@ def config_hash(config: Mapping[str, Any]) -> str:
     mode = kept.pop("finetune.mode", None)
     if mode is not None:  # hashed as when the key `model.freeze` had two of its values
         kept |= {"model.freeze": "backbone" if mode == "head" else None}
-        kept |= {} if mode in ("none", "head") else {"finetune.mode": mode}
+        if mode in ("none", "head"):
+            kept.pop("finetune.backbone_lr_ratio", None)  # null, and absent in earlier versions
+        else:
+            kept["finetune.mode"] = mode
     if any(flat.get(f"trainer.limit_{part}_batches") is not None for part in ("val", "test")):
         kept["data.eval_batch_size"] = flat.get("data.eval_batch_size")  # decides how many images a batch limit keeps
     path_counts = path_is_identity(str(flat.get("data.source._target_", "")))

@@ -1,6 +1,7 @@
 """Errors that end a training, as sentences."""
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from agebench.errors import FailedError, UserError, is_out_of_memory, one_line_message
 from agebench.files import atomic_write
@@ -44,6 +45,10 @@ def known_error(error: Exception, training: Training, start: resume.Start) -> Ex
     trainer, why = training.trainer, one_line_message(error)[:200]
     if (name := failed_callback(error)) is not None:
         return UserError(f"the callback {name} cannot be used with agebench ({why}): remove it")
+    if isinstance(error, MisconfigurationException) and "conditioned on metric" in why:  # a schedule of the user's
+        return UserError(
+            f"the schedule needs a metric that this run does not compute ({why}): return another `monitor`"
+        )
     if type(error).__name__ == "DistStoreError":
         return FailedError(
             f"not all {trainer.world_size} processes on {trainer.num_nodes} machines connected ({why}): start the "
