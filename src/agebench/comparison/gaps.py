@@ -48,7 +48,7 @@ def _gaps(
     found: dict[str, Gap | None] = dict.fromkeys(columns)
     try:
         values = read_group(row.group, table.metric, table.unit)
-        people = np.array(values.people) if any(values.people) else None
+        people = np.array(values.people)  # an unknown identity is empty
         for column in columns:
             if column not in groups:
                 raise NoPairsError(f"{row.group.runs[0].folder.name} has no groups by {column!r}")
