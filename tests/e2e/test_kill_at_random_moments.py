@@ -35,6 +35,10 @@ KINDS = {
     "sweep": (("-m", *BASE, "trainer.max_epochs=8", "report=false", "seed=0,1", "launcher.jobs=2"), 8),
     "ddp": ((*BASE, *DDP, "trainer.max_epochs=20", "report=false"), 8),
 }
+# When a process is killed: during imports and the first epoch; between the first epoch and the end; around the end.
+# The numbers are shares of the time that an uninterrupted run takes up to its first finished epoch, or after it.
+PHASES = {"early": (0.25, 1.0), "training": (0.0, 0.85), "late": (0.85, 1.1)}
+PLAN = ("early", *["training"] * 6, "late")
 FILES = ("metrics.csv", "predictions.csv", "split.csv", "per_class.csv")
 ENDLESS = "trainer.max_epochs=100000"
 WAIT_S = 600
@@ -106,10 +110,15 @@ def assert_same(found: Path, expected: Path) -> None:
             assert all(torch.equal(mine[key], other[key]) for key in mine), (name, file)
 
 
+def finished_epochs(folder: Path) -> int:
+    """Return the number of epochs in metrics.csv of a run, or of the point of a sweep that has most."""
+    return max((file.read_text().count("\n") - 1 for file in folder.rglob("metrics.csv")), default=0)
+
+
 def wait_for_epochs(process: subprocess.Popen[bytes], folder: Path, count: int) -> None:
     end = time.monotonic() + WAIT_S
     while time.monotonic() < end and process.poll() is None:
-        if (folder / "metrics.csv").exists() and (folder / "metrics.csv").read_text().count("\n") > count:
+        if finished_epochs(folder) >= count:
             return
         time.sleep(0.02)
     raise AssertionError(Path(f"{folder}.log").read_text())
@@ -125,7 +134,7 @@ def rank_1(process: subprocess.Popen[bytes]) -> psutil.Process:
 
 
 def kill_at(process: subprocess.Popen[bytes], moment_s: float, *, other_rank: bool) -> bool:
-    """Kill a process a time after its start; return whether it was still running."""
+    """Kill a process after a time; return whether it was still running."""
     try:
         process.wait(moment_s)
     except subprocess.TimeoutExpired:
@@ -147,21 +156,32 @@ def test_kill_9_at_a_random_moment_changes_nothing(tmp_path: Path, kind: str) ->
     moments = random.Random(kind)
     uninterrupted = tmp_path / "uninterrupted"
     began = time.monotonic()
-    assert start(uninterrupted, arguments).wait(WAIT_S) == 0
-    whole_s = time.monotonic() - began
+    process = start(uninterrupted, arguments)
+    wait_for_epochs(process, uninterrupted, 1)
+    first_s = time.monotonic() - began
+    assert process.wait(WAIT_S) == 0
+    rest_s = time.monotonic() - began - first_s
 
-    killed = 0
+    hits = 0
     for i in range(max(1, round(KILLS * share / 40))):
-        folder, moment = tmp_path / f"killed{i}", moments.uniform(0.25, 1.0) * whole_s  # imports end at about 0.25
-        was_running = kill_at(start(folder, arguments), moment, other_rank=kind == "ddp" and i % 2 == 1)
-        killed += was_running
+        folder, phase = tmp_path / f"killed{i}", PLAN[i % len(PLAN)]
+        moment = moments.uniform(*PHASES[phase])
+        process = start(folder, arguments)
+        if phase != "early":
+            wait_for_epochs(process, folder, 1)
+        was_running = kill_at(
+            process, moment * (first_s if phase == "early" else rest_s), other_rank=kind == "ddp" and i % 2 == 1
+        )
         seen = sorted({read_run(run).status for run in runs_in(folder).values()}) if folder.exists() else []
+        epochs = finished_epochs(folder)
+        hits += epochs > 0 and bool({"crashed", "failed"} & {*seen})
         assert "running" not in seen
         assert start(folder, arguments).wait(WAIT_S) == 0, Path(f"{folder}.log").read_text()
         assert_same(folder, uninterrupted)
         how = "killed" if was_running else "ended before the kill"
-        print(f"{kind} {i}: {how} after {moment:.1f} of {whole_s:.1f} s, {seen or 'no run yet'}, equal to the bit")
-    assert killed > 0
+        print(f"{kind} {i}: {phase} {moment:.2f}, {how}, {seen or 'no run yet'}, {epochs} epochs, equal to the bit")
+    print(f"{kind}: {hits} of {i + 1} kills hit a run between its first epoch and its end")
+    assert hits > 0
 
 
 # What a run is after a signal: its exit code, its status in results.json, and the status that other commands show.
