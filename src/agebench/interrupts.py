@@ -34,9 +34,9 @@ def postponed() -> Iterator[None]:
     numbers = [getattr(signal, name) for name in ("SIGINT", *NAMES) if hasattr(signal, name)]
     handlers = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
     received: list[int] = []
-    for number in handlers:
-        signal.signal(number, lambda number, _: received.append(number))
     try:
+        for number in handlers:
+            signal.signal(number, lambda number, _: received.append(number))
         yield
     finally:
         for number, handler in handlers.items():

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -35,10 +36,9 @@ KINDS = {
     "sweep": (("-m", *BASE, "trainer.max_epochs=8", "report=false", "seed=0,1", "launcher.jobs=2"), 8),
     "ddp": ((*BASE, *DDP, "trainer.max_epochs=20", "report=false"), 8),
 }
-# When a process is killed: during imports and the first epoch; between the first epoch and the end; around the end.
-# The numbers are shares of the time that an uninterrupted run takes up to its first finished epoch, or after it.
-PHASES = {"early": (0.25, 1.0), "training": (0.0, 0.85), "late": (0.85, 1.1)}
-PLAN = ("early", *["training"] * 6, "late")
+# When a process is killed: up to its first finished epoch (imports first), up to its results, or up to its exit.
+PLAN = {"report": ("early", "late", *["training", "late"] * 3)}  # it is drawn late
+DEFAULT_PLAN = ("early", *["training"] * 6, "late")
 FILES = ("metrics.csv", "predictions.csv", "split.csv", "per_class.csv")
 ENDLESS = "trainer.max_epochs=100000"
 WAIT_S = 600
@@ -115,13 +115,22 @@ def finished_epochs(folder: Path) -> int:
     return max((file.read_text().count("\n") - 1 for file in folder.rglob("metrics.csv")), default=0)
 
 
-def wait_for_epochs(process: subprocess.Popen[bytes], folder: Path, count: int) -> None:
+def is_completed(folder: Path) -> bool:
+    """Return whether a run, or every point of a sweep, has its results."""
+    return {results(run)["status"] for run in runs_in(folder).values()} == {"completed"}
+
+
+def wait_until(reached: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path) -> float:
+    """Wait for a state of a running process, and return the time."""
     end = time.monotonic() + WAIT_S
-    while time.monotonic() < end and process.poll() is None:
-        if finished_epochs(folder) >= count:
-            return
+    while time.monotonic() < end and process.poll() is None and not reached():
         time.sleep(0.02)
-    raise AssertionError(Path(f"{folder}.log").read_text())
+    assert reached(), Path(f"{folder}.log").read_text()
+    return time.monotonic()
+
+
+def wait_for_epochs(process: subprocess.Popen[bytes], folder: Path, count: int) -> float:
+    return wait_until(lambda: finished_epochs(folder) >= count, process, folder)
 
 
 def rank_1(process: subprocess.Popen[bytes]) -> psutil.Process:
@@ -157,21 +166,21 @@ def test_kill_9_at_a_random_moment_changes_nothing(tmp_path: Path, kind: str) ->
     uninterrupted = tmp_path / "uninterrupted"
     began = time.monotonic()
     process = start(uninterrupted, arguments)
-    wait_for_epochs(process, uninterrupted, 1)
-    first_s = time.monotonic() - began
+    first = wait_for_epochs(process, uninterrupted, 1)
+    completed = wait_until(lambda: is_completed(uninterrupted), process, uninterrupted)
     assert process.wait(WAIT_S) == 0
-    rest_s = time.monotonic() - began - first_s
+    seconds = {"early": first - began, "training": completed - first, "late": time.monotonic() - completed}
 
-    hits = 0
+    hits, plan = 0, PLAN.get(kind, DEFAULT_PLAN)
     for i in range(max(1, round(KILLS * share / 40))):
-        folder, phase = tmp_path / f"killed{i}", PLAN[i % len(PLAN)]
-        moment = moments.uniform(*PHASES[phase])
+        folder, phase = tmp_path / f"killed{i}", plan[i % len(plan)]
+        moment = moments.uniform(0.25 if phase == "early" else 0.0, 1.0) * seconds[phase]
         process = start(folder, arguments)
-        if phase != "early":
+        if phase == "training":
             wait_for_epochs(process, folder, 1)
-        was_running = kill_at(
-            process, moment * (first_s if phase == "early" else rest_s), other_rank=kind == "ddp" and i % 2 == 1
-        )
+        elif phase == "late":
+            wait_until(partial(is_completed, folder), process, folder)
+        was_running = kill_at(process, moment, other_rank=kind == "ddp" and i % 2 == 1)
         seen = sorted({read_run(run).status for run in runs_in(folder).values()}) if folder.exists() else []
         epochs = finished_epochs(folder)
         hits += epochs > 0 and bool({"crashed", "failed"} & {*seen})
@@ -179,7 +188,8 @@ def test_kill_9_at_a_random_moment_changes_nothing(tmp_path: Path, kind: str) ->
         assert start(folder, arguments).wait(WAIT_S) == 0, Path(f"{folder}.log").read_text()
         assert_same(folder, uninterrupted)
         how = "killed" if was_running else "ended before the kill"
-        print(f"{kind} {i}: {phase} {moment:.2f}, {how}, {seen or 'no run yet'}, {epochs} epochs, equal to the bit")
+        when = f"{phase} {moment:.1f} of {seconds[phase]:.1f} s"
+        print(f"{kind} {i}: {when}, {how}, {seen or 'no run yet'}, {epochs} epochs, equal to the bit")
     print(f"{kind}: {hits} of {i + 1} kills hit a run between its first epoch and its end")
     assert hits > 0
 
