@@ -304,6 +304,14 @@ def test_a_limit_that_leaves_no_training_batch_raises(compose_config) -> None:
         module_of(config)
 
 
+def test_an_interval_of_validations_that_is_longer_than_an_epoch_raises(compose_config) -> None:
+    config = compose_config(*SMALL)
+    config.trainer.val_check_interval = 99
+
+    with pytest.raises(UserError, match=r"trainer.val_check_interval=99 is more than the 5 steps of an epoch"):
+        module_of(config)
+
+
 # The values of ImageNet are those of timm, and (0.485 + 0.456 + 0.406) / 3 and so on for grey images.
 @pytest.mark.parametrize(
     ("choice", "channels", "mean", "std"),

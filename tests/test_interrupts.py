@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from agebench.interrupts import NAMES, handle_signals
+from agebench.interrupts import NAMES, handle_signals, postponed
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
 
@@ -64,3 +64,38 @@ def test_a_forked_process_ends_at_the_signal() -> None:
         _, status = os.waitpid(child, 0)
 
     assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("name", ["SIGINT", *NAMES])
+def test_a_postponed_signal_interrupts_after_the_work(name) -> None:
+    done = []
+
+    @postponed()
+    def work() -> None:
+        signal.raise_signal(getattr(signal, name))
+        done.append("after the signal")
+
+    with handle_signals(), pytest.raises(KeyboardInterrupt):
+        work()
+
+    assert done == ["after the signal"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_postponed_signal_interrupts_also_if_the_work_fails() -> None:
+    @postponed()
+    def work() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise OSError("the disk is full")
+
+    with handle_signals(), pytest.raises(KeyboardInterrupt):
+        work()
+
+
+def test_a_signal_that_is_ignored_stays_ignored_while_others_are_postponed() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    with handle_signals(), postponed():
+        signal.raise_signal(signal.SIGHUP)
+
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -1,5 +1,6 @@
 """Exceptions with messages for the user, and helpers for such messages."""
 
+import re
 from collections.abc import Iterable
 
 
@@ -86,6 +87,11 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def one_line(text: str) -> str:
+    """Return a text in one line. Full-width spaces are kept, because a message must show them as they were typed."""
+    return re.sub(r"\s+", " ", text, flags=re.ASCII).strip(" ")
+
+
 def one_line_message(error: BaseException) -> str:
     """Return the message of a library's exception in one line, or its type if the message is empty."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(str(error)) or type(error).__name__

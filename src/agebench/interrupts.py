@@ -21,6 +21,31 @@ def exit_code() -> int:
 
 
 @contextmanager
+def postponed() -> Iterator[None]:
+    """Context manager: handle the signals that arrive in the block, Ctrl-C among them, at its end.
+
+    A handler runs between two instructions of the main thread. In a block that uses a lock it may raise
+    KeyboardInterrupt after the lock was acquired and before anything would release it. The next use of that lock, such
+    as by the shutdown, then waits forever.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGINT", *NAMES) if hasattr(signal, name)]
+    handlers = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
+    received: list[int] = []
+    try:
+        for number in handlers:
+            signal.signal(number, lambda number, _: received.append(number))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in dict.fromkeys(received):
+            signal.raise_signal(signal.Signals(number))
+
+
+@contextmanager
 def handle_signals() -> Iterator[None]:
     """Context manager: raise KeyboardInterrupt at the first of the signals, and ignore those that follow it.
 

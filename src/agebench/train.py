@@ -74,7 +74,9 @@ def main() -> None:
     try:
         sys.argv[1:] = expand_resume(sys.argv[1:])
     except UserError as error:
-        say(f"agebench train: {error}")
+        from agebench.cli.messages import wide_characters
+
+        say(f"agebench train: {error}{wide_characters(str(error))}")
         sys.exit(2)
     run_command("train", train, config_name="config")
 

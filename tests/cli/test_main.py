@@ -17,6 +17,7 @@ from agebench.cli.messages import explain, install_command
 from agebench.config import config_folder
 from agebench.errors import UserError
 from agebench.runs.identity import config_hash
+from agebench.train import train
 
 USERS_LINE = "model=convnext data=cacd -m optim.lr=1e-4,1e-3"
 
@@ -32,7 +33,7 @@ def run_line(monkeypatch, tmp_path, conf):
 
     def run(line: str, task=lambda cfg: None) -> int:
         GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["agebench", *line.split()])
+        monkeypatch.setattr(sys, "argv", ["agebench", *line.split(" ")])
         try:
             main("train", task, config_name="config")
         except SystemExit as end:
@@ -251,6 +252,32 @@ def test_a_package_that_does_not_exist_exits_with_2(run_line, capsys) -> None:
 
     assert code == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("agebench train: --package takes a key of the config")
+
+
+@pytest.mark.parametrize(
+    ("line", "shown", "hint"),
+    [
+        ("model=mlp\u3000optim=adam", "model=mlp\u3000optim=adam does not exist", "a full-width space"),
+        ("optim.lr=1e-3\u3000", r"got '1e-3\u3000'", "a full-width space"),
+        ("model=mlp\u00a0seed=1", "model=mlp\u00a0seed=1 does not exist", "a no-break space"),
+        ("data=digits optim.lr＝0.1", "cannot read optim.lr＝0.1", "a full-width ="),
+        ("data=digits\u3000optim.lr＝0.1", "data=digits\u3000optim.lr＝0.1", "a full-width space and a full-width ="),
+        ("\uff53eed=1", "cannot read \uff53eed=1", "full-width \uff53"),
+        ("optim\uff0elr=0.1", "cannot read optim\uff0elr=0.1", "full-width \uff0e"),
+        ("model=\uff4dlp", "model=\uff4dlp does not exist (did you mean 'mlp'?)", "full-width \uff4d"),
+        ("optim.lr=\uff10.\uff11", "got \uff10.\uff11", "full-width \uff10 \uff11"),
+        ("\uff0dm seed=0,1", "cannot read \uff0dm", "full-width \uff0d"),
+        ("-m seed=0，1", "seed must be", "a full-width comma"),
+        ("-m model=mlp、lenet", "model=mlp、lenet does not exist", "a Japanese comma"),
+    ],
+)
+def test_a_full_width_character_is_shown_as_typed_and_named(run_line, capsys, line, shown, hint) -> None:
+    code = run_line(line, train)
+
+    message = capsys.readouterr().err
+    assert code == 2
+    assert shown in message
+    assert message.endswith(f"; it contains {hint}\n")
 
 
 def test_a_user_error_exits_with_2_and_its_message(run_line, capsys) -> None:

@@ -1,6 +1,9 @@
 """The check of a composed config: one sentence for each value that is wrong, and none for a value that is right."""
 
 import re
+import typing
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -10,10 +13,15 @@ from agebench.build.keys import (
     NETWORK,
     TRAINING,
     AppKeys,
+    AuditKeys,
+    CalibrateKeys,
     EvaluateKeys,
     ExportKeys,
     PredictKeys,
     PrepareKeys,
+    ReportKeys,
+    ScoreKeys,
+    TrainKeys,
     check_nodes,
 )
 from agebench.cli.rules import check_config, check_sources
@@ -435,6 +443,45 @@ def test_an_interpolation_of_a_missing_key_is_an_error(compose_config) -> None:
 
     with pytest.raises(Exception, match="Interpolation key 'nowhere' not found"):
         check_config(config)
+
+
+def keys_of(kind: Any) -> dict[str, Any]:
+    """Return the annotation of each key that a schema describes; empty if it describes no keys."""
+    if typing.is_typeddict(kind):
+        return typing.get_type_hints(kind, include_extras=True)
+    parts = () if typing.get_origin(kind) in (dict, list) else typing.get_args(kind)
+    return next(filter(None, map(keys_of, parts)), {})
+
+
+def without_entry(config: dict[str, Any], kind: Any, parent: str = "") -> Iterator[str]:
+    """Yield the keys of a config that its schema lacks. Nodes that name a class are checked by its signature."""
+    known = keys_of(kind)
+    for key, value in config.items():
+        if key not in known and not (isinstance(value, dict) and "_target_" in value):
+            yield f"{parent}{key}"
+        elif isinstance(value, dict) and "_target_" not in value and keys_of(known[key]):
+            yield from without_entry(value, known[key], f"{parent}{key}.")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("config", TrainKeys),
+        ("audit", AuditKeys),
+        ("prepare", PrepareKeys),
+        ("calibrate", CalibrateKeys),
+        ("report", ReportKeys),
+        ("export", ExportKeys),
+        ("predict", PredictKeys),
+        ("app", AppKeys),
+        ("evaluate", EvaluateKeys),
+        ("score", ScoreKeys),
+    ],
+)
+def test_every_key_of_every_command_has_an_entry_in_the_schema(compose_config, name, kind) -> None:
+    config = OmegaConf.to_container(compose_config(name=name), resolve=False)
+
+    assert {*without_entry(config, kind)} <= {"paths"}  # the fixture adds it to commands that have none
 
 
 def test_the_other_verbs_configs_pass(compose_config) -> None:

@@ -81,6 +81,14 @@ def test_plot_writes_only_figures_and_still_prints_the_table(verb, runs, tmp_pat
     assert {name.rpartition(".")[2] for name in written} == {"png"}
 
 
+def test_a_table_of_one_row_has_no_ranking(verb, make_run, tmp_path) -> None:
+    make_run("runs/a", points=TARGETS + 2)
+
+    verb(tmp_path / "runs", "--plot", tmp_path / "figures")
+
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["curves.png"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -312,6 +312,17 @@ def test_an_age_limit_of_all_folds_is_that_of_the_pool(make_folds, tmp_path) -> 
     assert run.metrics["test/false_adult_rate_at_28"] == pytest.approx(judged[minors].mean())
 
 
+def test_folds_with_different_age_limits_have_no_decisions(make_fold, tmp_path) -> None:
+    for fold, limit in enumerate((25.0, 25.0, 28.0)):
+        make_fold(f"runs/{fold}", fold, estimates(0), decision={"age_limit": limit, "challenge_ages": [limit]})
+
+    (run,), notes = pool_folds(find_runs([tmp_path]))
+
+    assert notes == []
+    assert run.result("decision") is None
+    assert not [name for name in run.metrics if "adult" in name or "minor" in name]
+
+
 def test_the_calibration_of_each_fold_is_applied_to_its_images(make_folds, tmp_path) -> None:
     make_folds("a", estimates(0).round())
     fitted = {"coverage": 0.9, "temperature": 1, "over": "identity", "groups": 9, "images": 9, "nll": [1, 1]}

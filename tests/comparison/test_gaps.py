@@ -71,6 +71,17 @@ def test_the_gap_of_several_seeds_is_that_of_the_mean_error_of_each_image(folder
     assert [gap.low, gap.high] == pytest.approx([low, high], abs=0.06 * (high - low))
 
 
+def test_people_are_counted_and_not_their_images(make_run, tmp_path: Path) -> None:
+    people = [f"{sex}{i // 6}" for i, sex in enumerate(SEX)]  # 20 women and 20 men
+    run = make_run("runs/a", points=np.array(TARGETS) + errors(0), targets=TARGETS, people=people)
+    write_csv(run / "groups.csv", ("name", "sex"), zip([f"{i}.jpg" for i in range(IMAGES)], SEX, strict=True))
+
+    (table,) = with_gaps(compare(find_runs([tmp_path])), ["sex"]).tables
+
+    assert table.rows[0].gaps["sex"] is None
+    assert "no gap by sex: fewer than two groups have 30 people or images" in table.notes
+
+
 def test_every_format_shows_the_gap(folder: Path) -> None:
     compared = with_gaps(compare(find_runs([folder])), ["sex", "hand"])
 

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -35,6 +36,9 @@ KINDS = {
     "sweep": (("-m", *BASE, "trainer.max_epochs=8", "report=false", "seed=0,1", "launcher.jobs=2"), 8),
     "ddp": ((*BASE, *DDP, "trainer.max_epochs=20", "report=false"), 8),
 }
+# When a process is killed: up to its first finished epoch (imports first), up to its results, or up to its exit.
+PLAN = {"report": ("early", "late", *["training", "late"] * 3)}  # it is drawn late
+DEFAULT_PLAN = ("early", *["training"] * 6, "late")
 FILES = ("metrics.csv", "predictions.csv", "split.csv", "per_class.csv")
 ENDLESS = "trainer.max_epochs=100000"
 WAIT_S = 600
@@ -106,13 +110,27 @@ def assert_same(found: Path, expected: Path) -> None:
             assert all(torch.equal(mine[key], other[key]) for key in mine), (name, file)
 
 
-def wait_for_epochs(process: subprocess.Popen[bytes], folder: Path, count: int) -> None:
+def finished_epochs(folder: Path) -> int:
+    """Return the number of epochs in metrics.csv of a run, or of the point of a sweep that has most."""
+    return max((file.read_text().count("\n") - 1 for file in folder.rglob("metrics.csv")), default=0)
+
+
+def is_completed(folder: Path) -> bool:
+    """Return whether a run, or every point of a sweep, has its results."""
+    return {results(run)["status"] for run in runs_in(folder).values()} == {"completed"}
+
+
+def wait_until(reached: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path) -> float:
+    """Wait for a state of a running process, and return the time."""
     end = time.monotonic() + WAIT_S
-    while time.monotonic() < end and process.poll() is None:
-        if (folder / "metrics.csv").exists() and (folder / "metrics.csv").read_text().count("\n") > count:
-            return
+    while time.monotonic() < end and process.poll() is None and not reached():
         time.sleep(0.02)
-    raise AssertionError(Path(f"{folder}.log").read_text())
+    assert reached(), Path(f"{folder}.log").read_text()
+    return time.monotonic()
+
+
+def wait_for_epochs(process: subprocess.Popen[bytes], folder: Path, count: int) -> float:
+    return wait_until(lambda: finished_epochs(folder) >= count, process, folder)
 
 
 def rank_1(process: subprocess.Popen[bytes]) -> psutil.Process:
@@ -125,7 +143,7 @@ def rank_1(process: subprocess.Popen[bytes]) -> psutil.Process:
 
 
 def kill_at(process: subprocess.Popen[bytes], moment_s: float, *, other_rank: bool) -> bool:
-    """Kill a process a time after its start; return whether it was still running."""
+    """Kill a process after a time; return whether it was still running."""
     try:
         process.wait(moment_s)
     except subprocess.TimeoutExpired:
@@ -147,21 +165,34 @@ def test_kill_9_at_a_random_moment_changes_nothing(tmp_path: Path, kind: str) ->
     moments = random.Random(kind)
     uninterrupted = tmp_path / "uninterrupted"
     began = time.monotonic()
-    assert start(uninterrupted, arguments).wait(WAIT_S) == 0
-    whole_s = time.monotonic() - began
+    process = start(uninterrupted, arguments)
+    first = wait_for_epochs(process, uninterrupted, 1)
+    completed = wait_until(lambda: is_completed(uninterrupted), process, uninterrupted)
+    assert process.wait(WAIT_S) == 0
+    last = finished_epochs(uninterrupted)
+    seconds = {"early": first - began, "training": (completed - first) / last, "late": time.monotonic() - completed}
 
-    killed = 0
+    hits, plan = 0, PLAN.get(kind, DEFAULT_PLAN)
     for i in range(max(1, round(KILLS * share / 40))):
-        folder, moment = tmp_path / f"killed{i}", moments.uniform(0.25, 1.0) * whole_s  # imports end at about 0.25
-        was_running = kill_at(start(folder, arguments), moment, other_rank=kind == "ddp" and i % 2 == 1)
-        killed += was_running
+        folder, phase = tmp_path / f"killed{i}", plan[i % len(plan)]
+        moment = moments.uniform(0.25 if phase == "early" else 0.0, 1.0) * seconds[phase]
+        process = start(folder, arguments)
+        if phase == "training":  # an epoch is drawn, because the speed of a busy machine changes
+            wait_for_epochs(process, folder, moments.randint(1, last))
+        elif phase == "late":
+            wait_until(partial(is_completed, folder), process, folder)
+        was_running = kill_at(process, moment, other_rank=kind == "ddp" and i % 2 == 1)
         seen = sorted({read_run(run).status for run in runs_in(folder).values()}) if folder.exists() else []
+        epochs = finished_epochs(folder)
+        hits += epochs > 0 and bool({"crashed", "failed"} & {*seen})
         assert "running" not in seen
         assert start(folder, arguments).wait(WAIT_S) == 0, Path(f"{folder}.log").read_text()
         assert_same(folder, uninterrupted)
         how = "killed" if was_running else "ended before the kill"
-        print(f"{kind} {i}: {how} after {moment:.1f} of {whole_s:.1f} s, {seen or 'no run yet'}, equal to the bit")
-    assert killed > 0
+        when = f"{phase} {moment:.1f} of {seconds[phase]:.1f} s"
+        print(f"{kind} {i}: {when}, {how}, {seen or 'no run yet'}, {epochs} of {last} epochs, equal to the bit")
+    print(f"{kind}: {hits} of {i + 1} kills hit a run between its first epoch and its end")
+    assert hits > 0
 
 
 # What a run is after a signal: its exit code, its status in results.json, and the status that other commands show.

@@ -22,21 +22,46 @@ def results(folder: Path) -> dict:
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """Return a function that interrupts the next training in its third epoch."""
+    """Return a function that interrupts the next training in its third epoch, or at another epoch and hook."""
     import lightning as L
-
-    class CtrlC(L.Callback):
-        def on_train_batch_start(self, trainer, *given):
-            if trainer.current_epoch == 2:
-                raise KeyboardInterrupt
 
     make = parts.make_trainer
 
-    def once(cfg, run_dir, callbacks, **more):
-        monkeypatch.setattr(parts, "make_trainer", make)
-        return make(cfg, run_dir, [*callbacks, CtrlC()], **more)
+    def interrupt_at(epoch=2, hook="on_train_batch_start"):
+        class CtrlC(L.Callback):
+            pass
 
-    return lambda: monkeypatch.setattr(parts, "make_trainer", once)
+        def press(self, trainer, *given):
+            if trainer.current_epoch == epoch:
+                raise KeyboardInterrupt
+
+        def once(cfg, run_dir, callbacks, **more):
+            monkeypatch.setattr(parts, "make_trainer", make)
+            return make(cfg, run_dir, [*callbacks, CtrlC()], **more)
+
+        setattr(CtrlC, hook, press)
+        monkeypatch.setattr(parts, "make_trainer", once)
+
+    return interrupt_at
+
+
+@pytest.mark.parametrize(
+    ("epoch", "hook", "kept"),
+    [
+        (0, "on_train_epoch_end", "{run} has no checkpoint of a finished epoch yet; to start again"),
+        (1, "on_train_batch_start", "1 finished epoch is kept in {run}; to resume"),
+        (2, "on_validation_end", "2 finished epochs are kept in {run}; to resume"),
+    ],
+)
+def test_an_interruption_says_which_epochs_are_kept(command, tmp_path, interrupt, capsys, epoch, hook, kept):
+    run = tmp_path / "cut"
+    interrupt(epoch, hook)
+
+    with pytest.raises(SystemExit):
+        command("train", *QUICK, "trainer.max_epochs=4", f"hydra.run.dir={run}")
+
+    expected = f"interrupted: {kept.format(run=run)}: python -m agebench.train resume={run}\n"
+    assert expected in capsys.readouterr().err
 
 
 def test_resume_with_a_folder_needs_no_other_argument(command, tmp_path, interrupt, capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 from PIL import Image
 
 VERBS = {"predict": ("images=new.png", "output=out.csv"), "evaluate": (), "export": ("output=out.onnx",)}
@@ -81,6 +82,50 @@ def test_a_tampered_checkpoint_runs_nothing(command, tampered, capsys, verb, att
     assert not Path("canary").exists()
     assert "evil_net" not in sys.modules
     assert str(Path("evil").absolute()) not in sys.path
+
+
+# Every command that reads a checkpoint: its arguments, where the run is `run`.
+STUDENT = "data=demo data.root=TRAINED/data/demo data.source.images=320 data.source.people=40 data.target=age"
+STUDENT += " data.image_size=32 data.limit=300 model=small_cnn head=corn report=false hydra.run.dir=student"
+READERS = {verb: ("run=run", *arguments) for verb, arguments in VERBS.items()}
+READERS |= {"calibrate": ("run=run",), "app": ("run=run",), "report.__main__": ("run=run", "level=full")}
+READERS |= {"train": ("teacher.run=run", *STUDENT.split())}
+# What a stranger puts at a key of the stored config, and what the sentence names.
+NODES = {
+    "model": ({"_target_": "torch.load", "f": "evil.pt", "weights_only": False}, "model._target_=torch.load"),
+    "model.model_name": ("hf-hub:stranger/net", "model.model_name=hf-hub:stranger/net"),
+    "model.pretrained_cfg": ({"hf_hub_id": "stranger/net"}, "model.pretrained_cfg={'hf_hub_id': 'stranger/net'}"),
+    "head._target_": ("sympy.sympify", "head._target_=sympy.sympify"),
+    "head.values": (OPENS, "head.values._target_=builtins.open"),
+    "optim._target_": ("builtins.exec", "optim._target_=builtins.exec"),
+    "scheduler._target_": ("agebench.runs.writer.write_json", "scheduler._target_=agebench.runs.writer.write_json"),
+    "data.source._target_": ("os.system", "data.source._target_=os.system"),
+    "data.split": (OPENS, "data.split._target_=builtins.open"),
+    "callbacks.mine": (OPENS, "callbacks.mine._target_=builtins.open"),
+    "logger.mine": (OPENS, "logger.mine._target_=builtins.open"),
+    "trainer.plugins": ([OPENS], "trainer.plugins.0._target_=builtins.open"),
+}
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("verb", READERS)
+@pytest.mark.parametrize("key", NODES)
+def test_a_foreign_node_at_any_key_of_a_stored_config_runs_nothing(command, trained, tampered, capsys, verb, key):
+    def tamper(stamp) -> None:
+        config = OmegaConf.create(stamp["config"])
+        OmegaConf.update(config, key, NODES[key][0], merge=False, force_add=True)
+        stamp["config"] = OmegaConf.to_container(config)
+
+    tampered(tamper)
+
+    with pytest.raises(SystemExit) as end:
+        command(verb, *(each.replace("TRAINED", str(trained)) for each in READERS[verb]))
+
+    error = capsys.readouterr().err
+    assert end.value.code == 2
+    assert f"names {NODES[key][1]}, which is not part of agebench: add trust=true" in error
+    assert "Traceback" not in error
+    assert not list(Path.cwd().rglob("canary"))
 
 
 def test_the_attack_with_an_own_module_succeeds_with_trust(command, tampered):

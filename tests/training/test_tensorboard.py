@@ -1,6 +1,12 @@
 """The event files of a run, read with TensorBoard's own readers."""
 
+import os
+import queue
+import signal
+import sys
+import threading
 import time
+from itertools import count
 
 import pytest
 import torch
@@ -19,7 +25,9 @@ from tensorboard.plugins.hparams.api_pb2 import (
     Status,
 )
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.summary.writer import event_file_writer
 
+from agebench.interrupts import handle_signals
 from agebench.training.tensorboard import RunTensorBoard
 
 PARAMS = {"model": "mlp", "optim.lr": 0.001, "seed": 0, "report": True, "model.hidden": [64, 32]}
@@ -242,3 +250,51 @@ def test_the_runs_of_a_group_are_one_row_with_their_average(tmp_path) -> None:
     shown = {row.name: (row.hparams["optim.lr"].number_value, row.metric_values[0].value) for row in rows.values()}
     assert shown == {"a": (0.5, 0.5), "b": (0.25, 0.5)}
     assert sorted(len(row.sessions) for row in rows.values()) == [2, 3]
+
+
+class SignalAt:
+    """A trace function that sends SIGTERM to this process at the n-th instruction of code that uses locks."""
+
+    def __init__(self, position: int) -> None:
+        self.left = position
+
+    def __call__(self, frame, event, arg):
+        if frame.f_code.co_filename not in (threading.__file__, queue.__file__, event_file_writer.__file__):
+            return None
+        frame.f_trace_opcodes = True
+        return self.count_instruction
+
+    def count_instruction(self, frame, event, arg):
+        self.left -= event == "opcode"
+        if self.left == 0:
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGTERM)
+        return self.count_instruction
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+@pytest.mark.parametrize(("method", "arguments"), [("log_metrics", ({"train/loss": 1.0}, 2)), ("save", ())])
+def test_a_signal_at_any_moment_of_writing_does_not_prevent_the_shutdown(tmp_path, method, arguments) -> None:
+    handler, trace = signal.signal(signal.SIGTERM, signal.SIG_DFL), sys.gettrace()
+    for position in count(1):
+        logger = RunTensorBoard(str(tmp_path / str(position)))
+        logger.log_metrics({"train/loss": 2.0}, step=1)
+
+        interrupted = False
+        try:
+            with handle_signals():
+                sys.settrace(SignalAt(position))
+                getattr(logger, method)(*arguments)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            sys.settrace(trace)
+        closing = threading.Thread(target=logger.finalize, args=("failed",), daemon=True)
+        closing.start()
+        closing.join(10)
+
+        assert not closing.is_alive(), f"instruction {position}"
+        if not interrupted:  # it had fewer instructions
+            break
+    signal.signal(signal.SIGTERM, handler)
+    assert position > 50

@@ -9,7 +9,7 @@ from pathlib import Path
 from re import Match
 from typing import Any
 
-from agebench.errors import OUT_OF_MEMORY, FailedError, UserError, chain, did_you_mean, is_out_of_memory
+from agebench.errors import OUT_OF_MEMORY, FailedError, UserError, chain, did_you_mean, is_out_of_memory, one_line
 
 # Hydra plugins that agebench installs as extras: the choice of hydra/launcher or hydra/sweeper, and the extra.
 EXTRAS = {"ray": "ray", "ray_aws": "ray", "ray_cluster": "ray", "joblib": "joblib", "optuna": "optuna"}
@@ -17,6 +17,9 @@ EXTRAS |= {"submitit_local": "slurm", "submitit_slurm": "slurm"}
 # Characters of Japanese keyboards, as they are and as repr() shows them.
 WIDE = {"\u3000": "a full-width space", r"\u3000": "a full-width space", "＝": "a full-width ="}
 WIDE |= {"、": "a Japanese comma", "，": "a full-width comma"}
+WIDE |= {"\u00a0": "a no-break space", r"\xa0": "a no-break space"}
+# Full-width letters, digits and + - . / _
+WIDE_LETTERS = re.compile("[\uff0b\uff0d-\uff19\uff21-\uff3a\uff3f\uff41-\uff5a]+")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MAX_LENGTH = 1_500  # characters of a sentence
 UNWRITABLE = (
@@ -69,9 +72,9 @@ def _explain(error: BaseException, conf: Path) -> str | None:
         if sentence := _explain_os_error(found):
             return sentence
     # Hydra wraps some errors without a message, and the error of its parser is "None".
-    text = next((" ".join(str(link).split()) for link in links if str(link) not in ("", "None")), type(error).__name__)
+    text = next((one_line(str(link)) for link in links if str(link) not in ("", "None")), type(error).__name__)
     if text.startswith("Could not override"):  # its cause names the first part of the key that does not exist
-        text += " " + " ".join(str(links[-1]).split())
+        text += " " + one_line(str(links[-1]))
     # Hydra raises a plain ValueError for a value, and a TypeError for an item of a list.
     if "Config group override must be a string" in text or _is_from_hydra(
         error, r"argument of type .* is not iterable|can only concatenate str .*"
@@ -121,6 +124,8 @@ def _explain_os_error(error: OSError) -> str | None:
 def wide_characters(sentence: str) -> str:
     """Return a hint to full-width characters, which are hard to see in what was typed; empty if there are none."""
     found = dict.fromkeys(name for character, name in WIDE.items() if character in sentence)
+    if letters := WIDE_LETTERS.findall(sentence):
+        found[f"full-width {' '.join(dict.fromkeys(letters))}"] = None
     return f"; it contains {' and '.join(found)}" if found else ""
 
 

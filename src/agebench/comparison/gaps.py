@@ -62,7 +62,7 @@ def _gaps(
     for metric in metrics:
         try:
             values = read_group(row.group, metric, table.unit)
-            people = np.array(values.people) if any(values.people) else None
+            people = np.array(values.people)  # an unknown identity is empty
             for column in columns:
                 if column not in groups:
                     raise NoPairsError(f"{row.group.runs[0].folder.name} has no groups by {column!r}")

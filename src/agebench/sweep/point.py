@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agebench.errors import UserError
+from agebench.errors import UserError, one_line
 from agebench.runs.folder import read_results
 from agebench.runs.writer import RunWriter
 
@@ -90,7 +90,7 @@ class Point:
             died += ", as the system does when memory runs out"
         error = str(self.results.get("error", "")) if recorded == "failed" else ""
         reason = stopped or error or died or self._last_line()
-        self.error = "" if stopped == "interrupted" else " ".join(reason.split())
+        self.error = "" if stopped == "interrupted" else one_line(reason)
         if recorded in ("", "running"):  # the process ended before it could write its status
             with contextlib.suppress(OSError):
                 RunWriter.close(self.folder, self.status, self.error)

@@ -113,13 +113,21 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None, d
                 return _run(cfg, config, run_dir, previous, writer=writer, progress=progress)
         except (KeyboardInterrupt, SystemExit):
             if first:
-                again = f"python -m agebench.train {shlex.quote(f'resume={run_dir}')}"
-                log.warning("interrupted: finished epochs are kept in %s; to resume: %s", run_dir, again)
+                _log_interruption(run_dir, resume.kept_epochs(run_dir, wanted))
             sys.exit(exit_code())  # also after Lightning's SIGTERMException, which has the exit code 0
         except UserError:
             if discard and not (run_dir / "metrics.csv").exists():
                 resume.discard(run_dir)
             raise
+
+
+def _log_interruption(run_dir: Path, epochs: int) -> None:
+    again = f"python -m agebench.train {shlex.quote(f'resume={run_dir}')}"
+    if epochs:
+        kept = "1 finished epoch is" if epochs == 1 else f"{epochs} finished epochs are"
+        log.warning("interrupted: %s kept in %s; to resume: %s", kept, run_dir, again)
+    else:
+        log.warning("interrupted: %s has no checkpoint of a finished epoch yet; to start again: %s", run_dir, again)
 
 
 def _run(

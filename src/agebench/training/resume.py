@@ -137,6 +137,21 @@ def find_start(folder: Path, previous: Mapping[str, Any], *, config: Mapping[str
     return Start(last, epochs, step)
 
 
+def kept_epochs(folder: Path, config: str) -> int:
+    """Return the number of epochs that the last checkpoint of a run contains; 0 if there is no checkpoint yet.
+
+    Args:
+        folder: The run directory.
+        config: Hash of the run's config. A checkpoint of another config is not continued.
+    """
+    try:
+        checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True, mmap=True)
+        is_own = checkpoint["agebench"]["config_hash"] == config
+        return int(checkpoint["callbacks"]["LastCheckpoint"]["epochs"]) if is_own else 0
+    except UNREADABLE:
+        return 0
+
+
 def prepare(folder: Path, start: Start) -> None:
     """Prepare the folder of a run for writing. If the run starts over, its earlier files are removed."""
     # Temporary files of a process that was killed.

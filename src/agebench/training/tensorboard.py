@@ -8,12 +8,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from torch.utils.tensorboard.summary import hparams
 
+from agebench.interrupts import postponed
 from agebench.lightning_internals import add_summary
 from agebench.runs.cards import card_name, result_card
 
 
 class RunTensorBoard(TensorBoardLogger):
     """Lightning's logger, but without subfolders, without the placeholder metric `hp_metric` and without hparams.yaml.
+
+    A thread of TensorBoard writes the file. An interrupt must not leave its locks acquired, so it is postponed while a
+    method runs.
 
     Args:
         save_dir: The run directory.
@@ -33,6 +37,7 @@ class RunTensorBoard(TensorBoardLogger):
         RunTensorBoard.__init__(self, str(self.save_dir), purge_step=step)  # the writer opens at its first use
 
     @rank_zero_only
+    @postponed()
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log scalars without `epoch`, which Lightning adds and which needs no plot.
 
@@ -46,6 +51,7 @@ class RunTensorBoard(TensorBoardLogger):
         super().log_metrics(cards, step)
 
     @rank_zero_only
+    @postponed()
     def declare_hparams(self, params: Mapping[str, Any], group: str = "") -> None:
         """Write a run's hyperparameters, which the HPARAMS page shows next to its scalars.
 
@@ -65,12 +71,20 @@ class RunTensorBoard(TensorBoardLogger):
         add_summary(self.experiment, hparams_pb(plain, trial_id=group) if group else hparams(plain, {})[1])
 
     @rank_zero_only
+    @postponed()
     def finish_hparams(self) -> None:
         """Mark the run as successful on the HPARAMS page."""
         add_summary(self.experiment, hparams({}, {})[2])
         self.experiment.flush()
 
     @rank_zero_only
+    @postponed()
     def save(self) -> None:
         """Flush the event file. The parent also writes hparams.yaml, which .hydra/config.yaml makes redundant."""
         self.experiment.flush()
+
+    @rank_zero_only
+    @postponed()
+    def finalize(self, status: str) -> None:
+        """Close the event file."""
+        super().finalize(status)
