@@ -35,13 +35,14 @@ FIRST_TEST = 24
 def tables(tmp_path_factory) -> Path:
     """Return a folder of tables of 36 images. The last 12 are test, with the youngest and the oldest among them."""
     folder = tmp_path_factory.mktemp("tables")
-    for name, (low, high) in TABLES.items():
+    for number, (name, (low, high)) in enumerate(TABLES.items()):
         ages = np.linspace(low, high, 36).astype(int)
         ages = np.concatenate([ages[::3], ages[1::3], ages[2::3]])
         ages[FIRST_TEST], ages[0] = low, low
         lines = []
         for i, age in enumerate(ages):
-            Image.fromarray(np.full((4, 4, 3), 2 * age, dtype=np.uint8)).save(folder / f"{name}{i}.png")
+            pixels = np.full((4, 4, 3), (2 * age, i, number), dtype=np.uint8)  # no two images are identical
+            Image.fromarray(pixels).save(folder / f"{name}{i}.png")
             lines.append(f"{name}{i}.png,{age},{'train' if i < 20 else 'val' if i < FIRST_TEST else 'test'}")
         (folder / f"{name}.csv").write_text("\n".join(["path,label,split", *lines]))
     return folder
