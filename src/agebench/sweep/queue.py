@@ -84,10 +84,11 @@ class Queue:
         for job, since in list(self.running.items()):
             if job not in self.running:  # stopped because another job failed
                 continue
+            ended = not job.process.is_alive()  # asked first, so that no message is lost
             for message in job.messages():
                 self.board.show_progress(job.point, message)
             late = self.timeout is not None and time.monotonic() - since > self.timeout
-            if late or not job.process.is_alive():
+            if late or ended:
                 self._close(job, stopped=f"did not end within launcher.timeout={self.timeout:g} s" if late else "")
                 yield job
         self.board.refresh()
