@@ -291,6 +291,14 @@ def _full_command(run: Material) -> str:
     return f"{report_command(run.folder)} level=full{' trust=true' if run.own_code else ''}"
 
 
+def _line(run: Material) -> str:
+    if not run.line:
+        return ""
+    command = "evaluate" if run.run.evaluated else "score" if run.run.scored else "train"
+    trust = ["trust=true"] if run.own_code and command == "evaluate" else []
+    return " ".join([f"python -m agebench.{command}", *map(for_shell, [*run.line, *trust])])
+
+
 def _repeat(run: Material) -> dict[str, Any]:
     results = run.run.results
     versions = mapping(results.get("versions"))
@@ -303,7 +311,7 @@ def _repeat(run: Material) -> dict[str, Any]:
         ("git", "git commit of agebench"),
     )
     return {
-        "line": " ".join(["python -m agebench.train", *map(for_shell, run.line)]) if run.line else "",
+        "line": _line(run),
         "outside": list(run.own_code),
         "facts": [
             *((text, str(results[key])) for key, text in keys if results.get(key) is not None),
