@@ -306,6 +306,17 @@ def test_interrupting_exits_with_1(run_line, capsys) -> None:
     assert "interrupted" in capsys.readouterr().err
 
 
+def test_an_interruption_that_the_task_reported_is_not_reported_again(run_line, capsys) -> None:
+    def task(cfg):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise SystemExit(1) from error
+
+    assert run_line("hydra.run.dir=here", task) == 1
+    assert capsys.readouterr().err == ""
+
+
 def test_hydra_full_error_shows_the_traceback_and_is_restored(run_line, monkeypatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 

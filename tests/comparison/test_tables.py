@@ -193,6 +193,34 @@ def test_different_devices_versions_and_code_have_a_note(make_run, tmp_path) -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("codes", "heads", "sentence"),
+    [
+        (["aaa", "bbb"], ["softmax", "softmax"], "softmax: trained with different code of lab.Net: aaa and bbb"),
+        (["aaa", "bbb"], ["softmax", "coral"], "not all runs were trained with the same code of lab.Net: aaa and bbb"),
+        (["aaa", "aaa"], ["softmax", "coral"], None),
+        (["aaa", None], ["softmax", "softmax"], None),  # a run of an older version
+    ],
+)
+def test_runs_of_different_own_code_have_a_note(make_run, tmp_path, codes, heads, sentence) -> None:
+    for seed, (sha, head) in enumerate(zip(codes, heads, strict=True)):
+        own = {"code": {"lab.Net": sha, "lab.Source": "fff"}} if sha else {}
+        make_run(f"run{seed}", points=TARGETS + 1, head=head, seed=seed, choices={"model": "net"}, **own)
+
+    (table,) = compared(tmp_path).tables
+
+    found = [note for note in table.notes if "code" in note]
+    assert [note.removeprefix("net-") for note in found] == ([sentence] if sentence else [])
+
+
+def test_a_run_that_was_resumed_with_other_code_has_a_note(make_run, tmp_path) -> None:
+    make_run("a", points=TARGETS, code={"lab.Net": "bbb"}, earlier_code=[{"lab.Net": "aaa"}, "damaged"])
+
+    (table,) = compared(tmp_path).tables
+
+    assert any(note.endswith("trained with different code of lab.Net: aaa and bbb") for note in table.notes)
+
+
 def test_an_epoch_selected_on_the_test_images_has_a_note(make_run, tmp_path) -> None:
     make_run("a", points=TARGETS + 2, data={"test": 12, "val_is_test": True})
 

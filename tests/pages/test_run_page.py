@@ -133,6 +133,20 @@ def test_a_run_with_few_files_has_a_page_of_what_there_is(write_run, left) -> No
     assert "How to repeat it" in text
 
 
+def test_the_command_of_a_run_with_own_code_can_be_repeated(write_run) -> None:
+    folder = write_run(overrides=("model=senet", "trust=true", "resume='/runs/a'"), code={"lab.SENet": "abc123"})
+    source = {"path": "/lab/conf", "provider": "command-line"}
+    (folder / ".hydra" / "hydra.yaml").write_text(json.dumps({"hydra": {"runtime": {"config_sources": [source]}}}))
+
+    text = page_of(folder).text
+
+    assert "python -m agebench.train --config-dir=/lab/conf model=senet\n" in text
+    assert "resume=" not in text
+    assert "lab.SENet is not part of agebench" in text
+    assert "PYTHONPATH" in text
+    assert "level=full trust=true" in text
+
+
 @pytest.mark.ci
 @pytest.mark.parametrize("name", ["predictions.csv", "split.csv", "metrics.csv", "layers.csv", "report/images.npz"])
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a,b\n1\n"])

@@ -35,6 +35,25 @@ def test_the_start_an_epoch_and_the_end_of_each_job_are_a_line_each(tmp_path, ca
     ]
 
 
+def test_a_warning_of_several_jobs_is_shown_once_and_marked_at_each(tmp_path, caplog) -> None:
+    results = {"status": "completed", "best": {"value": 0.5, "monitor": "val/accuracy"}}
+    points = [Point(name, tmp_path, [], status="completed", results=results, was_complete=True) for name in "abc"]
+
+    with caplog.at_level(logging.INFO), Board(3, at_once=1, terminal=False) as board:
+        for point in points:
+            board.show_start(point, Slot())
+            if point.name != "c":
+                board.show_progress(point, {"warning": "has other code"})
+            board.show_end(point)
+
+    assert [message for message in caplog.messages if "starts" not in message] == [
+        "warning: a has other code",
+        "[1/3] a was already complete, with other code: val/accuracy 0.5000",
+        "[2/3] b was already complete, with other code: val/accuracy 0.5000",
+        "[3/3] c was already complete: val/accuracy 0.5000",
+    ]
+
+
 def test_the_time_left_is_that_of_the_points_that_were_trained(tmp_path) -> None:
     board = Board(10, at_once=2, terminal=False)
     shown = []

@@ -1,6 +1,7 @@
 """A run that is interrupted and resumed has the same results as an uninterrupted run."""
 
 import csv
+import hashlib
 import itertools
 import json
 import logging
@@ -8,6 +9,7 @@ import os
 import re
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import lightning as L
@@ -322,6 +324,37 @@ def test_ctrl_c_logs_the_command_to_resume(train, tmp_path, uninterrupted, caplo
     assert status == "interrupted"
     assert f"python -m agebench.train resume={tmp_path / 'killed'}" in caplog.text
     assert_same(tmp_path / "killed", uninterrupted)
+
+
+def test_a_change_of_the_users_own_code_is_reported_when_a_run_is_resumed_or_skipped(
+    train, tmp_path, monkeypatch, caplog
+) -> None:
+    def ctrl_c() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    texts = [f"from agebench.models import MLP\n\n\nclass Net(MLP):\n    version = {i}\n" for i in range(3)]
+    lines = [f"own_net {hashlib.sha256(text.encode()).hexdigest()}\n" for text in texts]
+    shas = [hashlib.sha256(line.encode()).hexdigest()[:12] for line in lines]
+    found = []
+    for text, act in zip(texts, (ctrl_c, None, None), strict=True):
+        (tmp_path / "own_net.py").write_text(text)
+        at = ("on_train_batch_end", 2) if act else None
+        with suppress(SystemExit), caplog.at_level(logging.WARNING):
+            train(tmp_path / "run", "model._target_=own_net.Net", at=at, act=act)
+        found.append({key: full_results(tmp_path / "run").get(key) for key in ("code", "earlier_code")})
+
+    codes = [{"own_net.Net": sha} for sha in shas]
+    resumed = {"code": codes[1], "earlier_code": [codes[0]]}
+    assert found == [{"code": codes[0], "earlier_code": None}, resumed, resumed]  # a finished run is not changed
+    assert f"python -m agebench.train resume={tmp_path / 'run'} trust=true" in caplog.text
+    warnings = [message.partition(": ")[0] for message in caplog.messages if "other code" in message]
+    assert warnings == [
+        f"{tmp_path / 'run'} is resumed after epochs that were trained with other code "
+        f"(own_net.Net was {shas[0]} and is {shas[1]} now)",
+        f"{tmp_path / 'run'} is complete, and was trained with other code "
+        f"(own_net.Net was {shas[1]} and is {shas[2]} now)",
+    ]
 
 
 def test_sigterm_at_the_end_of_an_epoch_keeps_the_epoch(train, tmp_path, uninterrupted) -> None:

@@ -87,7 +87,8 @@ def main(command: str, task: Task, *, config_name: str) -> None:
         _report_interrupt(command)
         sys.exit(exit_code())
     except SystemExit as end:
-        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning's test and predict exit without a message
+        # Lightning's test and predict exit without a message. An exit with a cause was reported before.
+        if end.__cause__ is None and isinstance(end.__context__, KeyboardInterrupt):
             _report_interrupt(command)
         elif end.code == 1 and {"--package", "-p"} & set(flags):  # Hydra has printed why
             say(f"agebench {command}: --package takes a key of the config, such as trainer")

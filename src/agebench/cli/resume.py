@@ -34,26 +34,21 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
     own = f"hydra.run.dir={quoted(str(folder))}"
     if own in rest:  # a DDP rank, started with the expanded command line
         return list(arguments)
+    from agebench.runs.command_line import arguments as run_arguments
+
     _refuse(name, folder, rest)
     hydra = _read(folder / ".hydra" / "hydra.yaml", HydraFile)
     overrides = _read(folder / ".hydra" / "overrides.yaml", list[str])
-    sources = hydra["hydra"]["runtime"]["config_sources"]
-    configs = [f"--config-dir={source.get('path')}" for source in sources if source.get("provider") == "command-line"]
-    searched = [o for o in hydra["hydra"]["overrides"].get("hydra", []) if o.startswith("hydra.searchpath=")]
-    run_overrides = [o for o in overrides if _key(o) not in ("resume", "trust")]
-    trusted = [o.partition("=")[2].lower() for o in rest if _key(o) == "trust"][-1:] == ["true"]
+    repeated = run_arguments(hydra["hydra"], overrides)
+    trusted = [o.partition("=")[2].lower() for o in rest if o.lstrip("+~").startswith("trust=")][-1:] == ["true"]
     if not trusted:
-        check_trusted(find_foreign_overrides([*configs, *searched, *run_overrides]), folder / ".hydra")
+        check_trusted(find_foreign_overrides(repeated), folder / ".hydra")
     started_in = Path(hydra["hydra"]["runtime"]["cwd"])
     if started_in.is_dir() and not started_in.samefile(Path.cwd()):
         if not trusted:
             _import_from_here()
         os.chdir(started_in)
-    return [*configs, *run_overrides, *searched, *rest, f"resume={quoted(str(folder))}", own]
-
-
-def _key(override: Any) -> str:
-    return str(override).lstrip("+~").partition("=")[0].partition("@")[0]
+    return [*repeated, *rest, f"resume={quoted(str(folder))}", own]
 
 
 def _import_from_here() -> None:

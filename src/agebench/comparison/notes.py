@@ -35,7 +35,7 @@ def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
         over = runs[0].result("bootstrap", "over")
         notes.append(few_in_cell(find(metric).name, "people" if over == "identity" else "images"))
     environments = _environments([each for run in runs for each in run.folds or (run,)])
-    return [*notes, *_scored_elsewhere(groups), *environments]
+    return [*notes, *_own_code(groups), *_scored_elsewhere(groups), *environments]
 
 
 def why_not_comparable(tested: Sequence[tuple[str, str]]) -> str:
@@ -73,6 +73,34 @@ def _scored_elsewhere(groups: Sequence[Group]) -> list[str]:
                 "ranked together with runs that have all"
             )
     return notes
+
+
+def _own_code(groups: Sequence[Group]) -> list[str]:
+    """Return a sentence about each group whose runs differ in the user's own code, and one if the groups differ."""
+    found = {id(group): _codes([each for run in group.runs for each in run.folds or (run,)]) for group in groups}
+    notes = [
+        f"{name_of(group)}: trained with different code of {name}: {_listed(shas)}"
+        for group in groups
+        for name, shas in found[id(group)].items()
+        if len(shas) > 1
+    ]
+    mixed = {name for codes in found.values() for name, shas in codes.items() if len(shas) > 1}
+    for name in sorted({name for codes in found.values() for name in codes} - mixed):
+        shas = {sha for codes in found.values() for sha in codes.get(name, ())}
+        if len(shas) > 1:
+            notes.append(f"not all runs were trained with the same code of {name}: {_listed(shas)}")
+    return notes
+
+
+def _codes(runs: Sequence[Run]) -> dict[str, set[str]]:
+    """Return the hashes of the user's own code, by dotted name. A run that was resumed with other code has several."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        earlier = run.results.get("earlier_code")
+        for code in (run.results.get("code"), *(earlier if isinstance(earlier, list) else ())):
+            for name, sha in mapping(code).items():
+                found.setdefault(str(name), set()).add(str(sha))
+    return found
 
 
 def _environments(runs: Sequence[Run]) -> list[str]:

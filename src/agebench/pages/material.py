@@ -18,8 +18,9 @@ from agebench.report.explained import Explained
 from agebench.report.outcome import Array, Outcome
 from agebench.report.projection import Projected, project_parts
 from agebench.report.report_images import ReportImages
+from agebench.runs.command_line import arguments_of
 from agebench.runs.predictions_csv import UNREADABLE, labelled_predictions, read_predictions, unit_of
-from agebench.runs.read import Run, mapping, number, read_run, read_yaml
+from agebench.runs.read import Run, mapping, number, read_run
 
 log = logging.getLogger(__name__)
 
@@ -176,9 +177,13 @@ class Material:
 
     @cached_property
     def line(self) -> list[str]:
-        """The overrides of the command, from .hydra/overrides.yaml; empty if they cannot be read."""
-        found = self._read(".hydra/overrides.yaml", read_yaml)
-        return [str(each) for each in found] if isinstance(found, list) else []
+        """The arguments of the command, from .hydra/; empty if they cannot be read."""
+        return arguments_of(self.folder)
+
+    @property
+    def own_code(self) -> dict[str, str]:
+        """The user's own code in the run: the hash of each `_target_`."""
+        return {str(name): str(sha) for name, sha in mapping(self.run.result("code")).items()}
 
     @cached_property
     def decision_curves(self) -> dict[str, Array] | None:

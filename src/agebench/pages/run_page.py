@@ -1,6 +1,5 @@
 """The page of a run, report/index.html: what was learned from what, how well, where it fails, and how to repeat it."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +17,7 @@ from agebench.report.outcome import Array, Outcome
 from agebench.report.report_images import ReportImages
 from agebench.report.selection import estimated_labels, least_certain, most_certain, worst_mistakes
 from agebench.report.style import label_ticks
+from agebench.runs.command_line import for_shell
 from agebench.runs.folder import report_command
 from agebench.runs.read import mapping, number
 from agebench.text import format_duration
@@ -80,7 +80,7 @@ def page(run: Material, drawn: Sequence[tuple[Picture, Path]], *, level: str) ->
         decision=mapping(run.run.result("decision")),
         group_notes=list(mapping(run.run.result("groups")).get("notes") or ()),
         sheets=list(_sheets(run)),
-        full_command=None if level == "full" else f"{report_command(run.folder)} level=full",
+        full_command=None if level == "full" else _full_command(run),
         repeat=_repeat(run),
     )
 
@@ -287,6 +287,18 @@ def _card(outcome: Outcome, row: int, pixels: Array) -> dict[str, Any]:
     }
 
 
+def _full_command(run: Material) -> str:
+    return f"{report_command(run.folder)} level=full{' trust=true' if run.own_code else ''}"
+
+
+def _line(run: Material) -> str:
+    if not run.line:
+        return ""
+    command = "evaluate" if run.run.evaluated else "score" if run.run.scored else "train"
+    trust = ["trust=true"] if run.own_code and command == "evaluate" else []
+    return " ".join([f"python -m agebench.{command}", *map(for_shell, [*run.line, *trust])])
+
+
 def _repeat(run: Material) -> dict[str, Any]:
     results = run.run.results
     versions = mapping(results.get("versions"))
@@ -299,8 +311,12 @@ def _repeat(run: Material) -> dict[str, Any]:
         ("git", "git commit of agebench"),
     )
     return {
-        "line": " ".join(["python -m agebench.train", *(shlex.quote(each) for each in run.line)]) if run.line else "",
-        "facts": [(text, str(results[key])) for key, text in keys if results.get(key) is not None],
+        "line": _line(run),
+        "outside": list(run.own_code),
+        "facts": [
+            *((text, str(results[key])) for key, text in keys if results.get(key) is not None),
+            *((f"hash of the code of {name}", sha) for name, sha in run.own_code.items()),
+        ],
         "versions": [(str(name), str(version)) for name, version in versions.items()],
         "folder": str(run.folder),
     }

@@ -54,6 +54,8 @@ class ResultsKeys(TypedDict, total=False):
     params: dict[str, int]
     versions: dict[str, str]
     git: str | None
+    code: dict[str, str]
+    earlier_code: list[dict[str, str]]
     device: str
     threads: int
     best: BestKeys

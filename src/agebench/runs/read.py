@@ -20,6 +20,7 @@ from agebench.runs.identity import SHOWN, config_hash, has_effect, path_is_ident
 SKIPPED = {".hydra", "checkpoints", "report"}
 # Keys that decide how a checkpoint is stored, not which one is tested.
 STORAGE_KEYS = ("dirpath", "filename", "save_last", "enable_version_counter", "auto_insert_metric_name", "verbose")
+CODE = ("code", "earlier_code")
 SAME_MODEL = ("seed", *(f"callbacks.checkpoint.{key}" for key in STORAGE_KEYS))
 
 
@@ -188,7 +189,7 @@ def _add_training(results: Mapping[str, Any], trained: Mapping[str, Any]) -> tup
     own = f"{mapping(trained.get('best')).get('tested', 'best')}.ckpt"
     other = results.get("checkpoint") not in (None, own)
     several = len(members_of(results)) > 1  # no seed or training time is that of an ensemble
-    kept = ("device", "threads", "git") + (() if several else ("seed", "params", "epochs", "timing", "best"))
+    kept = ("device", "threads", "git") + (() if several else ("seed", "params", "epochs", "timing", "best", *CODE))
     added = {key: trained[key] for key in kept if key in trained}
     always = {"seed": None if several else trained.get("seed"), "data_sha": trained.get("data_sha")}
     return {**added, **results, **always}, (str(results["checkpoint"]),) if other else ()

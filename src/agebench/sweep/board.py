@@ -29,6 +29,8 @@ class Board:
         self.total, self.at_once = total, at_once
         self.done: list[Point] = []
         self.running: dict[str, tuple[Point, Slot, dict[str, Any]]] = {}
+        self.warned: set[str] = set()  # names of points
+        self.warnings: set[str] = set()  # their warnings, each shown once
         self.live = (
             Live(console=Console(stderr=True), refresh_per_second=4, transient=True, get_renderable=self._render)
             if terminal
@@ -59,8 +61,10 @@ class Board:
             self.show(f"{self._count(len(self.done) + len(self.running))} {point.name} starts{where}")
 
     def show_progress(self, point: Point, message: dict[str, Any]) -> None:
-        """Update a job from a message of agebench.training.sweep_progress."""
-        if point.name in self.running:
+        """Update a job from a message of agebench.training.sweep_progress, or show the warning in a message."""
+        if "warning" in message:
+            self._warn(point, message["warning"])
+        elif point.name in self.running:
             self.running[point.name][2].update(message)
             if self.live is None and message.get("epoch_ended"):
                 self.show(f"{point.name}  {describe(message)}")
@@ -75,6 +79,8 @@ class Board:
             outcome = "was already complete"
         elif point.status == "failed" and (point.exit_code or 0) > 0:
             outcome += f" with exit code {point.exit_code}"
+        if point.name in self.warned and completed:
+            outcome += ", with other code"
         detail = f"{point.monitor} {point.best:.4f}" if completed else point.error
         self.show(f"{self._count(len(self.done))} {point.name} {outcome}{': ' if detail else ''}{detail}")
         if point.status == "failed":
@@ -84,6 +90,12 @@ class Board:
         """Redraw, if there is a terminal."""
         if self.live is not None:
             self.live.refresh()
+
+    def _warn(self, point: Point, warning: str) -> None:
+        self.warned.add(point.name)
+        if warning not in self.warnings:
+            self.warnings.add(warning)
+            self.show(f"warning: {point.name} {warning}")
 
     def _count(self, number: int) -> str:
         return f"[{number:>{len(str(self.total))}}/{self.total}]"

@@ -84,18 +84,21 @@ class Queue:
         for job, since in list(self.running.items()):
             if job not in self.running:  # stopped because another job failed
                 continue
-            for message in job.messages():
-                self.board.show_progress(job.point, message)
+            self._show_messages(job)
             late = self.timeout is not None and time.monotonic() - since > self.timeout
             if late or not job.process.is_alive():
                 self._close(job, stopped=f"did not end within launcher.timeout={self.timeout:g} s" if late else "")
                 yield job
         self.board.refresh()
 
+    def _show_messages(self, job: Job) -> None:
+        for message in job.messages():
+            self.board.show_progress(job.point, message)
+
     def _close(self, job: Job, *, stopped: str) -> None:
-        since = self.running.pop(job)
+        job.point.seconds = time.monotonic() - self.running.pop(job)
+        self._show_messages(job)  # those that it sent before it ended
         job.point.close(job.end(), stopped=stopped)
-        job.point.seconds = time.monotonic() - since
         self.board.show_end(job.point)
         if self.drawer is not None and job.point.status == "completed" and job.point.report:
             self.drawer.draw_missing(job.point.folder)

@@ -3,7 +3,6 @@
 import logging
 import shlex
 import socket
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from multiprocessing.connection import Connection
@@ -30,6 +29,8 @@ from agebench.runs.by_group import group_results
 from agebench.runs.description import data_sha, describe_test
 from agebench.runs.folder import check_folder, is_first_process, write_config
 from agebench.runs.identity import config_hash, git_commit, versions
+from agebench.runs.own_code import own_code
+from agebench.runs.read import CODE
 from agebench.runs.tables import write_breakdown, write_layers, write_predictions, write_split
 from agebench.runs.writer import RunWriter
 from agebench.step_check import NonFiniteError
@@ -42,6 +43,7 @@ from agebench.training.memory import keep_freed_memory
 from agebench.training.parts import Training, build_training
 from agebench.training.ranks import watch_ranks
 from agebench.training.tensorboard import RunTensorBoard
+from agebench.trust import find_foreign
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +89,10 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None, d
             quiet=progress is not None,
         )
         if done is not None:
+            resume.warn_of_changed_code(run_dir, previous, own_code(config), progress=progress)
             if cfg.get("age_limit") not in (None, (previous.get("decision") or {}).get("age_limit")):
                 again = f"python -m agebench.evaluate {shlex.quote(f'run={run_dir}')} age_limit={cfg.age_limit}"
+                again += " trust=true" if find_foreign(config) else ""
                 log.warning("the finished run has no decisions at age_limit=%s: %s", cfg.age_limit, again)
             return done
         if cfg.resume not in ("auto", False) and previous.get("config") not in (None, wanted):
@@ -104,6 +108,7 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None, d
             "seed": cfg.seed,
             "config": wanted,
             "resumed": previous.get("resumed", 0),
+            **{key: previous[key] for key in CODE if key in previous},  # of the last checkpoint
             **measured,
         }
         try:
@@ -111,18 +116,18 @@ def fit(cfg: DictConfig, run_dir: Path, *, progress: Connection | None = None, d
                 if first:
                     write_config(run_dir, cfg)
                 return _run(cfg, config, run_dir, previous, writer=writer, progress=progress)
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit) as end:
             if first:
-                _log_interruption(run_dir, resume.kept_epochs(run_dir, wanted))
-            sys.exit(exit_code())  # also after Lightning's SIGTERMException, which has the exit code 0
+                _log_interruption(run_dir, resume.kept_epochs(run_dir, wanted), resume.resume_command(run_dir, config))
+            # Also after Lightning's SIGTERMException, which has the exit code 0. The cause says that it is reported.
+            raise SystemExit(exit_code()) from end
         except UserError:
             if discard and not (run_dir / "metrics.csv").exists():
                 resume.discard(run_dir)
             raise
 
 
-def _log_interruption(run_dir: Path, epochs: int) -> None:
-    again = f"python -m agebench.train {shlex.quote(f'resume={run_dir}')}"
+def _log_interruption(run_dir: Path, epochs: int, again: str) -> None:
     if epochs:
         kept = "1 finished epoch is" if epochs == 1 else f"{epochs} finished epochs are"
         log.warning("interrupted: %s kept in %s; to resume: %s", kept, run_dir, again)
@@ -142,7 +147,7 @@ def _run(
     set_up_process(seed=cfg.seed, matmul_precision=cfg.matmul_precision)
     keep_freed_memory()
     training = build_training(cfg, config, run_dir, progress=progress)
-    start = prepare(training, previous, writer)
+    start = prepare(training, previous, writer, progress=progress)
     with watch_ranks(run_dir, first=writer.enabled, machines=training.trainer.num_nodes):
         best = train(training, start, writer)
         with ExitStack() as stack:
@@ -159,7 +164,9 @@ def _run(
     return float(best["value"])
 
 
-def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) -> resume.Start:
+def prepare(
+    training: Training, previous: Mapping[str, Any], writer: RunWriter, *, progress: Connection | None = None
+) -> resume.Start:
     """Return where training starts. Prepare the folder, and write the results that are known before the first step."""
     cfg, trainer, module, facts = training.cfg, training.trainer, training.module, training.description.facts
     # Saved in the checkpoints, so that only the same run resumes from them.
@@ -173,6 +180,11 @@ def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) 
             f"teacher.run={cfg.teacher.run} has changed since {training.run_dir} was started: restore it from a copy, "
             "or start over with resume=false"
         )
+    code = own_code(training.config)
+    if start.checkpoint:
+        resume.warn_of_changed_code(training.run_dir, previous, code, progress=progress)
+    for key in CODE:
+        writer.results.pop(key, None)
     total, trainable = count_parameters(module.model)
     if writer.enabled:
         resume.prepare(training.run_dir, start)
@@ -185,6 +197,7 @@ def prepare(training: Training, previous: Mapping[str, Any], writer: RunWriter) 
             "params": {"total": total, "trainable": trainable},
             "versions": versions(),
             "git": git_commit(),
+            **resume.code_facts(previous, code, resumed=start.checkpoint is not None),
             "device": device_name(trainer),
             "threads": torch.get_num_threads(),
         }

@@ -3,9 +3,11 @@
 import contextlib
 import logging
 import pickle
+import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,12 @@ from agebench.config import flatten
 from agebench.errors import UserError
 from agebench.files import atomic_write
 from agebench.models.weights import hash_tensors
+from agebench.runs.command_line import arguments_of
 from agebench.runs.folder import is_first_process, read_results
 from agebench.runs.identity import config_hash, has_effect
+from agebench.runs.own_code import changed_code
 from agebench.training.checkpoints import keep_best, kept_file, move_paths
+from agebench.trust import find_foreign, find_foreign_overrides
 
 log = logging.getLogger(__name__)
 
@@ -202,6 +207,55 @@ def _remove(folder: Path, *patterns: str, inside: Sequence[str] = ("",)) -> None
 def tidy(folder: Path) -> None:
     """Remove the files that only an unfinished run needs."""
     kept_file(folder / "checkpoints").unlink(missing_ok=True)
+
+
+def resume_command(folder: Path, config: Mapping[str, Any]) -> str:
+    """Return the command that resumes a run, with trust=true if it would be refused without.
+
+    Args:
+        folder: The run directory, with `.hydra/`.
+        config: The config of the run, as plain data.
+    """
+    foreign = find_foreign(config) or find_foreign_overrides(arguments_of(folder))
+    return shlex.join(["python", "-m", "agebench.train", f"resume={folder}", *(["trust=true"] if foreign else [])])
+
+
+def code_facts(previous: Mapping[str, Any], code: Mapping[str, str], *, resumed: bool) -> dict[str, Any]:
+    """Return `code` and `earlier_code` of results.json; nothing for a run without code of the user's own.
+
+    Args:
+        previous: Content of results.json of an earlier start.
+        code: What `own_code` returns now.
+        resumed: Whether epochs of the earlier start are kept.
+    """
+    earlier = list(previous.get("earlier_code", [])) if resumed else []
+    if resumed and changed_code(previous.get("code"), code):
+        earlier.append(previous["code"])
+    return {**({"code": dict(code)} if code else {}), **({"earlier_code": earlier} if earlier else {})}
+
+
+def warn_of_changed_code(
+    folder: Path, previous: Mapping[str, Any], code: Mapping[str, str], *, progress: Connection | None
+) -> None:
+    """Log a warning, and send it to the sweep, if the user's own code has changed since an earlier start.
+
+    Args:
+        folder: The run directory.
+        previous: Content of its results.json when this process started.
+        code: What `own_code` returns now.
+        progress: Connection to the sweep that this training is a point of, or None.
+    """
+    if not (changed := changed_code(previous.get("code"), code)) or not is_first_process():
+        return
+    if previous.get("status") == "completed":
+        sentence = f"is complete, and was trained with other code ({changed})"
+    else:
+        sentence = f"is resumed after epochs that were trained with other code ({changed})"
+    sentence += ": to train with the present code, use a new sweep= or hydra.run.dir, or delete the run"
+    log.warning("%s %s", folder, sentence)
+    if progress is not None:
+        with contextlib.suppress(OSError):  # the sweep has closed it
+            progress.send({"warning": sentence})
 
 
 def _best_of(checkpoint: Mapping[str, Any], folder: Path) -> Path | None:
