@@ -76,16 +76,6 @@ def chain(error: BaseException) -> list[BaseException]:
     return found
 
 
-def reason(error: BaseException) -> str:
-    """Return the message of the first exception in the chain that is for the user, else type and message."""
-    for found in chain(error):
-        if isinstance(found, UserError | FailedError):
-            return str(found)
-    if is_out_of_memory(error):
-        return OUT_OF_MEMORY
-    return f"{type(error).__name__}: {error}"
-
-
 def one_line_message(error: BaseException) -> str:
     """Return the message of a library's exception in one line, or its type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
