@@ -24,7 +24,7 @@ def place(error: BaseException) -> str:
 def describe(error: BaseException) -> str:
     """Return type, message and place of an exception: `RuntimeError: no such layer at mynets/senet.py:54`."""
     raised, where = _own(error)
-    return f"{type(raised).__name__}: {one_line_message(raised)[:MAX_MESSAGE]}{where}"
+    return f"{type(raised).__name__}: {one_line_message(raised)[:MAX_MESSAGE].rstrip('.')}{where}"
 
 
 def explain_own(error: BaseException) -> str:
@@ -38,7 +38,8 @@ def explain_own(error: BaseException) -> str:
     frames = [frame for frame, _ in traceback.walk_tb(raised.__traceback__)]
     first = _own_indices(frames)[0]
     inputs = _inputs(frames[first], frames[first - 1])
-    return f"{frames[first].f_code.co_qualname} failed{inputs}: {describe(error)}"
+    call = frames[first].f_code.co_qualname
+    return f"{call} failed{inputs}: {describe(error)} (HYDRA_FULL_ERROR=1 shows the traceback)"
 
 
 def reason(error: BaseException) -> str:

@@ -300,7 +300,8 @@ def test_an_exception_of_the_users_own_code_exits_with_2_and_its_file_and_line(r
 
     message, line = capsys.readouterr().err, task.__code__.co_firstlineno + 1
     assert code == 2
-    assert message.startswith("agebench train: ") and message.count("\n") == 1
+    assert message.startswith("agebench train: ")
+    assert message.count("\n") == 1
     assert f"task failed: ZeroDivisionError: division by zero at {__file__}:{line} (HYDRA_FULL_ERROR=1" in message
 
 

@@ -187,7 +187,10 @@ class Pooled(nn.Module):
         ("chance", "must not depend on chance"),
         ("infinite", "outputs of a backbone must be finite"),
         ("one image", r"images \(1, C, S, S\) to outputs .* = \(1, 7\), float32; got torch.float32 of shape \(7,\)"),
-        ("norm of one", "must work for a batch of 1 grey image of 64 x 64 px; it raised RuntimeError: .* at .*:[0-9]+$"),
+        (
+            "norm of one",
+            "must work for a batch of 1 grey image of 64 x 64 px; it raised RuntimeError: .* at .*:[0-9]+$",
+        ),
         ("size", "must work for a batch of 2 grey images of 64 x 64 px; it raised RuntimeError: The size of .* at .*"),
         ("grey", "must work for a batch of 2 grey images of 64 x 64 px; it raised IndexError: .* at .*"),
         ("constructor", "must take in_chans, .* keys of its YAML; it raised TypeError: no such layer at .*test_contra"),

@@ -90,7 +90,7 @@ def _explain_failure(
 ) -> UserError:
     """Return an error that names a valid image size if the size is the cause, else what failed on which input."""
     cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-    why, size = f"{one_line_message(cause)[:MAX_MESSAGE]}{place(error)}", images.shape[-1]
+    why, size = f"{one_line_message(cause)[:MAX_MESSAGE].rstrip('.')}{place(error)}", images.shape[-1]
     smallest = _smallest_size(create, node, images.shape[1]) if isinstance(cause, SIZE_ERRORS) else None
     if smallest is not None:
         return UserError(

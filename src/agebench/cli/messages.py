@@ -66,7 +66,7 @@ def _explain(error: BaseException, conf: Path) -> str | None:
         return OUT_OF_MEMORY
     is_full = any(isinstance(found, OSError) and found.errno in FULL for found in links)
     if not is_full and (own := explain_own(error)):
-        return f"{own} (HYDRA_FULL_ERROR=1 shows the traceback)"
+        return own
     for found in links:  # torch.save raises a RuntimeError whose context is the OSError
         if not isinstance(found, OSError) or (found is not error and found.errno not in FULL):
             continue
@@ -177,7 +177,7 @@ def _already_present(match: Match[str], conf: Path) -> str:
 
 
 def _typo(links: Sequence[BaseException]) -> str | None:
-    """Return a sentence about an override whose key resembles one of the composed config, which may be the user's own."""
+    """Return a sentence about an override whose key resembles a key of the composed config, also of own YAML files."""
     typed = re.match(r"Could not override '([^']*)'", str(links[0]))
     cause: Any = links[-1]  # of OmegaConf, with the node in which it found no such key
     if typed is None or getattr(cause, "full_key", None) != typed[1]:

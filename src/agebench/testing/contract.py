@@ -45,7 +45,8 @@ def working(contract: str) -> Iterator[None]:
 def images_of(shape: Sequence[int]) -> str:
     """Return the shape (B, C, S, S) of images as words, such as `a batch of 1 grey image of 64 x 64 px`."""
     count, channels, height, width = shape
-    return f"a batch of {count} {'grey' if channels == 1 else 'colour'} image{'s'[: count > 1]} of {height} x {width} px"
+    images = f"{'grey' if channels == 1 else 'colour'} image{'' if count == 1 else 's'}"
+    return f"a batch of {count} {images} of {height} x {width} px"
 
 
 def build(kind: str, target: Target, *given: Any, signature: str, options: Mapping[str, Any], **named: Any) -> Any:
