@@ -77,16 +77,6 @@ def chain(error: BaseException) -> list[BaseException]:
     return found
 
 
-def reason(error: BaseException) -> str:
-    """Return the message of the first exception in the chain that is for the user, else type and message."""
-    for found in chain(error):
-        if isinstance(found, UserError | FailedError):
-            return str(found)
-    if is_out_of_memory(error):
-        return OUT_OF_MEMORY
-    return f"{type(error).__name__}: {error}"
-
-
 def one_line(text: str) -> str:
     """Return a text in one line. Full-width spaces are kept, because a message must show them as they were typed."""
     return re.sub(r"\s+", " ", text, flags=re.ASCII).strip(" ")

@@ -257,7 +257,8 @@ def check_call(
         checked: Keyword arguments that need no check.
 
     Raises:
-        UserError: If an argument is unknown, missing, or has a value that does not fit its annotation.
+        UserError: If an argument is unknown, missing, or has a value that does not fit its annotation, or if the target
+            does not take an argument that agebench passes.
     """
     if not callable(target):
         raise UserError(f"{key}._target_ must be the name of a class or function, got {show(target)}")
@@ -270,6 +271,12 @@ def check_call(
     known = {p.name for p in named}
     hints = _hints(target)
     name = getattr(target, "__name__", str(target))
+    refused = [] if any(p.kind is p.VAR_KEYWORD for p in parameters) else [each for each in given if each not in known]
+    if refused:
+        raise UserError(
+            f"{key}: {name} must take the arguments {', '.join(given)}, which agebench passes; it takes "
+            f"{', '.join(p.name for p in named) or 'none'}"
+        )
     for argument, value in arguments.items():
         if argument in given:
             raise UserError(f"{key}.{argument} is set by agebench: remove it")
@@ -278,4 +285,6 @@ def check_call(
         check(f"{key}.{argument}", value, hints.get(argument, Any))
     for each in named:
         if each.default is each.empty and each.name not in {*arguments, *given, *checked}:
-            raise UserError(f"{key}.{each.name} is missing: it must be {describe(hints.get(each.name, Any))}")
+            kind = hints.get(each.name, Any)
+            needed = f"{name} has no default for it" if kind is Any else f"it must be {describe(kind)}"
+            raise UserError(f"{key}.{each.name} is missing: {needed}")

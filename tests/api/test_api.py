@@ -108,6 +108,29 @@ def test_the_predictions_are_those_of_the_network(runs) -> None:
     np.testing.assert_allclose([table[0][f"p({d})"] for d in range(10)], expected, atol=1e-4)
 
 
+def test_the_module_of_a_run_gives_the_probabilities_of_its_predictions(runs) -> None:
+    pixels = torch.from_numpy(digits(3))[:, None]  # (3, 1, 8, 8)
+
+    module = runs[0].module()
+    with torch.no_grad():
+        posterior = module.head.posterior(module(pixels))
+        outputs = module.model(module.normalise(pixels))
+
+    table = runs[0].predict(list(digits(3)))
+    np.testing.assert_allclose(posterior, [[row[f"p({d})"] for d in range(10)] for row in table], atol=1e-5)
+    np.testing.assert_allclose(outputs, module(pixels).detach(), atol=1e-6)
+
+
+def test_a_change_of_the_module_does_not_change_the_predictions_of_the_run(runs) -> None:
+    before = runs[0].predict(digits(1)[0]).rows
+
+    with torch.no_grad():
+        for parameter in runs[0].module().parameters():
+            parameter.zero_()
+
+    assert runs[0].predict(digits(1)[0]).rows == before
+
+
 def test_a_run_that_has_predicted_keeps_to_the_settings_of_each_call(runs) -> None:
     image, run = digits(4)[3], load(runs[0].folder)
 

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import operator
 import os
 import re
 import sys
@@ -210,6 +211,27 @@ def test_choices_from_the_users_config_folder_are_suggested(run_line, tmp_path, 
     assert "did you mean 'my_network'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("model.widht=8", "there is no config key or group 'model.widht' (did you mean 'model.width'?)"),
+        ("model.widths=8", "there is no config key or group 'model.widths' (did you mean 'model.width'?)"),
+        ("model.hidden=8", "there is no config key 'model.hidden' here: it belongs to another choice of its group"),
+    ],
+)
+def test_keys_of_the_composed_config_are_suggested_before_those_of_other_choices(
+    run_line, tmp_path, capsys, override, sentence
+) -> None:
+    own = tmp_path / "own" / "model"
+    own.mkdir(parents=True)
+    (own / "tiny.yaml").write_text("# tiny\n_target_: mynets.Tiny\nwidth: 4\n")
+
+    code = run_line(f"--config-dir own model=tiny {override}")
+
+    assert code == 2
+    assert capsys.readouterr().err.startswith(f"agebench train: {sentence}")
+
+
 def test_an_ordinary_bug_is_not_explained(conf) -> None:
     with pytest.raises(ValueError, match="invalid literal") as raised:
         int("x")
@@ -291,11 +313,37 @@ def test_a_user_error_exits_with_2_and_its_message(run_line, capsys) -> None:
 
 
 def test_an_ordinary_bug_keeps_its_traceback(run_line) -> None:
+    bug = operator.index  # not code of this file, which would be the user's own
+
+    with pytest.raises(TypeError):  # Python prints the traceback and exits with 1
+        run_line("hydra.run.dir=here", bug)
+
+
+def test_an_exception_of_the_users_own_code_exits_with_2_and_its_file_and_line(run_line, capsys) -> None:
     def task(cfg):
         return 1 / 0
 
-    with pytest.raises(ZeroDivisionError):  # Python prints the traceback and exits with 1
+    code = run_line("hydra.run.dir=here", task)
+
+    message, line = capsys.readouterr().err, task.__code__.co_firstlineno + 1
+    assert code == 2
+    assert message.startswith("agebench train: ")
+    assert message.count("\n") == 1
+    assert f"task failed: ZeroDivisionError: division by zero at {__file__}:{line} (HYDRA_FULL_ERROR=1" in message
+
+
+def test_with_hydra_full_error_the_traceback_has_the_line_of_the_users_own_code(run_line, monkeypatch) -> None:
+    def task(cfg):
+        return 1 / 0
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+
+    with pytest.raises(ZeroDivisionError) as raised:
         run_line("hydra.run.dir=here", task)
+
+    assert (__file__, task.__code__.co_firstlineno + 1) in [
+        (str(entry.path), entry.lineno + 1) for entry in raised.traceback
+    ]
 
 
 def test_interrupting_exits_with_1(run_line, capsys) -> None:

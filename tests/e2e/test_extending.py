@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agebench.testing import check_backbone, check_config, check_head
+from agebench.testing import check_augmentation, check_backbone, check_config, check_head
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
@@ -35,11 +35,13 @@ def test_the_head_in_the_docs_trains_and_has_metrics_with_intervals(command, tmp
 
 
 def test_the_parts_in_the_docs_keep_the_contracts(tmp_path, monkeypatch):
-    write_blocks(tmp_path, "mynets.py", "myheads.py", "myconf/model/tinynet.yaml", "myconf/head/earth_mover.yaml")
+    configs = ("myconf/model/tinynet.yaml", "myconf/head/earth_mover.yaml", "myconf/augment/noise.yaml")
+    write_blocks(tmp_path, "mynets.py", "myheads.py", "mychanges.py", *configs)
     monkeypatch.syspath_prepend(str(tmp_path))
 
     check_backbone("mynets.TinyNet", width=8)
     check_head("myheads.EarthMover")
+    check_augmentation("mychanges.Noise", sigma=0.1)
     checked = check_config(tmp_path / "myconf")
 
-    assert checked == ["head=earth_mover", "model=tinynet"]
+    assert checked == ["augment=noise", "head=earth_mover", "model=tinynet"]

@@ -41,7 +41,10 @@ def test_an_exception_is_written_and_passes_through(tmp_path: Path, error: BaseE
     with pytest.raises(type(error)), RunWriter(tmp_path).running({"seed": 0}):
         raise error
 
-    assert written(tmp_path) == {"seed": 0, **expected}
+    found = written(tmp_path)
+    if "error" in found:
+        found["error"] = found["error"].partition(" at ")[0]  # without the file and line of this test
+    assert found == {"seed": 0, **expected}
 
 
 def test_numbers_that_json_does_not_have_become_null(tmp_path: Path) -> None:

@@ -97,6 +97,11 @@ class Impossible(Softmax):
         raise UserError("no labels are good enough")
 
 
+class Paired(Softmax):
+    def loss(self, outputs, target):
+        return super().loss(outputs[[0, 1]], target[[0, 1]])
+
+
 class Unlike(nn.Module):
     def __init__(self, num_labels, values, *, ordered, decode="auto"):
         super().__init__()
@@ -122,6 +127,7 @@ class WithoutValues(Softmax):
         (Reversed, "must be the m(edian|ean|ode) of the posterior"),
         (Refusing, "needs_order=False must take labels without an order"),
         (Impossible, "must support some ordered labels"),
+        (Paired, r"a head must work for a batch of 1; it raised IndexError: .* at .*test_contracts.py:[0-9]+"),
         (Unlike, "must be a subclass of agebench.heads.base.Head; got Unlike"),
         (WithoutValues, r"a head must take \(num_labels, values, .* got the error: .*unexpected keyword argument"),
     ],
@@ -151,8 +157,18 @@ class Pooled(nn.Module):
         self.layer = nn.Linear(in_chans, 2 if broken == "classes" else num_classes)
         self.unused = nn.Linear(3, 3) if broken == "unused" else None
         self.scale = float(torch.rand(())) + 1 if broken == "state" else 1.0
+        if broken == "constructor":
+            raise TypeError("no such layer")
 
     def forward(self, images):
+        if self.broken == "size":
+            images = images - torch.zeros(28, 28)
+        if self.broken == "grey":
+            images = images[:, [0, 1, 2]][:, : self.layer.in_features]
+        if self.broken == "one image":
+            return self.layer(images.mean(dim=(2, 3))).squeeze()
+        if self.broken == "norm of one":
+            images = images / (len(images) - 1) if len(images) > 1 else nn.functional.linear(images, torch.ones(3, 3))
         outputs = self.layer(images.mean(dim=(2, 3))) * self.scale
         if self.broken == "batch":
             outputs = outputs - outputs.mean(dim=0)
@@ -170,6 +186,14 @@ class Pooled(nn.Module):
         ("batch", "must not depend on the other images"),
         ("chance", "must not depend on chance"),
         ("infinite", "outputs of a backbone must be finite"),
+        ("one image", r"images \(1, C, S, S\) to outputs .* = \(1, 7\), float32; got torch.float32 of shape \(7,\)"),
+        (
+            "norm of one",
+            "must work for a batch of 1 grey image of 64 x 64 px; it raised RuntimeError: .* at .*:[0-9]+$",
+        ),
+        ("size", "must work for a batch of 2 grey images of 64 x 64 px; it raised RuntimeError: The size of .* at .*"),
+        ("grey", "must work for a batch of 2 grey images of 64 x 64 px; it raised IndexError: .* at .*"),
+        ("constructor", "must take in_chans, .* keys of its YAML; it raised TypeError: no such layer at .*test_contra"),
     ],
 )
 def test_a_backbone_that_breaks_the_contract_is_named_with_the_contract(broken, message) -> None:
@@ -177,6 +201,15 @@ def test_a_backbone_that_breaks_the_contract_is_named_with_the_contract(broken, 
 
     with pytest.raises(ContractError, match=message):
         check_backbone(Pooled, broken=broken)
+
+
+def test_an_exception_of_a_backbone_is_the_cause_of_the_contract_error_and_its_line_is_named() -> None:
+    with pytest.raises(ContractError) as raised:
+        check_backbone(Pooled, broken="size")
+
+    line = next(i for i, text in enumerate(Path(__file__).read_text().splitlines(), 1) if "torch.zeros(28, 28)" in text)
+    assert isinstance(raised.value.__cause__, RuntimeError)
+    assert str(raised.value).endswith(f"test_contracts.py:{line}")
 
 
 def test_an_unknown_option_of_a_backbone_is_named() -> None:
@@ -197,6 +230,8 @@ class Change(nn.Module):
     def forward(self, images):
         if self.kind == "range":
             return images * 1.5
+        if self.kind == "colour":
+            return images @ images.new_ones(3, 3)
         if self.kind == "shape":
             return images[..., 1:]
         if self.kind == "in place":
@@ -212,6 +247,7 @@ class Change(nn.Module):
         ("range", "from 0 to 1; got values from 0 to 1.5"),
         ("shape", r"same shape \(8, 1, 31, 31\), float32, from 0 to 1; got .*\(8, 1, 31, 30\)"),
         ("in place", "must not change its input"),
+        ("colour", "must work for a batch of 8 grey images of 31 x 31 px; it raised RuntimeError: .* at .*:[0-9]+$"),
         ("autocast", "same images under autocast"),
         ("chance", "draw from torch's random numbers only"),
     ],
@@ -234,6 +270,8 @@ class BrokenDigits(Digits):
             records.names[5] = records.names[3]
         if self.broken == "classes":
             records.columns["class"][7] = 10
+        if self.broken == "column":
+            records.columns["klass"]
         if self.broken == "order":
             return records.take(np.random.default_rng().permutation(len(records)))
         return records
@@ -264,6 +302,7 @@ class BrokenDigits(Digits):
         ("names", "names of records must be unique; got 0003 twice"),
         ("classes", "integers from 0 to 9, indices into the 10 class_names; got 0 to 10"),
         ("order", "records in a fixed order"),
+        ("column", r"must list and open its images; it raised KeyError: 'klass' at .*test_contracts.py:[0-9]+$"),
         ("present", "one bool per record"),
         ("open", r"must return a PIL.Image.Image; got ndarray"),
         ("noise", "same image in each call"),

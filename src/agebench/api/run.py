@@ -20,6 +20,7 @@ from agebench.runs.read import read_run
 
 if TYPE_CHECKING:
     from agebench.inference.predict import Predictor
+    from agebench.module import ImageModule
 
 # Columns of predictions that are text; `point` is one for classes.
 TEXTS = ("name", "label", "most_likely_label", "label_set", "problem")
@@ -122,6 +123,30 @@ class Run:
                 given = GivenImages(images, resize=predictor.resize, batch_size=cfg.batch_size)
             columns, rows = predictor.tabulate(given)
             return _typed(columns, rows, ordered=predictor.stamp["ordered"])
+
+    def module(self, *, trust: bool = False) -> "ImageModule":
+        """Return the trained network with its normalisation and head, for an analysis of your own.
+
+        The module is a new one at each call, on the CPU, in evaluation mode, with the weights that the run tested. It
+        maps images, uint8, shape (B, C, S, S), to outputs, float32, shape (B, K). `module.model` is the network, which
+        takes normalised images; `module.head.posterior(outputs)` are the probabilities.
+
+        Args:
+            trust: Whether to run code that is not part of agebench, such as a network of your own.
+
+        Raises:
+            UserError: If the run has no checkpoint, or names other code and `trust` is false.
+
+        Examples:
+            >>> module = run.module()  # doctest: +SKIP
+            >>> module.head.posterior(module(images))  # doctest: +SKIP
+        """
+        with errors_as_exceptions():
+            from agebench.build.checkpoint import read_checkpoint
+            from agebench.build.module import build_trained
+
+            _, stored, config = read_checkpoint(self.folder, "tested", dict(self.results), trust=trust)
+            return build_trained(config, stored).eval()
 
     def _predictor(self, cfg: Any, key: tuple[Any, ...]) -> "Predictor":
         """Return the loaded network, which the next call with the same settings uses again."""

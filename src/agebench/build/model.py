@@ -13,13 +13,17 @@ from torch import Tensor, nn
 
 from agebench.build.nodes import find_target, plain_node
 from agebench.data.datamodule import ImageDataModule
-from agebench.errors import UserError, is_out_of_memory
+from agebench.errors import FailedError, UserError, is_out_of_memory, one_line_message
 from agebench.models.classifier import start_classifier
 from agebench.models.minimum_size import check_patches, smallest_size
 from agebench.models.normalise import Normalise
 from agebench.models.weights import create_pretrained, load_checkpoint
+from agebench.user_code import MAX_MESSAGE, explain_own, place
 
 log = logging.getLogger(__name__)
+
+# Exceptions of networks that do not support the image size.
+SIZE_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError)
 
 # Mean and standard deviation of the three channels, for images in [0, 1].
 STATISTICS = {
@@ -60,17 +64,19 @@ def build_model(
         model: nn.Module = instantiate(node, in_chans=channels, num_classes=num_outputs, _convert_="all", **changes)
         return model
 
+    images = torch.zeros(2, channels, image_size, image_size)
     try:
         model = create_pretrained(create, name) if pretrained else create()
         check_patches(model, image_size, name)
         with torch.no_grad():
-            model.eval()(torch.zeros(2, channels, image_size, image_size))
-    except (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError, InstantiationException) as error:
+            model.eval()(images)
+    except Exception as error:  # the user's own network may raise anything
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
-        if is_out_of_memory(error):
+        own, known = explain_own(error), isinstance(error, (*SIZE_ERRORS, InstantiationException))
+        if isinstance(error, UserError | FailedError) or is_out_of_memory(error) or not (own or known):
             raise
-        raise _size_error(create, error, name=name, image_size=image_size, channels=channels, node=node) from error
+        raise _explain_failure(create, error, name=name, images=images, node=node) from error
     model.train()
     if start is not None:
         start_classifier(model, start)
@@ -79,31 +85,40 @@ def build_model(
     return model
 
 
-def _size_error(
-    create: Callable[..., nn.Module],
-    error: Exception,
-    *,
-    name: str,
-    image_size: int,
-    channels: int,
-    node: dict[str, Any],
+def _explain_failure(
+    create: Callable[..., nn.Module], error: Exception, *, name: str, images: Tensor, node: dict[str, Any]
 ) -> UserError:
-    """Return an error that names a valid image size if the size is the cause. The meta device is used to find it."""
+    """Return an error that names a valid image size if the size is the cause, else what failed on which input."""
+    cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+    why, size = f"{one_line_message(cause)[:MAX_MESSAGE].rstrip('.')}{place(error)}", images.shape[-1]
+    smallest = _smallest_size(create, node, images.shape[1]) if isinstance(cause, SIZE_ERRORS) else None
+    if smallest is not None:
+        return UserError(
+            f"model {name} does not support {size}x{size} images ({why}), "
+            f"but {smallest}x{smallest}: set data.image_size={smallest}, or another model"
+        )
+    if own := explain_own(error):
+        return UserError(own)
+    if isinstance(error, InstantiationException):
+        return UserError(f"model {name} cannot be built ({why}): check the keys under model")
+    return UserError(
+        f"the forward of model {name} failed on images of shape {tuple(images.shape)}, float32 ({why}): "
+        "check its layers and the keys under model"
+    )
+
+
+def _smallest_size(create: Callable[..., nn.Module], node: dict[str, Any], channels: int) -> int | None:
+    """Return the smallest common image size of a network, in px, or None. The meta device is used to find it."""
     sized = next((key for key in ("image_size", "img_size") if key in node), None)
 
     def build(size: int) -> nn.Module:
         changes = {"pretrained": False} if "pretrained" in node else {}
         return create(**changes, **({sized: size} if sized else {}))
 
-    smallest = smallest_size(build, channels)
-    cause = error.__cause__ or error
-    reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-    if smallest is None:
-        return UserError(f"model {name} cannot be built ({reason}): check the keys under model")
-    return UserError(
-        f"model {name} does not support {image_size}x{image_size} images ({reason}), "
-        f"but {smallest}x{smallest}: set data.image_size={smallest}, or another model"
-    )
+    try:
+        return smallest_size(build, channels)
+    except Exception:  # the user's own network may need data, which the meta device does not hold
+        return None
 
 
 def build_normalise(cfg: DictConfig, data: ImageDataModule, model: nn.Module) -> Normalise:

@@ -10,6 +10,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from agebench.errors import UserError, did_you_mean, one_line_message
+from agebench.user_code import explain_own, place
 
 
 def find_target(key: str, path: str) -> Any:
@@ -31,9 +32,12 @@ def find_target(key: str, path: str) -> Any:
         if module in sys.modules and not hasattr(sys.modules[module], name):
             guess = did_you_mean(name, dir(sys.modules[module]))
             raise UserError(f"{key}._target_={path} cannot be imported: {module} has no {name!r}{guess}") from error
+        why = one_line_message(error.__cause__ or error)
+        if where := place(error):
+            raise UserError(f"{key}._target_={path} cannot be imported: {why}{where}") from error
         raise UserError(
-            f"{key}._target_={path} cannot be imported ({one_line_message(error.__cause__ or error)}): start from the "
-            "folder that contains it, or add that folder to PYTHONPATH"
+            f"{key}._target_={path} cannot be imported ({why}): start from the folder that contains it, or add that "
+            "folder to PYTHONPATH"
         ) from error
     finally:
         logger.disabled = disabled
@@ -52,6 +56,8 @@ def instantiate_node(key: str, node: Mapping[Any, Any], *given: Any, **named: An
         cause = error.__cause__ or error
         if isinstance(cause, UserError):
             raise cause from error
+        if own := explain_own(error):
+            raise UserError(own) from error
         if not isinstance(cause, TypeError):
             raise
         raise UserError(f"{key}: {target.__name__} cannot be built ({cause}): check the keys under {key}") from error

@@ -10,6 +10,7 @@ from re import Match
 from typing import Any
 
 from agebench.errors import OUT_OF_MEMORY, FailedError, UserError, chain, did_you_mean, is_out_of_memory, one_line
+from agebench.user_code import explain_own
 
 # Hydra plugins that agebench installs as extras: the choice of hydra/launcher or hydra/sweeper, and the extra.
 EXTRAS = {"ray": "ray", "ray_aws": "ray", "ray_cluster": "ray", "joblib": "joblib", "optuna": "optuna"}
@@ -66,6 +67,9 @@ def _explain(error: BaseException, conf: Path) -> str | None:
             return str(found)
     if is_out_of_memory(error):
         return OUT_OF_MEMORY
+    is_full = any(isinstance(found, OSError) and found.errno in FULL for found in links)
+    if not is_full and (own := explain_own(error)):
+        return own
     for found in links:  # torch.save raises a RuntimeError whose context is the OSError
         if not isinstance(found, OSError) or (found is not error and found.errno not in FULL):
             continue
@@ -86,6 +90,8 @@ def _explain(error: BaseException, conf: Path) -> str | None:
         return None
     if isinstance(error, OverrideParseException):
         return _explain_parse_error(str(error.override), text)
+    if typo := _typo(links):
+        return typo
     for pattern, explain_match in SENTENCES:
         if (match := re.search(pattern, text)) and (sentence := explain_match(match, conf)):
             return sentence
@@ -173,6 +179,18 @@ def _several_values(match: Match[str], conf: Path) -> str:
 def _already_present(match: Match[str], conf: Path) -> str:
     name = match[1] or match[2]
     return f"{name} is already in the config: write {name}=VALUE without the +"
+
+
+def _typo(links: Sequence[BaseException]) -> str | None:
+    """Return a sentence about an override whose key resembles a key of the composed config, also of own YAML files."""
+    typed = re.match(r"Could not override '([^']*)'", str(links[0]))
+    cause: Any = links[-1]  # of OmegaConf, with the node in which it found no such key
+    if typed is None or getattr(cause, "full_key", None) != typed[1]:
+        return None
+    group, dot, name = typed[1].rpartition(".")
+    names = [str(key) for key in cause.parent_node if not str(key).startswith("_")]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
+    return f"there is no config key or group {typed[1]!r} (did you mean '{group}{dot}{near[0]}'?)" if near else None
 
 
 def _no_key(match: Match[str], conf: Path) -> str:

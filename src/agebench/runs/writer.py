@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agebench.errors import reason
 from agebench.files import change_json, read_json, write_json
+from agebench.user_code import reason
 
 SPARE = 2000  # bytes in results.json of a running run, for the final status on a full disk
 MAX_ERROR = 300  # characters of an error message there

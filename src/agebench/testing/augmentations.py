@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agebench.testing.contract import Target, build, require
+from agebench.testing.contract import Target, build, images_of, require, working
 
 
 def check_augmentation(target: Target, **options: Any) -> None:
@@ -30,7 +30,8 @@ def check_augmentation(target: Target, **options: Any) -> None:
         torch.manual_seed(0)
         for count, channels in ((8, 1), (8, 3), (1, 3)):
             images = torch.rand(count, channels, 31, 31).round(decimals=1)  # includes 0 and 1
-            _check_batch(augment, images)
+            with working(f"an augmentation must work for {images_of(images.shape)}"):
+                _check_batch(augment, images)
 
 
 def _check_batch(augment: nn.Module, images: Tensor) -> None:

@@ -2,12 +2,13 @@
 
 import io
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from agebench.testing.contract import Target, build, require
+from agebench.testing.contract import Target, build, images_of, require, working
 
 CLASSES = 7
 SIGNATURE = "in_chans, num_classes and the keys of its YAML"
@@ -43,8 +44,9 @@ def check_backbone(target: Target, *, size: int = 64, shapes_only: bool = False,
             with torch.device("meta" if shapes_only else "cpu"):
                 model = make(channels, outputs)
                 images = torch.rand(2, channels, size, size)
-                found = model.train()(images)
-            _require_shape(found, outputs)
+                with _working(images):
+                    found = model.train()(images)
+            _require_shape(found, 2, outputs)
             if not shapes_only and outputs > 1:
                 _check_training_step(model, found)
                 _check_evaluation(model.eval(), images)
@@ -52,16 +54,23 @@ def check_backbone(target: Target, *, size: int = 64, shapes_only: bool = False,
             _check_state(make, torch.rand(2, 3, size, size))
 
 
-def _require_shape(outputs: Any, classes: int) -> None:
-    contract = f"a backbone must map images (2, C, S, S) to outputs (B, num_classes) = (2, {classes}), float32"
+def _working(images: Tensor) -> AbstractContextManager[None]:
+    return working(f"a backbone must work for {images_of(images.shape)}")
+
+
+def _require_shape(outputs: Any, count: int, classes: int) -> None:
+    contract = (
+        f"a backbone must map images ({count}, C, S, S) to outputs (B, num_classes) = ({count}, {classes}), float32"
+    )
     require(isinstance(outputs, Tensor), contract, type(outputs).__name__)
-    fits = tuple(outputs.shape) == (2, classes) and outputs.dtype == torch.float32
+    fits = tuple(outputs.shape) == (count, classes) and outputs.dtype == torch.float32
     require(fits, contract, f"{outputs.dtype} of shape {tuple(outputs.shape)}")
 
 
 def _check_training_step(model: nn.Module, outputs: Tensor) -> None:
     require(bool(outputs.isfinite().all()), "the outputs of a backbone must be finite", "NaN or infinity")
-    torch.autograd.backward(outputs.logsumexp(dim=1).sum())
+    with working("a backbone must have gradients"):
+        torch.autograd.backward(outputs.logsumexp(dim=1).sum())
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     without = [name for name, parameter in trained.items() if parameter.grad is None]
     contract = "at least nine of ten parameters of a backbone must have a gradient"  # stochastic depth skips a few
@@ -72,10 +81,16 @@ def _check_training_step(model: nn.Module, outputs: Tensor) -> None:
 
 @torch.no_grad()
 def _check_evaluation(model: nn.Module, images: Tensor) -> None:
-    both = model(images)
+    with _working(images):
+        both = model(images)
+    singles = []
+    for image in images.split(1):
+        with _working(image):
+            singles.append(model(image))
+        _require_shape(singles[-1], 1, both.shape[1])
     contract = "in evaluation, the outputs for an image must not depend on chance"
     require(torch.equal(model(images), both), contract, "other outputs for the same images")
-    alone = torch.cat([model(images[:1]), model(images[1:])])
+    alone = torch.cat(singles)
     difference = float((alone - both).abs().max())
     contract = "in evaluation, the outputs for an image must not depend on the other images of the batch"
     require(torch.allclose(alone, both, rtol=1e-3, atol=1e-4), contract, f"a difference of {difference:g}")
@@ -87,7 +102,8 @@ def _check_state(make: Make, images: Tensor) -> None:
     torch.save(model.state_dict(), file)
     file.seek(0)
     other = make(3)
-    other.load_state_dict(torch.load(file, weights_only=True))
+    with working("a backbone must load its saved state_dict"):
+        other.load_state_dict(torch.load(file, weights_only=True))
     difference = float((other.eval()(images) - model.eval()(images)).abs().max())
     contract = "a backbone must have the same outputs after its state_dict is saved and loaded"
     require(difference <= 1e-5, contract, f"a difference of {difference:g}")

@@ -12,7 +12,7 @@ from torch.autograd.gradcheck import GradcheckError, gradcheck
 from agebench.build.nodes import find_target
 from agebench.errors import UserError
 from agebench.heads.base import DECODES, Head
-from agebench.testing.contract import Target, build, require
+from agebench.testing.contract import Target, build, require, working
 
 # Ordered labels: their values in the target's unit.
 LABELS: Mapping[str, Sequence[float]] = {
@@ -67,11 +67,11 @@ def check_head(target: Target, *, loss_is_mean: bool = True, **options: Any) -> 
                 refused = str(error)
                 continue
             supported.append(name)
+            checks = CHECKS if loss_is_mean else CHECKS[:-1]
             try:
-                for check in CHECKS:
-                    check(make, values)
-                if loss_is_mean:
-                    _check_mean(make, values)
+                for check, inputs in checks:
+                    with working(f"a head must work for {inputs}"):
+                        check(make, values)
             except Exception as error:
                 error.add_note(f"checked with the ordered labels {list(values)}")
                 raise
@@ -80,7 +80,8 @@ def check_head(target: Target, *, loss_is_mean: bool = True, **options: Any) -> 
             "a head must support some ordered labels",
             f"a UserError for each of {list(LABELS)}: {refused}",
         )
-        _check_learns(make, LABELS["decades" if "decades" in supported else supported[0]])
+        with working("a head must work for 300 steps of Adam"):
+            _check_learns(make, LABELS["decades" if "decades" in supported else supported[0]])
         _check_order(make, LABELS[supported[-1]])
     return supported
 
@@ -110,7 +111,8 @@ def _check_shapes(make: Make, values: Sequence[float]) -> None:
     head = make(values).eval()
     for count in (16, 1):
         outputs, target = _outputs_of(head, count), _target_of(values, count)
-        loss, point = head.loss(outputs, target), head.point(outputs)
+        with working(f"a head must work for a batch of {count}"):
+            loss, point = head.loss(outputs, target), head.point(outputs)
         found = f"{loss.dtype} of shape {tuple(loss.shape)}"
         require(
             loss.shape == () and loss.dtype == torch.float32,
@@ -297,12 +299,14 @@ def _check_order(make: Make, values: Sequence[float]) -> None:
     require(head.decode == "mode", "without an order, decode=auto must be the mode", head.decode)
 
 
-CHECKS: tuple[Callable[[Make, Sequence[float]], None], ...] = (
-    _check_shapes,
-    _check_extremes,
-    _check_point,
-    _check_step,
-    _check_gradient,
-    _check_state,
-    _check_half,
+# Checks, and the inputs that they need to work for.
+CHECKS: tuple[tuple[Callable[[Make, Sequence[float]], None], str], ...] = (
+    (_check_shapes, "batches of 16 and of 1"),
+    (_check_extremes, "outputs of 0, ±100 and ±10,000"),
+    (_check_point, f"decode={', '.join(DECODES)}"),
+    (_check_step, "float64 outputs"),
+    (_check_gradient, "float64 outputs"),
+    (_check_state, "a state_dict that is saved and loaded"),
+    (_check_half, "outputs of a network in half precision"),
+    (_check_mean, "batches of 24 and of 1"),
 )

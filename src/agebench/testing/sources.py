@@ -9,7 +9,7 @@ from PIL import Image
 from agebench.data.records import Array, Records
 from agebench.data.resize import Resize
 from agebench.data.target import TARGETS, make_target
-from agebench.testing.contract import Target, build, require
+from agebench.testing.contract import Target, build, require, working
 
 METHODS = ("prepare", "records", "present", "open", "stamps", "reading_order")
 OPENED = 8  # images that are decoded
@@ -30,6 +30,11 @@ def check_source(target: Target, **options: Any) -> None:
     """
     source = build("source", target, signature="the keys of `source` in its YAML", options=options)
     _check_attributes(source)
+    with working("a source must list and open its images"):
+        _check_content(source)
+
+
+def _check_content(source: Any) -> None:
     source.prepare()
     records = source.records()
     _check_records(source, records)

@@ -1,6 +1,7 @@
 """Log messages before the first training step and after the test."""
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,22 @@ def log_start(
     )
     if extras := describe_extras(cfg):
         log.info("with      %s", extras)
+
+
+def warn_if_busy(trainer: L.Trainer) -> None:
+    """Warn if other programs use the cores of this machine, which all but stops a training with several threads."""
+    threads = torch.get_num_threads()
+    if trainer.strategy.root_device.type != "cpu" or threads == 1 or not hasattr(os, "getloadavg"):
+        return
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores:
+        log.warning(
+            "other programs use this machine (load %.1f on %d cores): training with %d threads may be many times "
+            "slower than with OMP_NUM_THREADS=1",
+            load,
+            cores,
+            threads,
+        )
 
 
 def describe_extras(cfg: DictConfig) -> str:

@@ -10,6 +10,7 @@ from agebench.step_check import NonFiniteError
 from agebench.training import resume
 from agebench.training.callbacks import failed_callback
 from agebench.training.parts import Training
+from agebench.user_code import place
 
 
 def explain_non_finite(error: NonFiniteError, training: Training, writer: RunWriter) -> str:
@@ -42,7 +43,7 @@ def explain_non_finite(error: NonFiniteError, training: Training, writer: RunWri
 
 def known_error(error: Exception, training: Training, start: resume.Start) -> Exception | None:
     """Return the error to raise instead of one whose cause is known; None for the bugs of agebench or of the user."""
-    trainer, why = training.trainer, one_line_message(error)[:200]
+    trainer, why = training.trainer, f"{one_line_message(error)[:200]}{place(error)}"
     if (name := failed_callback(error)) is not None:
         return UserError(f"the callback {name} cannot be used with agebench ({why}): remove it")
     if isinstance(error, MisconfigurationException) and "conditioned on metric" in why:  # a schedule of the user's
@@ -54,6 +55,8 @@ def known_error(error: Exception, training: Training, start: resume.Start) -> Ex
             f"not all {trainer.world_size} processes on {trainer.num_nodes} machines connected ({why}): start the "
             "others in time, or set trainer.num_nodes=1"
         )
+    if place(error):
+        return None
     damaged = isinstance(error, AttributeError | KeyError | TypeError | ValueError | RuntimeError | IndexError)
     if damaged and start.checkpoint and not training.speed.has_started and not is_out_of_memory(error):
         return UserError(

@@ -36,7 +36,7 @@ from agebench.runs.writer import RunWriter
 from agebench.step_check import NonFiniteError
 from agebench.training import resume
 from agebench.training.batch_size import choose_batch_size
-from agebench.training.console import device_name, log_results, log_start, write_parameters
+from agebench.training.console import device_name, log_results, log_start, warn_if_busy, write_parameters
 from agebench.training.failures import explain_non_finite, known_error
 from agebench.training.hparams import hparams
 from agebench.training.memory import keep_freed_memory
@@ -148,6 +148,8 @@ def _run(
     keep_freed_memory()
     training = build_training(cfg, config, run_dir, progress=progress)
     start = prepare(training, previous, writer, progress=progress)
+    if writer.enabled and progress is None:  # every point of a sweep would repeat it
+        warn_if_busy(training.trainer)
     with watch_ranks(run_dir, first=writer.enabled, machines=training.trainer.num_nodes):
         best = train(training, start, writer)
         with ExitStack() as stack:

@@ -1,0 +1,95 @@
+"""Exceptions of the user's own code, as sentences with the input and with the file and line.
+
+Own code is every file outside agebench, the standard library and the installed packages.
+"""
+
+import os
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from agebench.errors import OUT_OF_MEMORY, FailedError, UserError, chain, is_out_of_memory, one_line_message
+
+LIBRARIES = (Path(__file__).parent, Path(os.__file__).parent)  # agebench and the standard library
+INSTALLED = {"site-packages", "dist-packages"}
+MAX_MESSAGE = 300  # characters of the message of a library
+
+
+def place(error: BaseException) -> str:
+    """Return ` at FILE:LINE`, the innermost line of the user's own code that raised an exception; empty if none did."""
+    return _own(error)[1]
+
+
+def describe(error: BaseException) -> str:
+    """Return type, message and place of an exception: `RuntimeError: no such layer at mynets/senet.py:54`."""
+    raised, where = _own(error)
+    return f"{type(raised).__name__}: {one_line_message(raised)[:MAX_MESSAGE].rstrip('.')}{where}"
+
+
+def explain_own(error: BaseException) -> str:
+    """Return a sentence about an exception of the user's own code, with the tensors that it was given; empty if none.
+
+    Example: `SENet.forward failed on x of shape (2, 1, 28, 28), float32: RuntimeError: ... at mynets/senet.py:54`.
+    """
+    raised, where = _own(error)
+    if not where:
+        return ""
+    frames = [frame for frame, _ in traceback.walk_tb(raised.__traceback__)]
+    first = _own_indices(frames)[0]
+    inputs = _inputs(frames[first], frames[first - 1])
+    call = frames[first].f_code.co_qualname
+    return f"{call} failed{inputs}: {describe(error)} (HYDRA_FULL_ERROR=1 shows the traceback)"
+
+
+def reason(error: BaseException) -> str:
+    """Return the message of the first exception in the chain that is for the user, else type, message and place."""
+    for found in chain(error):
+        if isinstance(found, UserError | FailedError):
+            return str(found)
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
+    return describe(error)
+
+
+def _own(error: BaseException) -> tuple[BaseException, str]:
+    """Return the exception of a chain that the user's own code raised, and its place; else the error and no place."""
+    for link in chain(error):
+        steps = list(traceback.walk_tb(link.__traceback__))
+        if own := _own_indices([frame for frame, _ in steps]):
+            frame, line = steps[own[-1]]
+            return link, f" at {_shown(frame.f_code.co_filename)}:{line}"
+    return error, ""
+
+
+def _own_indices(frames: list[FrameType]) -> list[int]:
+    """Return the indices of the frames of own code that a library called. A script that calls agebench is not one."""
+    own = [_is_own(frame.f_code.co_filename) for frame in frames]
+    first = own.index(False) if False in own else len(own)
+    return [i for i in range(first, len(own)) if own[i]]
+
+
+def _is_own(file: str) -> bool:
+    path = Path(file)
+    is_generated = file.startswith("<")  # such as the code of a frozen module or of torch.fx
+    return not is_generated and INSTALLED.isdisjoint(path.parts) and not any(map(path.is_relative_to, LIBRARIES))
+
+
+def _shown(file: str) -> str:
+    path, here = Path(file), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _inputs(frame: FrameType, caller: FrameType) -> str:
+    """Return the tensors and arrays among the arguments of a call, as ` on x of shape (2, 3), float32`."""
+    code = frame.f_code
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    values: dict[str, Any] = {name: frame.f_locals.get(name) for name in names}
+    if caller.f_code.co_name == "_call_impl":  # of torch.nn.Module; the call may have assigned new values to the names
+        values |= dict(zip(names[1:], caller.f_locals.get("args", ()), strict=False))
+    shown = [
+        f"{name} of shape {tuple(value.shape)}, {str(value.dtype).removeprefix('torch.')}"
+        for name, value in values.items()
+        if isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype")
+    ]
+    return f" on {' and '.join(shown)}" if shown else ""
