@@ -24,7 +24,7 @@ class StampKeys(TypedDict):
     values: list[float]
     unit: Literal["years", "decades", "bins", ""]
     ordered: bool
-    background: NotRequired[list[float]]
+    background: NotRequired[Annotated[list[float], lambda each: len(each) == 2, "two numbers"]]  # not in older files
     config_hash: Text
     data_sha: Text
     weights_sha: Text

@@ -82,7 +82,7 @@ class Predictor:
         trained, self.stamp = self.model.first.config, self.model.first.stamp
         self.calibration = self.model.calibration(use=cfg.calibration)
         self.limit = build_age_limit(cfg, self.stamp)
-        self.invert = bool(cfg.get("invert"))  # the page has a box for each picture instead
+        self.invert: bool | None = cfg.get("invert")  # None: the page of `app` has a box and a warning of its own
         data = trained.data
         self.resize = Resize(data.image_size, data.channels, data.crop_mode, data.crop_pct, data.interpolation)
         set_up_process(seed=trained.seed, matmul_precision=trained.matmul_precision)
@@ -94,12 +94,12 @@ class Predictor:
         Raises:
             UserError: If no image can be read.
         """
-        watched = _Watched(images, invert=self.invert, background=self.stamp.get("background"))
+        watched = _Watched(images, invert=bool(self.invert), background=self.stamp.get("background"))
         predictions: Any = self.trainer.predict(self.model.module, watched)
         if len(images.broken) == len(images.names):
             name, reason = images.names[0], images.broken[0]
             raise UserError(f"none of the {len(images.names):,} images can be read, for example {name}: {reason}")
-        if watched.other:
+        if watched.other and self.invert is not None:
             dark = self.stamp["background"][0] < 0.5
             log.warning(
                 "%s of %s images have a %s background, but the training images have a %s one: their predictions are "
