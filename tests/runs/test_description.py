@@ -198,6 +198,7 @@ def test_split_csv_has_one_row_per_image_of_each_part(tmp_path, known) -> None:
         ((None, 0.25), {"test/accuracy": 0.25}, "test/accuracy is 0.25, no better than the 0.25 of always answering"),
         ((None, 0.25), {"test/accuracy": 0.26}, ""),
         ((10.45, 0.1), {"test/mae": None}, ""),
+        ((None, None), {"test/accuracy": 0.26}, ""),
     ],
 )
 def test_a_run_that_is_no_better_than_one_answer_for_all_images_says_so(baseline, metrics, sentence) -> None:

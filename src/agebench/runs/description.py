@@ -19,6 +19,7 @@ from agebench.metrics import decision_summary
 from agebench.metrics.bootstrap import METHOD, few_groups, intervals, resamples_for
 from agebench.metrics.breakdown import coverage_by_decade
 from agebench.metrics.predictions import Array, Predictions, is_finite
+from agebench.metrics.table import find
 
 log = logging.getLogger(__name__)
 DIFFERENCE = "baseline_difference"  # a key of results.json
@@ -181,21 +182,22 @@ def no_better_than_guessing(results: Mapping[str, Any]) -> str:
     baseline, metrics = results["baseline"], results["metrics"]
     if baseline["median_mae"] is not None:
         name, guess, answer = "test/mae", baseline["median_mae"], "the median of the train labels"
-        worse = metrics.get(name) is not None and metrics[name] >= guess
     else:
         name, guess, answer = "test/accuracy", baseline["majority_accuracy"], "the most common train label"
-        worse = metrics.get(name) is not None and metrics[name] <= guess
-    if not worse and metrics.get(name) is not None and is_doubtful(results, name, guess):
+    value = metrics.get(name)
+    if value is None or guess is None:  # diverged, or without train images
+        return ""
+    if find(name).cost(value) >= find(name).cost(guess):
         return (
-            f"{name} is {metrics[name]:.4g}, not shown to be better than the {guess:.4g} of always answering {answer}: "
+            f"{name} is {value:.4g}, no better than the {guess:.4g} of always answering {answer}: train for more "
+            "epochs (trainer.max_epochs), or try another optim.lr"
+        )
+    if is_doubtful(results, name, guess):
+        return (
+            f"{name} is {value:.4g}, not shown to be better than the {guess:.4g} of always answering {answer}: "
             "the 95% interval of the difference contains 0; train for more epochs, or test on more images"
         )
-    if not worse:
-        return ""
-    return (
-        f"{name} is {metrics[name]:.4g}, no better than the {guess:.4g} of always answering {answer}: train for more "
-        "epochs (trainer.max_epochs), or try another optim.lr"
-    )
+    return ""
 
 
 def log_decision(results: Mapping[str, Any]) -> None:
