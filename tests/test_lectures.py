@@ -169,15 +169,17 @@ def test_the_chosen_epoch_has_the_lowest_validation_loss_and_the_title_names_bot
     monkeypatch.setattr(overfitting, "save", lambda figure, path: drawn.append(" ".join(figure.get_suptitle().split())))
     losses = np.array([0.9, 0.5, 0.4, 0.6, 0.8])
     values = dict.fromkeys(("train/loss", "val/loss", "train/accuracy", "val/accuracy"), losses)
-    full = overfitting.Curves(np.arange(1, 6), values, {"test/nll": 0.75})
-    stopped = overfitting.Curves(np.arange(1, 5), {key: v[:4] for key, v in values.items()}, {"test/nll": 0.45})
+    full = overfitting.Curves(np.arange(1, 6), values, {"test/nll": 0.75, "test/accuracy": 0.9061})
+    tested = {"test/nll": 0.45, "test/accuracy": 0.9}
+    stopped = overfitting.Curves(np.arange(1, 5), {key: v[:4] for key, v in values.items()}, tested)
 
     with plot_style():
         overfitting.draw_curves(tmp_path / "overfitting.png", full, stopped)
 
     assert full.best == 3
     assert "after epoch 3 the validation loss rises from 0.40 to 0.80" in drawn[0]
-    assert "ends at epoch 4 and keeps epoch 3: test loss 0.45 instead of 0.75" in drawn[0]
+    assert "ends at epoch 4 and keeps epoch 3: test loss 0.45 instead of 0.75, " in drawn[0]
+    assert "test accuracy 0.900 instead of 0.906 (one seed)" in drawn[0]
 
 
 def test_a_number_has_at_most_two_decimals_and_a_true_minus() -> None:

@@ -1,8 +1,10 @@
 """The summary files of a sweep."""
 
 import csv
+from itertools import product
 
 import numpy as np
+import pytest
 
 from agebench.comparison.sweep import write_sweep
 
@@ -52,6 +54,45 @@ def test_the_pictures_of_a_sweep_are_drawn(make_run, tmp_path) -> None:
     write_sweep(tmp_path / "sweep")
 
     assert {path.name for path in (tmp_path / "sweep").glob("*.png")} == {"ranking.png", "curves.png", "parallel.png"}
+
+
+@pytest.mark.parametrize(
+    ("points", "key"),
+    [
+        # Two keys have numbers; the one with more values is the axis.
+        ([(lr, decay) for lr in (1e-3, 1e-2, 1e-1) for decay in (0, 1)], "optim.lr"),
+        ([(lr, decay) for lr in (1e-3, 1e-2, 1e-1) for decay in (0, 1, 2, 3)], "optim.weight_decay"),
+        ([(1e-3, 0), (1e-2, 0), (1e-3, 1)], None),  # two values are no curve
+        ([(1e-3, 1), (1e-2, 2), (1e-1, 3)], None),  # no two points differ in one key alone
+    ],
+)
+def test_a_sweep_over_three_numbers_or_more_has_a_picture_of_them(make_run, tmp_path, monkeypatch, points, key) -> None:
+    settings: list[str] = []
+    monkeypatch.setattr("agebench.report.tuning.draw_tuning", lambda lines, **about: settings.append(about["setting"]))
+    for i, (lr, decay) in enumerate(points):
+        make_run(f"sweep/{i}", points=TARGETS + i, config={"optim.lr": lr, "optim.weight_decay": decay})
+
+    write_sweep(tmp_path / "sweep")
+
+    assert [text.rpartition("(")[2].rstrip(")") for text in settings] == ([] if key is None else [key])
+
+
+def test_the_picture_over_the_learning_rate_has_a_line_per_optimizer(make_run, tmp_path, monkeypatch) -> None:
+    drawn: list[dict[str, dict[float, list[float]]]] = []
+    monkeypatch.setattr("agebench.report.tuning.draw_tuning", lambda lines, **_: drawn.append(lines))
+    for i, (optim, lr, seed) in enumerate(product(("adamw", "sgd"), (1e-3, 1e-2, 1e-1), (0, 1))):
+        more = {"choices": {"optim": optim}, "config": {"optim.lr": lr, "optim._target_": optim}, "seed": seed}
+        make_run(f"sweep/{i}", points=TARGETS + i, **more)
+
+    write_sweep(tmp_path / "sweep")
+
+    # Run i is i years off on all images.
+    assert drawn == [
+        {
+            "adamw": {1e-3: [0, 1], 1e-2: [2, 3], 1e-1: [4, 5]},
+            "sgd": {1e-3: [6, 7], 1e-2: [8, 9], 1e-1: [10, 11]},
+        }
+    ]
 
 
 def test_the_curves_of_a_sweep_are_labelled_by_the_settings_that_differ(make_run, tmp_path, monkeypatch) -> None:

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from agebench.explanations import explain_images
-from agebench.inference.app_server import MAX_BYTES, Page, PageServer, to_image
+from agebench.inference.app_server import MAX_BYTES, Page, PageServer, to_image, to_png
 
 
 class Client:
@@ -202,3 +202,31 @@ def test_pixels_become_an_image_of_the_same_values() -> None:
 
     assert np.array_equal(np.asarray(to_image(pixels)).transpose(2, 0, 1), pixels)
     assert np.array_equal(np.asarray(to_image(pixels[:1])), pixels[0])
+
+
+def seen_pixels(answer: dict[str, Any]) -> np.ndarray:
+    """Return the pixels that the network gets."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["seen"].partition(",")[2]))))
+
+
+def test_a_picture_is_inverted_on_request(client: Client) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(40, 40, 3), dtype=np.uint8)
+
+    _, plain = client.ask("POST", "/predict", to_png(Image.fromarray(pixels)))
+    _, inverted = client.ask("POST", "/predict?invert", to_png(Image.fromarray(pixels)))
+
+    for before, after in zip(plain["answers"], inverted["answers"], strict=True):
+        assert np.array_equal(seen_pixels(after), 255 - seen_pixels(before))
+        assert after["posterior"] != before["posterior"]
+        assert not before["other_background"]  # the runs know faces
+
+
+def test_a_picture_with_the_other_background_is_reported(client: Client, page: Page, monkeypatch) -> None:
+    first = next(iter(page.runs.values()))
+    monkeypatch.setitem(first.stamp, "background", [0.0, 0.1])
+
+    _, bright = client.ask("POST", "/predict", to_png(Image.new("RGB", (32, 32), "white")))
+    _, inverted = client.ask("POST", "/predict?invert", to_png(Image.new("RGB", (32, 32), "white")))
+
+    assert bright["answers"][0]["other_background"]
+    assert not inverted["answers"][0]["other_background"]

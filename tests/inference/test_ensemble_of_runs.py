@@ -262,3 +262,32 @@ def test_a_list_of_runs_is_typed_with_spaces_and_other_scripts() -> None:
 def test_runs_without_brackets_give_a_sentence_about_lists() -> None:
     with pytest.raises(UserError, match=r"no folder a,b: several runs are a list in brackets, run=\[a,b,c\]"):
         find_members("a,b")
+
+
+def test_dark_digits_on_white_are_reported_and_predicted_like_the_bright_ones_when_inverted(
+    runs, tmp_path, caplog
+) -> None:
+    # The digits of the data set are bright on black.
+    pixels = np.zeros((3, 8, 8), dtype=np.uint8)
+    pixels[0, 1:7, 3:5] = pixels[1, 1:7, 1:7] = pixels[2, 2, 2:6] = 255
+    for name, images in (("bright", pixels), ("dark", 255 - pixels)):
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(tmp_path / name / f"{i}.png")
+    given = {"run": str(runs / "seed0"), "checkpoint": "tested", "trust": False, "average": "posteriors", "tta": None}
+    given |= {"calibration": True, "batch_size": 2, "accelerator": "cpu", "precision": None}
+
+    said = {}
+    for name, invert in (("bright", False), ("dark", False), ("dark", True)):
+        caplog.clear()
+        output = tmp_path / f"{name}-{invert}.csv"
+        changes = {"images": str(tmp_path / name), "output": str(output), "invert": invert}
+        predict_images(OmegaConf.create(given | changes))
+        said[output.stem] = [each.message for each in caplog.records if each.levelname == "WARNING"]
+
+    assert said["bright-False"] == said["dark-True"] == []
+    assert len(said["dark-False"]) == 1
+    assert "3 of 3 images have a bright background" in said["dark-False"][0]
+    assert "set invert=true" in said["dark-False"][0]
+    assert posterior_of(tmp_path / "dark-True.csv").tolist() == posterior_of(tmp_path / "bright-False.csv").tolist()
+    assert posterior_of(tmp_path / "dark-False.csv").tolist() != posterior_of(tmp_path / "bright-False.csv").tolist()

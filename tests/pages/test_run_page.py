@@ -96,6 +96,16 @@ def test_the_verdict_of_ages_is_an_error_in_years(write_run) -> None:
     )
 
 
+@pytest.mark.parametrize(("high", "doubtful"), [(0.4, True), (-0.1, False)])
+def test_the_verdict_says_if_chance_can_explain_what_is_better_than_the_median(write_run, high, doubtful) -> None:
+    found = {"metrics": {"test/mae": 16.0}, "baseline_difference": {"value": -0.67, "interval": [-2.5, high]}}
+    folder = write_run(labels=("20", "30", "70"), protocol="toy/random/age", intervals={}, **found)
+
+    said = verdict(Material.of(folder))
+
+    assert ("The network is not shown to be better than always answering the median" in said) == doubtful
+
+
 @pytest.mark.parametrize(
     ("results", "expected"),
     [

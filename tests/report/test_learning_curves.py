@@ -65,6 +65,13 @@ def test_a_line_is_dotted_after_a_seed_stopped() -> None:
     assert names(figure) == ["a", "mean over fewer seeds"]
 
 
+def test_a_line_that_ends_first_is_on_top_and_of_equal_ones_the_best() -> None:
+    figure = draw({"long": [history(9, 6, 5)], "short": [history(9, 7)], "short too": [history(9, 8)]})
+
+    above = {tuple(line.get_ydata()): line.get_zorder() for line in figure.axes[0].lines}
+    assert above[9, 7] > above[9, 8] > above[9, 6, 5]
+
+
 def test_missing_epochs_and_nan_are_skipped() -> None:
     incomplete: History = [
         {"epoch": 0, "val/mae": 9.0},

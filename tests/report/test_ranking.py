@@ -74,20 +74,26 @@ def test_an_asymmetric_interval_is_drawn_from_its_lower_to_its_upper_bound() -> 
 
 
 def test_a_near_reference_is_a_line_within_the_axis_limits() -> None:
-    figure = draw([Ranked("a", [4.0]), Ranked("b", [6.0])], reference=("always the median", 9.75))
+    figure = draw([Ranked("a", [4.0]), Ranked("b", [6.0])], reference=("always the median", 7.75))
 
-    (x, _), _ = marks(figure, "always the median 9.75")
+    (x, _), _ = marks(figure, "always the median 7.75")
     left, right = figure.axes[0].get_xlim()
-    assert left < 4 < x == 9.75 < right
+    assert left < 4 < x == 7.75 < right
 
 
-def test_a_distant_reference_is_named_in_the_legend_and_leaves_the_axis_limits_unchanged() -> None:
-    figure = draw([Ranked("a", [4.0]), Ranked("b", [4.5])], reference=("always the median", 12.15))
+@pytest.mark.parametrize(
+    ("value", "text", "side"), [(8.1, "always the median 8.1 →", 1), (1.9, "← always the median 1.9", 0)]
+)
+def test_a_reference_farther_away_than_the_span_is_a_text_at_the_edge(value, text, side) -> None:
+    groups = [Ranked("a", [4.0]), Ranked("b", [6.0])]
 
-    assert figure.axes[0].get_xlim()[1] < 5
-    legend = figure.axes[0].get_legend()
-    assert legend is not None
-    assert legend.get_texts()[0].get_text() == "always the median 12.15 (off scale, right)"
+    figure = draw(groups, reference=("always the median", value))
+
+    assert figure.axes[0].get_xlim() == draw(groups).axes[0].get_xlim()
+    (found,) = [each for each in figure.axes[0].texts if each.get_text() == text]
+    assert found.xy[0] == figure.axes[0].get_xlim()[side]
+    assert found.get_window_extent().y0 > figure.axes[0].transData.transform((0, 0))[1]  # above the first row
+    assert figure.axes[0].get_window_extent().containsx(found.get_window_extent().x0 + 1)
 
 
 def test_a_diverged_group_is_an_arrow_with_its_value() -> None:

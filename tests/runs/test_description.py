@@ -14,7 +14,13 @@ from agebench.data.split import Split
 from agebench.data.target import make_target
 from agebench.files import write_json
 from agebench.metrics.predictions import Predictions
-from agebench.runs.description import DataDescription, describe_test, identities_of, no_better_than_guessing
+from agebench.runs.description import (
+    DataDescription,
+    describe_test,
+    identities_of,
+    is_doubtful,
+    no_better_than_guessing,
+)
 from agebench.runs.tables import write_breakdown, write_split
 
 PEOPLE = np.array(["a", "a", "b", "b", "c", "c"])
@@ -30,8 +36,13 @@ def make_predictions(
     identity = {} if people is None else {"identity": np.concatenate([["x", "y", "z"], people])}
     data = SimpleNamespace(
         records=SimpleNamespace(columns=identity),
-        split=SimpleNamespace(test=np.arange(2, 9)),
-        target=SimpleNamespace(label_names=("20", "21", "22")),
+        split=SimpleNamespace(test=np.arange(2, 9), train=np.array([0, 1])),
+        target=SimpleNamespace(
+            label_names=("20", "21", "22"),
+            labels=np.array([0, 0, 0, 0, 1, 2, 0, 1, 2]),
+            values=np.array([20.0, 21.0, 22.0]),
+            ordered=bool(unit),
+        ),
     )
     target = np.array([0, 1, 2, 0, 1, 2])
     predictions = Predictions(
@@ -187,6 +198,7 @@ def test_split_csv_has_one_row_per_image_of_each_part(tmp_path, known) -> None:
         ((None, 0.25), {"test/accuracy": 0.25}, "test/accuracy is 0.25, no better than the 0.25 of always answering"),
         ((None, 0.25), {"test/accuracy": 0.26}, ""),
         ((10.45, 0.1), {"test/mae": None}, ""),
+        ((None, None), {"test/accuracy": 0.26}, ""),
     ],
 )
 def test_a_run_that_is_no_better_than_one_answer_for_all_images_says_so(baseline, metrics, sentence) -> None:
@@ -196,3 +208,38 @@ def test_a_run_that_is_no_better_than_one_answer_for_all_images_says_so(baseline
 
     assert found.startswith(sentence)
     assert bool(found) == bool(sentence)
+
+
+@pytest.mark.parametrize(("unit", "value", "interval"), [("years", -3 / 6, [-1, 0]), ("", 2 / 6, [0, 0.5])])
+def test_the_difference_from_one_answer_for_all_images_is_paired(unit, value, interval) -> None:
+    data, predictions = make_predictions(unit=unit)
+
+    found = describe_test(data, predictions)[0]["baseline_difference"]
+
+    # Train has the label 20 twice. Only images 1 and 2, of a and b, get another answer than 20, and it is the truth.
+    # Errors less |20 - truth|: a (0, -1), b (-2, 0), c (0, 0), so -3 / 6; right less right: (0, 1), (1, 0), (0, 0).
+    # The interval reaches from b, b, b to c, c, c, or from c, c, c to a and b alone.
+    assert found["value"] == pytest.approx(value)
+    assert found["interval"] == pytest.approx(interval)
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ({"baseline_difference": {"interval": [-1.2, 0.3]}}, True),
+        ({"baseline_difference": {"interval": [-1.2, -0.1]}}, False),
+        # The paired interval counts, not that of the metric.
+        ({"baseline_difference": {"interval": [-1.2, -0.1]}, "intervals": {"test/mae": [9.3, 16.6]}}, False),
+        ({"intervals": {"test/mae": [9.3, 16.6]}}, True),
+        ({"intervals": {"test/mae": [9.3, 13.0]}}, False),
+        ({"intervals": {"test/mae": [None, None]}}, False),
+        ({}, False),
+    ],
+)
+def test_a_result_that_chance_can_explain_is_not_shown_to_be_better_than_the_median(results, expected) -> None:
+    names = {"baseline": {"median_mae": 13.29, "majority_accuracy": 0.1}, "metrics": {"test/mae": 12.97}}
+
+    assert is_doubtful(results, "test/mae", 13.29) == expected
+    said = no_better_than_guessing(results | names)
+    sentence = "test/mae is 12.97, not shown to be better than the 13.29 of always answering the median"
+    assert said.startswith(sentence) == bool(said) == expected

@@ -339,6 +339,7 @@ class PredictKeys(RunsKeys):
 
     calibration: bool
     images: Annotated[Text | int, "a folder of images, a zip or tar of one, a CSV file with a column path, or an image"]
+    invert: bool
     output: Annotated[Text | int, "a file to write"]
     age_limit: AgeLimit
     batch_size: Count

@@ -117,7 +117,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
         freeze_backbone(model)
     if data.batch_size == 1 and any(isinstance(layer, BATCH_NORMS) for layer in model.modules()):
         raise UserError("this network has batch norm, which needs two images per step: set data.batch_size=2 or more")
-    stamp = make_stamp(cfg, data.plan)
+    stamp = make_stamp(cfg, data.images)
     optim = plain_node(cfg.optim, without=("decay_norms", "layer_decay"))
     module = kind(
         model,

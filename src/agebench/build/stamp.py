@@ -2,12 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from agebench.data.plan import Plan
+from agebench.data.background import training_background
+from agebench.data.packed import PackedImages
 from agebench.errors import UserError
 from agebench.schema import Text, find_mismatch
 
@@ -23,6 +24,7 @@ class StampKeys(TypedDict):
     values: list[float]
     unit: Literal["years", "decades", "bins", ""]
     ordered: bool
+    background: NotRequired[Annotated[list[float], lambda each: len(each) == 2, "two numbers"]]  # not in older files
     config_hash: Text
     data_sha: Text
     weights_sha: Text
@@ -45,9 +47,9 @@ def check_stored(path: Path, stored: Any) -> None:
         raise UserError(f"{damaged} (it has {names} label names and {values} values): restore it from a copy")
 
 
-def make_stamp(cfg: DictConfig, plan: Plan) -> dict[str, Any]:
+def make_stamp(cfg: DictConfig, images: PackedImages) -> dict[str, Any]:
     """Return the metadata of every checkpoint as plain data, so that testing and exporting need no data set."""
-    target = plan.target
+    plan, target = images.plan, images.plan.target
     return {
         "started_in": str(Path.cwd()),
         "config": OmegaConf.to_container(cfg, resolve=True),
@@ -57,4 +59,5 @@ def make_stamp(cfg: DictConfig, plan: Plan) -> dict[str, Any]:
         "values": target.values.tolist(),
         "unit": target.unit,
         "ordered": target.ordered,
+        "background": training_background(images.pixels, plan.rows[plan.split.train]),
     }

@@ -19,6 +19,8 @@ from agebench.runs.read import Run
 CAPTIONS = {
     "ranking": "The result of each group: the mean (square; star: the best), ± one standard deviation over seeds (bar) "
     "and each seed (circle). A group of one run has its 95% interval.",
+    "tuning": "The result over a setting that is a number: a line is a combination of the other settings, a point the "
+    "mean over seeds, and a bar ± one standard deviation.",
     "curves": "The metrics after each epoch of training: a line is the mean over seeds, and a band reaches from the "
     "lowest to the highest seed.",
     "parallel": "A line is a group: follow it from its settings to its result on the right.",

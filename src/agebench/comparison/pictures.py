@@ -1,4 +1,4 @@
-"""The figures of a comparison: ranking, learning curves and parallel coordinates."""
+"""The figures of a comparison: ranking, tuning of a setting, learning curves and parallel coordinates."""
 
 import csv
 import logging
@@ -9,7 +9,7 @@ from typing import Any
 
 from agebench.comparison.caption import heading
 from agebench.comparison.groups import Group, name_of
-from agebench.comparison.parameters import format_value, short_names
+from agebench.comparison.parameters import Parameters, format_value, short_names
 from agebench.comparison.tables import Comparison, Table
 from agebench.files import read_csv
 from agebench.metrics.table import axis_name, find
@@ -17,9 +17,19 @@ from agebench.runs.read import Run
 
 log = logging.getLogger(__name__)
 
+MIN_VALUES = 3  # of a setting that has a picture of its own
+SETTINGS = {
+    "optim.lr": "learning rate (optim.lr)",
+    "optim.weight_decay": "weight decay (optim.weight_decay)",
+    "optim.momentum": "momentum (optim.momentum)",
+    "data.batch_size": "batch size in images (data.batch_size)",
+    "data.image_size": "image size in px (data.image_size)",
+    "trainer.max_epochs": "epochs (trainer.max_epochs)",
+}
+
 
 def draw_pictures(comparison: Comparison, folder: Path) -> dict[str, Path]:
-    """Write ranking.png, curves.png and parallel.png of each table that has enough data for them.
+    """Write ranking.png, tuning.png, curves.png and parallel.png of each table that has enough data for them.
 
     The figures of a second table are ranking-2.png and so on. A figure that cannot be drawn is skipped with a warning.
 
@@ -29,7 +39,12 @@ def draw_pictures(comparison: Comparison, folder: Path) -> dict[str, Path]:
     from agebench.report.style import plot_style
 
     drawn: dict[str, Path] = {}
-    ways: dict[str, Callable[[Table], Any]] = {"ranking": _ranking, "curves": _curves, "parallel": _parallel}
+    ways: dict[str, Callable[[Table], Any]] = {
+        "ranking": _ranking,
+        "tuning": _tuning,
+        "curves": _curves,
+        "parallel": _parallel,
+    }
     with plot_style():
         for i, table in enumerate(comparison.tables, start=1):
             for name, draw in ways.items():
@@ -64,6 +79,39 @@ def _ranking(table: Table) -> Any:
         reference=known[0] if known else None,
         note=next((note for note in table.notes if "leaks" in note), ""),
     )
+
+
+def _tuning(table: Table) -> Any:
+    from agebench.report.tuning import draw_tuning
+
+    key = tuned_key([row.group.params for row in table.rows])
+    if key is None:
+        return None
+    lines: dict[str, dict[float, list[float]]] = {}
+    for row in table.rows:
+        others = {name: value for name, value in row.group.params.items() if name != key}
+        line = lines.setdefault(name_of(Group(row.group.runs, others)), {})
+        line.setdefault(float(row.group.params[key]), []).extend(_oriented(row.group.values(table.metric), table))
+    if max(map(len, lines.values())) < MIN_VALUES:  # a random search: no two points differ in the setting alone
+        return None
+    return draw_tuning(
+        lines,
+        setting=SETTINGS.get(key, key),
+        metric=axis_name(table.metric, table.unit),
+        mode=find(table.metric).mode,
+        title=heading(table),
+    )
+
+
+def tuned_key(params: Sequence[Parameters]) -> str | None:
+    """Return the numeric parameter with the most values, at least three; None if there is none."""
+    found: dict[str, int] = {}
+    for key in params[0] if params else ():
+        values = [each[key] for each in params]
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            found[key] = len(set(values))
+    best = max(found, key=lambda key: found[key], default=None)
+    return best if best is not None and found[best] >= MIN_VALUES else None
 
 
 def _curves(table: Table) -> Any:

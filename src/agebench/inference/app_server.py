@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
+from agebench.data.background import has_other_background
 from agebench.data.readers.folders import MAX_PIXELS, decode
 from agebench.data.records import Array
 from agebench.errors import BrokenImageError, UserError
@@ -120,14 +121,15 @@ class Page:
             code = "pixels" if "too many" in text else "format" if "not an image" in text else "damaged"
             raise RefusedError("empty" if not data else code, f"this picture cannot be used: {text}") from error
 
-    def predict(self, image: Image.Image | Array) -> list[dict[str, Any]]:
-        """Return the answer of each run to a picture, or to the pixels of an example."""
+    def predict(self, image: Image.Image | Array, *, invert: bool = False) -> list[dict[str, Any]]:
+        """Return the answer of each run to a picture, or to the pixels of an example; inverted on request."""
         with self._lock:
-            return [_answer(name, predictor, image) for name, predictor in self.runs.items()]
+            return [_answer(name, predictor, image, invert=invert) for name, predictor in self.runs.items()]
 
 
-def _answer(name: str, predictor: Predictor, image: Image.Image | Array) -> dict[str, Any]:
+def _answer(name: str, predictor: Predictor, image: Image.Image | Array, *, invert: bool) -> dict[str, Any]:
     pixels = _pixels_for(predictor, image)
+    pixels = 255 - pixels if invert else pixels
     columns, (row,) = predictor.tabulate(OneImage(pixels))
     labels, stamp = predictor.stamp["label_names"], predictor.stamp
     *given, _ = row  # without the column `problem`
@@ -140,6 +142,7 @@ def _answer(name: str, predictor: Predictor, image: Image.Image | Array) -> dict
         "unit": stamp["unit"],
         "numbers": list(stamp["values"]),
         "coverage": predictor.calibration.coverage if predictor.calibration else None,
+        "other_background": bool(has_other_background(pixels[None], stamp.get("background"))[0]),
         "seen": _data_url(to_image(pixels)),
         "heat": _explain(predictor, pixels, np.array([float(share) for share in given[-len(labels) :]]).argmax()),
     }
@@ -296,7 +299,7 @@ class Handler(BaseHTTPRequestHandler):
             image = page.read(self._read_body())
         else:
             raise RefusedError("missing", "there is no such page", 404)
-        answers = page.predict(image)
+        answers = page.predict(image, invert=url.query == "invert")
         return json.dumps({"answers": answers, "truth": truth}).encode(), "application/json"
 
     def _read_body(self) -> bytes:

@@ -30,6 +30,7 @@ from agebench.runs.description import (
     describe_calibration,
     describe_test,
     log_decision,
+    no_better_than_guessing,
 )
 from agebench.runs.folder import check_folder, is_first_process, write_config
 from agebench.runs.identity import versions
@@ -104,6 +105,8 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
         log_evaluation(
             predictions, _reported({} if model.facts else trained, evaluation, results), warn=cfg.checkpoint == "tested"
         )
+        if sentence := no_better_than_guessing(results):
+            log.warning("%s", sentence)
         log_decision(results)
         for message in label_messages(labels):
             log.info("%s", message)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from agebench.build.limit import build_age_limit
+from agebench.data.background import has_other_background
 from agebench.data.resize import Resize
 from agebench.data.unlabelled import Unlabelled
 from agebench.errors import UserError
@@ -39,6 +40,28 @@ class Images(Protocol):
     def __iter__(self) -> Iterator[Tensor]: ...
 
 
+class _Watched:
+    """The images on their way to the network: inverted on request, and compared with the training images.
+
+    Args:
+        images: The images.
+        invert: Whether to make dark pixels bright and bright pixels dark.
+        background: The background of the training images, see agebench.data.background; None if it is unknown.
+
+    Attributes:
+        other: The number of images with the other background, counted while iterating.
+    """
+
+    def __init__(self, images: Images, *, invert: bool, background: Sequence[float] | None) -> None:
+        self.images, self.invert, self.background, self.other = images, invert, background, 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in self.images:
+            shown = 255 - batch if self.invert else batch
+            self.other += int(has_other_background(shown.numpy(), self.background).sum())
+            yield shown
+
+
 class Predictor:
     """A trained run, or several that are averaged, ready to predict images.
 
@@ -59,6 +82,7 @@ class Predictor:
         trained, self.stamp = self.model.first.config, self.model.first.stamp
         self.calibration = self.model.calibration(use=cfg.calibration)
         self.limit = build_age_limit(cfg, self.stamp)
+        self.invert: bool | None = cfg.get("invert")  # None: the page of `app` has a box and a warning of its own
         data = trained.data
         self.resize = Resize(data.image_size, data.channels, data.crop_mode, data.crop_pct, data.interpolation)
         set_up_process(seed=trained.seed, matmul_precision=trained.matmul_precision)
@@ -70,10 +94,21 @@ class Predictor:
         Raises:
             UserError: If no image can be read.
         """
-        predictions: Any = self.trainer.predict(self.model.module, images)
+        watched = _Watched(images, invert=bool(self.invert), background=self.stamp.get("background"))
+        predictions: Any = self.trainer.predict(self.model.module, watched)
         if len(images.broken) == len(images.names):
             name, reason = images.names[0], images.broken[0]
             raise UserError(f"none of the {len(images.names):,} images can be read, for example {name}: {reason}")
+        if watched.other and self.invert is not None:
+            dark = self.stamp["background"][0] < 0.5
+            log.warning(
+                "%s of %s images have a %s background, but the training images have a %s one: their predictions are "
+                "probably wrong; set invert=%s",
+                f"{watched.other:,}",
+                f"{len(images.names) - len(images.broken):,}",
+                *(("bright", "dark") if dark else ("dark", "bright")),
+                str(not self.invert).lower(),
+            )
         posterior, point = (torch.cat(part).float().numpy() for part in zip(*predictions, strict=True))
         sets = {}
         if self.calibration is not None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from agebench.metrics.table import find, main_metric
 from agebench.pages.material import Material
+from agebench.runs.description import is_doubtful
 from agebench.runs.read import mapping, number
 
 # A name and a sentence for each metric that the page lists. Shares are shown in percent.
@@ -93,10 +94,15 @@ def _versus(run: Material, name: str) -> str:
     if guess is None:
         return ""
     shown = show(name, guess, unit=run.unit, images=_images(run))
+    value, doubt = run.run.metrics.get(f"test/{name}"), ""
+    better = value is not None and find(name).cost(value) < find(name).cost(guess)
+    if better and is_doubtful(run.run.results, f"test/{name}", guess):
+        answer = "the median" if name == "mae" else "the most common label"
+        doubt = f" The network is not shown to be better than always answering {answer}: the difference may be chance."
     what = "the median age of train" if name == "mae" and run.unit == "years" else "the most common label of train"
     if name == "mae":
-        return f" Always guessing {what} is {shown} off."
-    return f" Always guessing {what} gets {shown}."
+        return f" Always guessing {what} is {shown} off.{doubt}"
+    return f" Always guessing {what} gets {shown}.{doubt}"
 
 
 def constant_guess(run: Material) -> dict[str, float]:

@@ -119,7 +119,11 @@ def _style(rank: int) -> dict[str, Any]:
 
 
 def _draw_panel(axes: Axes, courses: Sequence[_Course], mode: Mode) -> None:
-    for rank, course in reversed(list(enumerate(courses))):  # the best is drawn last, on top of the others
+    # On top are the lines that end first, which longer ones would hide, and of equal ones the best.
+    ends = [course.epochs[-1] if len(course.epochs) else 0 for course in courses]
+    order = sorted(range(len(courses)), key=lambda rank: (ends[rank], rank))
+    for place, rank in reversed(list(enumerate(order))):
+        course = courses[rank]
         solid, dotted = _parts(course)
         if not solid.any():
             continue
@@ -128,7 +132,7 @@ def _draw_panel(axes: Axes, courses: Sequence[_Course], mode: Mode) -> None:
             continue
         every = max(1, len(course.epochs) // 12)
         style = {**_style(rank), "markevery": (rank % every, every)}  # markers of different groups at different epochs
-        above = 3 - 0.01 * rank
+        above = 3 - 0.01 * place
         if course.seeds.max() > 1:
             axes.fill_between(
                 course.epochs, course.low, course.high, color=style["color"], alpha=0.15, linewidth=0, zorder=above - 1
@@ -141,8 +145,8 @@ def _draw_panel(axes: Axes, courses: Sequence[_Course], mode: Mode) -> None:
         axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", va="center")
         return
     bands = [end for course in courses[:MAX_COLOURED] for end in (course.low, course.high)]
-    ends = np.concatenate([*bands, *(course.mean for course in courses)])
-    low, high = robust_range(ends, mode)
+    drawn = np.concatenate([*bands, *(course.mean for course in courses)])
+    low, high = robust_range(drawn, mode)
     pad = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
     axes.set(xlim=(epochs.min() - 0.5, epochs.max() + 0.5), ylim=(low - pad, high + pad))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))

@@ -60,7 +60,8 @@ def draw_ranking(
         metric: Name of the axis with its unit, such as `mean absolute error on test (years)`.
         mode: Whether lower (`min`) or higher (`max`) is better.
         title: Title of the figure.
-        reference: Name and value of a dashed line, such as `("always the median", 12.15)`.
+        reference: Name and value of a dashed line, such as `("always the median", 12.15)`. One that is farther from
+            the groups than their span is an arrow with a text at the edge, so that it does not compress them.
         note: A warning, printed below the figure.
 
     Raises:
@@ -78,13 +79,20 @@ def draw_ranking(
     figure = new_figure(5.6 + 0.075 * longest, 1.9 + row_height * len(rows), title)
     axes = figure.add_subplot()
     low, high = _limits(rows, mode)
-    if reference is not None:
-        low, high = _draw_reference(axes, *reference, low=low, high=high)
+    near = reference is not None and 2 * low - high <= reference[1] <= 2 * high - low
+    if reference is not None and near:
+        low, high = min(low, reference[1]), max(high, reference[1])
     pad = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
+    if reference is not None:
+        _draw_reference(axes, *reference, edges=None if near else (low - pad, high + pad))
     _draw_rows(axes, rows, low=low - pad / 2, high=high + pad / 2)
     axes.set_yticks(range(len(rows)), names, linespacing=0.95)
     axes.tick_params(axis="y", length=0)
-    axes.set(xlim=(low - pad, high + pad), ylim=(len(rows) - 0.4, -0.6), xlabel=f"{metric}, {BETTER[mode]}")
+    axes.set(
+        xlim=(low - pad, high + pad),
+        ylim=(len(rows) - 0.4, -0.6 if near or reference is None else -1.3),
+        xlabel=f"{metric}, {BETTER[mode]}",
+    )
     axes.grid(True)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(
@@ -175,16 +183,21 @@ def _limits(rows: Sequence[_Row], mode: Mode) -> tuple[float, float]:
     return min(ends), max(ends)
 
 
-def _draw_reference(axes: Axes, name: str, value: float, *, low: float, high: float) -> tuple[float, float]:
-    """Draw the dashed line and return the limits that include it; a distant line is only named in the legend."""
-    label = f"{printable(name, 60)} {value:.4g}"
-    near = low - 2 * (high - low) <= value <= high + 2 * (high - low)
-    if near:
-        low, high = min(low, value), max(high, value)
-    else:
-        label += " (off scale, left)" if value < low else " (off scale, right)"
-    axes.plot([value, value], [0, 1], "--", transform=axes.get_xaxis_transform(), color=COLOURS[1], label=label)
-    return low, high
+def _draw_reference(axes: Axes, name: str, value: float, *, edges: tuple[float, float] | None) -> None:
+    """Draw the dashed line; with the edges of the axis an arrow with a text at the edge beyond which the value lies."""
+    label, colour = f"{printable(name, 60)} {value:.4g}", COLOURS[1]
+    if edges is None:
+        axes.plot([value, value], [0, 1], "--", transform=axes.get_xaxis_transform(), color=colour, label=label)
+        return
+    left = value < edges[0]
+    axes.annotate(
+        f"\N{LEFTWARDS ARROW} {label}" if left else f"{label} \N{RIGHTWARDS ARROW}",
+        (edges[0] if left else edges[1], -0.85),
+        color=colour,
+        ha="left" if left else "right",
+        va="center",
+        fontsize=8,
+    )
 
 
 def _draw_rows(axes: Axes, rows: Sequence[_Row], *, low: float, high: float) -> None:

@@ -22,6 +22,7 @@ from agebench.metrics.predictions import Array, Predictions, is_finite
 from agebench.metrics.table import find
 
 log = logging.getLogger(__name__)
+DIFFERENCE = "baseline_difference"  # a key of results.json
 SEED = 0  # of the bootstrap, independent of the run's seed: equal predictions have equal intervals
 
 
@@ -93,7 +94,8 @@ def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any],
     """Return the keys of results.json about a test, and all intervals as `agebench.metrics.bootstrap` returns them.
 
     The keys are `metrics`, their 95% `intervals`, `bootstrap` (the resampled units, the number of resamples and the
-    method), and with an age limit `decision`, see agebench.metrics.decision_summary. The loss has an interval only if
+    method), `baseline_difference` (the paired difference from one answer for every image, see `beyond_baseline`), and
+    with an age limit `decision`, see agebench.metrics.decision_summary. The loss has an interval only if
     it is a mean over images, weighted by the head's sample weights.
     """
     identities = identities_of(plan, predictions)
@@ -105,6 +107,9 @@ def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any],
         mean = np.average(losses, weights=weights)
         if np.isclose(mean, predictions.metrics["test/loss"], rtol=1e-4, equal_nan=True):
             means = {"loss": (losses, weights)} | means
+    beyond = beyond_baseline(plan, predictions)
+    if beyond is not None:
+        means |= {DIFFERENCE: (beyond, np.ones(len(beyond)))}
     bounds = intervals(predictions, identities, means=means, resamples=resamples, seed=SEED)
     found = {name: bounds[short].tolist() for name in predictions.metrics if (short := name[len("test/") :]) in bounds}
     over = "image" if identities is None else "identity"
@@ -115,6 +120,8 @@ def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any],
             log.warning("%s", few_in_cell(find(name).name, "images" if identities is None else "people"))
     about = {"over": over, "groups": groups, "resamples": resamples, "seed": SEED, "method": METHOD}
     described = {"metrics": predictions.metrics, "intervals": found, "bootstrap": about}
+    if beyond is not None:
+        described[DIFFERENCE] = {"value": float(beyond.mean()), "interval": bounds[DIFFERENCE].tolist()}
     if (curves := decision_curves(plan, predictions, bounds)) is not None:
         described["decision"] = decision_summary.describe_decisions(predictions, curves, over=over)
     return described, bounds
@@ -130,8 +137,47 @@ def decision_curves(plan: Plan, predictions: Predictions, bounds: dict[str, Arra
     return decision_summary.decision_curves(predictions, bounds, identities_of(plan, predictions))
 
 
+def beyond_baseline(plan: Plan, predictions: Predictions) -> Array | None:
+    """Return the error of each image less that of one answer for every image, float64, shape (N,).
+
+    The answer is the median of the train labels. For classes it is the most common train label, and the difference is
+    that of being right (1) or wrong (0). None without train images, or if a prediction is not finite.
+    """
+    train = plan.target.labels[plan.split.train]
+    same = len(predictions.values) == len(plan.target.label_names)  # the labels may be those of another data set
+    if not len(train) or not same or not is_finite(predictions):
+        return None
+    if plan.target.ordered:
+        truth = predictions.values[predictions.target]
+        median = np.median(plan.target.values[train])
+        errors: Array = np.abs(predictions.point - truth) - np.abs(median - truth)
+        return errors
+    right = predictions.posterior.argmax(1) == predictions.target
+    guessed = predictions.target == np.bincount(train).argmax()
+    gained: Array = right.astype(np.float64) - guessed
+    return gained
+
+
+def is_doubtful(results: Mapping[str, Any], name: str, guess: float) -> bool:
+    """Return whether a test does not show that a run is better than one answer for every image.
+
+    This is so if the 95% interval of the paired difference contains 0. Results of older versions do not have it: then
+    the interval of the metric contains the value of the guess.
+
+    Args:
+        results: The content of results.json.
+        name: The metric, such as `test/mae`.
+        guess: Its value for the guess.
+    """
+    paired = (results.get(DIFFERENCE) or {}).get("interval")
+    bounds, zero = (paired, 0.0) if paired is not None else ((results.get("intervals") or {}).get(name), guess)
+    if not isinstance(bounds, list) or len(bounds) != 2 or not all(isinstance(each, int | float) for each in bounds):
+        return False
+    return bool(bounds[0] <= zero <= bounds[1])
+
+
 def no_better_than_guessing(results: Mapping[str, Any]) -> str:
-    """Return a sentence if a run is no better than one answer for every image, else an empty text.
+    """Return a sentence if a run is not, or not shown to be, better than one answer for every image; else no text.
 
     The answer is the median of the train labels, whose MAE is `median_mae` of `baseline`, or for classes the most
     common train label.
@@ -139,16 +185,22 @@ def no_better_than_guessing(results: Mapping[str, Any]) -> str:
     baseline, metrics = results["baseline"], results["metrics"]
     if baseline["median_mae"] is not None:
         name, guess, answer = "test/mae", baseline["median_mae"], "the median of the train labels"
-        worse = metrics.get(name) is not None and metrics[name] >= guess
     else:
         name, guess, answer = "test/accuracy", baseline["majority_accuracy"], "the most common train label"
-        worse = metrics.get(name) is not None and metrics[name] <= guess
-    if not worse:
+    value = metrics.get(name)
+    if value is None or guess is None:  # diverged, or without train images
         return ""
-    return (
-        f"{name} is {metrics[name]:.4g}, no better than the {guess:.4g} of always answering {answer}: train for more "
-        "epochs (trainer.max_epochs), or try another optim.lr"
-    )
+    if find(name).cost(value) >= find(name).cost(guess):
+        return (
+            f"{name} is {value:.4g}, no better than the {guess:.4g} of always answering {answer}: train for more "
+            "epochs (trainer.max_epochs), or try another optim.lr"
+        )
+    if is_doubtful(results, name, guess):
+        return (
+            f"{name} is {value:.4g}, not shown to be better than the {guess:.4g} of always answering {answer}: "
+            "the 95% interval of the difference contains 0; train for more epochs, or test on more images"
+        )
+    return ""
 
 
 def log_decision(results: Mapping[str, Any]) -> None:

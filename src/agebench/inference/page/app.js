@@ -9,6 +9,8 @@ const TEXTS = {
     camera: "use the camera",
     shoot: "take the photo",
     stop: "stop",
+    invert: "invert the picture (dark on white becomes bright on black)",
+    background: "The background of this picture is not that of the training images (bright instead of dark, or dark instead of bright): the answer is probably wrong. Change the box “invert the picture”.",
     private: "The picture stays on this computer: it is not stored and not sent on.",
     examples: "Or try a test image of the run",
     caution: "A network knows only what it was trained on. For a picture unlike the test images the answer means little, and the page cannot tell.",
@@ -46,6 +48,8 @@ const TEXTS = {
     camera: "カメラを使う",
     shoot: "撮影する",
     stop: "やめる",
+    invert: "白黒を反転する（白地に黒 → 黒地に白）",
+    background: "背景の明るさが学習データと逆なので、答えはおそらく誤りです。「白黒を反転する」を切り替えてください。",
     private: "画像はこのコンピューターの外に送られず、保存もされません。",
     examples: "またはテスト画像で試す",
     caution: "学習データと異なる種類の画像では、答えはほとんど当てになりません。このページでは、そうした画像かどうかを判別できません。",
@@ -84,6 +88,7 @@ let about = { runs: [], examples: [], max_bytes: 0, max_pixels: 0 };
 let shown = null; // the last result: answers, truth, url of the picture, its name
 let problem = null; // the name of the sentence in #message
 let stream = null;
+let last = null; // the arguments of the last request
 let latest = 0; // number of the last request; older answers are not shown
 
 function text(name, ...values) {
@@ -127,6 +132,7 @@ function showAnswer(parent, answer) {
   const values = answer.values;
   const card = element(parent, "article");
   element(card, "h3", answer.run);
+  if (answer.other_background) element(card, "p", text("background"), "bad");
   const isYears = answer.unit === "years";
   const best = Math.max(...answer.posterior.map(Number));
   const main = isYears ? text("years", Number(values.point).toFixed(1)) : answer.ordered ? text(answer.unit, values.label) : values.label;
@@ -233,6 +239,7 @@ function fail(name) {
 }
 
 async function ask(path, body, url, name) {
+  last = [path, body, url, name];
   const number = ++latest;
   find("message").hidden = false;
   find("message").className = "";
@@ -240,7 +247,7 @@ async function ask(path, body, url, name) {
   document.querySelector("main").classList.add("busy");
   let found;
   try {
-    const response = await fetch(path, { method: "POST", body });
+    const response = await fetch(find("invert").checked ? `${path}?invert` : path, { method: "POST", body });
     found = await response.json();
   } catch {
     found = { error: "gone" };
@@ -286,6 +293,7 @@ function shoot() {
   canvas.toBlob((blob) => blob && predict(blob), "image/png");
 }
 
+find("invert").onchange = () => last && ask(...last);
 find("choose").onclick = () => find("file").click();
 find("file").onchange = () => {
   if (find("file").files.length) predict(find("file").files[0]);
