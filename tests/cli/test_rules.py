@@ -1,6 +1,7 @@
 """The check of a composed config: one sentence for each value that is wrong, and none for a value that is right."""
 
 import re
+import sys
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,6 +15,7 @@ from agebench.build.keys import (
     ExportKeys,
     PredictKeys,
     PrepareKeys,
+    TrainKeys,
     check_nodes,
 )
 from agebench.cli.rules import check_config, check_sources
@@ -413,6 +415,21 @@ def test_half_precision_on_a_cpu_suggests_bf16(compose_config) -> None:
 
     with pytest.raises(UserError, match=r"needs a GPU.*use trainer\.precision=bf16-mixed"):
         check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "keys"),
+    [("trainer.accelerator=cuda", "trainer.accelerator", None), ("accelerator=cuda", "accelerator", "predict")],
+)
+def test_an_accelerator_that_is_not_there_is_named_before_torch_is_imported(
+    configure, configure_run, monkeypatch, line, key, keys
+) -> None:
+    config = configure(line) if keys is None else configure_run(keys, line)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it raises an error
+
+    with pytest.raises(UserError, match=rf"no CUDA GPU is available here: leave {re.escape(key)} out"):
+        check_config(config, TrainKeys if keys is None else RUN_KEYS[keys])
 
 
 def test_an_interpolation_of_a_missing_key_is_an_error(compose_config) -> None:

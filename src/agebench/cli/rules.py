@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from agebench.accelerators import is_missing, not_available
 from agebench.build.keys import LIGHT, TrainKeys, check_nodes
 from agebench.build.nodes import find_target, instantiate_node
 from agebench.config import flatten
@@ -39,6 +40,7 @@ def check_config(cfg: DictConfig, keys: Any = TrainKeys) -> None:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     check("", plain, keys)
     _check_processes(cfg)
+    _check_accelerator(cfg)
     _check_names(plain)
     _check_loggers(plain)
     if plain.get("data") is not None:
@@ -68,6 +70,13 @@ def _check_processes(config: DictConfig) -> None:
                 f"{key}={count} starts {count} processes, and this machine has {cores} CPU cores: set {key} to {most} "
                 "or less"
             )
+
+
+def _check_accelerator(config: DictConfig) -> None:
+    for key in ("trainer.accelerator", "accelerator"):
+        name = str(OmegaConf.select(config, key, default="auto"))
+        if is_missing(name):
+            raise UserError(not_available(key, name))
 
 
 def check_sources(configs: Sequence[DictConfig]) -> None:
