@@ -80,7 +80,7 @@ def page(run: Material, drawn: Sequence[tuple[Picture, Path]], *, level: str) ->
         decision=mapping(run.run.result("decision")),
         group_notes=list(mapping(run.run.result("groups")).get("notes") or ()),
         sheets=list(_sheets(run)),
-        full_command=None if level == "full" else f"{report_command(run.folder)} level=full",
+        full_command=None if level == "full" else report_command(run.folder, level="full"),
         repeat=_repeat(run),
     )
 

@@ -104,9 +104,9 @@ def read_results(folder: Path) -> dict[str, Any]:
     return results
 
 
-def report_command(folder: Path) -> str:
-    """Return the command that makes the report of a run."""
-    return f"python -m agebench.report {shlex.quote(f'run={folder}')}"
+def report_command(folder: Path, *, level: str = "light") -> str:
+    """Return the command that makes the report of a run, `light` or `full`."""
+    return f"python -m agebench.report {shlex.quote(f'run={folder}')}{'' if level == 'light' else f' level={level}'}"
 
 
 def actual_status(folder: Path, results: Mapping[str, Any]) -> str:
