@@ -92,7 +92,8 @@ def read_results(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         if not folder.exists():
             raise UserError(f"{folder} is not a run: it does not exist; give a folder that train wrote") from error
-        if runs := sorted(file.parent for file in folder.glob("*/results.json")):
+        below = (sorted(file.parent for file in folder.glob(f"{'*/' * depth}results.json")) for depth in (1, 2, 3))
+        if runs := next(filter(None, below), []):
             raise UserError(
                 f"{folder} is a folder of runs ({len(runs):,}), such as a sweep: give one of them, such as {runs[0]}"
             ) from error
