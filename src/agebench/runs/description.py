@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from agebench.metrics.breakdown import coverage_by_decade
 from agebench.metrics.predictions import Array, Predictions, is_finite
 
 log = logging.getLogger(__name__)
+MIN_JUMP = 0.02  # of a training loss, as a share; dropout and augmentation move it less
 SEED = 0  # of the bootstrap, independent of the run's seed: equal predictions have equal intervals
 
 
@@ -126,11 +127,15 @@ def decision_curves(plan: Plan, predictions: Predictions, bounds: dict[str, Arra
     return decision_summary.decision_curves(predictions, bounds, identities_of(plan, predictions))
 
 
-def no_better_than_guessing(results: Mapping[str, Any]) -> str:
+def no_better_than_guessing(results: Mapping[str, Any], losses: Sequence[float] = ()) -> str:
     """Return a sentence if a run is no better than one answer for every image, else an empty text.
 
     The answer is the median of the train labels, whose MAE is `median_mae` of `baseline`, or for classes the most
     common train label.
+
+    Args:
+        results: The content of results.json.
+        losses: The training loss of each epoch.
     """
     baseline, metrics = results["baseline"], results["metrics"]
     if baseline["median_mae"] is not None:
@@ -141,10 +146,17 @@ def no_better_than_guessing(results: Mapping[str, Any]) -> str:
         worse = metrics.get(name) is not None and metrics[name] <= guess
     if not worse:
         return ""
-    return (
-        f"{name} is {metrics[name]:.4g}, no better than the {guess:.4g} of always answering {answer}: train for more "
-        "epochs (trainer.max_epochs), or try another optim.lr"
-    )
+    advice = "train for more epochs (trainer.max_epochs), or try another optim.lr (lr_find=true finds one)"
+    if _jumps(losses):
+        advice = "the training loss did not fall: lower optim.lr (lr_find=true finds one)"
+    return f"{name} is {metrics[name]:.4g}, no better than the {guess:.4g} of always answering {answer}: {advice}"
+
+
+def _jumps(losses: Sequence[float]) -> bool:
+    """Return whether a loss goes up and down instead of falling. With a too low rate it hardly changes at all."""
+    if len(losses) < 2 or losses[-1] < min(losses[:-1]):
+        return False
+    return max(losses) - min(losses) > MIN_JUMP * abs(min(losses))
 
 
 def log_decision(results: Mapping[str, Any]) -> None:
