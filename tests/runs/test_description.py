@@ -203,10 +203,10 @@ def test_a_run_that_is_no_better_than_one_answer_for_all_images_says_so(baseline
     [
         (
             [2.71, 2.49, 2.46, 2.49],
-            "the training loss did not fall: lower optim.lr (lr_find=true finds one)",
+            "the training loss does not fall steadily: lower optim.lr (lr_find=true finds one)",
         ),  # sgd, 10
-        ([2.31, 2.38], "the training loss did not fall: lower optim.lr"),
-        ([-1.0, 3.0, 3.0], "the training loss did not fall: lower optim.lr"),
+        ([2.31, 2.38], "the training loss does not fall steadily: lower optim.lr"),
+        ([-1.0, 3.0, 3.0], "the training loss does not fall steadily: lower optim.lr"),
         ([2.31, 2.30, 2.25], "train for more epochs"),
         ([2.303, 2.301, 2.302], "train for more epochs (trainer.max_epochs), or try another optim.lr (lr_find=true"),
         ([2.3], "train for more epochs"),

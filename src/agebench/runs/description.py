@@ -148,7 +148,7 @@ def no_better_than_guessing(results: Mapping[str, Any], losses: Sequence[float] 
         return ""
     advice = "train for more epochs (trainer.max_epochs), or try another optim.lr (lr_find=true finds one)"
     if _jumps(losses):
-        advice = "the training loss did not fall: lower optim.lr (lr_find=true finds one)"
+        advice = "the training loss does not fall steadily: lower optim.lr (lr_find=true finds one)"
     return f"{name} is {metrics[name]:.4g}, no better than the {guess:.4g} of always answering {answer}: {advice}"
 
 
