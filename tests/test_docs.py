@@ -12,6 +12,7 @@ import pytest
 from agebench import compare
 from agebench.__main__ import COMMANDS
 from agebench.build import keys
+from agebench.cli import rules
 from agebench.cli.help import SWEEPING
 from agebench.cli.main import split_flags
 from agebench.cli.overrides import key_takes_text, to_hydra
@@ -117,7 +118,8 @@ LINES = dict((*lecture_commands(), *fenced_commands()))  # each once, with one o
 
 @pytest.mark.ci
 @pytest.mark.parametrize("line", LINES, ids=[f"{LINES[line]}: {line}" for line in LINES])
-def test_every_command_of_the_documents_is_valid(compose_config, conf, line) -> None:
+def test_every_command_of_the_documents_is_valid(compose_config, conf, monkeypatch, line) -> None:
+    monkeypatch.setattr(rules, "is_missing", lambda name: False)  # as on a machine with a GPU
     verb, *arguments = shlex.split(line.removeprefix(COMMAND))
     if verb == "compare":
         compare._parser().parse_args(arguments)

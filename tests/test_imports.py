@@ -24,7 +24,7 @@ VERBS = (
 )
 # A package imports only itself and packages in the lines above.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "public", "text", "identity_groups", "interrupts"),
+    ("errors", "public", "text", "identity_groups", "interrupts", "accelerators"),
     ("config", "files", "schema", "progress", "user_code"),
     ("trust",),
     ("data", "models", "heads", "augment", "metrics"),

@@ -13,10 +13,12 @@ def app(cfg: Any) -> None:
     from agebench.build.keys import AppKeys
     from agebench.cli.rules import check_config
     from agebench.errors import UserError
+    from agebench.runs.members import find_members
 
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError("app needs a trained run: run=outputs/...")
     check_config(cfg, AppKeys)
+    find_members(cfg.run, quiet=True)  # raises before the slow imports
     announce_loading()
     from agebench.inference.app_server import serve
 

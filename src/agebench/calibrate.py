@@ -16,10 +16,12 @@ def calibrate(cfg: Any) -> None:
     from agebench.build.keys import CalibrateKeys
     from agebench.cli.rules import check_config
     from agebench.errors import UserError
+    from agebench.runs.folder import read_results
 
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError("calibrate needs a trained run: run=outputs/...")
     check_config(cfg, CalibrateKeys)
+    read_results(Path(str(cfg.run)).expanduser())  # raises before the slow imports
     announce_loading()
     from agebench.inference.calibrate import calibrate_run
     from agebench.pages.drawer import rewrite_page

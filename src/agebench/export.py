@@ -13,10 +13,12 @@ def export(cfg: Any) -> None:
     from agebench.build.keys import ExportKeys
     from agebench.cli.rules import check_config
     from agebench.errors import UserError
+    from agebench.runs.members import find_members
 
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError("export needs a trained run: run=outputs/...")
     check_config(cfg, ExportKeys)
+    find_members(cfg.run, quiet=True)  # raises before the slow imports
     announce_loading()
     from agebench.inference.export import export_run
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from agebench.errors import OUT_OF_MEMORY, FailedError, UserError, chain, is_out_of_memory, one_line_message
 
-LIBRARIES = (Path(__file__).parent, Path(os.__file__).parent)  # agebench and the standard library
+# agebench with its Hydra plugins, and the standard library.
+LIBRARIES = (Path(__file__).parent, Path(__file__).parents[1] / "hydra_plugins", Path(os.__file__).parent)
 INSTALLED = {"site-packages", "dist-packages"}
 MAX_MESSAGE = 300  # characters of the message of a library
 

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from PIL import Image
 
-from agebench.cli.main import main, split_flags
+from agebench.cli.main import main, split_flags, unknown_flag
 from agebench.cli.messages import explain, install_command
 from agebench.config import config_folder
 from agebench.errors import UserError
@@ -71,11 +71,34 @@ def test_flags_may_stand_anywhere(line, expected) -> None:
 
 
 @pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--model=mlp", "there is no flag --model: write model=mlp, without dashes"),
+        ("-model=mlp", "there is no flag -model: write model=mlp, without dashes"),
+        ("--optim.lr", "there is no flag --optim.lr: write optim.lr=VALUE, without dashes"),
+        ("--data/split=random", "there is no flag --data/split: write data/split=random, without dashes"),
+    ],
+)
+def test_an_option_with_dashes_is_repeated_without_them(flag, sentence) -> None:
+    assert unknown_flag(["-m", flag]) == sentence
+
+
+@pytest.mark.parametrize("flag", ["--cfg=job", "-cjob", "--multi", "-cp=conf", "-m", "-mr", "--info=all", "--resolve"])
+def test_a_flag_of_hydra_is_not_unknown(flag) -> None:
+    assert unknown_flag([flag]) == ""
+
+
+@pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
         (["optim.lrr=1"], "there is no config key or group 'optim.lrr' (did you mean 'optim.lr'?)"),
         (["optm.lr=1"], "there is no config key or group 'optm.lr' (did you mean 'optim.lr'?)"),
         (["lr=1"], "there is no config key or group 'lr' (did you mean 'optim.lr'?)"),
+        (["epochs=3"], "there is no config key or group 'epochs' (did you mean 'trainer.max_epochs'?); --help lists"),
+        (["batch_size=3"], "(did you mean 'data.batch_size'?)"),
+        (["patience=3"], "(did you mean 'callbacks.early_stopping.patience'?)"),
+        (["workers=0"], "(did you mean 'data.num_workers'?)"),
+        (["hidden=[3]"], "(did you mean 'model.hidden'?)"),
         (["trainer.max_epoch=1"], "'trainer.max_epoch' (did you mean 'trainer.max_epochs'?)"),
         (["modle=mlp"], "there is no config key or group 'modle' (did you mean 'model'?)"),
         (["split=random"], "there is no config key or group 'split' (did you mean 'data/split'?)"),

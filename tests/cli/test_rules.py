@@ -1,6 +1,7 @@
 """The check of a composed config: one sentence for each value that is wrong, and none for a value that is right."""
 
 import re
+import sys
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -436,6 +437,51 @@ def test_half_precision_on_a_cpu_suggests_bf16(compose_config) -> None:
 
     with pytest.raises(UserError, match=r"needs a GPU.*use trainer\.precision=bf16-mixed"):
         check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "keys"),
+    [("trainer.accelerator=cuda", "trainer.accelerator", None), ("accelerator=cuda", "accelerator", "predict")],
+)
+def test_an_accelerator_that_is_not_there_is_named_before_torch_is_imported(
+    configure, configure_run, monkeypatch, line, key, keys
+) -> None:
+    config = configure(line) if keys is None else configure_run(keys, line)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it raises an error
+
+    with pytest.raises(UserError, match=rf"no CUDA GPU is available here: leave {re.escape(key)} out"):
+        check_config(config, TrainKeys if keys is None else RUN_KEYS[keys])
+
+
+@pytest.mark.parametrize("data", ["mnist", "hiragana73", "cacd", "folder"])
+@pytest.mark.parametrize(
+    ("typed", "near"), [("mnits", "mnist"), ("MNIST2/raw", "mnist/raw"), ("photo.csv", "photos.csv")]
+)
+def test_a_typo_in_a_typed_root_suggests_what_exists_beside_it(compose_config, tmp_path, data, typed, near) -> None:
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "photos.csv").touch()
+    config = compose_config(f"data={data}", f"data.root={tmp_path}/{typed}")
+
+    with pytest.raises(UserError, match=rf"{typed} does not exist \(did you mean '{tmp_path}/{near}'\?\)"):
+        check_config(config)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("data=mnist", "data.root={folder}/new"),  # nothing similar
+        ("data=mnist", "data.root={folder}/mnist"),
+        ("data=mnist", "paths.data={folder}"),  # the default folder, below it
+        ("data=demo", "data.root={folder}/mnist2"),  # is drawn there
+    ],
+)
+def test_a_new_folder_for_a_download_passes(compose_config, tmp_path, overrides) -> None:
+    for name in ("mnist", "mnists"):
+        (tmp_path / name).mkdir()
+    config = compose_config(*(each.format(folder=tmp_path) for each in overrides))
+
+    check_config(config)
 
 
 def test_an_interpolation_of_a_missing_key_is_an_error(compose_config) -> None:

@@ -47,6 +47,21 @@ def test_every_point_has_a_row_also_if_it_is_not_finished(make_run, tmp_path) ->
     assert not list(sweep.glob("*.part"))
 
 
+def test_a_planned_point_without_a_folder_is_counted(make_run, tmp_path) -> None:
+    sweep = tmp_path / "sweep"
+    run = make_run("sweep/lr-0.1", points=TARGETS + 1, config={"optim.lr": 0.1})
+
+    write_sweep(sweep, [run, sweep / "lr-0.2"])
+
+    with (sweep / "sweep.csv").open(newline="", encoding="utf-8-sig") as lines:
+        assert [(row["point"], row["status"]) for row in csv.DictReader(lines)] == [
+            ("lr-0.1", "completed"),
+            ("lr-0.2", "not started"),
+        ]
+    assert (sweep / "sweep.md").read_text(encoding="utf-8").startswith("# sweep: 1 of 2 points completed\n")
+    assert "1 of 2 points completed" in (sweep / "sweep.html").read_text(encoding="utf-8")
+
+
 def test_the_pictures_of_a_sweep_are_drawn(make_run, tmp_path) -> None:
     for i, (lr, decay) in enumerate(((0.1, 0), (0.2, 0), (0.1, 0.5))):
         make_run(f"sweep/{i}", points=TARGETS + i, config={"optim.lr": lr, "optim.weight_decay": decay})

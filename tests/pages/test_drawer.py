@@ -52,6 +52,17 @@ def test_a_drawer_that_is_killed_is_one_sentence(write_run, caplog) -> None:
     assert f"to make it: python -m agebench.report run={folder}" in caplog.text
 
 
+def test_the_command_after_a_failed_full_report_makes_a_full_one(write_run, caplog) -> None:
+    folder = write_run()
+
+    with Drawer("full") as drawer:
+        drawer.process.kill()
+        drawer.draw(folder)
+        drawer.finish()
+
+    assert f"to make it: python -m agebench.report run={folder} level=full" in caplog.text
+
+
 def test_a_page_that_exists_is_not_drawn_again(write_run) -> None:
     folder = write_run()
     page_of(folder).write_text("old")

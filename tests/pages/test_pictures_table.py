@@ -1,6 +1,7 @@
 """Which pictures a run gets."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -61,6 +62,17 @@ def test_the_dark_page_does_not_invert_pictures_with_images() -> None:
     with_images |= {"heat", "kernels", "feature_maps", "tsne_test_images"}
 
     assert {picture.name for picture in PICTURES if picture.photos} == with_images
+
+
+@pytest.mark.parametrize("name", ["heat", "calibration"])
+def test_the_caption_speaks_of_ages_only_for_ages(write_run, name) -> None:
+    digits = Material.of(write_run(name="digits"))
+    ages = Material.of(write_run(name="ages", labels=["20", "21", "22"], protocol="toy/random/age"))
+    picture = next(each for each in PICTURES if each.name == name)
+
+    found = [bool(re.search(r"\bages?\b", picture.caption_of(run))) for run in (digits, ages)]
+
+    assert found == [False, True]
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)

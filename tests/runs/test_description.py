@@ -243,3 +243,26 @@ def test_a_result_that_chance_can_explain_is_not_shown_to_be_better_than_the_med
     said = no_better_than_guessing(results | names)
     sentence = "test/mae is 12.97, not shown to be better than the 13.29 of always answering the median"
     assert said.startswith(sentence) == bool(said) == expected
+
+
+@pytest.mark.parametrize(
+    ("losses", "advice"),
+    [
+        (
+            [2.71, 2.49, 2.46, 2.49],
+            "the training loss does not fall steadily: lower optim.lr (lr_find=true finds one)",
+        ),  # sgd, 10
+        ([2.31, 2.38], "the training loss does not fall steadily: lower optim.lr"),
+        ([-1.0, 3.0, 3.0], "the training loss does not fall steadily: lower optim.lr"),
+        ([2.31, 2.30, 2.25], "train for more epochs"),
+        ([2.303, 2.301, 2.302], "train for more epochs (trainer.max_epochs), or try another optim.lr (lr_find=true"),
+        ([2.3], "train for more epochs"),
+        ([], "train for more epochs"),
+    ],
+)
+def test_a_loss_that_goes_up_and_down_asks_for_a_lower_rate(losses, advice) -> None:
+    results = {"baseline": {"median_mae": None, "majority_accuracy": 0.1}, "metrics": {"test/accuracy": 0.1}}
+
+    sentence = no_better_than_guessing(results, losses)
+
+    assert f"always answering the most common train label: {advice}" in sentence

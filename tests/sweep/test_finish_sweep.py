@@ -37,7 +37,8 @@ def test_an_incomplete_sweep_names_the_command_that_resumes_it(tmp_path, caplog)
     (folder / "results.json").write_text(json.dumps({"status": "interrupted"}), encoding="utf-8")
 
     with caplog.at_level(logging.INFO):
-        finish_sweep(tmp_path / "s", [Point("a", folder, [], status="interrupted")])
+        points = [Point("a", folder, [], status="interrupted"), Point("b", tmp_path / "s" / "b", [])]
+        finish_sweep(tmp_path / "s", points)
 
     assert "repeat the command with sweep=s to resume the incomplete points" in caplog.messages
-    assert (tmp_path / "s" / "sweep.csv").is_file()
+    assert (tmp_path / "s" / "sweep.md").read_text(encoding="utf-8").startswith("# s: 0 of 2 points completed\n")

@@ -291,13 +291,25 @@ def test_a_run_that_is_killed_after_training_does_not_train_again(
     assert full_results(tmp_path / "killed")["epochs"] == (3 if line[:1] == STOPPED[:1] else EPOCHS)
 
 
-def test_early_stopping_resumes_its_count(train, tmp_path) -> None:
+def test_early_stopping_resumes_its_count_and_is_logged_once(train, tmp_path, caplog) -> None:
     line = (*STILL, "callbacks.early_stopping.patience=3", "trainer.max_epochs=9")
+    caplog.set_level(logging.INFO)
     for epoch in (1, 2):
         train(tmp_path / "killed", *line, at=("on_train_batch_start", epoch))
     train(tmp_path / "killed", *line)
 
     assert full_results(tmp_path / "killed")["epochs"] == 4  # the first, and three without improvement
+    stopped = [message for message in caplog.messages if message.startswith("stopped early")]
+    assert stopped == ["stopped early after epoch 4: val/accuracy did not improve for 3 epochs"]
+
+
+def test_a_training_that_ends_with_its_last_epoch_has_not_stopped_early(train, tmp_path, caplog) -> None:
+    caplog.set_level(logging.INFO)
+
+    train(tmp_path / "run", *STILL, "callbacks.early_stopping.patience=1", "trainer.max_epochs=2")
+
+    assert full_results(tmp_path / "run")["epochs"] == 2
+    assert not any(message.startswith("stopped early") for message in caplog.messages)
 
 
 def test_min_epochs_holds_for_a_run_that_is_resumed_after_early_stopping(train, tmp_path) -> None:
@@ -378,7 +390,8 @@ def test_a_failed_run_is_resumed(train, tmp_path, uninterrupted) -> None:
     before = full_results(tmp_path / "killed")
     train(tmp_path / "killed")
 
-    assert (before["status"], before["error"]) == ("failed", "RuntimeError: the disk is full")
+    assert before["status"] == "failed"
+    assert before["error"].startswith("RuntimeError: the disk is full at ")  # this file and its line
     assert full_results(tmp_path / "killed")["resumed"] == 1
     assert_same(tmp_path / "killed", uninterrupted)
 

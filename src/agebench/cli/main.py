@@ -24,6 +24,8 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 # Flags of Hydra that are followed by a value, after a space.
 VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
 VALUED |= {"--experimental-rerun"}
+FLAGS = VALUED | {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"}
+FLAGS |= {"--shell-completion", "-sc", "--info", "-i"}
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -46,6 +48,18 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, overrides
 
 
+def unknown_flag(flags: Sequence[str]) -> str:
+    """Return a sentence about the first flag that Hydra does not have, such as `--model=mlp`; empty without one."""
+    for flag in flags:
+        name, sign, _ = flag.partition("=")
+        is_short = not name.startswith("--")  # may stand for several flags, or include a value
+        if name in FLAGS or (is_short and not sign) or (not is_short and any(each.startswith(name) for each in FLAGS)):
+            continue
+        typed = flag.lstrip("-")
+        return f"there is no flag {name}: write {typed if sign else f'{typed}=VALUE'}, without dashes"
+    return ""
+
+
 def main(command: str, task: Task, *, config_name: str) -> None:
     """Run a command under Hydra and exit: 0 done, 1 a job failed, 2 the command, the config or the data is wrong.
 
@@ -64,6 +78,9 @@ def main(command: str, task: Task, *, config_name: str) -> None:
     if any(flag.startswith("--experimental-rerun") for flag in flags):  # reads a pickle, which could run any code
         overrides_file = "the overrides in .hydra/overrides.yaml of the run"
         say(f"agebench {command}: no --experimental-rerun: repeat {overrides_file}")
+        sys.exit(2)
+    if unknown := unknown_flag(flags):
+        say(f"agebench {command}: {unknown}")
         sys.exit(2)
     if command not in SWEEPING and {"-m", "--multirun"} & set(flags):
         once = f"leave it out, and call {command} once per value"

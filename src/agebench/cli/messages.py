@@ -88,6 +88,8 @@ def _explain(error: BaseException, conf: Path) -> str | None:
         return "--resolve needs --cfg job: it shows the composed config with its interpolations resolved"
     if not any(isinstance(found, HydraException | OmegaConfBaseException) for found in links):
         return None
+    if sentence := _bare_key(links):
+        return sentence
     if isinstance(error, OverrideParseException):
         return _explain_parse_error(str(error.override), text)
     if typo := _typo(links):
@@ -144,6 +146,22 @@ def _explain_parse_error(override: str, text: str) -> str:
         f"cannot read {override}{reason}: give KEY=VALUE without spaces around =, "
         "with a closing bracket for each opening one, and quotes around a value with spaces: 'KEY=my photos'"
     )
+
+
+def _bare_key(links: Sequence[BaseException]) -> str | None:
+    """Return a sentence about an override such as `lr` or `epochs`: a key of the composed config, without its group."""
+    from omegaconf import OmegaConf
+
+    from agebench.config import flatten
+
+    typed, root = re.match(r"Could not override '(\w+)'", str(links[0])), getattr(links[-1], "parent_node", None)
+    if typed is None or not OmegaConf.is_dict(root):
+        return None
+    plain: Any = OmegaConf.to_container(root, resolve=False)
+    keys = [key for key in flatten(plain) if "." in key and not key.startswith("hydra.")]
+    equal = [key for key in keys if key.endswith(f".{typed[1]}")]
+    found = min(equal or [key for key in keys if key.endswith(f"_{typed[1]}")], key=len, default=None)
+    return found and f"there is no config key or group {typed[1]!r} (did you mean {found!r}?); --help lists the groups"
 
 
 def _missing_extra(match: Match[str], conf: Path) -> str | None:

@@ -4,12 +4,14 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from agebench.accelerators import is_missing, not_available
 from agebench.build.keys import LIGHT, TrainKeys, check_nodes
 from agebench.build.nodes import find_target, instantiate_node
 from agebench.config import flatten
@@ -39,10 +41,12 @@ def check_config(cfg: DictConfig, keys: Any = TrainKeys) -> None:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     check("", plain, keys)
     _check_processes(cfg)
+    _check_accelerator(cfg)
     _check_names(plain)
     _check_loggers(plain)
     if plain.get("data") is not None:
         check_cache(Path(cfg.paths.cache), str(cfg.data.name))
+        _check_root(plain["data"])
         check_nodes(plain, LIGHT)
         _check_target(cfg)
         if keys is TrainKeys:  # the other commands take the target of a run
@@ -69,6 +73,39 @@ def _check_processes(config: DictConfig) -> None:
                 f"{key}={count} starts {count} processes, and this machine has {cores} CPU cores: set {key} to {most} "
                 "or less"
             )
+
+
+def _check_accelerator(config: DictConfig) -> None:
+    for key in ("trainer.accelerator", "accelerator"):
+        name = str(OmegaConf.select(config, key, default="auto"))
+        if is_missing(name):
+            raise UserError(not_available(key, name))
+
+
+def _check_root(data: Mapping[str, Any]) -> None:
+    """Raise UserError if a typed data.root does not exist, but a folder or file with a similar name does.
+
+    The source could otherwise create the folder and download the data set into it.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    if not any(each.startswith("data.root=") for each in typed) or not data.get("root"):
+        return
+    root = missing = Path(str(data["root"])).expanduser().absolute()
+    if root.exists() or data["name"] == "demo":  # which draws its images into a new folder
+        return
+    while not missing.parent.exists():
+        missing = missing.parent
+    try:
+        beside = {path.name.lower(): path for path in missing.parent.iterdir()}
+    except OSError:
+        return
+    if near := get_close_matches(missing.name.lower(), beside, n=1, cutoff=0.75):
+        found = beside[near[0]] / root.relative_to(missing)
+        raise UserError(
+            f"data.root={data['root']} does not exist (did you mean '{found}'?): correct it, or create the folder first"
+        )
 
 
 def check_sources(configs: Sequence[DictConfig]) -> None:

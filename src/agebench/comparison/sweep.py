@@ -14,20 +14,26 @@ from agebench.comparison.pictures import draw_pictures
 from agebench.comparison.render import align, csv_value, to_markdown
 from agebench.comparison.tables import Comparison, compare
 from agebench.files import write_csv, write_text
-from agebench.runs.read import Run, number, points_of
+from agebench.runs.read import Run, number, points_of, read_run
 from agebench.text import markdown
 
 log = logging.getLogger(__name__)
 
 
-def write_sweep(folder: Path) -> None:
+def write_sweep(folder: Path, planned: Sequence[Path] = ()) -> None:
     """Write sweep.csv, sweep.md, sweep.html and figures for all points in the folder of a sweep, finished or not.
 
     This function never raises: an unreadable point is listed as unreadable, and a file that cannot be written is
     skipped with a warning.
+
+    Args:
+        folder: The folder of the sweep.
+        planned: The folders of all points, which may not exist yet.
     """
     try:
         points = points_of(folder)
+        names = {run.folder.name for run in points}
+        points += [read_run(path) for path in planned if path.name not in names]
         params = differing(points)
         write_csv(folder / "sweep.csv", *_table(points, params))
         pooled, notes = pool_folds(points)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from agebench.data.readers.archives import open_archive
-from agebench.data.readers.folders import Files, FolderFiles, decode, is_image, nfc
+from agebench.data.readers.folders import Files, FolderFiles, check_exists, decode, is_image, nfc
 from agebench.data.records import Array
 from agebench.data.resize import Resize
 from agebench.data.sources.table import read_paths
@@ -81,19 +81,15 @@ def _stack(images: Sequence[Array]) -> Tensor:
 
 def _open(path: Path) -> tuple[Files, list[str], Sequence[str | None]]:
     """Return a reader of the images, their names, and their paths for the reader, None if a file does not exist."""
+    check_exists(path)
     if path.is_dir():
         files: Files = FolderFiles(path)
     elif path.is_file() and is_image(path.name):
         return FolderFiles(path.parent), [path.name], [path.name]
     elif path.is_file() and path.suffix.lower() in TABLES:
         return FolderFiles(path.parent), *read_paths(path)
-    elif path.is_file():
-        files = open_archive(path)
     else:
-        raise UserError(
-            f"{path} does not exist: give a folder of images, a zip or tar of such a folder, a CSV file with a column "
-            "path, or an image"
-        )
+        files = open_archive(path)
     names = files.names()
     if not names:
         raise UserError(f"{path} contains no image: supported are .jpg, .png, .bmp, .tif and .webp")

@@ -126,11 +126,9 @@ def predict_images(cfg: DictConfig) -> None:
         cfg: The composed config of the command.
 
     Raises:
-        UserError: If the run or the images cannot be read, or the output file exists.
+        UserError: If the run or the images cannot be read.
     """
     output = Path(str(cfg.output)).expanduser()
-    if output.exists():
-        raise UserError(f"{output} already exists: set another output=, or delete it")
     predictor = Predictor(cfg)
     images = Unlabelled(Path(str(cfg.images)).expanduser(), resize=predictor.resize, batch_size=cfg.batch_size)
     start = time.monotonic()

@@ -81,7 +81,8 @@ class Drawer:
                 why = f"it took more than {TIMEOUT_S:g} s"
                 self.process.kill()
             if why:
-                log.warning("the report of %s failed (%s); to make it: %s", folder, why, report_command(folder))
+                again = report_command(folder, level=self.level)
+                log.warning("the report of %s failed (%s); to make it: %s", folder, why, again)
             else:
                 pages.append(page_of(folder))
         return pages
@@ -91,7 +92,9 @@ class Drawer:
         if self.asked:
             left = [folder for folder, answer in self.asked if not answer.done()]
             if left:
-                log.warning("%d reports are not drawn; to make one: %s", len(left), report_command(left[0]))
+                log.warning(
+                    "%d reports are not drawn; to make one: %s", len(left), report_command(left[0], level=self.level)
+                )
         self.process.kill()
         if self.thread is not None:
             self.thread.shutdown(cancel_futures=True)

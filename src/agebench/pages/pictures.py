@@ -63,6 +63,7 @@ class Picture:
         level: The lowest level of a report that has it.
         photos: Whether it shows images, whose colours the dark page must not invert.
         on_page: Whether the page has it. The page shows contact sheets without figures.
+        for_ages: A sentence that is added to the caption for ages.
     """
 
     name: str
@@ -73,6 +74,11 @@ class Picture:
     level: Level = "light"
     photos: bool = False
     on_page: bool = True
+    for_ages: str = ""
+
+    def caption_of(self, run: Material) -> str:
+        """Return the caption on the page of a run."""
+        return f"{self.caption} {self.for_ages}".rstrip() if run.unit else self.caption
 
 
 def _outcome(run: Material) -> Outcome:
@@ -329,16 +335,17 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "calibration",
         "test",
-        "Is the network right as often as it claims, before and after calibration? For ages, on the right: the share "
-        "of true ages inside the calibrated ranges.",
+        "Is the network right as often as it claims, before and after calibration?",
         None,
+        for_ages="On the right: the share of true ages inside the calibrated ranges.",
     ),
     Picture(
         "heat",
         "network",
-        "Where the network looks: orange regions speak for its answer (they raise an estimated age), blue ones against "
-        "it (HiResCAM, a form of Grad-CAM; occlusion for networks without feature maps).",
+        "Where the network looks: orange regions speak for its answer, blue ones against it (HiResCAM, a form of "
+        "Grad-CAM; occlusion for networks without feature maps).",
         lambda run: draw_heat(run.explained, _outcome(run), title=run.title) if run.explained else None,
+        for_ages="Orange regions raise the estimated age.",
         level="full",
         photos=True,
     ),

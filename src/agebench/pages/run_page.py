@@ -63,7 +63,12 @@ def page(run: Material, drawn: Sequence[tuple[Picture, Path]], *, level: str) ->
     for picture, path in drawn:
         if not picture.on_page:
             continue
-        shown = {"uri": picture_uri(path), "caption": picture.caption, "photos": picture.photos, "name": picture.name}
+        shown = {
+            "uri": picture_uri(path),
+            "caption": picture.caption_of(run),
+            "photos": picture.photos,
+            "name": picture.name,
+        }
         sections.setdefault(picture.section, []).append(shown)
     return render(
         "run.html",
@@ -288,7 +293,7 @@ def _card(outcome: Outcome, row: int, pixels: Array) -> dict[str, Any]:
 
 
 def _full_command(run: Material) -> str:
-    return f"{report_command(run.folder)} level=full{' trust=true' if run.own_code else ''}"
+    return f"{report_command(run.folder, level='full')}{' trust=true' if run.own_code else ''}"
 
 
 def _line(run: Material) -> str:

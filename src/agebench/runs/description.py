@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,6 +23,7 @@ from agebench.metrics.table import find
 
 log = logging.getLogger(__name__)
 DIFFERENCE = "baseline_difference"  # a key of results.json
+MIN_JUMP = 0.02  # of a training loss, as a share; dropout and augmentation move it less
 SEED = 0  # of the bootstrap, independent of the run's seed: equal predictions have equal intervals
 
 
@@ -176,11 +177,15 @@ def is_doubtful(results: Mapping[str, Any], name: str, guess: float) -> bool:
     return bool(bounds[0] <= zero <= bounds[1])
 
 
-def no_better_than_guessing(results: Mapping[str, Any]) -> str:
+def no_better_than_guessing(results: Mapping[str, Any], losses: Sequence[float] = ()) -> str:
     """Return a sentence if a run is not, or not shown to be, better than one answer for every image; else no text.
 
     The answer is the median of the train labels, whose MAE is `median_mae` of `baseline`, or for classes the most
     common train label.
+
+    Args:
+        results: The content of results.json.
+        losses: The training loss of each epoch.
     """
     baseline, metrics = results["baseline"], results["metrics"]
     if baseline["median_mae"] is not None:
@@ -190,17 +195,24 @@ def no_better_than_guessing(results: Mapping[str, Any]) -> str:
     value = metrics.get(name)
     if value is None or guess is None:  # diverged, or without train images
         return ""
+    advice = "train for more epochs (trainer.max_epochs), or try another optim.lr (lr_find=true finds one)"
+    if _jumps(losses):
+        advice = "the training loss does not fall steadily: lower optim.lr (lr_find=true finds one)"
     if find(name).cost(value) >= find(name).cost(guess):
-        return (
-            f"{name} is {value:.4g}, no better than the {guess:.4g} of always answering {answer}: train for more "
-            "epochs (trainer.max_epochs), or try another optim.lr"
-        )
+        return f"{name} is {value:.4g}, no better than the {guess:.4g} of always answering {answer}: {advice}"
     if is_doubtful(results, name, guess):
         return (
             f"{name} is {value:.4g}, not shown to be better than the {guess:.4g} of always answering {answer}: "
             "the 95% interval of the difference contains 0; train for more epochs, or test on more images"
         )
     return ""
+
+
+def _jumps(losses: Sequence[float]) -> bool:
+    """Return whether a loss goes up and down instead of falling. With a too low rate it hardly changes at all."""
+    if len(losses) < 2 or losses[-1] < min(losses[:-1]):
+        return False
+    return max(losses) - min(losses) > MIN_JUMP * abs(min(losses))
 
 
 def log_decision(results: Mapping[str, Any]) -> None:

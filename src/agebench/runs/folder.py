@@ -94,7 +94,8 @@ def read_results(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         if not folder.exists():
             raise UserError(f"{folder} is not a run: it does not exist; give a folder that train wrote") from error
-        if runs := sorted(file.parent for file in folder.glob("*/results.json")):
+        below = (sorted(file.parent for file in folder.glob(f"{'*/' * depth}results.json")) for depth in (1, 2, 3))
+        if runs := next(filter(None, below), []):
             raise UserError(
                 f"{folder} is a folder of runs ({len(runs):,}), such as a sweep: give one of them, such as {runs[0]}"
             ) from error
@@ -106,9 +107,9 @@ def read_results(folder: Path) -> dict[str, Any]:
     return results
 
 
-def report_command(folder: Path) -> str:
-    """Return the command that makes the report of a run."""
-    return f"python -m agebench.report {shlex.quote(f'run={folder}')}"
+def report_command(folder: Path, *, level: str = "light") -> str:
+    """Return the command that makes the report of a run, `light` or `full`."""
+    return f"python -m agebench.report {shlex.quote(f'run={folder}')}{'' if level == 'light' else f' level={level}'}"
 
 
 def actual_status(folder: Path, results: Mapping[str, Any]) -> str:

@@ -11,18 +11,19 @@ from agebench.runs.read import points_of
 log = logging.getLogger(__name__)
 
 
-def find_members(given: Any) -> list[Path]:
+def find_members(given: Any, *, quiet: bool = False) -> list[Path]:
     """Return the folders of the runs that the key `run` names, each once.
 
     Args:
         given: The value of the key: a folder, or a list of folders. Each is a run or a sweep, whose completed runs are
             taken.
+        quiet: Whether to log nothing about runs that are left out.
 
     Raises:
         UserError: If a folder is not a run or a sweep, a run of a list has not completed, or a run occurs twice.
     """
     folders = [Path(str(each)).expanduser() for each in ([given] if isinstance(given, str | int) else given)]
-    members = [member for folder in folders for member in _runs_in(folder)]
+    members = [member for folder in folders for member in _runs_in(folder, quiet=quiet)]
     for i, member in enumerate(members):
         results = read_results(member)
         if len(members) > 1 and (status := actual_status(member, results)) != "completed":
@@ -63,7 +64,7 @@ def reported_runs(given: Any) -> list[Path]:
     return found
 
 
-def _runs_in(folder: Path) -> list[Path]:
+def _runs_in(folder: Path, *, quiet: bool) -> list[Path]:
     """Return a run, or the completed runs directly inside a sweep's folder."""
     if "," in str(folder) and not folder.exists():
         raise UserError(f"there is no folder {folder}: several runs are a list in brackets, run=[a,b,c]")
@@ -74,7 +75,7 @@ def _runs_in(folder: Path) -> list[Path]:
     if points and not completed:
         raise UserError(f"none of the {len(points)} runs in {folder} is completed: train one to the end")
     for run in points:
-        if run.status != "completed":
+        if run.status != "completed" and not quiet:
             log.info("%s is left out: it is %s", run.folder, run.status)
     return completed or [folder]
 

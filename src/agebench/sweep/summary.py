@@ -28,7 +28,7 @@ def finish_sweep(folder: Path, points: Sequence[Point]) -> None:
     try:
         from agebench.comparison.sweep import write_sweep
 
-        write_sweep(folder)
+        write_sweep(folder, [point.folder for point in points])
     except Exception:  # the runs are complete without it
         log.exception("the tables of the sweep could not be written")
     else:

@@ -2,12 +2,13 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig
 
 from agebench.data.datamodule import ImageDataModule
@@ -48,9 +49,10 @@ def log_start(
         log.warning("data/split=%s %s", data.plan.split.name, verdict(audited))
     log.info("model\n%s", summary.text)
     log.info(
-        "training  on %s (%d CPU threads), precision %s, %d images a step, %s steps an epoch",
+        "training  on %s (%d CPU thread%s), precision %s, %d images a step, %s steps an epoch",
         device_name(trainer),
         torch.get_num_threads(),
+        "s" if torch.get_num_threads() > 1 else "",
         cfg.trainer.precision,
         data.batch_size,
         f"{data.steps_per_epoch:,}",
@@ -114,8 +116,29 @@ def write_parameters(path: Path, optim: Any, module: ImageModule) -> None:
         log.info("groups    %s", line)
 
 
-def log_results(results: Mapping[str, Any], run_dir: Path) -> None:
-    """Log the main test metrics with their intervals and, if the split leaks, the scores of an identity lookup."""
+def log_early_stop(trainer: L.Trainer) -> None:
+    """Log after which epoch and why early stopping ended the training, if it did."""
+    every_epoch = trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
+    for each in trainer.callbacks:  # type: ignore[attr-defined]
+        if not isinstance(each, EarlyStopping) or each.stopping_reason_message is None:
+            continue
+        if each.stopped_epoch + 1 != trainer.current_epoch or trainer.current_epoch == trainer.max_epochs:
+            continue
+        why = each.stopping_reason_message.removesuffix(" Signaling Trainer to stop.")
+        if each.wait_count >= each.patience:
+            why = f"{each.monitor} did not improve for {each.wait_count} {'epoch' if every_epoch else 'validation'}"
+            why += "s" if each.wait_count > 1 else ""
+        log.info("stopped early after epoch %d: %s", trainer.current_epoch, why)
+
+
+def log_results(results: Mapping[str, Any], run_dir: Path, *, losses: Sequence[float]) -> None:
+    """Log the main test metrics with their intervals and, if the split leaks, the scores of an identity lookup.
+
+    Args:
+        results: The content of results.json.
+        run_dir: The run directory.
+        losses: The training loss of each epoch.
+    """
     intervals = results["intervals"]
     for name, value in results["metrics"].items():
         if not find(name).headline:
@@ -124,7 +147,7 @@ def log_results(results: Mapping[str, Any], run_dir: Path) -> None:
         log.info("%-16s %.4f%s", name, value, low_high)
     if results["leak"]:
         log.info("%s", leak_sentence(results["leak"]))
-    if sentence := no_better_than_guessing(results):
+    if sentence := no_better_than_guessing(results, losses):
         log.warning("%s", sentence)
     log_decision(results)
     log.info("written to %s", run_dir)

@@ -36,7 +36,14 @@ from agebench.runs.writer import RunWriter
 from agebench.step_check import NonFiniteError
 from agebench.training import resume
 from agebench.training.batch_size import choose_batch_size
-from agebench.training.console import device_name, log_results, log_start, warn_if_busy, write_parameters
+from agebench.training.console import (
+    device_name,
+    log_early_stop,
+    log_results,
+    log_start,
+    warn_if_busy,
+    write_parameters,
+)
 from agebench.training.failures import explain_non_finite, known_error
 from agebench.training.hparams import hparams
 from agebench.training.memory import keep_freed_memory
@@ -241,6 +248,8 @@ def train(training: Training, start: resume.Start, writer: RunWriter) -> dict[st
         if (known := known_error(error, training, start)) is not None:
             raise known from error
         raise
+    if writer.enabled:
+        log_early_stop(trainer)
     checkpoint = trainer.checkpoint_callback
     has_best = training.cfg.test_checkpoint == "best" and getattr(checkpoint, "best_model_path", "")
     skipped = training.module.check.skipped
@@ -331,7 +340,8 @@ def finish(training: Training, writer: RunWriter) -> None:
     for board in training.boards:
         board.finish_hparams()
     resume.tidy(training.run_dir)
-    log_results(writer.results, training.run_dir)
+    losses = [row["train/loss"] for row in training.table.rows if "train/loss" in row]
+    log_results(writer.results, training.run_dir, losses=losses)
 
 
 def _best_epoch(rows: list[dict[str, float]], monitor: str, mode: str, checkpoint: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Build Lightning's Trainer, its callbacks and its loggers from a composed config."""
 
+import re
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -10,6 +11,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from omegaconf import DictConfig
 
+from agebench.accelerators import NAMES, not_available
 from agebench.batch_bar import BatchBar
 from agebench.build.monitor import watched
 from agebench.errors import UserError
@@ -73,7 +75,9 @@ def make_trainer(
             use_distributed_sampler=False,  # the loader distributes each image to one device
         )
     except Exception as error:
-        cause = error.__cause__ or error
+        cause, name = error.__cause__ or error, str(cfg.trainer.accelerator)
+        if name in NAMES and re.search("No supported gpu backend|accelerator is not available", str(cause)):
+            raise UserError(not_available("trainer.accelerator", name)) from error
         raise UserError(f"trainer: {str(cause).strip().splitlines()[0]}") from error
     return trainer
 

@@ -305,6 +305,37 @@ def test_without_a_network_the_error_says_what_to_do_without_delay(
         assert needed in message
 
 
+def test_a_failed_download_names_the_missing_folder_and_leaves_no_folder(site: Site, tmp_path: Path) -> None:
+    site.statuses = [404]
+    folder = tmp_path / "deep" / "mnits"
+
+    with pytest.raises(UserError) as caught:
+        download([site.url()], folder / "file.bin")
+
+    assert str(caught.value).startswith(f"{folder} does not exist (check data.root), and the download into it failed: ")
+    assert "check the network" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_download_keeps_a_folder_that_existed(site: Site, tmp_path: Path) -> None:
+    site.statuses = [404]
+
+    with pytest.raises(UserError, match=r"^cannot download"):
+        download([site.url()], tmp_path / "file.bin")
+
+    assert tmp_path.is_dir()
+
+
+def test_a_failed_download_keeps_a_new_folder_with_bytes_to_resume(site: Site, tmp_path: Path) -> None:
+    site.statuses, site.break_after = [200, *[500] * 8], [700]
+    path = tmp_path / "new" / "file.bin"
+
+    with pytest.raises(UserError, match="the download into it failed"):
+        download([site.url()], path)
+
+    assert part_of(path).read_bytes() == BODY[:700]
+
+
 @pytest.mark.parametrize("url", ["ftp://host/file.bin", "file:///etc/passwd", "file.bin", ""])
 def test_only_http_and_https_urls_are_accepted(tmp_path: Path, url: str) -> None:
     with pytest.raises(UserError, match="give an http:// or https:// URL"):

@@ -7,6 +7,7 @@ import re
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,18 +81,36 @@ def download(
         except _WrongFileError as error:
             raise UserError(f"{path} is not the published file: {error}; move it away to download it again") from error
         return path
+    created = [folder for folder in path.parents if not folder.exists()]
+    lock = path.with_suffix(path.suffix + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(path.suffix + ".lock")):
+        with FileLock(lock):
             if not path.exists():  # another process may have downloaded it
                 part = path.with_suffix(path.suffix + ".part")
                 _fetch_from_any(urls, path, part, size=size, verify=partial(verify, check=check))
                 part.replace(path)
+    except UserError as error:
+        if not created:
+            raise
+        _remove_empty(created, lock)
+        raise UserError(
+            f"{path.parent.absolute()} does not exist (check data.root), and the download into it failed: {error}"
+        ) from error
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; free disk space, or set data.root to a writable folder"
         ) from error
     return path
+
+
+def _remove_empty(folders: Sequence[Path], lock: Path) -> None:
+    """Remove folders that were created for a file, the innermost first, unless they have more than its lock."""
+    with suppress(OSError):  # a folder is not empty, or another process has removed it
+        if all(file == lock for file in folders[0].iterdir()):
+            lock.unlink(missing_ok=True)
+            for folder in folders:
+                folder.rmdir()
 
 
 def _fetch_from_any(

@@ -194,6 +194,15 @@ def find_images(folder: Path) -> Iterator[str]:
         yield from (f"{below}/{file}" if below else file for file in files if is_image(file))
 
 
+def check_exists(path: Path) -> None:
+    """Raise UserError if a path of unlabelled images is neither a folder nor a file."""
+    if not (path.is_dir() or path.is_file()):
+        raise UserError(
+            f"{path} does not exist: give a folder of images, a zip or tar of such a folder, a CSV file with a column "
+            "path, or an image"
+        )
+
+
 def is_image(file: str) -> bool:
     """Return whether a file name has an image extension and is not hidden; macOS adds files such as `._1.jpg`."""
     return file.lower().endswith(EXTENSIONS + PHONES) and not file.startswith(".")
