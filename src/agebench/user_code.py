@@ -65,12 +65,13 @@ def _own(error: BaseException) -> tuple[BaseException, str]:
 
 def _own_indices(frames: list[FrameType]) -> list[int]:
     """Return the indices of the frames of own code that a library called. A script that calls agebench is not one."""
-    own = [_is_own(frame.f_code.co_filename) for frame in frames]
+    own = [is_own(frame.f_code.co_filename) for frame in frames]
     first = own.index(False) if False in own else len(own)
     return [i for i in range(first, len(own)) if own[i]]
 
 
-def _is_own(file: str) -> bool:
+def is_own(file: str) -> bool:
+    """Return whether a file of code is the user's own."""
     path = Path(file)
     is_generated = file.startswith("<")  # such as the code of a frozen module or of torch.fx
     return not is_generated and INSTALLED.isdisjoint(path.parts) and not any(map(path.is_relative_to, LIBRARIES))

@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import sysconfig
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
@@ -10,9 +9,7 @@ from typing import Any
 
 from agebench.runs.identity import has_effect
 from agebench.runs.read import mapping
-
-INSTALLED = ("site-packages", "dist-packages")  # names of folders
-LIBRARIES = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[1]))
+from agebench.user_code import is_own
 
 
 def own_code(config: Mapping[str, Any]) -> dict[str, str]:
@@ -114,11 +111,7 @@ def _find_file(module: str) -> Path | None:
         inner = Path(folder, *rest)
         places += [inner / "__init__.py", inner.with_name(f"{inner.name}.py")]
     file = next((place for place in places if place.suffix == ".py" and place.is_file()), None)
-    return None if file is None or _is_library(file) else file
-
-
-def _is_library(file: Path) -> bool:
-    return any(name in file.parts for name in INSTALLED) or any(file.is_relative_to(each) for each in LIBRARIES)
+    return file if file is not None and is_own(str(file)) else None
 
 
 def _hash(files: Mapping[str, bytes]) -> str:
