@@ -25,6 +25,7 @@ class Net(nn.Sequential):
 @pytest.fixture(autouse=True)
 def own_path(monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONSAFEPATH", "")  # train resume= sets it
     yield
     for name in ("evil_net", "honest_net"):
         sys.modules.pop(name, None)

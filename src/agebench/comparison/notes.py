@@ -30,7 +30,8 @@ def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
             notes.append(f"{name_of(group)}: {group.diverged} of {of} diverged (null metrics), so there is no mean")
         elif not math.isfinite(group.mean(metric)):
             notes.append(f"{name_of(group)}: not every run has {find(metric).name}")
-    bounds = [number(bound) for run in runs for bound in run.result("intervals", metric) or ()]
+    intervals = [run.result("intervals", metric) for run in runs]
+    bounds = [number(bound) for found in intervals if isinstance(found, list) for bound in found]
     if find(metric).balanced and not all(bound is not None and math.isfinite(bound) for bound in bounds):
         over = runs[0].result("bootstrap", "over")
         notes.append(few_in_cell(find(metric).name, "people" if over == "identity" else "images"))

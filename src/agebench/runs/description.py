@@ -20,6 +20,7 @@ from agebench.metrics.bootstrap import METHOD, few_groups, few_in_cell, interval
 from agebench.metrics.breakdown import coverage_by_decade
 from agebench.metrics.predictions import Array, Predictions, is_finite
 from agebench.metrics.table import find
+from agebench.runs.read import mapping
 
 log = logging.getLogger(__name__)
 DIFFERENCE = "baseline_difference"  # a key of results.json
@@ -170,8 +171,8 @@ def is_doubtful(results: Mapping[str, Any], name: str, guess: float) -> bool:
         name: The metric, such as `test/mae`.
         guess: Its value for the guess.
     """
-    paired = (results.get(DIFFERENCE) or {}).get("interval")
-    bounds, zero = (paired, 0.0) if paired is not None else ((results.get("intervals") or {}).get(name), guess)
+    paired = mapping(results.get(DIFFERENCE)).get("interval")
+    bounds, zero = (paired, 0.0) if paired is not None else (mapping(results.get("intervals")).get(name), guess)
     if not isinstance(bounds, list) or len(bounds) != 2 or not all(isinstance(each, int | float) for each in bounds):
         return False
     return bool(bounds[0] <= zero <= bounds[1])
