@@ -119,7 +119,7 @@ def write_parameters(path: Path, optim: Any, module: ImageModule) -> None:
 def log_early_stop(trainer: L.Trainer) -> None:
     """Log after which epoch and why early stopping ended the training, if it did."""
     every_epoch = trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
-    for each in trainer.callbacks:  # type: ignore[attr-defined]
+    for each in trainer.callbacks:  # type: ignore[attr-defined]  # set by its connector
         if not isinstance(each, EarlyStopping) or each.stopping_reason_message is None:
             continue
         if each.stopped_epoch + 1 != trainer.current_epoch or trainer.current_epoch == trainer.max_epochs:
