@@ -35,8 +35,8 @@ test: $(READY) ## run the fast tests (4 minutes on 2 cores)
 test-ci: $(VENV)/.docs ## run the slower tests that CI also runs: killed runs, sweeps, DDP, exports, fuzz, the documentation site (9 minutes)
 	$(BIN)/python -m pytest -m ci --numprocesses auto --dist worksteal
 
-test-all: $(READY) ## run all tests, and show the coverage by package
-	$(BIN)/python -m pytest --cov --cov-report=json; status=$$?; $(BIN)/python tests/coverage_table.py; exit $$status
+test-all: $(VENV)/.docs ## run all tests, and show the coverage by package
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=json; status=$$?; $(BIN)/python tests/coverage_table.py; exit $$status
 
 docs: $(VENV)/.docs ## build the documentation site into build/site (1 minute)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,13 +10,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from agebench.build import build_monitor
 from agebench.cli.messages import install_command
 from agebench.cli.rules import check_config
 from agebench.errors import UserError
-from hydra_plugins.agebench_optuna.sweeper import StudySweeper, direction
+from agebench.sweep.session import SweepSession
+from hydra_plugins.agebench_optuna.sweeper import StudySweeper, TrialLauncher, direction
 
 QUICK = ("data=digits", "model=mlp", "trainer.max_epochs=1", "report=false")
 PLUGINS = {"ray": "hydra_ray_launcher", "slurm": "hydra_submitit_launcher", "optuna": "hydra_optuna_sweeper"}
@@ -191,6 +194,51 @@ def test_a_study_rejects_another_search(study, compose_config) -> None:
         sweeper._claim(made, sweeper._search([]))
 
 
+@needs("optuna")
+def test_a_resumed_study_draws_other_values_although_the_seed_is_fixed(study) -> None:
+    from optuna.distributions import UniformDistribution
+
+    def draw(sweeper: StudySweeper, made) -> float:
+        return sweeper.sweeper.sampler.sample_independent(made, made.ask(), "x", UniformDistribution(0, 1))
+
+    sweeper, made = study("")
+    sampler = OmegaConf.create({"_target_": "optuna.samplers.RandomSampler", "seed": 3})
+    sweeper.config = OmegaConf.create({"hydra": {"sweeper": {"sampler": sampler}}})
+    sweeper.sweeper.sampler = instantiate(sampler)
+    sweeper._seed_again(0)
+    first = draw(sweeper, made)
+    sweeper.sweeper.sampler = instantiate(sampler)
+    assert draw(sweeper, made) == first
+
+    sweeper._seed_again(2)
+
+    assert draw(sweeper, made) != first
+
+
+class Refusing:
+    """A launcher that refuses a call in which one trial is `bad`, as that of agebench does."""
+
+    def launch(self, job_overrides, initial_job_idx):
+        if any("bad" in overrides for overrides in job_overrides):
+            raise UserError("bad is unknown")
+        return [SimpleNamespace(return_value=index) for index, _ in enumerate(job_overrides, start=initial_job_idx)]
+
+
+def test_a_refused_trial_fails_alone() -> None:
+    with SweepSession() as session:
+        done = TrialLauncher(Refusing()).launch([["good"], ["bad"], ["good"]], 4)
+
+    assert [each.return_value for each in done] == [4, None, 6]
+    assert session.refused == 1
+
+
+def test_the_error_of_the_first_trial_of_a_study_is_raised() -> None:
+    with SweepSession() as session, pytest.raises(UserError, match="bad is unknown"):
+        TrialLauncher(Refusing()).launch([["bad"]], 0)
+
+    assert session.refused == 0
+
+
 @needs("slurm")
 @pytest.mark.slow
 def test_a_point_that_fails_under_submitit_does_not_stop_others(tmp_path) -> None:
@@ -214,10 +262,16 @@ def test_a_search_continues_after_a_failed_trial_and_is_resumed_by_the_same_comm
     first = train(tmp_path, *search, "hydra.sweeper.n_trials=4", "-m")
     second = train(tmp_path, *search, "hydra.sweeper.n_trials=5", "-m")
 
-    assert first.returncode == 1  # with this seed, the fourth trial fails
+    assert first.returncode == 1  # with this seed, the fourth trial is refused
+    assert "trial 3 is refused: model._target_=no.such cannot be imported" in first.stderr
     assert "Best value" in first.stderr
+    assert "1 of 4 points failed; the others are complete" in first.stderr
     assert "the study has 4 of 5 trials" in second.stderr
-    assert statuses(tmp_path / "outputs/sweeps/here").count("completed") >= 3
+    assert statuses(tmp_path / "outputs/sweeps/here") == ["completed"] * 4  # the fifth has other values than the first
+    number, name = r"[\d.e-]{1,9}", r"[\w.]+"
+    short = rf"batch_size-\d+__target_-{name}_lr-{number}_weight_decay-{number}_optim-{name}-\w{{6}}"
+    folders = (file.parent.name for file in (tmp_path / "outputs/sweeps/here").glob("*/results.json"))
+    assert [folder for folder in folders if not re.fullmatch(short, folder)] == []
 
 
 @needs("ray")

@@ -153,10 +153,11 @@ def _run(task: Task, config_name: str) -> None:
                 finish_sweep(session.folder, session.points)
     if errors:
         raise errors[0]
-    incomplete = sum(point.status != "completed" for point in session.points)
+    total = len(session.points) + session.refused
+    incomplete = total - sum(point.status == "completed" for point in session.points)
     if incomplete:
-        others = "; the others are complete" if incomplete < len(session.points) else ""
-        raise SweepError(f"{incomplete} of {len(session.points)} points failed{others}")
+        others = "; the others are complete" if incomplete < total else ""
+        raise SweepError(f"{incomplete} of {total} points failed{others}")
 
 
 def _call_hydra_until_composed(job: Task, config_name: str) -> None:

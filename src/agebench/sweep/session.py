@@ -23,11 +23,13 @@ class SweepSession:
         full_error: The user's own value of HYDRA_FULL_ERROR; None if it is not set.
         folder: The folder of the sweep, set by the Hydra callback; None for a single run.
         points: The points of the sweep, added by the launcher after they have run.
+        refused: Number of trials of a search that could not start.
     """
 
     full_error: str | None = None
     folder: Path | None = None
     points: "list[Point]" = field(default_factory=list)
+    refused: int = 0
 
     def __enter__(self) -> Self:
         self._token = _SWEEP.set(self)

@@ -2,17 +2,22 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from agebench.config import config_folder
 from agebench.errors import SweepError, UserError
 from agebench.runs.identity import config_hash
+from agebench.sweep.session import current_sweep
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +35,40 @@ def direction(config: DictConfig) -> str:
     if monitor == "auto":
         monitor = f"val/{main_metric(UNITS.get(config.data.target, ''))}"
     return "minimize" if monitor_mode(monitor)[1] == "min" else "maximize"
+
+
+class TrialLauncher(Launcher):
+    """Makes a trial that is refused before it starts a failed trial, so that the search continues.
+
+    The first trial of a study is an exception: its error is raised, because all trials probably have it.
+
+    Args:
+        launcher: Runs the trials. Its `launch` raises before the first one has started if one of them is wrong.
+    """
+
+    def __init__(self, launcher: Launcher) -> None:
+        self.launcher = launcher
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Do nothing, because the launcher has been set up."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run trials and return their outcomes. The value of a failed or refused trial is None."""
+        try:
+            return self.launcher.launch(job_overrides, initial_job_idx)
+        except (UserError, HydraException) as error:
+            if len(job_overrides) > 1:
+                alone = enumerate(job_overrides, start=initial_job_idx)
+                return [self.launch([overrides], index)[0] for index, overrides in alone]
+            if initial_job_idx == 0:
+                raise
+            from agebench.cli.messages import explain
+
+            log.warning("trial %d is refused: %s", initial_job_idx, explain(error, config_folder()))
+            current_sweep().refused += 1
+            refused = JobReturn()
+            refused.status, refused.return_value = JobStatus.COMPLETED, None
+            return [refused]
 
 
 class StudySweeper(Sweeper):
@@ -54,8 +93,10 @@ class StudySweeper(Sweeper):
         self.config = config
         if self.options["direction"] == "auto":
             self.options["direction"] = direction(config)
-        self.sweeper: Any = OptunaSweeperImpl(**self.options)
-        self.sweeper.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        sweeper: Any = OptunaSweeperImpl(**self.options)
+        sweeper.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        sweeper.launcher = TrialLauncher(sweeper.launcher)
+        self.sweeper = sweeper
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the trials that are missing in the study.
@@ -77,12 +118,21 @@ class StudySweeper(Sweeper):
             )
             self._claim(study, self._search(arguments))
             self._resume(study)
+            self._seed_again(len(study.trials))
         try:
             self.sweeper.sweep(arguments)
         except ValueError as error:
             if str(error).rstrip(".") not in ("No trials are completed yet", "Record does not exist"):
                 raise
             raise SweepError("no trial was completed: the logs in their folders show why") from error
+
+    def _seed_again(self, trials: int) -> None:
+        """Change a sampler's fixed seed if the study has trials, because it would propose the first ones again."""
+        from hydra.utils import instantiate
+
+        sampler = self.config.hydra.sweeper.sampler
+        if trials and sampler.get("seed") is not None:
+            self.sweeper.sampler = instantiate(sampler, seed=sampler.seed + trials)
 
     def _search(self, arguments: list[str]) -> dict[str, str]:
         """Return the settings that all trials of a study share: the fixed part of the config, and the search space."""
