@@ -13,8 +13,8 @@ from agebench import compare
 from agebench.__main__ import COMMANDS
 from agebench.build import keys
 from agebench.cli import rules
+from agebench.cli.flags import split_flags
 from agebench.cli.help import SWEEPING
-from agebench.cli.main import split_flags
 from agebench.cli.overrides import key_takes_text, to_hydra
 from agebench.cli.rules import check_config
 from agebench.lecture import LECTURES

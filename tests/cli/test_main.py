@@ -13,7 +13,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from PIL import Image
 
-from agebench.cli.main import main, split_flags, unknown_flag
+from agebench.cli.flags import split_flags, unknown_flag
+from agebench.cli.main import main
 from agebench.cli.messages import explain, install_command
 from agebench.config import config_folder
 from agebench.errors import UserError
@@ -335,14 +336,15 @@ def test_a_user_error_exits_with_2_and_its_message(run_line, capsys) -> None:
     assert capsys.readouterr().err == "agebench train: no images under data/x: set data.root=FOLDER\n"
 
 
-def test_an_ordinary_bug_keeps_its_traceback(run_line) -> None:
+def test_an_ordinary_bug_keeps_its_traceback(run_line, tmp_path) -> None:
     bug = operator.index  # not code of this file, which would be the user's own
 
     with pytest.raises(TypeError):  # Python prints the traceback and exits with 1
         run_line("hydra.run.dir=here", bug)
+    assert "TypeError: 'DictConfig' object cannot be interpreted" in (tmp_path / "here/train.log").read_text()
 
 
-def test_an_exception_of_the_users_own_code_exits_with_2_and_its_file_and_line(run_line, capsys) -> None:
+def test_an_exception_of_the_users_own_code_exits_with_2_and_its_file_and_line(run_line, capsys, tmp_path) -> None:
     def task(cfg):
         return 1 / 0
 
@@ -353,6 +355,7 @@ def test_an_exception_of_the_users_own_code_exits_with_2_and_its_file_and_line(r
     assert message.startswith("agebench train: ")
     assert message.count("\n") == 1
     assert f"task failed: ZeroDivisionError: division by zero at {__file__}:{line} (HYDRA_FULL_ERROR=1" in message
+    assert f'File "{__file__}", line {line}, in task' in (tmp_path / "here/train.log").read_text()
 
 
 def test_with_hydra_full_error_the_traceback_has_the_line_of_the_users_own_code(run_line, monkeypatch) -> None:

@@ -251,6 +251,7 @@ def test_a_user_error_is_one_sentence_with_exit_code_2_and_leaves_no_folder(
         "audit data=table data.root=none.csv",
         "score predictions=none.csv data=digits",
         "evaluate run={run} data=table data.root=none.csv data.target=age",
+        "train data=table data.root=none.csv",
         "train -m data=table data.root=none.csv seed=0,1",
     ],
 )
@@ -259,6 +260,8 @@ def test_a_command_that_wrote_nothing_leaves_no_folder(command, digits_run, tmp_
     with pytest.raises(SystemExit):
         command(*line.format(run=tmp_path / "run").split())
 
+    folders = (path for path in tmp_path.rglob("*") if path.is_dir())
+    assert [str(path) for path in folders if not any(path.iterdir()) and path != tmp_path / "outputs"] == []
     assert list(tmp_path.rglob("20??-??-??_*")) == []  # the name of a new folder is the time
 
 

@@ -6,14 +6,16 @@ This module imports nothing heavy, so that --help and errors in the command line
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agebench.cli.flags import split_flags, unknown_flag
 from agebench.cli.help import SWEEPING, show_help
 from agebench.cli.overrides import key_takes_text, to_hydra
+from agebench.cli.run_folder import check_log_name, log_traceback, remove_empty, remove_log
 from agebench.config import config_folder
 from agebench.errors import FailedError, SweepError, UserError
 from agebench.interrupts import exit_code, handle_signals
@@ -21,43 +23,6 @@ from agebench.text import say
 
 Task = Callable[[Any], Any]  # of the composed config
 FULL_ERROR = "HYDRA_FULL_ERROR"
-# Flags of Hydra that are followed by a value, after a space.
-VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
-VALUED |= {"--experimental-rerun"}
-FLAGS = VALUED | {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"}
-FLAGS |= {"--shell-completion", "-sc", "--info", "-i"}
-
-
-def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return flags (with their values) and overrides as two lists, because Hydra accepts no override after a flag."""
-    flags: list[str] = []
-    overrides: list[str] = []
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if not argument.startswith("-"):
-            overrides.append(argument)
-        elif argument in VALUED:
-            flags += [argument, *rest[:1]]
-            rest = rest[1:]
-        elif argument in ("--info", "-i"):  # argparse would take the first override for its optional value
-            given = bool(rest) and not rest[0].startswith("-") and "=" not in rest[0]
-            flags.append(f"--info={rest.pop(0) if given else 'all'}")
-        else:
-            flags.append(argument)
-    return flags, overrides
-
-
-def unknown_flag(flags: Sequence[str]) -> str:
-    """Return a sentence about the first flag that Hydra does not have, such as `--model=mlp`; empty without one."""
-    for flag in flags:
-        name, sign, _ = flag.partition("=")
-        is_short = not name.startswith("--")  # may stand for several flags, or include a value
-        if name in FLAGS or (is_short and not sign) or (not is_short and any(each.startswith(name) for each in FLAGS)):
-            continue
-        typed = flag.lstrip("-")
-        return f"there is no flag {name}: write {typed if sign else f'{typed}=VALUE'}, without dashes"
-    return ""
 
 
 def main(command: str, task: Task, *, config_name: str) -> None:
@@ -228,52 +193,21 @@ def _make_job(task: Task, errors: list[Exception], *, full_error: str | None) ->
                 return _run_with_other_launcher(task, cfg)
             folder, alone = Path(HydraConfig.get().runtime.output_dir), current_job() is None
             try:
-                _check_log_name(HydraConfig.get().job.name)
+                check_log_name(HydraConfig.get().job.name)
                 return task(cfg)
             except Exception as error:
                 errors.append(error)
-                if alone and isinstance(error, UserError):
-                    _remove_log(folder, HydraConfig.get().job.name)
+                if not isinstance(error, UserError):
+                    log_traceback(error)
+                elif alone:
+                    remove_log(folder, HydraConfig.get().job.name)
                 return None
             finally:
                 chosen = any(each.startswith("hydra.run.dir=") for each in HydraConfig.get().overrides.hydra)
-                _remove_empty(folder, parent=alone and not chosen)
+                outputs = Path(str(cfg.get("paths", {}).get("output", "outputs"))).absolute()
+                remove_empty(folder, outputs=outputs if alone and not chosen else None)
 
     return job
-
-
-def _remove_log(folder: Path, name: str) -> None:
-    """Remove the log file of a refused command, which was written for the messages before the refusal.
-
-    A folder with other files keeps it.
-    """
-    import logging
-
-    log = folder / f"{name}.log"
-    if not log.is_file() or any(path != log for path in folder.iterdir()):
-        return
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename) == log.absolute():
-            handler.close()
-    with suppress(OSError):
-        log.unlink()
-
-
-def _remove_empty(folder: Path, *, parent: bool) -> None:
-    """Remove the folder that Hydra created for a command, if the command wrote nothing into it.
-
-    With `parent`, an empty parent is removed too, such as `evaluate` in a run.
-    """
-    with suppress(OSError):  # a folder is not empty
-        for each in (folder, folder.parent) if parent else (folder,):
-            if not Path.cwd().is_relative_to(each.resolve()):
-                each.rmdir()
-
-
-def _check_log_name(name: str) -> None:
-    """Raise UserError if the name of the log file is a path. The file does not exist before the first message."""
-    if Path(name).name != name:
-        raise UserError(f"hydra.job.name must be a name without /, because the log file is NAME.log, got {name}")
 
 
 def _run_with_other_launcher(task: Task, cfg: Any) -> Any:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from agebench.cli.run_folder import remove_empty
 from agebench.sweep.point import Point
 from agebench.text import align_columns
 
@@ -18,7 +19,7 @@ def finish_sweep(folder: Path, points: Sequence[Point]) -> None:
     if not any(folder.glob("*/results.json")):
         if [path.name for path in folder.glob("*")] == ["multirun.yaml"]:
             (folder / "multirun.yaml").unlink()
-            folder.rmdir()
+            remove_empty(folder, outputs=folder.parent.parent if folder.parent.name == "sweeps" else None)
         return
     if len(points) > 1:
         for line in format_points(points):

@@ -18,7 +18,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from agebench.cli.main import FULL_ERROR, split_flags
+from agebench.cli.flags import split_flags
+from agebench.cli.main import FULL_ERROR
 from agebench.cli.overrides import quoted
 from agebench.cli.rules import check_config, check_sources
 from agebench.errors import SweepError, UserError
