@@ -177,8 +177,19 @@ def test_a_sweep_stands_for_its_completed_runs(runs, tmp_path) -> None:
         shutil.copytree(runs / name, tmp_path / "sweep" / name)
     shutil.copytree(runs / "wide", tmp_path / "sweep" / "failed")
     edit(tmp_path / "sweep" / "failed", status="failed")
+    (tmp_path / "sweep" / "sweep.csv").touch()
 
     assert find_members(str(tmp_path / "sweep")) == [tmp_path / "sweep" / "seed0", tmp_path / "sweep" / "seed1"]
+
+
+def test_a_folder_of_runs_that_is_no_sweep_is_not_averaged(runs, tmp_path) -> None:
+    shutil.copytree(runs / "seed0", tmp_path / "digits" / "seed0")
+
+    assert find_members(str(tmp_path / "digits")) == [tmp_path / "digits" / "seed0"]
+
+    shutil.copytree(runs / "seed1", tmp_path / "digits" / "seed1")
+    with pytest.raises(UserError, match=r"is no sweep, and holds 2 runs: .* run=.*/digits/seed1, or run=\[a,b,c\]"):
+        find_members(str(tmp_path / "digits"))
 
 
 def edit(folder: Path, **entries: object) -> None:

@@ -10,6 +10,8 @@ from agebench.runs.read import points_of
 
 log = logging.getLogger(__name__)
 
+OF_SWEEP = ("multirun.yaml", "sweep.csv")  # Hydra writes the first at the start, agebench the second at the end
+
 
 def find_members(given: Any, *, quiet: bool = False) -> list[Path]:
     """Return the folders of the runs that the key `run` names, each once.
@@ -65,7 +67,7 @@ def reported_runs(given: Any) -> list[Path]:
 
 
 def _runs_in(folder: Path, *, quiet: bool) -> list[Path]:
-    """Return a run, or the completed runs directly inside a sweep's folder."""
+    """Return a run, or the completed runs directly inside a sweep's folder, or the only run inside another folder."""
     if "," in str(folder) and not folder.exists():
         raise UserError(f"there is no folder {folder}: several runs are a list in brackets, run=[a,b,c]")
     if (folder / "results.json").exists() or not folder.is_dir():
@@ -74,6 +76,11 @@ def _runs_in(folder: Path, *, quiet: bool) -> list[Path]:
     completed = [run.folder for run in points if run.status == "completed"]
     if points and not completed:
         raise UserError(f"none of the {len(points)} runs in {folder} is completed: train one to the end")
+    if len(completed) > 1 and not any((folder / name).exists() for name in OF_SWEEP):
+        raise UserError(
+            f"{folder} is no sweep, and holds {len(completed)} runs: give one of them, such as run={completed[-1]}, or "
+            "run=[a,b,c] to average them"
+        )
     for run in points:
         if run.status != "completed" and not quiet:
             log.info("%s is left out: it is %s", run.folder, run.status)
