@@ -117,12 +117,14 @@ def stamp(results: Sequence[Mapping[str, Any]]) -> str:
 def describe(name: str, results: Sequence[Mapping[str, Any]]) -> str:
     """Return one sentence about the runs: their number, seeds, threads and versions."""
     seeds = sorted({each["seed"] for each in results})
-    threads = ", ".join(sorted({str(each["threads"]) for each in results}))
+    threads = ", ".join(
+        f"{count} CPU thread{'s' * (count > 1)}" for count in sorted({each["threads"] for each in results})
+    )
     versions = results[0]["versions"]
     shown = ", ".join(f"{name} {versions[name]}" for name in ("torch", "lightning", "timm"))
     device = ", ".join(sorted({str(each["device"]) for each in results}))
     text = (
-        f"{len(results)} runs, seeds {', '.join(map(str, seeds))}; {device}, {threads} CPU threads a run; {shown}; "
+        f"{len(results)} runs, seeds {', '.join(map(str, seeds))}; {device}, {threads} a run; {shown}; "
         f"commit {results[0]['git']}. The command is `make experiments STUDIES={name}`."
     )
     return textwrap.fill(text, 120)

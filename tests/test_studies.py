@@ -61,7 +61,7 @@ def test_a_drawn_study_has_the_tables_the_pictures_that_it_shows_and_its_commit(
     assert f"<!-- results of commit {commit}, " in text
     assert "\n### by head: Protocol\n\n| new |\n" in text
     assert "old" not in text
-    assert "2 runs, seeds 0, 1; cpu, 1 CPU threads a run; torch 2, lightning 3, timm 4" in text.replace("\n", " ")
+    assert "2 runs, seeds 0, 1; cpu, 1 CPU thread a run; torch 2, lightning 3, timm 4" in text.replace("\n", " ")
     assert text.endswith("<!-- end of results -->\n\n![a](ranking.png)\n")
     assert sorted(path.name for path in study.iterdir()) == ["README.md", "ranking.png", "run.sh"]
 

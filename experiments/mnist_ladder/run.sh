@@ -12,4 +12,4 @@ for run in outputs/sweeps/mnist_ladder_4/seed-[012]-*; do
 done
 python -m agebench.evaluate run=outputs/sweeps/mnist_ladder_4
 python -m agebench.evaluate run=outputs/sweeps/mnist_ladder_4 tta=shift
-python -m agebench.compare outputs/sweeps/mnist_ladder_* --evaluations
+python -m agebench.compare outputs/sweeps/mnist_ladder_* --evaluations --output tables
