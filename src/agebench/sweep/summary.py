@@ -1,10 +1,10 @@
 """The end of a sweep: the outcome of each point on the console, and the files that compare the points."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from agebench.cli.run_folder import remove_empty
 from agebench.sweep.point import Point
 from agebench.text import align_columns
 
@@ -19,7 +19,10 @@ def finish_sweep(folder: Path, points: Sequence[Point]) -> None:
     if not any(folder.glob("*/results.json")):
         if [path.name for path in folder.glob("*")] == ["multirun.yaml"]:
             (folder / "multirun.yaml").unlink()
-            remove_empty(folder, outputs=folder.parent.parent if folder.parent.name == "sweeps" else None)
+            folder.rmdir()
+            with contextlib.suppress(OSError):  # it holds other sweeps
+                if folder.parent.name == "sweeps":
+                    folder.parent.rmdir()
         return
     if len(points) > 1:
         for line in format_points(points):
