@@ -84,6 +84,10 @@ def test_an_option_with_dashes_is_repeated_without_them(flag, sentence) -> None:
     assert unknown_flag(["-m", flag]) == sentence
 
 
+def test_a_flag_that_resembles_one_of_hydra_is_explained_by_it() -> None:
+    assert unknown_flag(["--halp"]) == "there is no flag --halp (did you mean --help?)"
+
+
 @pytest.mark.parametrize("flag", ["--cfg=job", "-cjob", "--multi", "-cp=conf", "-m", "-mr", "--info=all", "--resolve"])
 def test_a_flag_of_hydra_is_not_unknown(flag) -> None:
     assert unknown_flag([flag]) == ""
@@ -124,6 +128,12 @@ def test_a_flag_of_hydra_is_not_unknown(flag) -> None:
         (["model=mlp\u3000optim=adamw"], "it contains a full-width space"),
         (["optim.lr=1e-3、1e-2"], "it contains a Japanese comma"),
         (["model＝mlp"], "it contains a full-width ="),
+        (["モデル=mlp"], "cannot read モデル=mlp (keys are in English, and モデル is none): give KEY=VALUE"),
+        (
+            ["optim.lr=0,001"],
+            "add -m to run them all, or write optim.lr=[0,001] for one list, or optim.lr=0.001 for one",
+        ),
+        (["model=cnn"], "model=cnn does not exist (did you mean 'keras_cnn'?)"),
         (["=3"], "a group takes the name of a choice, as in model=mlp"),
         (["optim=null"], "a group takes the name of a choice, as in model=mlp"),
     ],
@@ -315,6 +325,9 @@ def test_a_package_that_does_not_exist_exits_with_2(run_line, capsys) -> None:
         ("\uff0dm seed=0,1", "cannot read \uff0dm", "full-width \uff0d"),
         ("-m seed=0，1", "seed must be", "a full-width comma"),
         ("-m model=mlp、lenet", "model=mlp、lenet does not exist", "a Japanese comma"),
+        ("-m model=mlp， lenet", "cannot read lenet", "a full-width comma"),
+        ("\u2212m seed=0,1", "cannot read \u2212m", "a dash that is not -"),
+        ("“model=mlp”", "cannot read “model=", "curly quotes"),
     ],
 )
 def test_a_full_width_character_is_shown_as_typed_and_named(run_line, capsys, line, shown, hint) -> None:

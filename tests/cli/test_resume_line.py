@@ -83,17 +83,18 @@ def test_a_folder_of_configs_needs_trust(folder, tmp_path) -> None:
     ("line", "sentence"),
     [
         (["resume=nowhere"], r"resume=nowhere is not a run.*give a folder that train wrote"),
+        (["resume=runs"], r"not a run .*: give a folder that train wrote, such as .*/runs/torn, auto or false"),
         (["resume=a run=1", "-m", "seed=0,1"], "remove -m"),
         (["resume=a run=1", "hydra.run.dir=there"], "remove hydra.run.dir"),
         (["resume=swept"], "is a sweep: repeat the command of the sweep"),
-        (["resume=torn"], r"overrides.yaml cannot be read|hydra.yaml cannot be read"),
+        (["resume=runs/torn"], r"overrides.yaml cannot be read|hydra.yaml cannot be read"),
     ],
 )
 def test_a_folder_that_is_not_a_run_is_refused_in_one_sentence(folder, tmp_path, line, sentence) -> None:
     (tmp_path / "swept").mkdir()
     (tmp_path / "swept" / "multirun.yaml").touch()
-    (tmp_path / "torn" / ".hydra").mkdir(parents=True)
-    (tmp_path / "torn" / ".hydra" / "overrides.yaml").write_text("[")
+    (tmp_path / "runs" / "torn" / ".hydra").mkdir(parents=True)
+    (tmp_path / "runs" / "torn" / ".hydra" / "overrides.yaml").write_text("[")
 
     with pytest.raises(UserError, match=sentence):
         expand_resume(line)

@@ -174,7 +174,7 @@ BROKEN = [
     ("data.split=random", "data.split must be chosen as a group: data/split=NAME, got random"),
     ("data.split.seed=-1", "data.split.seed must be an integer from 0"),
     ("data/split=kfold data.split.fold=-1", "data.split.fold must be an integer of 0 or more, got -1"),
-    ("trainer.max_epochs=ten", "trainer.max_epochs must be an integer number of epochs, got ten"),
+    ("trainer.max_epochs=ten", "trainer.max_epochs must be an integer number of epochs, or -1 for no limit, got ten"),
     ("trainer.max_epochs=-2", "trainer.max_epochs must be"),
     ("trainer.precision=8", "trainer.precision must be one of 32-true, 16-mixed, bf16-mixed, got 8"),
     ("callbacks.early_stopping=5", "callbacks.early_stopping must be null or a group of keys, such as"),

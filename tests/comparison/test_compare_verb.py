@@ -93,6 +93,10 @@ def test_a_table_of_one_row_has_no_ranking(verb, make_run, tmp_path) -> None:
     ("arguments", "message"),
     [
         (["nowhere"], "there is no folder nowhere"),
+        (
+            ["run=nowhere"],
+            "there is no folder run=nowhere: give folders that train, a sweep or evaluate wrote, without run=",
+        ),
         (["."], "there is no run in or below ."),
         ([".", "--format", "mdd"], "--format 'mdd' does not exist (did you mean 'md'?)"),
         ([".", "--format", ","], "--format needs one or more of md, csv, html, json, latex"),

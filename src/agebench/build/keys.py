@@ -123,7 +123,7 @@ class TrainerKeys(Node, total=False):
     strategy: Required[Text | Node]
     num_nodes: Count
     precision: Required[Precision]
-    max_epochs: Required[Annotated[Epochs | None, "an integer number of epochs"]]
+    max_epochs: Required[Annotated[Epochs | None, "an integer number of epochs, or -1 for no limit"]]
     min_epochs: Natural | None
     max_steps: Required[Annotated[int, Range(least=-1)]]
     min_steps: Natural | None

@@ -1,5 +1,6 @@
 """The flags of a command line, such as `-m`, apart from its overrides."""
 
+import difflib
 from collections.abc import Sequence
 
 # Flags of Hydra that are followed by a value, after a space.
@@ -36,6 +37,8 @@ def unknown_flag(flags: Sequence[str]) -> str:
         is_short = not name.startswith("--")  # may stand for several flags, or include a value
         if name in FLAGS or (is_short and not sign) or (not is_short and any(each.startswith(name) for each in FLAGS)):
             continue
+        if not sign and (near := difflib.get_close_matches(name, FLAGS, n=1, cutoff=0.8)):
+            return f"there is no flag {name} (did you mean {near[0]}?)"
         typed = flag.lstrip("-")
         return f"there is no flag {name}: write {typed if sign else f'{typed}=VALUE'}, without dashes"
     return ""

@@ -23,6 +23,7 @@ from agebench.text import say
 
 Task = Callable[[Any], Any]  # of the composed config
 FULL_ERROR = "HYDRA_FULL_ERROR"
+KEEPING = ("train", "report", "prepare")  # commands that continue where they were interrupted
 
 
 def main(command: str, task: Task, *, config_name: str) -> None:
@@ -81,7 +82,8 @@ def main(command: str, task: Task, *, config_name: str) -> None:
 def _report_interrupt(command: str) -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # one message per DDP run
         with suppress(OSError):  # the terminal may be closed
-            say(f"agebench {command}: interrupted; finished work is kept")
+            kept = "; finished work is kept" if command in KEEPING else ""
+            say(f"agebench {command}: interrupted{kept}")
 
 
 def _show_traceback(*error: Any) -> None:

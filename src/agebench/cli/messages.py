@@ -4,6 +4,7 @@ import difflib
 import errno
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from re import Match
@@ -19,6 +20,8 @@ EXTRAS |= {"submitit_local": "slurm", "submitit_slurm": "slurm"}
 WIDE = {"\u3000": "a full-width space", r"\u3000": "a full-width space", "＝": "a full-width ="}
 WIDE |= {"、": "a Japanese comma", "，": "a full-width comma"}
 WIDE |= {"\u00a0": "a no-break space", r"\xa0": "a no-break space"}
+WIDE |= dict.fromkeys("\u201c\u201d\u2018\u2019", "curly quotes")  # of word processors, as the next line
+WIDE |= dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "a dash that is not -")
 # Full-width letters, digits and + - . / _
 WIDE_LETTERS = re.compile("[\uff0b\uff0d-\uff19\uff21-\uff3a\uff3f\uff41-\uff5a]+")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -91,7 +94,9 @@ def _explain(error: BaseException, conf: Path) -> str | None:
     if sentence := _bare_key(links):
         return sentence
     if isinstance(error, OverrideParseException):
-        return _explain_parse_error(str(error.override), text)
+        sentence = _explain_parse_error(str(error.override), text)
+        # A character in another argument may have split it, such as a space after a full-width comma.
+        return sentence if wide_characters(sentence) else sentence + wide_characters(" ".join(sys.argv[1:]))
     if typo := _typo(links):
         return typo
     for pattern, explain_match in SENTENCES:
@@ -142,6 +147,9 @@ def _explain_parse_error(override: str, text: str) -> str:
         return f"cannot read {override}: it ends in a comma; add a value after it, or remove it"
     reason = text.partition(" See http")[0].removeprefix(f"Error parsing override '{override}' ")
     reason = "" if reason.startswith(PARSER_TERMS) else f" ({reason})"
+    key = override.lstrip("+~").partition("=")[0]
+    if not key.isascii() and not wide_characters(key):
+        reason = f" (keys are in English, and {key} is none)"
     return (
         f"cannot read {override}{reason}: give KEY=VALUE without spaces around =, "
         "with a closing bracket for each opening one, and quotes around a value with spaces: 'KEY=my photos'"
@@ -188,9 +196,12 @@ def install_command(extra: str) -> str:
 
 
 def _several_values(match: Match[str], conf: Path) -> str:
+    if re.fullmatch(r"[+-]?\d+,\d+", match[2]):
+        decimal = f", or {match[1]}={match[2].replace(',', '.')} for one number"
+    else:
+        decimal = ", or a backslash before a comma that is a part of the value"
     return (
-        f"{match[1]} has several values: add -m to run them all, or write {match[1]}=[{match[2]}] for one list, "
-        "or a backslash before a comma that is a part of the value"
+        f"{match[1]} has several values: add -m to run them all, or write {match[1]}=[{match[2]}] for one list{decimal}"
     )
 
 
@@ -291,7 +302,8 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     """Return a suggestion for an unknown name: a very similar one, one with the same last part, or a similar one."""
     last = re.split(r"[./]", name)[-1]
     similar = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
-    # `lr` stands for `optim.lr`, `split` for `data/split`.
+    # `lr` stands for `optim.lr`, `split` for `data/split`, `cnn` for `small_cnn`.
     candidates = similar or [key for key in known if re.split(r"[./]", key)[-1] == last]
+    candidates = candidates or [key for key in known if last in key.split("_")]
     best = min(candidates, key=lambda key: (len(key), "/" not in key), default=name)
     return did_you_mean(best, known)

@@ -63,9 +63,11 @@ def _refuse(name: str, folder: Path, rest: Sequence[str]) -> None:
             f"resume={name} is a sweep: repeat the command of the sweep, which resumes its incomplete points"
         )
     if not os.path.isfile(folder / ".hydra" / "overrides.yaml"):  # noqa: PTH113
+        runs = sorted(folder.glob("*/.hydra/overrides.yaml"), key=lambda file: file.stat().st_mtime)
+        inside = f", such as {runs[-1].parent.parent}" if runs else ""
         raise UserError(
             f"resume={name} is not a run (it has no .hydra/overrides.yaml): "
-            "give a folder that train wrote, auto or false"
+            f"give a folder that train wrote{inside}, auto or false"
         )
     if any(a in ("-m", "--multirun") for a in rest):
         raise UserError(f"resume={name} resumes one run: remove -m")

@@ -108,7 +108,8 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
     found: dict[Path, Path] = {}
     for folder in folders:
         if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises for a name that is too long
-            raise UserError(f"there is no folder {folder}: give folders that train, a sweep or evaluate wrote")
+            hint = ", without run=" if str(folder).startswith("run=") else ""
+            raise UserError(f"there is no folder {folder}: give folders that train, a sweep or evaluate wrote{hint}")
         below = []
         for place, inside, files in os.walk(folder):
             inside[:] = [name for name in inside if name not in SKIPPED]
