@@ -24,7 +24,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "balanced_accuracy": ("balanced accuracy", "the same for each label alone, then averaged over the labels"),
     "macro_f1": ("macro F1", "harmonic mean of precision and recall, averaged over the labels"),
     "top5": ("top-5 accuracy", "share of images whose true label is among the five most likely; easy with few labels"),
-    "nll": ("negative log-likelihood", "surprise by the truth, in nats: lower is better; guessing among n labels: ln n"),
+    "nll": ("negative log-likelihood", "surprise by the truth, in nats: lower is better; guessing has ln(n labels)"),
     "ece": ("calibration error", "mean gap between the probability that it states and how often it is right"),
     "false_adult_rate": ("false adults", "share of the people below the age limit who are judged above it"),
     "false_minor_rate": ("false minors", "share of the people above the age limit who are judged below it"),
