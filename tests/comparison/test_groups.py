@@ -50,7 +50,17 @@ def test_only_the_newest_run_of_a_config_and_seed_counts(make_run) -> None:
     groups, notes = group_runs(runs)
 
     assert [[run.folder.name for run in group] for group in groups] == [["new", "other"]]
-    assert notes == ["1 run excluded: only the newest run of a config and seed counts"]
+    old = runs[1].folder
+    assert notes == [f"1 run excluded: only the newest run of a config and seed counts ({old})"]
+
+
+def test_at_most_three_excluded_runs_are_named(make_run) -> None:
+    runs = [run_with(make_run, name, 1.0, age=9 - i) for i, name in enumerate(("new", "b", "c", "d", "e"))]
+
+    _, (note,) = group_runs(runs)
+
+    named = ", ".join(str(run.folder) for run in runs[1:4])
+    assert note == f"4 runs excluded: only the newest run of a config and seed counts ({named}, ...)"
 
 
 def test_an_evaluation_that_repeats_the_test_of_its_run_is_left_out(make_run) -> None:

@@ -126,11 +126,25 @@ def test_an_unreadable_image_has_a_row_with_the_problem(command, trained, faces,
 
 
 @pytest.mark.parametrize(
-    ("unit", "shown"), [("years", "a.png  41.3 years"), ("decades", "a.png  40s"), ("", "a.png  40s")]
+    ("unit", "row", "shown"),
+    [
+        ("", {"label": "cat", "point": "cat", "p(dog)": "0.25", "p(cat)": "0.75"}, "a.png  cat  75.0%"),
+        (
+            "years",
+            {"point": "41.3", "label": "41", "most_likely_label": "40", "p(40)": "0.0625", "p(41)": "0.0625"},
+            "a.png  41.3 years  (40: 6.2%)",
+        ),
+        (
+            "decades",
+            {"point": "3.6", "low": "2", "high": "5", "label": "40s", "most_likely_label": "30s", "p(30s)": "0.5"},
+            "a.png  40s  (30s: 50.0%)",
+        ),
+        ("decades", {"point": "4", "label": "40s", "most_likely_label": "40s", "p(40s)": "0.9"}, "a.png  40s  90.0%"),
+    ],
 )
-def test_only_ages_in_years_are_logged_as_years(caplog, unit, shown):
+def test_the_console_shows_the_answer_and_the_probability_of_the_most_likely_label(caplog, unit, row, shown):
     with caplog.at_level("INFO"):
-        _log_predictions([["a.png", "41.3", "40s", "0.9"]], unit=unit, seconds=1.0)
+        _log_predictions(["name", *row], [["a.png", *row.values()]], unit=unit, seconds=1.0)
 
     assert caplog.messages[0] == shown
 

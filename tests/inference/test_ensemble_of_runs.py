@@ -192,6 +192,20 @@ def test_a_folder_of_runs_that_is_no_sweep_is_not_averaged(runs, tmp_path) -> No
         find_members(str(tmp_path / "digits"))
 
 
+def test_a_point_of_a_sweep_with_the_weights_of_another_is_left_out(runs, evaluate, tmp_path, caplog) -> None:
+    for name, copied in (("a", "seed0"), ("b", "seed0"), ("c", "seed1")):
+        shutil.copytree(runs / copied, tmp_path / "sweep" / name)
+    (tmp_path / "sweep" / "sweep.csv").touch()
+
+    with caplog.at_level("INFO"):
+        again = evaluate([tmp_path / "sweep"])
+
+    assert [member["run"] for member in results(again)["ensemble"]["members"]] == [
+        str(tmp_path / "sweep" / name) for name in ("a", "c")
+    ]
+    assert f"{tmp_path / 'sweep' / 'b'} is left out: it has the same weights as" in caplog.text
+
+
 def edit(folder: Path, **entries: object) -> None:
     (folder / "results.json").write_text(json.dumps(results(folder) | entries))
 

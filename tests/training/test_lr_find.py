@@ -72,13 +72,17 @@ def test_a_loss_that_does_not_fall_gives_no_suggestion(slope) -> None:
 
 
 @pytest.mark.ci
-def test_a_sweep_writes_a_table_and_a_picture_only(compose_config, tmp_path, monkeypatch) -> None:
+def test_a_sweep_writes_a_table_and_a_picture_only_and_links_the_picture(
+    compose_config, tmp_path, monkeypatch, caplog
+) -> None:
     monkeypatch.setattr(lr_find, "RateSweep", partial(lr_find.RateSweep, clock=lambda: 0.0))
 
-    find_rate(compose_config(*BASE), tmp_path / "sweep")
+    with caplog.at_level("INFO"):
+        find_rate(compose_config(*BASE), tmp_path / "a sweep")
 
-    assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == ["lr_find.csv", "lr_find.png"]
-    rows = [{name: float(cell) for name, cell in row.items()} for row in read_csv(tmp_path / "sweep" / "lr_find.csv")]
+    assert sorted(path.name for path in (tmp_path / "a sweep").iterdir()) == ["lr_find.csv", "lr_find.png"]
+    assert "a%20sweep/lr_find.png" in caplog.text
+    rows = [{name: float(cell) for name, cell in row.items()} for row in read_csv(tmp_path / "a sweep" / "lr_find.csv")]
     steps = np.log10([row["rate"] for row in rows])
     assert steps[0] == pytest.approx(-7)
     np.testing.assert_allclose(np.diff(steps), 8 / 399, rtol=1e-6)  # evenly spaced over 8 decades

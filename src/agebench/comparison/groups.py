@@ -11,6 +11,8 @@ from agebench.metrics.table import is_decision
 from agebench.runs.identity import SHOWN
 from agebench.runs.read import Run
 
+MAX_NAMED = 3  # excluded runs that a note names
+
 
 @dataclass(frozen=True)
 class Group:
@@ -84,7 +86,8 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(run.same, []).append(run)
-    repeated_runs = repeated_tests = 0
+    repeated_runs: list[Run] = []
+    repeated_tests = 0
     kept = []
     for group in (part for same in groups.values() for part in split_by_shown(same)):
         by_seed: dict[str, list[Run]] = {}
@@ -95,11 +98,14 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[list[Run]], list[str]]:
             newest = max(same, key=lambda run: (run.evaluated is None, run.written))
             chosen.append(newest)
             repeated_tests += sum(run.evaluated is not None for run in same if run is not newest)
-            repeated_runs += sum(run.evaluated is None for run in same if run is not newest)
+            repeated_runs += [run for run in same if run.evaluated is None and run is not newest]
         kept.append(sorted(chosen, key=_by_seed))
     notes = []
     if repeated_runs:
-        notes.append(f"{count(repeated_runs, 'run')} excluded: only the newest run of a config and seed counts")
+        names = ", ".join(str(run.folder) for run in repeated_runs[:MAX_NAMED])
+        names += ", ..." if len(repeated_runs) > MAX_NAMED else ""
+        reason = "only the newest run of a config and seed counts"
+        notes.append(f"{count(len(repeated_runs), 'run')} excluded: {reason} ({names})")
     if repeated_tests:
         reason = "it repeats the test of a run" if repeated_tests == 1 else "they repeat the tests of runs"
         notes.append(f"{count(repeated_tests, 'evaluation')} excluded: {reason} in the table")

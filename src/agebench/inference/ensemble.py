@@ -21,7 +21,7 @@ from agebench.metrics.table import absolute_values
 from agebench.models.weights import hash_tensors
 from agebench.module import ImageModule
 from agebench.runs.folder import read_results
-from agebench.runs.members import find_members
+from agebench.runs.members import find_members, named_folders
 
 log = logging.getLogger(__name__)
 
@@ -109,11 +109,11 @@ def load_model(cfg: DictConfig, on_val: OnVal) -> Model:
         UserError: If a run cannot be read, or the runs cannot be averaged.
     """
     folders = find_members(cfg.run)
-    if len(folders) == 1 and cfg.average == "weights":
-        raise UserError(f"average=weights needs several runs, got {folders[0]}: give run=[a,b,c] or a sweep")
     if len(folders) > 1 and cfg.checkpoint not in ("tested", "best", "last"):
         raise UserError(f"checkpoint={cfg.checkpoint} is a file of one run: use tested, best or last for several runs")
-    members = tuple(_read_member(folder, cfg) for folder in folders)
+    members = _drop_repeated([_read_member(folder, cfg) for folder in folders], named_folders(cfg.run))
+    if len(members) == 1 and cfg.average == "weights":
+        raise UserError(f"average=weights needs several runs, got {members[0].folder}: give run=[a,b,c] or a sweep")
     check_members(members)
     facts: dict[str, Any] = {"average": cfg.average, "tta": cfg.tta, "members": [each.facts for each in members]}
     params = [each.results.get("params", {}) for each in members]
@@ -129,6 +129,26 @@ def load_model(cfg: DictConfig, on_val: OnVal) -> Model:
 def _read_member(folder: Path, cfg: DictConfig) -> Member:
     results = read_results(folder)
     return Member(folder, results, *read_checkpoint(folder, cfg.checkpoint, results, trust=cfg.trust))
+
+
+def _drop_repeated(members: Sequence[Member], named: Sequence[Path]) -> tuple[Member, ...]:
+    """Return the runs without those points of a sweep that have the weights of an earlier run.
+
+    Points that differ only in the number of epochs have the same weights if both test the same epoch.
+
+    Args:
+        members: The runs.
+        named: The folders that the user named. A run that is among them is never left out.
+    """
+    kept: dict[str, Member] = {}  # by weights
+    found = []
+    for member in members:
+        other = kept.setdefault(member.stamp["weights_sha"], member)
+        if other is member or member.folder in named:
+            found.append(member)
+        else:
+            log.info("%s is left out: it has the same weights as %s", member.folder, other.folder)
+    return tuple(found)
 
 
 def check_members(members: Sequence[Member]) -> None:

@@ -139,15 +139,18 @@ def predict_images(cfg: DictConfig) -> None:
         write_csv(output, columns, rows)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}; set another output=") from error
-    _log_predictions(rows, unit=predictor.stamp["unit"], seconds=seconds)
+    _log_predictions(columns, rows, unit=predictor.stamp["unit"], seconds=seconds)
     log.info("written to %s", output)
 
 
-def _log_predictions(rows: list[list[str]], *, unit: str, seconds: float) -> None:
-    """Log the first predictions, and how many images could be read."""
+def _log_predictions(columns: list[str], rows: list[list[str]], *, unit: str, seconds: float) -> None:
+    """Log the first predictions, each with its most likely label and probability, and how many images were read."""
     read = [row for row in rows if row[1]]
-    for name, first, second, *_ in read[:SHOWN]:
-        log.info("%s  %s", name, f"{first} years" if unit == "years" else second)
+    for row in (dict(zip(columns, each, strict=True)) for each in read[:SHOWN]):
+        answer = f"{row['point']} years" if unit == "years" else row["label"]
+        likeliest = row.get("most_likely_label", row["label"])  # classes have one answer
+        share = f"{float(row[f'p({likeliest})']):.1%}"
+        log.info("%s  %s  %s", row["name"], answer, share if answer == likeliest else f"({likeliest}: {share})")
     if len(read) > SHOWN:
         log.info("...")
     log.info("%s of %s images in %.1f s", f"{len(read):,}", f"{len(rows):,}", seconds)

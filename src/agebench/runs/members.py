@@ -13,6 +13,11 @@ log = logging.getLogger(__name__)
 OF_SWEEP = ("multirun.yaml", "sweep.csv")  # Hydra writes the first at the start, agebench the second at the end
 
 
+def named_folders(given: Any) -> list[Path]:
+    """Return the folders that the key `run` names: a folder, or a list of folders."""
+    return [Path(str(each)).expanduser() for each in ([given] if isinstance(given, str | int) else given)]
+
+
 def find_members(given: Any, *, quiet: bool = False) -> list[Path]:
     """Return the folders of the runs that the key `run` names, each once.
 
@@ -24,8 +29,7 @@ def find_members(given: Any, *, quiet: bool = False) -> list[Path]:
     Raises:
         UserError: If a folder is not a run or a sweep, a run of a list has not completed, or a run occurs twice.
     """
-    folders = [Path(str(each)).expanduser() for each in ([given] if isinstance(given, str | int) else given)]
-    members = [member for folder in folders for member in _runs_in(folder, quiet=quiet)]
+    members = [member for folder in named_folders(given) for member in _runs_in(folder, quiet=quiet)]
     for i, member in enumerate(members):
         results = read_results(member)
         if len(members) > 1 and (status := actual_status(member, results)) != "completed":
@@ -56,7 +60,7 @@ def reported_runs(given: Any) -> list[Path]:
         UserError: If a folder is neither.
     """
     found = []
-    for folder in (Path(str(each)).expanduser() for each in ([given] if isinstance(given, str | int) else given)):
+    for folder in named_folders(given):
         points = [] if (folder / "results.json").exists() or not folder.is_dir() else points_of(folder)
         found += [point.folder for point in points if point.results] or [folder]
     for run in found:

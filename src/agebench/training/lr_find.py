@@ -24,6 +24,7 @@ from agebench.progress import Bar
 from agebench.report.rate_curve import RateCurve, draw_rate_curve, short_rate
 from agebench.report.style import plot_style
 from agebench.runs.folder import check_folder
+from agebench.text import page_link
 from agebench.training.memory import keep_freed_memory
 from agebench.training.probe import run_probe
 
@@ -210,6 +211,7 @@ def _log(found: Suggestions, folder: Path) -> None:
         log.info("lr_find   valley %s, steepest point %s", short_rate(found.valley), short_rate(found.steepest))
         log.info("lr_find   to train with the valley:\n%s", line_to_type(found.valley))
     log.info("written to %s", folder)
+    log.info("curve     %s", page_link(folder / "lr_find.png"))
 
 
 def line_to_type(rate: float) -> str:
