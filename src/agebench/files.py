@@ -19,6 +19,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from agebench.errors import nearest
+
 log = logging.getLogger(__name__)
 
 # A text that a spreadsheet would take for a formula, or one to which guard_cell has added apostrophes. The last four
@@ -171,6 +173,21 @@ def guard_cell(cell: Any) -> Any:
 def plain_cell(cell: str) -> str:
     """Return the text of a cell from which guard_cell returned it."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
+def near_path(path: Path) -> Path | None:
+    """Return the path that exists and differs from one that does not in one similar name, or None.
+
+    Case, spaces and full-width forms of the name are ignored.
+    """
+    missing = path = path.absolute()
+    try:
+        while not missing.parent.exists():
+            missing = missing.parent
+        name = nearest(missing.name, sorted(each.name for each in missing.parent.iterdir()), cutoff=0.75)
+    except OSError:
+        return None
+    return None if name is None else missing.with_name(name) / path.relative_to(missing)
 
 
 def read_any_text(path: Path) -> str:
