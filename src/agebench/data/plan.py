@@ -156,7 +156,11 @@ class Planner:
         return plan
 
     def _report(self, plan: Plan) -> None:
-        """Warn about missing images, impossible ages and a val part that is the test part. Raise UserError if a part is empty."""
+        """Warn about missing images, impossible ages and a val part that is the test part.
+
+        Raises:
+            UserError: If a part is empty.
+        """
         if len(plan.missing):
             text = (
                 f"{len(plan.missing):,} of the {len(plan.listed):,} images that data={self.name} lists do not exist, "

@@ -61,8 +61,8 @@ def describe(records: Records, split: Split) -> dict[str, Any]:
         split: Rows of the records.
 
     Returns:
-        Plain data for JSON: `ages` (`images`, and `youngest`, `oldest` and `median` in years) and, for each column of groups, the
-        number of `train`, `val` and `test` images of each group.
+        Plain data for JSON: `ages` (`images`, and `youngest`, `oldest` and `median` in years) and, for each column of
+        groups, the number of `train`, `val` and `test` images of each group.
     """
     used = np.unique(np.concatenate([split.part(part) for part in PARTS]))
     years = records.columns["age"][used] if "age" in records.columns else None
@@ -90,9 +90,8 @@ def verdict(audited: Mapping[str, Any]) -> str:
     """
     by_identity = _verdict_by_identity(audited)
     copies = audited.get("duplicates") or {}
-    parts = audited["splits"]
     in_train = {part: copies.get(f"{part}_in_train", 0) for part in ("test", "val")}
-    shares = [f"{n:,} of the {parts[part]['images']:,} {part} images" for part, n in in_train.items() if n]
+    shares = [f"{n:,} of the {audited['splits'][part]['images']:,} {part} images" for part, n in in_train.items() if n]
     if in_train["test"]:
         return f"leaks: {' and '.join(shares)} are identical to a train image; by identity, {by_identity}"
     if shares:

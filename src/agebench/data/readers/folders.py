@@ -201,8 +201,8 @@ def check_exists(path: Path) -> None:
         near = near_path(path)
         guess = "" if near is None else f" (did you mean '{near}'?)"
         raise UserError(
-            f"{path} does not exist{guess}: give a folder of images, a zip or tar of such a folder, a CSV file with a column "
-            "path, or an image"
+            f"{path} does not exist{guess}: give a folder of images, a zip or tar of such a folder, a CSV file with a "
+            "column path, or an image"
         )
 
 

@@ -115,7 +115,8 @@ def read_paths(root: Path) -> tuple[list[str], list[str | None]]:
 def _find_path(root: Path, header: list[str]) -> int:
     if "path" not in header:
         raise UserError(
-            f"{root} has no column 'path', only {_listed(header)}{did_you_mean('path', header)}: name the column of image files path"
+            f"{root} has no column 'path', only {_listed(header)}{did_you_mean('path', header)}: name the "
+            "column of image files path"
         )
     return header.index("path")
 
@@ -170,15 +171,8 @@ def _find_columns(root: Path, header: list[str], columns: Mapping[str, str | Non
     index = {name: i for i, name in enumerate(header)}
     found = {}
     has_ages = label != "class" and columns.get("label") not in index and columns.get("age") in index
-    age = columns.get("age")
-    if label != "class" and age not in index:
-        if age not in (None, "age"):
-            raise _no_column(root, "age", age, header)
-        if columns.get("label") == "label" and "label" not in index:
-            raise UserError(
-                f"{root} has no column 'age' and no column 'label', only {_listed(header)}{did_you_mean('age', header)}: "
-                "rename yours, or set its name with data.columns.age=NAME (ages) or data.columns.label=NAME (classes)"
-            )
+    if label != "class":
+        _check_age_column(root, header, columns)
     for column in ("path", "age" if has_ages else "label", "identity", "split"):
         name = columns.get(column)
         if name in index:
@@ -187,6 +181,18 @@ def _find_columns(root: Path, header: list[str], columns: Mapping[str, str | Non
         elif column in ("path", "label") or name not in (None, column):
             raise _no_column(root, column, name, header)
     return found
+
+
+def _check_age_column(root: Path, header: list[str], columns: Mapping[str, str | None]) -> None:
+    """Raise UserError if a column of ages that the user named, or every usual column of ages or labels is missing."""
+    age = columns.get("age")
+    if age not in (None, "age", *header):
+        raise _no_column(root, "age", age, header)
+    if age not in header and columns.get("label") == "label" and "label" not in header:
+        raise UserError(
+            f"{root} has no column 'age' and no column 'label', only {_listed(header)}{did_you_mean('age', header)}: "
+            "rename yours, or set data.columns.age=NAME (ages) or data.columns.label=NAME (classes)"
+        )
 
 
 def _no_column(root: Path, column: str, name: str | None, header: list[str]) -> UserError:
@@ -229,10 +235,10 @@ def _check_filled(root: Path, cells: Mapping[str, list[str]]) -> None:
     paths, labels, identities = cells["path"], cells.get("age", cells.get("label", [])), cells.get("identity", [])
     if "" in labels:
         row, what = labels.index(""), "age" if "age" in cells else "label"
-        more = f" (and {labels.count('') - 1:,} more rows)" if labels.count("") > 1 else ""
+        more = _more_rows(labels.count("") - 1)
         raise UserError(
             f"{root} has no {what} for {paths[row]} in row {row + 1} below its header{more}: "
-            f"fill it in, or remove the rows without one"
+            "fill it in, or remove the rows without one"
         )
     if "" in identities:
         raise UserError(
@@ -263,7 +269,7 @@ def _ages(root: Path, column: str, cells: list[str], paths: list[str]) -> Array:
     wrong = {cell for cell, each in years.items() if not 0 <= each <= MAX_AGE}  # also if it is NaN
     if wrong:
         rows = [row for row, cell in enumerate(cells) if cell in wrong]
-        cell, more = cells[rows[0]], f" (and {len(rows) - 1:,} more rows)" if len(rows) > 1 else ""
+        cell, more = cells[rows[0]], _more_rows(len(rows) - 1)
         raise UserError(
             f"{root} needs ages of 0 to {MAX_AGE} years in the column {column!r}, got {cell!r} in row {rows[0] + 1} "
             f"below its header, {paths[rows[0]]}{more}: {_age_advice(cell, column)}"
@@ -281,6 +287,10 @@ def _ages(root: Path, column: str, cells: list[str], paths: list[str]) -> Array:
         )
     whole = {cell: int(each) for cell, each in years.items()}
     return np.fromiter(map(whole.__getitem__, cells), np.int64, len(cells))
+
+
+def _more_rows(count: int) -> str:
+    return f" (and {count:,} more row{'s' if count > 1 else ''})" if count else ""
 
 
 def _years(cell: str) -> float:
