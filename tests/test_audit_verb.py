@@ -229,7 +229,7 @@ def test_duplicates_are_listed_and_in_the_verdict(verb, copies, tmp_path, caplog
     ("parts", "start"),
     [
         ("train val test val", "val leaks: 1 of the 2 val images are identical to a train image; by identity, leak"),
-        ("val train train test", "val and test share images (1 identical pairs); by identity, leak unknown"),
+        ("val train train test", "val and test share images (pairs of identical images: 1); by identity, leak unknown"),
     ],
 )
 def test_identical_images_of_two_parts_are_in_the_verdict(verb, copies, tmp_path, parts, start) -> None:

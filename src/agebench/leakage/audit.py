@@ -97,7 +97,7 @@ def verdict(audited: Mapping[str, Any]) -> str:
     if shares:
         return f"val leaks: {shares[0]} are identical to a train image; by identity, {by_identity}"
     if pairs := copies.get("pairs_across", 0):
-        return f"val and test share images ({pairs:,} identical pairs); by identity, {by_identity}"
+        return f"val and test share images (pairs of identical images: {pairs:,}); by identity, {by_identity}"
     return by_identity
 
 

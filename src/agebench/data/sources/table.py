@@ -36,8 +36,8 @@ class Table(FileSource):
     """A CSV file with one row per image.
 
     Args:
-        root: The CSV file (UTF-8, UTF-16 or Shift-JIS, header in the first row). Relative image paths start at its
-            folder.
+        root: The CSV file (UTF-8, UTF-16, Shift-JIS or Windows-1252, header in the first row). Relative image paths
+            start at its folder.
         columns: Names of the columns for `path`, for `label` or `age`, and optionally for `identity` and `split`
             (train, val or test). A table without the optional columns may leave them at their default names; a column
             with another name must exist.
