@@ -463,7 +463,7 @@ def test_a_typo_in_a_typed_root_suggests_what_exists_beside_it(compose_config, t
     (tmp_path / "mnist").mkdir()
     (tmp_path / "photos.csv").touch()
     (tmp_path / "写真 (2024)").mkdir()
-    config = compose_config(f"data={data}", f"data.root={tmp_path}/{typed}")
+    config = compose_config(f"data={data}", f"data.root='{tmp_path}/{typed}'")
 
     with pytest.raises(
         UserError, match=rf"{typed} does not exist \(did you mean '{re.escape(f'{tmp_path}/{near}')}'\?\)"
