@@ -228,8 +228,15 @@ def test_a_japanese_table_in_shift_jis_is_not_taken_for_a_western_one(tmp_path: 
 
 @pytest.mark.parametrize(
     "content",
-    ["é".join("xyç\n").encode("mac-roman"), "ça".encode("cp1252"), "子".encode("cp932"), "mężczyzna".encode("cp1250")],
-    ids=["Mac Roman", "either", "either too", "Polish"],
+    [
+        "métis".encode("mac-roman"),
+        "m²".encode("cp1252"),
+        "Peña ²".encode("cp1252"),
+        "ça".encode("cp1252"),
+        "子".encode("cp932"),
+        "mężczyzna".encode("cp1250"),
+    ],
+    ids=["Mac Roman", "a sign", "a sign and an accent", "either", "either too", "Polish"],
 )
 def test_a_table_whose_encoding_is_unknown_is_refused(tmp_path: Path, content: bytes) -> None:
     source = table(tmp_path)
