@@ -225,6 +225,42 @@ def test_duplicates_are_listed_and_in_the_verdict(verb, copies, tmp_path, caplog
     ]
 
 
+@pytest.mark.parametrize(
+    ("parts", "start"),
+    [
+        ("train val test val", "val leaks: 1 of the 2 val images are identical to a train image; by identity, leak"),
+        ("val train train test", "val and test share images (pairs of identical images: 1); by identity, leak unknown"),
+    ],
+)
+def test_identical_images_of_two_parts_are_in_the_verdict(verb, copies, tmp_path, parts, start) -> None:
+    rows = [f"{name}.png,20,{part}" for name, part in zip("abcd", parts.split(), strict=True)]
+    (tmp_path / "copies.csv").write_text("\n".join(["path,age,split", *rows]))
+
+    found = verb(*copies.split(), "duplicates=true")
+
+    assert found["verdict"].startswith(start)
+
+
+def test_the_ages_and_the_groups_are_counted(verb, tmp_path, caplog) -> None:
+    rows = ["a.png,20,f,train", "b.png,199,m,train", "c.png,1,f,val", "d.png,34,,test"]
+    (tmp_path / "faces.csv").write_text("\n".join(["path,age,sex,split", *rows]))
+    line = f"data=table data.root={tmp_path}/faces.csv data.target=age data/split=column data.groups=[sex]"
+
+    found = verb(*line.split())
+
+    assert found["ages"] == {"images": 4, "youngest": 1, "oldest": 199, "median": 27}
+    assert found["groups"] == {
+        "sex": {
+            "f": {"train": 1, "val": 1, "test": 0},
+            "m": {"train": 1, "val": 0, "test": 0},
+            "unknown": {"train": 0, "val": 0, "test": 1},
+        }
+    }
+    assert "  ages: 1 to 199 years, median 27 (4 images)" in caplog.messages
+    assert "  sex: f 2, m 1, unknown 1" in caplog.messages
+    assert "nobody has lived for more than 122 years: check the age of b.png (199 years)" in caplog.messages
+
+
 def test_files_are_not_compared_by_default(verb, copies, tmp_path) -> None:
     verb(*copies.split(), "duplicates=true")
     found = verb(*copies.split())

@@ -109,6 +109,20 @@ def test_the_log_counts_images_labels_and_identities_of_each_part(
     assert logged[-1] == f"exported 32 images to {tmp_path}/tree, one folder per part and label"
 
 
+def test_many_labels_are_shortened(compose_config: Any, tmp_path: Path, caplog: Any) -> None:
+    caplog.set_level(logging.INFO)
+    rows = "\n".join(f"{i}.png,{10 + i % 30}" for i in range(300))
+    (tmp_path / "t.csv").write_text(f"path,age\n{rows}")
+    for i in range(300):
+        Image.new("L", (2, 2)).save(tmp_path / f"{i}.png")
+    config = compose_config("data=table", f"data.root={tmp_path}/t.csv", "data.target=age", name="prepare")
+    config.paths.cache = str(tmp_path / "cache")
+
+    prepare(config)
+
+    assert "protocol table/random/age, 30 labels: 10 11 12 13 14 15 16 17 18 19 ... 39" in caplog.messages
+
+
 def test_a_read_only_cache_gives_a_warning(
     compose_config: Any, tmp_path: Path, line: Any, caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 from agebench.cli.main import main as run_verb
 from agebench.text import align_columns
 
+SHOWN_GROUPS = 10  # of a column, in the log
+
 
 def audit(cfg: Any, drawing: "Drawing | None" = None) -> dict[str, Any]:
     """Audit the split of a composed config, write audit.json, audit.png and split.csv, and return audit.json.
@@ -54,6 +56,7 @@ def _audit(cfg: Any, folder: Path, drawing: "Drawing") -> dict[str, Any]:
     found = audits.audit(data.records, data.target, data.split)
     head = {"protocol": data.protocol, "split_sha": test_sha(data.records, data.split.test)}
     found["duplicates"], copies = audit_duplicates(planner.source, data) if cfg.duplicates else (None, [])
+    found |= audits.describe(data.records, data.split)
     found = {**head, "listed": listed, **found, "verdict": audits.verdict(found)}
 
     log.info("protocol %s", data.protocol)
@@ -187,7 +190,22 @@ def table(found: dict[str, Any]) -> list[str]:
         for header, *rows in (_part_table(found), _baseline_table(found))
     ]
     first, second = (["  " + "   ".join(line) for line in lines] for lines in tables)
-    return [*first, "", *second]
+    lines = _content_lines(found)
+    return [*first, "", *second, *([""] if lines else []), *lines]
+
+
+def _content_lines(found: dict[str, Any]) -> list[str]:
+    """Return a line about the ages, and one with the groups of each column, largest first."""
+    lines = []
+    if ages := found["ages"]:
+        span = f"{ages['youngest']} to {ages['oldest']} years, median {ages['median']:g}"
+        lines.append(f"  ages: {span} ({ages['images']:,} images)")
+    for column, groups in found["groups"].items():
+        sizes = sorted(((sum(parts.values()), name) for name, parts in groups.items()), key=lambda each: -each[0])
+        more = f" and {len(sizes) - SHOWN_GROUPS} more" if len(sizes) > SHOWN_GROUPS else ""
+        shown = ", ".join(f"{name} {count:,}" for count, name in sizes[:SHOWN_GROUPS] if count)
+        lines.append(f"  {column}: {shown}{more}")
+    return lines
 
 
 def _part_table(found: dict[str, Any]) -> list[list[str]]:

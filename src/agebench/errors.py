@@ -1,6 +1,7 @@
 """Exceptions with messages for the user, and helpers for such messages."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -61,10 +62,30 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return ` (did you mean ...?)` with the known name closest to an unknown name; empty if no name is close."""
+    close = nearest(str(name), known)
+    return "" if close is None else f" (did you mean {close!r}?)"
+
+
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """Return the known name closest to an unknown name, or None if none is close.
+
+    Case, spaces and full-width forms are ignored.
+
+    Args:
+        name: The unknown name.
+        known: The known names.
+        cutoff: The least similarity of two names, from 0 to 1.
+    """
     from difflib import get_close_matches  # slow to import, and rarely needed
 
-    close = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    by_key = {fold(each): each for each in reversed(list(known))}
+    close = get_close_matches(fold(name), by_key, n=1, cutoff=cutoff)
+    return by_key[close[0]] if close else None
+
+
+def fold(text: str) -> str:
+    """Return a text without the differences that readers overlook: case, spaces and full-width forms."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def chain(error: BaseException) -> list[BaseException]:

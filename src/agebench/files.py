@@ -19,6 +19,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from agebench.errors import nearest
+
 log = logging.getLogger(__name__)
 
 # A text that a spreadsheet would take for a formula, or one to which guard_cell has added apostrophes. The last four
@@ -28,6 +30,24 @@ FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-](inf|nan)", re.ASCII | re.IGNORECASE)
 # Python decodes bytes that Shift-JIS does not define to these characters.
 UNDEFINED = re.compile("[\x80-\x9f\uf8f0-\uf8f3]")
+# What text of Western Europe lacks. Nearly all Japanese text in Shift-JIS has it if it is decoded as Windows-1252.
+ACCENTED = "\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u00fe"  # the letters of Latin-1, without y with diaeresis
+LATIN = rf"A-Za-z{ACCENTED}\u0152\u0153\u0160\u0161\u017d\u017e"
+NOT_WESTERN = re.compile(
+    rf"""
+    [^\0-\x7f{LATIN}\xa0\xab\xbb\u2019]  # another character than letters, guillemets and the apostrophe
+    | (?<![{LATIN}]) [{ACCENTED}]{{2,}} (?![{LATIN}]) | [{ACCENTED}]{{3}}  # a word of accents
+    | (?<=[{LATIN}]) [\u0152\u0160\u017d] | [\u0152\u0160\u017d] (?![a-z])  # not at the start of a word
+    | (?<=[{LATIN}]) \xab | \xbb (?=[{LATIN}]) | (?<![{LATIN}]) \u2019  # a mark on the wrong side of a word
+    """,
+    re.VERBOSE,
+)
+# Characters of Shift-JIS that begin with a byte that is a letter in Windows-1252 or Mac Roman, at and in Latin words.
+JAPANESE = "[\u4e00-\u9fff\uff61-\uff9f\ue000-\uf8ff\uf900-\ufaff]"
+AT_LATIN = re.compile(rf"[A-Za-z]{JAPANESE}|{JAPANESE}[A-Za-z]")
+IN_LATIN = re.compile(
+    rf"[a-z]{JAPANESE}[a-z]|[a-z][\uff61-\uff9f](?![\uff61-\uff9f])|[a-z][\ue000-\uf8ff]|[\ue000-\uf8ff][a-z]"
+)
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -173,26 +193,65 @@ def plain_cell(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
+def near_path(path: Path) -> Path | None:
+    """Return the path that exists and differs from one that does not in one similar name, or None.
+
+    Case, spaces and full-width forms of the name are ignored.
+    """
+    missing = path = path.absolute()
+    try:
+        while not missing.parent.exists():
+            missing = missing.parent
+        name = nearest(missing.name, sorted(each.name for each in missing.parent.iterdir()), cutoff=0.75)
+    except OSError:
+        return None
+    return None if name is None else missing.with_name(name) / path.relative_to(missing)
+
+
 def read_any_text(path: Path) -> str:
-    """Return the text of a user's file: UTF-8, UTF-16 with a byte-order mark, or Shift-JIS. The last two are logged.
+    """Return the text of a user's file: UTF-8, UTF-16 with a byte-order mark, Shift-JIS or Windows-1252.
+
+    An encoding other than UTF-8 is logged.
 
     Raises:
         OSError: If the file cannot be read.
-        UnicodeError: If it is not text in one of these encodings.
+        UnicodeError: If it is not text in one of these encodings, or may be in more than one.
     """
     data = path.read_bytes()
-    encodings = {"utf-8-sig": "UTF-8"}
-    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
-        encodings["utf-16"] = "UTF-16"
-    encodings["cp932"] = "Shift-JIS (cp932)"
-    for encoding, name in encodings.items():
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\0" in text or (encoding == "cp932" and UNDEFINED.search(text)):
-            continue
-        if encoding != "utf-8-sig":
-            log.info("%s is read as %s", path, name)
+    if (text := _decode(data, "utf-8-sig")) is not None:
         return text
-    raise UnicodeError("it is not text in UTF-8, UTF-16 or Shift-JIS")
+    text, name = None, "UTF-16"
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        text = _decode(data, "utf-16")
+    if text is None:
+        text, name = _decode_old(data)
+    log.info("%s is read as %s", path, name)
+    return text
+
+
+def _decode_old(data: bytes) -> tuple[str, str]:
+    """Return a text in Shift-JIS or Windows-1252 and the name of its encoding.
+
+    Most files in one of them can be decoded as the other. Western text has its accents in Latin words. If it is decoded
+    as Shift-JIS, Japanese letters stand in these words.
+
+    Raises:
+        UnicodeError: If neither encoding fits, or both do.
+    """
+    japanese, western = _decode(data, "cp932"), _decode(data, "cp1252")
+    if western is not None and not NOT_WESTERN.search(western):
+        if japanese is None or AT_LATIN.search(japanese):
+            return western, "Western European (Windows-1252, cp1252)"
+        raise UnicodeError("it may be Shift-JIS or Windows-1252")
+    if japanese is None or IN_LATIN.search(japanese):
+        raise UnicodeError("it is not text in UTF-8, UTF-16, Shift-JIS or Windows-1252")
+    return japanese, "Shift-JIS (cp932)"
+
+
+def _decode(data: bytes, encoding: str) -> str | None:
+    """Return a text, or None if bytes are not text in an encoding."""
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text or (encoding == "cp932" and UNDEFINED.search(text)) else text

@@ -4,6 +4,8 @@ from typing import Any
 
 from agebench.cli.main import main as run_command
 
+SHOWN_LABELS = 12
+
 
 def prepare(cfg: Any) -> None:
     """Prepare the data set of a composed config and log which images it has."""
@@ -38,7 +40,10 @@ def _log_plan(data: Any, log: Any) -> None:
     listed = len(data.records) + len(data.missing)
     available = len(data.records) - len(data.broken)
     log.info("%s: %s of %s images are available", data.name, f"{available:,}", f"{listed:,}")
-    log.info("protocol %s, %d labels: %s", data.protocol, data.target.num_labels, " ".join(data.target.label_names))
+    names = data.target.label_names
+    if len(names) > SHOWN_LABELS:
+        names = (*names[: SHOWN_LABELS - 2], "...", names[-1])
+    log.info("protocol %s, %d labels: %s", data.protocol, data.target.num_labels, " ".join(names))
     people = data.records.columns.get("identity")
     for part in PARTS:
         rows = data.split.part(part)

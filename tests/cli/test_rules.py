@@ -456,14 +456,18 @@ def test_an_accelerator_that_is_not_there_is_named_before_torch_is_imported(
 
 @pytest.mark.parametrize("data", ["mnist", "hiragana73", "cacd", "folder"])
 @pytest.mark.parametrize(
-    ("typed", "near"), [("mnits", "mnist"), ("MNIST2/raw", "mnist/raw"), ("photo.csv", "photos.csv")]
+    ("typed", "near"),
+    [("mnits", "mnist"), ("MNIST2/raw", "mnist/raw"), ("photo.csv", "photos.csv"), ("写真（２０２４）", "写真 (2024)")],
 )
 def test_a_typo_in_a_typed_root_suggests_what_exists_beside_it(compose_config, tmp_path, data, typed, near) -> None:
     (tmp_path / "mnist").mkdir()
     (tmp_path / "photos.csv").touch()
-    config = compose_config(f"data={data}", f"data.root={tmp_path}/{typed}")
+    (tmp_path / "写真 (2024)").mkdir()
+    config = compose_config(f"data={data}", f"data.root='{tmp_path}/{typed}'")
 
-    with pytest.raises(UserError, match=rf"{typed} does not exist \(did you mean '{tmp_path}/{near}'\?\)"):
+    with pytest.raises(
+        UserError, match=rf"{typed} does not exist \(did you mean '{re.escape(f'{tmp_path}/{near}')}'\?\)"
+    ):
         check_config(config)
 
 

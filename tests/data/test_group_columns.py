@@ -43,6 +43,20 @@ def test_an_empty_cell_is_the_group_unknown(tmp_path: Path, empty: str) -> None:
     assert set(plan.records.groups["sex"]) == {"unknown", "f"}
 
 
+def test_spellings_of_one_group_are_separate_groups_and_a_warning_names_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = plan_table(tmp_path, "sex,race", "male,a", "Male,b", " male,\uff41", "female,a", groups=["sex", "race"])
+
+    assert set(plan.records.groups["sex"]) == {"male", "Male", "female"}
+    assert caplog.messages == [
+        "data.groups: 'Male' (8 images) and 'male' (15 images) of column 'sex' are separate groups: "
+        "write them alike if they are one group",
+        "data.groups: 'a' (15 images) and '\uff41' (7 images) of column 'race' are separate groups: "
+        "write them alike if they are one group",
+    ]
+
+
 def test_a_row_that_ends_early_is_in_the_group_unknown(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("path,label,sex\na.png,x,f\nb.png,y\n", encoding="utf-8")
 

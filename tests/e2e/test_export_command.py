@@ -41,6 +41,23 @@ def test_the_file_reproduces_the_predictions_of_the_run(command, trained, kind):
     assert (about["unit"], about["protocol"].split("/")[0]) == ("years", "demo")
 
 
+@pytest.mark.ci
+def test_two_formats_of_one_model_share_a_description_and_two_models_do_not(command, trained, capsys):
+    command("export", f"run={trained}/run", "format=onnx", "output=age.onnx")
+    written = Path("age.json").read_text()
+
+    command("export", f"run={trained}/run", "format=pt2", "output=age.pt2")
+
+    assert Path("age.pt2").exists()
+    assert Path("age.json").read_text() == written
+    Path("age.pt2").unlink()
+    Path("age.json").write_text(json.dumps(json.loads(written) | {"config": "another"}))
+    with pytest.raises(SystemExit):
+        command("export", f"run={trained}/run", "format=pt2", "output=age.pt2")
+    assert "age.json already exists and describes another model: set another output=" in capsys.readouterr().err
+    assert not Path("age.pt2").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

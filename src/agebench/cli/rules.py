@@ -4,7 +4,6 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +17,7 @@ from agebench.config import flatten
 from agebench.data.cache import check_cache
 from agebench.data.groups import with_groups
 from agebench.errors import UserError, did_you_mean
+from agebench.files import near_path
 from agebench.runs.members import find_teacher
 from agebench.schema import check
 
@@ -92,17 +92,10 @@ def _check_root(data: Mapping[str, Any]) -> None:
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     if not any(each.startswith("data.root=") for each in typed) or not data.get("root"):
         return
-    root = missing = Path(str(data["root"])).expanduser().absolute()
+    root = Path(str(data["root"])).expanduser().absolute()
     if root.exists() or data["name"] == "demo":  # which draws its images into a new folder
         return
-    while not missing.parent.exists():
-        missing = missing.parent
-    try:
-        beside = {path.name.lower(): path for path in missing.parent.iterdir()}
-    except OSError:
-        return
-    if near := get_close_matches(missing.name.lower(), beside, n=1, cutoff=0.75):
-        found = beside[near[0]] / root.relative_to(missing)
+    if found := near_path(root):
         raise UserError(
             f"data.root={data['root']} does not exist (did you mean '{found}'?): correct it, or create the folder first"
         )

@@ -1,5 +1,6 @@
 """Groups of images, such as sex or race, by which results are given."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
@@ -7,8 +8,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from agebench.data.records import Array, Records, Source
-from agebench.errors import UserError, did_you_mean
+from agebench.errors import UserError, did_you_mean, fold
 from agebench.identity_groups import factorize
+
+log = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"  # the group of images without a value
 MAX_GROUPS = 50  # of a column
@@ -46,7 +49,23 @@ def with_groups(records: Records, source: Source, columns: Sequence[str], *, nam
                 f"data.groups: column {column!r} has {count:,} different values, at most {MAX_GROUPS} groups are "
                 "supported: choose another column, or merge its values into fewer groups"
             )
+        _warn_of_variants(column, found)
     return replace(records, groups=groups)
+
+
+def _warn_of_variants(column: str, groups: Array) -> None:
+    """Warn if the names of two groups differ only in case, spaces or full-width forms."""
+    names, codes = factorize(groups)
+    counts = np.bincount(codes, minlength=len(names)).tolist()
+    spellings: dict[str, list[str]] = {}
+    for name, count in zip(names.tolist(), counts, strict=True):
+        spellings.setdefault(fold(name), []).append(f"{name!r} ({count:,} images)")
+    for same in (each for each in spellings.values() if len(each) > 1):
+        log.warning(
+            "data.groups: %s of column %r are separate groups: write them alike if they are one group",
+            " and ".join(same),
+            column,
+        )
 
 
 def _own_columns(records: Records, columns: Sequence[str], name: str) -> dict[str, Array]:

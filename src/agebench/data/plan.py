@@ -16,6 +16,8 @@ from agebench.errors import UserError
 
 log = logging.getLogger(__name__)
 
+OLDEST = 122  # years, of Jeanne Calment
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -154,13 +156,18 @@ class Planner:
         return plan
 
     def _report(self, plan: Plan) -> None:
-        """Warn about missing images and a val part that is the test part. Raise UserError if a part is empty."""
+        """Warn about missing images, impossible ages and a val part that is the test part.
+
+        Raises:
+            UserError: If a part is empty.
+        """
         if len(plan.missing):
             text = (
                 f"{len(plan.missing):,} of the {len(plan.listed):,} images that data={self.name} lists do not exist, "
                 f"such as {', '.join(map(str, plan.missing[:3]))}; images used: {_format_counts(plan.counts)}"
             )
             _warn_or_refuse(text, "missing.csv", require_all=self.require_all)
+        _warn_of_old(plan.records)
         splits.check(plan.split)
         if plan.split.val_is_test:
             log.warning(
@@ -168,6 +175,15 @@ class Planner:
                 "hyperparameter on val makes the test result optimistic",
                 plan.split.name,
             )
+
+
+def _warn_of_old(records: Records) -> None:
+    """Warn about ages that nobody has reached, which are typing errors."""
+    ages = records.columns.get("age")
+    if ages is not None and len(old := np.flatnonzero(ages > OLDEST)):
+        named = ", ".join(f"{records.names[row]} ({ages[row]} years)" for row in old[:3].tolist())
+        more = f" and {len(old) - 3:,} more" if len(old) > 3 else ""
+        log.warning("nobody has lived for more than %d years: check the age of %s%s", OLDEST, named, more)
 
 
 def _warn_or_refuse(text: str, table: str, *, require_all: bool) -> None:

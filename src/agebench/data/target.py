@@ -62,7 +62,11 @@ def make_target(
         raise UserError(f"data.target={name} is not a target: choose one of {', '.join(TARGETS)}")
     needed = "class" if name == "class" else "age"
     if needed not in records.columns:
-        other = "class, or data.source.label=age for a table of ages" if "class" in records.columns else "decade"
+        other = (
+            "class, or data.source.label=age for a table of ages"
+            if "class" in records.columns
+            else "age, decade or bins"
+        )
         raise UserError(f"data.target={name} needs {needed} labels, and this data has none: use data.target={other}")
     if name == "class":
         labels = records.columns["class"].astype(np.int64)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from agebench.calibration.calibration import Calibration
 from agebench.errors import UserError, chain, one_line_message
-from agebench.files import atomic_write, write_json, write_text
+from agebench.files import atomic_write, read_json, replace_nan, write_json, write_text
 from agebench.inference.ensemble import load_model
 from agebench.inference.evaluate import on_val
 from agebench.inference.hub_folder import find_difference, hub_config, model_card, write_weights
@@ -92,6 +92,8 @@ def export_run(cfg: DictConfig) -> None:
     description = describe(first.stamp, first.config, weights=str(first.path), calibration=calibration)
     if model.facts:
         description |= {"weights": [str(each.path) for each in model.members], "ensemble": model.facts}
+    if cfg.format != "safetensors":
+        _check_description(description_file, description)
     shape = description["input"]["shape"][1:]
     log.info("exporting to %s ...", cfg.format)  # the exporters take seconds and do not report progress
     try:
@@ -131,6 +133,7 @@ def _export_to_hub(cfg: DictConfig, model: Any, output: Path, description_file: 
         if file.exists():
             raise UserError(f"{file} already exists: set output= in another folder, or delete it")
     description = describe(first.stamp, first.config, weights=str(first.path), calibration=None)
+    _check_description(description_file, description)
     images = torch.rand(
         2, shape.channels, shape.image_size, shape.image_size, generator=torch.Generator().manual_seed(0)
     )
@@ -154,15 +157,24 @@ def _export_to_hub(cfg: DictConfig, model: Any, output: Path, description_file: 
 
 
 def _output_files(cfg: DictConfig) -> tuple[Path, Path]:
-    """Return the path of the model and of its description, or raise UserError if one of them exists."""
+    """Return the path of the model and of its description, or raise UserError if one of them is another file.
+
+    The description of another format of the same model may exist, because it is equal.
+    """
     output = Path(str(cfg.output)).expanduser()
     description_file = output.with_suffix(".json")
     if description_file == output:
         raise UserError(f"{output} is the name of the description: set output= with another suffix, .{cfg.format}")
     for file in (output, description_file):
-        if file.exists():
+        if file.exists() and (file == output or "protocol" not in read_json(file)):
             raise UserError(f"{file} already exists: set another output=, or delete it")
     return output, description_file
+
+
+def _check_description(file: Path, description: dict[str, Any]) -> None:
+    """Raise UserError if a file exists and is not this description, which another format of the model has too."""
+    if file.exists() and read_json(file) != json.loads(json.dumps(replace_nan(description))):
+        raise UserError(f"{file} already exists and describes another model: set another output=, or delete it")
 
 
 def describe_difference(difference: float) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from agebench.data.records import Array, Records
 from agebench.data.split import PARTS, Split
 from agebench.data.target import Target
-from agebench.identity_groups import group_codes, is_known
+from agebench.identity_groups import factorize, group_codes, is_known
 
 HELPS = 0.9  # the lookup helps if its error is below this share of the error of the baseline
 
@@ -53,6 +53,35 @@ def audit(records: Records, target: Target, split: Split) -> dict[str, Any]:
     return {**found, "unit": target.unit}
 
 
+def describe(records: Records, split: Split) -> dict[str, Any]:
+    """Return `ages` and `groups` of audit.json: who the images of all parts show.
+
+    Args:
+        records: N records. Without ages, `ages` is None.
+        split: Rows of the records.
+
+    Returns:
+        Plain data for JSON: `ages` (`images`, and `youngest`, `oldest` and `median` in years) and, for each column of
+        groups, the number of `train`, `val` and `test` images of each group.
+    """
+    used = np.unique(np.concatenate([split.part(part) for part in PARTS]))
+    years = records.columns["age"][used] if "age" in records.columns else None
+    ages = None
+    if years is not None:
+        ages = {
+            "images": len(used),
+            "youngest": int(years.min()),
+            "oldest": int(years.max()),
+            "median": float(np.median(years)),
+        }
+    groups: dict[str, dict[str, dict[str, int]]] = {}
+    for column, cells in records.groups.items():
+        names, codes = factorize(cells)
+        counts = {part: np.bincount(codes[split.part(part)], minlength=len(names)).tolist() for part in PARTS}
+        groups[column] = {name: {part: counts[part][i] for part in PARTS} for i, name in enumerate(names.tolist())}
+    return {"ages": ages, "groups": groups}
+
+
 def verdict(audited: Mapping[str, Any]) -> str:
     """Return one sentence about the meaning of an audit for the test metrics.
 
@@ -60,11 +89,16 @@ def verdict(audited: Mapping[str, Any]) -> str:
         audited: The result of `audit`, with `duplicates` of agebench.leakage.duplicates if they were searched for.
     """
     by_identity = _verdict_by_identity(audited)
-    copies = (audited.get("duplicates") or {}).get("test_in_train", 0)
-    if not copies:
-        return by_identity
-    of = f"{copies:,} of the {audited['splits']['test']['images']:,} test images"
-    return f"leaks: {of} are identical to a train image; by identity, {by_identity}"
+    copies = audited.get("duplicates") or {}
+    in_train = {part: copies.get(f"{part}_in_train", 0) for part in ("test", "val")}
+    shares = [f"{n:,} of the {audited['splits'][part]['images']:,} {part} images" for part, n in in_train.items() if n]
+    if in_train["test"]:
+        return f"leaks: {' and '.join(shares)} are identical to a train image; by identity, {by_identity}"
+    if shares:
+        return f"val leaks: {shares[0]} are identical to a train image; by identity, {by_identity}"
+    if pairs := copies.get("pairs_across", 0):
+        return f"val and test share images (pairs of identical images: {pairs:,}); by identity, {by_identity}"
+    return by_identity
 
 
 def _verdict_by_identity(audited: Mapping[str, Any]) -> str:

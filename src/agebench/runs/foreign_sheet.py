@@ -63,8 +63,8 @@ def read_sheet(file: Path) -> Sheet:
     """Return the cells of a CSV file of predictions.
 
     Args:
-        file: UTF-8, UTF-16 or Shift-JIS, with a column named as in NAME_COLUMNS, and a point estimate (POINT_COLUMNS)
-            or a probability for each label (`p(LABEL)`). Further columns are ignored.
+        file: UTF-8, UTF-16, Shift-JIS or Windows-1252, with a column named as in NAME_COLUMNS, and a point estimate
+            (POINT_COLUMNS) or a probability for each label (`p(LABEL)`). Further columns are ignored.
 
     Raises:
         UserError: If the file cannot be read, or lacks a column or rows.

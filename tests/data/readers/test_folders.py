@@ -15,7 +15,7 @@ from PIL import Image
 
 from agebench.data.readers import folders as module
 from agebench.data.readers.archives import ZipFiles
-from agebench.data.readers.folders import Files, FileSource, FolderFiles, decode, find_images, nfc
+from agebench.data.readers.folders import Files, FileSource, FolderFiles, check_exists, decode, find_images, nfc
 from agebench.data.records import Records
 from agebench.errors import BrokenImageError, UserError
 
@@ -242,3 +242,19 @@ def test_an_archive_is_read_in_the_order_of_its_members(tmp_path: Path) -> None:
 
 def test_a_decomposed_name_from_macos_is_composed() -> None:
     assert nfc("Zoe\u0308.jpg") == "Zo\u00eb.jpg"
+
+
+@pytest.mark.parametrize(
+    ("typed", "near"), [("写真（２０２４）", "写真 (2024)"), ("FOTOS/new", "fotos/new"), ("x", None)]
+)
+def test_a_path_that_does_not_exist_has_a_suggestion_if_a_similar_name_exists(
+    tmp_path: Path, typed: str, near: str | None
+) -> None:
+    for name in ("写真 (2024)", "fotos"):
+        (tmp_path / name).mkdir()
+
+    with pytest.raises(UserError) as raised:
+        check_exists(tmp_path / typed)
+
+    guess = "" if near is None else f" (did you mean '{tmp_path / near}'?)"
+    assert str(raised.value).startswith(f"{tmp_path / typed} does not exist{guess}: give a folder of images")

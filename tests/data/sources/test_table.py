@@ -64,6 +64,19 @@ def test_labels_that_are_not_all_integers_are_sorted_as_text(tmp_path: Path, odd
     assert records.class_names == tuple(sorted(["10", "9", odd]))
 
 
+def test_ages_with_decimals_are_cut_to_completed_years_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = ("a,25", "b,25.9", "c,0", "d,20.5", "e,25.9", "f,30.0")
+
+    records = table(tmp_path, "path,age", *rows, label="auto").records()
+
+    assert records.columns["age"].tolist() == [25, 25, 0, 20, 25, 30]
+    assert caplog.messages == [
+        f"{tmp_path / 'mine.csv'}: 3 ages have decimals and were cut to completed years, such as 25.9 to 25"
+    ]
+
+
 def test_ages_are_whole_years(tmp_path: Path) -> None:
     source = table(tmp_path, "path,label", "a,25", "b,25.9", "c,0", label="age")
 
@@ -97,6 +110,61 @@ def test_a_label_that_is_not_an_age_raises(tmp_path: Path, age: str) -> None:
         source.prepare()
 
 
+@pytest.mark.parametrize(
+    ("cell", "advice"),
+    [
+        ("NA", "fill it in, or remove the rows without an age"),
+        (" ", "fill it in, or remove the rows without an age"),
+        ('"34,5"', "write it with a decimal point, 34.5"),
+        ("20-29", "data.columns.label=years data.source.label=class data.target=class"),
+        ("20〜29", "data.columns.label=years data.source.label=class data.target=class"),
+        ("1987", "write the age instead of a year of birth"),
+        ("1_0", "correct it, or remove the row"),
+    ],
+)
+def test_a_cell_that_is_no_age_is_shown_with_its_column_and_row_and_what_to_do(
+    tmp_path: Path, cell: str, advice: str
+) -> None:
+    columns = COLUMNS | {"age": "years"}
+    source = table(tmp_path, "path,years", "a,25", f"b,{cell}", "c,old", label="auto", columns=columns)
+
+    with pytest.raises(UserError) as raised:
+        source.records()
+
+    typed = cell.strip('"')
+    assert str(raised.value).startswith(
+        f"{source.root} needs ages of 0 to 200 years in the column 'years', got {typed!r} in row 2 below its header, "
+        "b (and 1 more row): "
+    )
+    assert advice in str(raised.value)
+
+
+def test_the_advice_for_ranges_of_ages_works(tmp_path: Path) -> None:
+    source = table(tmp_path, "path,age", "a,20-29", "b,30-39", columns=COLUMNS | {"label": "age"}, label="class")
+
+    assert source.records().class_names == ("20-29", "30-39")
+
+
+@pytest.mark.parametrize("label", ["auto", "age"])
+def test_a_column_of_ages_that_does_not_exist_is_named(tmp_path: Path, label: str) -> None:
+    source = table(tmp_path, "path,age,sex", "a,25,f", columns=COLUMNS | {"age": "years"}, label=label)
+
+    with pytest.raises(UserError, match=r"no column 'years', only path, age, sex: .* data\.columns\.age=NAME"):
+        source.records()
+
+
+@pytest.mark.parametrize(("header", "nearest"), [(" age", "' age'"), ("Age", "Age"), ("\uff21ge", "\uff21ge")])
+def test_a_column_age_that_is_spelled_otherwise_is_suggested(tmp_path: Path, header: str, nearest: str) -> None:
+    source = table(tmp_path, f"path,{header},sex", "a,25,f", label="auto")
+
+    with pytest.raises(UserError) as raised:
+        source.records()
+
+    assert f"no column 'age' and no column 'label', only path, {nearest}, sex (did you mean {header!r}?)" in str(
+        raised.value
+    )
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_a_table_in_utf8_is_read_with_or_without_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
     records = table(tmp_path, "path,label", '"あ,い.png",猫', "", "b.png,犬", encoding=encoding).records()
@@ -118,6 +186,66 @@ def test_a_table_in_another_encoding_is_read_and_a_line_names_it(
     assert caplog.messages == [f"{tmp_path / 'mine.csv'} is read as {name}"]
 
 
+WESTERN = [
+    "métis",
+    "Müller",
+    "âgée;née",
+    "études",
+    "Ägypten",
+    "STRAßE",
+    "MÉTIS",
+    "España",
+    "sœur",
+    "l’œuvre",
+    "Þórður",
+    "IMG_José",
+]
+
+
+@pytest.mark.parametrize("word", WESTERN)
+def test_a_table_in_windows_1252_is_read_and_a_line_names_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, word: str
+) -> None:
+    caplog.set_level("INFO")
+
+    records = table(tmp_path, "path,label", f"a.png,{word}", "b.png,femme noire", encoding="cp1252").records()
+
+    assert set(records.class_names) == {word, "femme noire"}
+    assert caplog.messages == [
+        f"{tmp_path / 'mine.csv'} is read as Western European (Windows-1252, cp1252)",
+    ]
+
+
+JAPANESE = ["男", "山", "黄色人種", "A組", "aとb", "Tシャツ", "ﾔﾏﾀﾞ", "Tﾏﾆﾃ", "Aｸﾗｽ", "髙橋", "﨑", "鴎外", "ｱ", "写真a"]
+
+
+@pytest.mark.parametrize("word", JAPANESE)
+def test_a_japanese_table_in_shift_jis_is_not_taken_for_a_western_one(tmp_path: Path, word: str) -> None:
+    records = table(tmp_path, "path,label", f"a.png,{word}", "b.png,x", encoding="cp932").records()
+
+    assert set(records.class_names) == {word, "x"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "métis".encode("mac-roman"),
+        "m²".encode("cp1252"),
+        "Peña ²".encode("cp1252"),
+        "ça".encode("cp1252"),
+        "子".encode("cp932"),
+        "mężczyzna".encode("cp1250"),
+    ],
+    ids=["Mac Roman", "a sign", "a sign and an accent", "either", "either too", "Polish"],
+)
+def test_a_table_whose_encoding_is_unknown_is_refused(tmp_path: Path, content: bytes) -> None:
+    source = table(tmp_path)
+    source.root.write_bytes(b"path,label\na.png," + content + b"\n")
+
+    with pytest.raises(UserError, match=r"(it may be|it is not text in) .*Windows-1252\): save it as CSV UTF-8"):
+        source.prepare()
+
+
 def test_a_table_in_utf8_is_read_without_a_line_about_its_encoding(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -133,7 +261,9 @@ def test_a_table_that_is_not_text_is_one_sentence(tmp_path: Path, content: bytes
     source = table(tmp_path)
     source.root.write_bytes(content)
 
-    with pytest.raises(UserError, match=r"it is not text in UTF-8, UTF-16 or Shift-JIS.*save it as CSV UTF-8"):
+    with pytest.raises(
+        UserError, match=r"it is not text in UTF-8, UTF-16, Shift-JIS or Windows-1252.*save it as CSV UTF-8"
+    ):
         source.prepare()
 
 
@@ -158,7 +288,7 @@ def test_a_table_that_agebench_wrote_is_read_without_its_apostrophes(tmp_path: P
         (("path,label",), "a header but no rows"),
         (("path,label", "x,b", "a,b", "a,c"), r"lists a twice: each path must occur once"),
         (("path,label", "a,b", ",c"), "has no path in row 2 below its header: fill it in"),
-        (("path,label", "a,b", "c.png,"), "has no label for .*c.png"),
+        (("path,label", "a,b", "c.png,"), "has no label for c.png in row 2 below its header: fill it in"),
         (("path,label", "a,b", "c.png"), "has no label for .*c.png"),
         (("path,label,split", "a,b,training"), "split must be train, val or test, got training"),
     ],
@@ -313,7 +443,10 @@ def test_paths_that_differ_only_in_spelling_raise_among_many_others(tmp_path: Pa
 def test_the_error_on_an_age_names_the_first_wrong_row(tmp_path: Path) -> None:
     source = table(tmp_path, "path,label", "a,25", "b,300", "c,-1", "d,300", label="age")
 
-    with pytest.raises(UserError, match="needs ages of 0 to 200 years, got 300"):
+    with pytest.raises(
+        UserError,
+        match=r"ages of 0 to 200 years in the column 'label', got '300' in row 2 below its header, b \(and 2 more ",
+    ):
         source.records()
 
 

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from agebench.data.records import Array, Records
 from agebench.errors import BrokenImageError, UserError, one_line_message
+from agebench.files import near_path
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp")
 PHONES = (".heic", ".heif", ".avif")  # photos that are found, so that they are reported, but cannot be read
@@ -197,9 +198,11 @@ def find_images(folder: Path) -> Iterator[str]:
 def check_exists(path: Path) -> None:
     """Raise UserError if a path of unlabelled images is neither a folder nor a file."""
     if not (path.is_dir() or path.is_file()):
+        near = near_path(path)
+        guess = "" if near is None else f" (did you mean '{near}'?)"
         raise UserError(
-            f"{path} does not exist: give a folder of images, a zip or tar of such a folder, a CSV file with a column "
-            "path, or an image"
+            f"{path} does not exist{guess}: give a folder of images, a zip or tar of such a folder, a CSV file with a "
+            "column path, or an image"
         )
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import logging
+import math
 import os
 import re
 import unicodedata
@@ -14,13 +16,16 @@ from typing import Literal
 
 import numpy as np
 
-from agebench.data.keys import DataPath
+from agebench.data.keys import MAX_AGE, DataPath
 from agebench.data.readers.folders import FileSource, FolderFiles, nfc
 from agebench.data.records import Array, Records
 from agebench.data.split_lists import delimiter
 from agebench.errors import UserError, did_you_mean
 from agebench.files import plain_cell, read_any_text
 
+log = logging.getLogger(__name__)
+
+NO_VALUE = frozenset(("", "na", "n/a", "#n/a", "nan", "nil", "none", "null", "-", "?", "unknown"))
 NUMBER = re.compile(r"-?[0-9]{1,4000}")  # Python converts no longer text
 # Normalization changes only paths that are not ASCII or contain one of these, if paths are joined by line breaks.
 NOT_NORMAL = ("//", "/.", "\n.", "/\n", "\\")
@@ -31,8 +36,8 @@ class Table(FileSource):
     """A CSV file with one row per image.
 
     Args:
-        root: The CSV file (UTF-8, UTF-16 or Shift-JIS, header in the first row). Relative image paths start at its
-            folder.
+        root: The CSV file (UTF-8, UTF-16, Shift-JIS or Windows-1252, header in the first row). Relative image paths
+            start at its folder.
         columns: Names of the columns for `path`, for `label` or `age`, and optionally for `identity` and `split`
             (train, val or test). A table without the optional columns may leave them at their default names; a column
             with another name must exist.
@@ -82,8 +87,9 @@ class Table(FileSource):
         _check_filled(self.root, cells)
         columns: dict[str, Array] = {}
         class_names: tuple[str, ...] = ()
-        if "age" in cells:
-            columns["age"] = _ages(self.root, cells["age"])
+        name = "age" if "age" in cells else "label"
+        if name == "age" or self.label == "age":
+            columns["age"] = _ages(self.root, str(self.columns[name]), cells[name], cells["path"])
         else:
             columns["class"], class_names = _class_codes(cells["label"])
         if "identity" in cells:
@@ -109,7 +115,8 @@ def read_paths(root: Path) -> tuple[list[str], list[str | None]]:
 def _find_path(root: Path, header: list[str]) -> int:
     if "path" not in header:
         raise UserError(
-            f"{root} has no column 'path', only {', '.join(header) or 'none'}: name the column of image files path"
+            f"{root} has no column 'path', only {_listed(header)}{did_you_mean('path', header)}: name the "
+            "column of image files path"
         )
     return header.index("path")
 
@@ -164,19 +171,40 @@ def _find_columns(root: Path, header: list[str], columns: Mapping[str, str | Non
     index = {name: i for i, name in enumerate(header)}
     found = {}
     has_ages = label != "class" and columns.get("label") not in index and columns.get("age") in index
+    if label != "class":
+        _check_age_column(root, header, columns)
     for column in ("path", "age" if has_ages else "label", "identity", "split"):
         name = columns.get(column)
         if name in index:
             found[column] = index[name]
         # An optional column may be missing under its default name. Another name was set by the user.
         elif column in ("path", "label") or name not in (None, column):
-            raise UserError(
-                f"{root} has no column {name!r}, only {', '.join(header) or 'none'}{did_you_mean(name, header)}: "
-                f"set the name of yours with data.columns.{column}=NAME"
-            )
-    if label == "age" and not has_ages:
-        found["age"] = found.pop("label")
+            raise _no_column(root, column, name, header)
     return found
+
+
+def _check_age_column(root: Path, header: list[str], columns: Mapping[str, str | None]) -> None:
+    """Raise UserError if a column of ages that the user named, or every usual column of ages or labels is missing."""
+    age = columns.get("age")
+    if age not in (None, "age", *header):
+        raise _no_column(root, "age", age, header)
+    if age not in header and columns.get("label") == "label" and "label" not in header:
+        raise UserError(
+            f"{root} has no column 'age' and no column 'label', only {_listed(header)}{did_you_mean('age', header)}: "
+            "rename yours, or set data.columns.age=NAME (ages) or data.columns.label=NAME (classes)"
+        )
+
+
+def _no_column(root: Path, column: str, name: str | None, header: list[str]) -> UserError:
+    return UserError(
+        f"{root} has no column {name!r}, only {_listed(header)}{did_you_mean(name, header)}: "
+        f"set the name of yours with data.columns.{column}=NAME"
+    )
+
+
+def _listed(header: list[str]) -> str:
+    """Return the names of columns as text. A name with spaces around it is quoted, which shows them."""
+    return ", ".join(name if name == name.strip() else repr(name) for name in header) or "none"
 
 
 def _find_groups(root: Path, header: list[str], columns: Sequence[str]) -> dict[str, int]:
@@ -185,7 +213,7 @@ def _find_groups(root: Path, header: list[str], columns: Sequence[str]) -> dict[
         if name not in header:
             raise UserError(
                 f"{root} has no column {name!r}{did_you_mean(name, header)}: data.groups must be a list of its "
-                f"columns, which are {', '.join(header) or 'none'}"
+                f"columns, which are {_listed(header)}"
             )
     return {name: header.index(name) for name in columns}
 
@@ -206,7 +234,12 @@ def _check_filled(root: Path, cells: Mapping[str, list[str]]) -> None:
     """Raise UserError if a label or an identity is empty, or a part is unknown."""
     paths, labels, identities = cells["path"], cells.get("age", cells.get("label", [])), cells.get("identity", [])
     if "" in labels:
-        raise UserError(f"{root} has no label for {paths[labels.index('')]}: fill it in or remove the row")
+        row, what = labels.index(""), "age" if "age" in cells else "label"
+        more = _more_rows(labels.count("") - 1)
+        raise UserError(
+            f"{root} has no {what} for {paths[row]} in row {row + 1} below its header{more}: "
+            "fill it in, or remove the rows without one"
+        )
     if "" in identities:
         raise UserError(
             f"{root} has no identity for {paths[identities.index('')]}, but for other rows: fill it in, or ignore the "
@@ -226,21 +259,63 @@ def _class_codes(labels: list[str]) -> tuple[Array, tuple[str, ...]]:
     return np.fromiter(map(code.__getitem__, labels), np.int64, len(labels)), names
 
 
-def _ages(root: Path, labels: list[str]) -> Array:
-    """Return ages in whole years, int64, shape (N,)."""
-    distinct = list(dict.fromkeys(labels))  # in the order of the rows, so that an error names the first one
-    try:
-        years = np.array(distinct).astype(np.float64)
-    except ValueError as error:
+def _ages(root: Path, column: str, cells: list[str], paths: list[str]) -> Array:
+    """Return ages in completed years, int64, shape (N,), and log how many had decimals.
+
+    Raises:
+        UserError: If a cell is not a number of years, with the row of the first one.
+    """
+    years = {cell: _years(cell) for cell in dict.fromkeys(cells)}
+    wrong = {cell for cell, each in years.items() if not 0 <= each <= MAX_AGE}  # also if it is NaN
+    if wrong:
+        rows = [row for row, cell in enumerate(cells) if cell in wrong]
+        cell, more = cells[rows[0]], _more_rows(len(rows) - 1)
         raise UserError(
-            f"{root} needs an age in years in every row ({error}): mend it, or set data.source.label=class"
-        ) from error
-    valid = (years >= 0) & (years <= 200)
-    if not valid.all():
-        odd = distinct[int(np.argmin(valid))]
-        raise UserError(f"{root} needs ages of 0 to 200 years, got {odd}: mend it, or set data.source.label=class")
-    age = dict(zip(distinct, years.astype(np.int64).tolist(), strict=True))
-    return np.fromiter(map(age.__getitem__, labels), np.int64, len(labels))
+            f"{root} needs ages of 0 to {MAX_AGE} years in the column {column!r}, got {cell!r} in row {rows[0] + 1} "
+            f"below its header, {paths[rows[0]]}{more}: {_age_advice(cell, column)}"
+        )
+    cut = {cell for cell, each in years.items() if each % 1}
+    if cut:
+        count = sum(cell in cut for cell in cells)
+        first = next(cell for cell in cells if cell in cut)
+        log.warning(
+            "%s: %s cut to completed years, such as %s to %d",
+            root,
+            "1 age has decimals and was" if count == 1 else f"{count:,} ages have decimals and were",
+            first.strip(),
+            int(years[first]),
+        )
+    whole = {cell: int(each) for cell, each in years.items()}
+    return np.fromiter(map(whole.__getitem__, cells), np.int64, len(cells))
+
+
+def _more_rows(count: int) -> str:
+    return f" (and {count:,} more row{'s' if count > 1 else ''})" if count else ""
+
+
+def _years(cell: str) -> float:
+    """Return a cell as a number; NaN if it is none."""
+    try:
+        return math.nan if "_" in cell else float(cell)  # Python reads 1_0 as 10
+    except ValueError:
+        return math.nan
+
+
+def _age_advice(cell: str, column: str) -> str:
+    """Return what to do about a cell that is no age in years."""
+    text = unicodedata.normalize("NFKC", cell).strip()
+    if text.casefold() in NO_VALUE:
+        return "fill it in, or remove the rows without an age"
+    if re.fullmatch(r"\d+,\d+", text):
+        return f"write it with a decimal point, {text.replace(',', '.')}"
+    if re.fullmatch(r"(\d+)\s*[-~\u2013\u2014\u301c]\s*(\d+)", text):
+        return (
+            "write one age for each image, or train on the ranges as classes without an order by "
+            f"data.columns.label={column} data.source.label=class data.target=class"
+        )
+    if re.fullmatch(r"(19|20)\d\d", text):
+        return "write the age instead of a year of birth"
+    return "correct it, or remove the row"
 
 
 def _find_files(table: Path, paths: Sequence[str]) -> list[str | None]:
