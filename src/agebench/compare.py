@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agebench.cli.arguments import ArgumentParser
 from agebench.errors import UserError, did_you_mean
-from agebench.text import page_link, say, visible
+from agebench.text import listed, page_link, say, visible
 
 FORMATS = ("md", "csv", "html", "json", "latex")
 WITHOUT_NOTES = ("csv", "json", "latex")  # formats that cannot contain notes
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         "--gaps",
         metavar="COLUMNS",
         help="add the gap between the groups of test images with the worst and the best result, such as sex,race for a "
-        "gap by sex and one by race; needs what --by needs",
+        "gap by sex and one by race; for ages also the age-standardised gap; needs what --by needs",
     )
     parser.add_argument(
         "--columns",
@@ -85,17 +85,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names(text: str | None, option: str) -> list[str]:
     """Return the names in the text of an option, such as sex,race; nothing if it was not given."""
-    if text is not None and not _listed(text):
+    if text is not None and not listed(text):
         raise UserError(f"{option} needs one or more names, separated by commas, got {text!r}")
-    return _listed(text or "")
-
-
-def _listed(text: str) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    return listed(text or "")
 
 
 def _formats(text: str, *, several: bool) -> list[str]:
-    names = _listed(text)
+    names = listed(text)
     for name in names:
         if name not in FORMATS:
             raise UserError(

@@ -25,6 +25,11 @@ def markdown(text: str) -> str:
     return MARKDOWN.sub(r"\\\g<0>", visible(" ".join(text.splitlines())))
 
 
+def listed(text: str) -> list[str]:
+    """Return the names in a text, which are separated by commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 @contextmanager
 def above_bars() -> Iterator[None]:
     """Context manager: remove the progress bars while a line is written, and draw them again below it."""

@@ -169,6 +169,15 @@ def test_a_comparison_pools_the_seeds_and_shows_the_command_s_table(runs, tmp_pa
     assert {path.name for path in compared.write(tmp_path)} >= {"compare.html", "compare.md", "compare.csv"}
 
 
+def test_a_comparison_takes_several_names_in_one_text_as_the_command_does(runs) -> None:
+    header = compare(*runs, columns="nll, ece")._repr_markdown_().splitlines()[2]
+
+    names = [cell.strip() for cell in header.split("|")]
+    assert names[names.index("n") + 2 : names.index("fit (s)")] == ["nll", "ece"]
+    with pytest.raises(UserError, match="no run here has groups by 'sex'; groups: evaluate"):
+        compare(*runs, gaps="sex,race")
+
+
 def test_what_a_notebook_shows_is_escaped() -> None:
     table = Table(["<b>", "years"], [["<script>", 1.23456], ["x", None]], caption="a & b")
 

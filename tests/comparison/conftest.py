@@ -55,6 +55,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         targets: Sequence[int] = (20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21),
         people: Sequence[str] = ("a", "a", "a", "b", "b", "b", "c", "c", "c", "d", "d", "d"),
         names: Sequence[str] = (),
+        labels: Sequence[int] = LABELS,
         head: str = "softmax",
         seed: int = 0,
         config: dict[str, Any] | None = None,
@@ -91,7 +92,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         }
         if len(points):
             error = np.abs(np.asarray(points, dtype=np.float64) - np.asarray(targets))
-            right = np.clip(np.rint(points), 20, 29) == np.asarray(targets)
+            right = np.clip(np.rint(points), labels[0], labels[-1]) == np.asarray(targets)
             found["metrics"] = {
                 "test/loss": 1.5,
                 "test/accuracy": float(right.mean()),
@@ -102,10 +103,10 @@ def make_run(tmp_path: Path) -> MakeRun:
             }
             found["intervals"] = {"test/mae": [0.5, 4.5]}
             found["bootstrap"] = {"over": "identity", "groups": 4, "resamples": 10_000, "seed": 0}
-            lines = ["name,identity,target,point," + ",".join(f"p({label})" for label in LABELS) + ",protocol"]
+            lines = ["name,identity,target,point," + ",".join(f"p({label})" for label in labels) + ",protocol"]
             for i, (point, target, who) in enumerate(zip(points, targets, people, strict=True)):
-                likely = int(np.clip(np.rint(point), 20, 29))
-                posterior = ",".join("0.55" if label == likely else "0.05" for label in LABELS)
+                likely = int(np.clip(np.rint(point), labels[0], labels[-1]))
+                posterior = ",".join("0.55" if label == likely else "0.05" for label in labels)
                 image = names[i] if names else f"{i}.jpg"
                 lines.append(f"{image},{who},{target},{point},{posterior},demo/official/age")
             (folder / "predictions.csv").write_text("\n".join(lines) + "\n")

@@ -235,7 +235,7 @@ def test_folds_with_other_labels_are_not_pooled(make_folds, tmp_path) -> None:
     found, notes = pool_folds(find_runs([tmp_path]))
 
     different = "the models of its folds have different labels, because the data has changed"
-    assert notes == [f"folds not pooled: timm-softmax: {different}"]
+    assert notes == [f"folds not pooled: convnext_atto-softmax: {different}"]
     assert len(found) == 3
 
 

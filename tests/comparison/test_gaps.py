@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from scipy.stats import ttest_ind
 
 from agebench.comparison import render
 from agebench.comparison.by_group import by_group
+from agebench.comparison.caption import caption
 from agebench.comparison.gaps import with_gaps
-from agebench.comparison.tables import compare
+from agebench.comparison.tables import Comparison, compare
 from agebench.errors import UserError
 from agebench.files import write_csv
 from agebench.runs.read import find_runs
@@ -94,11 +96,108 @@ def test_every_format_shows_the_gap(folder: Path) -> None:
     assert text in render.RENDERERS["html"](compared)
     assert text in render.RENDERERS["latex"](compared)
     assert (rows[0]["gap_sex"], rows[0]["gap_sex_worst"]) == (str(gap.value), "m")
+    assert "age-standardised gap by sex [95% CI] (worst, best)" in markdown
     means = {sex: ((errors(0) + errors(1)) / 2)[sex == SEX].mean() for sex in ("f", "m")}
     assert found["sex"].pop("values") == pytest.approx(means)
     assert found["sex"] == {"worst": "m", "best": "f", "value": gap.value, "low": gap.low, "high": gap.high, "p": gap.p}
     assert found["hand"] is None
     assert "no gap by hand: fewer than two groups have 30 people or images" in compared.tables[0].notes
+    assert "gap by hand: left out, fewer than 30 images: l (20)" in compared.tables[0].notes
+
+
+@pytest.fixture
+def by_age(make_run, tmp_path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
+    """Return the folder of a run on ages 15 to 24 in which men are older, the ages, and the estimates."""
+    rng = np.random.default_rng(4)
+    ages = np.where(rng.random(IMAGES) < np.where(SEX == "m", 0.8, 0.3), rng.integers(20, 25, IMAGES), 18)
+    ages[0] = 15
+    points = ages + rng.integers(-2, 3, IMAGES)
+    about = {"people": [""] * IMAGES, "bootstrap": {"over": "image", "groups": IMAGES}}
+    run = make_run("by_age/a", points=points, targets=ages.tolist(), labels=range(15, 25), **about)
+    write_csv(run / "groups.csv", ("name", "sex"), zip([f"{i}.jpg" for i in range(IMAGES)], SEX, strict=True))
+    train = [(f"t{i}.jpg", "train", "", age) for i, age in enumerate((16, 17, 17, 18, 20))]
+    write_csv(run / "split.csv", ("name", "part", "identity", "target"), train)
+    return tmp_path / "by_age", ages, points
+
+
+def standardised(values: np.ndarray, ages: np.ndarray) -> float:
+    """Return the difference of the mean values of men and women, with the shares of both decades in all images."""
+    found = {}
+    for sex in "fm":
+        means = [values[(sex == SEX) & (ages // 10 == decade)].mean() for decade in (1, 2)]
+        found[sex] = np.average(means, weights=[(ages // 10 == decade).sum() for decade in (1, 2)])
+    return abs(found["m"] - found["f"])
+
+
+def test_the_baseline_and_the_run_have_a_gap_and_an_age_standardised_one(by_age) -> None:
+    folder, ages, points = by_age
+
+    compared = with_gaps(compare(find_runs([folder])), ["sex"])
+
+    (table,) = compared.tables
+    (baseline,) = table.baselines
+    for line, values in ((table.rows[0], np.abs(points - ages)), (baseline, np.abs(17.0 - ages))):
+        gap, adjusted = line.gaps["test/mae", "sex"], line.standardised["sex"]
+        assert gap is not None
+        assert adjusted is not None
+        assert gap.value == pytest.approx(abs(values[SEX == "m"].mean() - values[SEX == "f"].mean()))
+        assert adjusted.value == pytest.approx(standardised(values, ages))
+        assert adjusted.low < adjusted.value < adjusted.high
+    for form in ("md", "html", "latex"):
+        text = render.RENDERERS[form](compared)
+        line = next(each for each in text.splitlines() if "always the median" in each) if form != "html" else text
+        assert f"{baseline.gaps['test/mae', 'sex'].value:.2f} [" in line
+        assert f"{baseline.standardised['sex'].value:.2f} [" in line
+        assert "Gaps are not adjusted for the ages of the groups" in " ".join(text.split())
+    found = json.loads(render.to_json(compared))["tables"][0]
+    for line in (found["groups"][0], found["baselines"][0]):
+        assert line["gaps"].keys() == {"sex", "age_standardised_sex"}
+    assert (
+        "age-standardised gap by sex: over the decades in which every group has 5 images (10s, 20s); 0 of 120 images "
+        "are left out"
+    ) in table.notes
+
+
+def test_groups_without_common_decades_have_a_gap_but_no_age_standardised_one(by_age) -> None:
+    folder, ages, _ = by_age
+    sex = np.where(ages >= 20, "m", "f")
+    sex[np.flatnonzero(sex == "m")[:3]] = "x"
+    write_csv(folder / "a" / "groups.csv", ("name", "sex"), zip([f"{i}.jpg" for i in range(IMAGES)], sex, strict=True))
+
+    (table,) = with_gaps(compare(find_runs([folder])), ["sex"]).tables
+
+    assert table.rows[0].gaps["test/mae", "sex"] is not None
+    assert table.rows[0].standardised == {"sex": None}
+    assert [note for note in table.notes if "gap" in note] == [
+        "gap by sex: left out, fewer than 30 images: x (3)",
+        "age-standardised gap by sex: left out, fewer than 30 images in the decades that all groups have: f (0), m (0)",
+        "no age-standardised gap by sex: fewer than two groups have 30 people or images",
+    ]
+
+
+def test_a_baseline_of_other_train_images_than_those_of_the_first_row_has_no_gap(by_age) -> None:
+    (table,) = compare(find_runs([by_age[0]])).tables
+    other = replace(table, baselines=(replace(table.baselines[0], metrics={"test/mae": 9.0}),))
+
+    (table,) = with_gaps(Comparison((other,), (), ""), ["sex"]).tables
+
+    assert not table.baselines[0].gaps
+    assert table.rows[0].gaps["test/mae", "sex"] is not None
+
+
+def test_classes_have_no_age_standardised_gap(make_run, tmp_path: Path) -> None:
+    points = [min(29, target + i % 3 // 2) for i, target in enumerate(TARGETS)]
+    run = make_run("a", points=points, targets=TARGETS, people=[""] * IMAGES, protocol="demo/official/label")
+    write_csv(run / "groups.csv", ("name", "sex"), zip([f"{i}.jpg" for i in range(IMAGES)], SEX, strict=True))
+
+    (table,) = with_gaps(compare(find_runs([tmp_path])), ["sex"]).tables
+
+    right = np.array(points) == TARGETS
+    gap = table.rows[0].gaps["test/accuracy", "sex"]
+    assert gap is not None
+    assert gap.value == pytest.approx(abs(right[SEX == "m"].mean() - right[SEX == "f"].mean()))
+    assert not table.rows[0].standardised
+    assert "adjusted for the ages" not in caption(table)
 
 
 def test_a_metric_that_is_no_mean_over_images_has_a_note_instead_of_gaps(folder: Path) -> None:

@@ -11,8 +11,9 @@ from scipy.stats import bootstrap, norm, t
 from agebench.comparison.groups import Group
 from agebench.comparison.paired_differences import compare_with_best, holm, paired_differences
 from agebench.comparison.predictions_csv import NoPairsError, read_numbers
+from agebench.comparison.tables import compare
 from agebench.runs.predictions_csv import label_values
-from agebench.runs.read import read_run
+from agebench.runs.read import find_runs, read_run
 
 TARGETS = np.array((20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 20, 21))
 PEOPLE = np.array(list("aaabbbcccddd"))
@@ -324,6 +325,18 @@ def test_a_missing_damaged_or_different_file_raises_an_error(make_run, damage, m
 
     with pytest.raises(NoPairsError, match=message):
         read_numbers(read_run(folder), "test/mae", "years")
+
+
+@pytest.mark.parametrize(("seeds", "is_noted"), [(2, True), (3, False)])
+def test_few_seeds_have_a_note_that_a_difference_is_one_of_trained_models(make_run, tmp_path, seeds, is_noted) -> None:
+    for seed in range(seeds):
+        make_run(f"a{seed}", points=TARGETS + 1, seed=seed)
+        make_run(f"b{seed}", points=TARGETS + 2, seed=seed, head="coral")
+
+    (table,) = compare(find_runs([tmp_path])).tables
+
+    sentence = "n < 3: intervals and p-values describe these trained models on other people of the same kind"
+    assert any(note.startswith(sentence) for note in table.notes) == is_noted
 
 
 def test_different_images_give_a_note_and_no_difference(make_run) -> None:

@@ -37,7 +37,7 @@ def test_a_scored_file_is_ranked_and_paired_with_runs_and_its_name_is_shown(make
 
     assert [(row.rank, row.group.params) for row in table.rows] == [
         (1, {"name": "MiVOLO"}),
-        (2, {"name": "timm-softmax"}),
+        (2, {"name": "convnext_atto-softmax"}),
     ]
     assert table.rows[1].difference is not None
     assert table.rows[1].difference.value == pytest.approx(1)

@@ -47,6 +47,24 @@ def test_every_point_has_a_row_also_if_it_is_not_finished(make_run, tmp_path) ->
     assert not list(sweep.glob("*.part"))
 
 
+def test_a_sweep_on_faces_of_unknown_people_says_so(make_run, tmp_path, caplog) -> None:
+    for lr in (0.1, 0.2):
+        make_run(
+            f"sweep/lr-{lr}",
+            points=TARGETS + 1,
+            people=[""] * 12,
+            config={"optim.lr": lr},
+            bootstrap={"over": "image", "groups": 12},
+        )
+
+    write_sweep(tmp_path / "sweep")
+
+    sentence = "the identities of the people are unknown, so the same person may be in train and test"
+    assert [record.message for record in caplog.records] == [sentence]
+    for name in ("sweep.md", "sweep.html"):
+        assert sentence in " ".join((tmp_path / "sweep" / name).read_text(encoding="utf-8").split())
+
+
 def test_a_planned_point_without_a_folder_is_counted(make_run, tmp_path) -> None:
     sweep = tmp_path / "sweep"
     run = make_run("sweep/lr-0.1", points=TARGETS + 1, config={"optim.lr": 0.1})

@@ -26,8 +26,9 @@ def test_timm_loads_the_weights_and_the_folder_with_the_outputs_of_the_checkpoin
     assert folder.pretrained_cfg["mean"] == pytest.approx(stored["normalise.mean"].flatten().tolist(), abs=1e-6)
     assert folder.pretrained_cfg["input_size"] in ([1, 32, 32], (1, 32, 32))
     card = Path("hub/README.md").read_text(encoding="utf-8")
-    accuracy = json.loads(Path("run/results.json").read_text(encoding="utf-8"))["metrics"]["test/accuracy"]
-    assert f"| test/accuracy | {accuracy:.4f} |" in card
+    results = json.loads(Path("run/results.json").read_text(encoding="utf-8"))
+    accuracy, (low, high) = (results[each]["test/accuracy"] for each in ("metrics", "intervals"))
+    assert f"| test/accuracy | {accuracy:.4f} [{low:.4f}, {high:.4f}] |" in card
     assert card.startswith("---\nlibrary_name: timm\n")
 
 

@@ -4,13 +4,15 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from agebench.calibration.calibration import Calibration
 from agebench.errors import UserError
-from agebench.inference.calibrate import calibrate_run
+from agebench.inference.calibrate import calibrate_run, log_calibration
 from agebench.inference.evaluate import evaluate_run
 from agebench.training.fit import fit
 
@@ -171,3 +173,21 @@ def test_results_of_another_checkpoint_are_not_changed(run) -> None:
 
     assert (run / "results.json").read_bytes() == before
     assert (run / "calibration.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("over", "ordered", "is_warned"), [("image", True, True), ("identity", True, False), ("image", False, False)]
+)
+def test_a_coverage_for_images_of_unknown_people_is_not_promised_for_new_people(
+    caplog, over, ordered, is_warned
+) -> None:
+    size = "range_width" if ordered else "set_size"
+    names = ("nll", "nll_calibrated", "ece", "ece_calibrated", "coverage", "coverage_uncalibrated", size)
+    predictions = SimpleNamespace(
+        ordered=ordered, metrics=dict.fromkeys((f"test/{name}" for name in (*names, f"{size}_uncalibrated")), 1.0)
+    )
+
+    log_calibration(Calibration(0.9, 1.0, 0.1, ordered, (20.0, 21.0), over, 40, 40, (1.0, 1.0), ""), predictions)
+
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert ["may be lower for new people" in message for message in warned] == [True] * is_warned

@@ -5,13 +5,22 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_ind
+from scipy.stats import norm, ttest_ind
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, log_loss, mean_absolute_error
 
 from agebench.metrics.age_limit import make_age_limit
 from agebench.metrics.bootstrap import intervals
 from agebench.metrics.breakdown import by_group
-from agebench.metrics.by_group import LEAST, Gap, find_gaps, gap_of_means, labels_by, measure_groups, members
+from agebench.metrics.by_group import (
+    LEAST,
+    Gap,
+    find_gaps,
+    gap_of_means,
+    labels_by,
+    measure_groups,
+    members,
+    standardise,
+)
 from agebench.metrics.holm import holm
 from agebench.metrics.predictions import LabelledPredictions, take
 
@@ -82,9 +91,13 @@ def test_a_small_group_has_metrics_but_a_small_pair_has_only_counts() -> None:
     hand = np.where(np.arange(len(sex)) < 2, "left", "right")
 
     groups = measure_groups(predictions, {"sex": sex, "hand": hand}, None, resamples=20)
-    header, rows = by_group(predictions, groups, ["small" if group.is_small else "" for group in groups])
+    notes = ["small" if group.is_small else "" for group in groups]
+    header, rows = by_group(predictions, groups, notes, with_people=True)
+    _, unknown = by_group(predictions, groups, notes, with_people=False)
 
     shown = {(row[0], row[1]): dict(zip(header, row, strict=True)) for row in rows}
+    assert {row[header.index("people")] for row in unknown} == {""}
+    assert [row[2] for row in unknown] == [row[2] for row in rows]  # the images
     assert [(key, cells["images"], bool(cells["mae"]), cells["note"]) for key, cells in shown.items()] == [
         (("sex", "f"), 30, True, ""),
         (("sex", "m"), 29, True, "small"),
@@ -192,6 +205,83 @@ def test_the_gap_of_a_mean_resamples_people_and_allows_for_the_choice_of_the_gro
     assert gap.value == pytest.approx(value)
     assert [gap.value - gap.low, gap.high - gap.value] == pytest.approx([half, half], rel=0.06)
     assert gap.p == pytest.approx(p, abs=0.03)
+
+
+def test_groups_that_differ_only_in_their_ages_have_no_standardised_gap() -> None:
+    decade = np.array([2] * 60 + [6] * 20 + [2] * 15 + [6] * 85)
+    sex, values = np.repeat(["f", "m"], [80, 100]), np.where(decade == 6, 9.0, 4.0)
+
+    plain = gap_of_means(values, sex, None, by="sex", metric="mae")
+    numbers, weights = standardise(values, sex, decade, None)
+    adjusted = gap_of_means(numbers, sex, None, by="sex", metric="mae", weights=weights)
+
+    assert plain is not None
+    assert adjusted is not None
+    assert plain.value == pytest.approx((15 * 4 + 85 * 9) / 100 - (60 * 4 + 20 * 9) / 80)
+    assert adjusted.value == pytest.approx(0, abs=1e-12)
+    assert list(adjusted.values.values()) == pytest.approx([(75 * 4 + 105 * 9) / 180] * 2)  # 75 images are of the 20s
+
+
+def test_a_standardised_gap_has_the_value_and_the_variance_of_direct_standardisation() -> None:
+    rng = np.random.default_rng(8)
+    sex, decade = np.repeat(["f", "m", "x"], [150, 120, 20]), rng.integers(1, 5, 290)
+    sex[decade == 4] = "f"
+    sex[np.flatnonzero(decade == 4)[:4]] = "m"  # too few: the 40s are left out
+    values = rng.normal(5, 1, 290) + 3 * decade + 0.5 * (sex == "m")
+
+    numbers, weights = standardise(values, sex, decade, None)
+    gap = gap_of_means(numbers, sex, None, by="sex", metric="mae", weights=weights)
+
+    used = (decade < 4) & (sex != "x")
+    shares = {age: np.mean(decade[used] == age) for age in (1, 2, 3)}
+    means, variances = {}, {}
+    for name in "fm":
+        own = [values[(sex == name) & (decade == age)] for age in shares]
+        means[name] = sum(share * each.mean() for share, each in zip(shares.values(), own, strict=True))
+        terms = [share**2 * each.var(ddof=1) / len(each) for share, each in zip(shares.values(), own, strict=True)]
+        variances[name] = sum(terms)
+    assert gap is not None
+    assert (weights > 0).tolist() == used.tolist()
+    assert (gap.worst, gap.best, gap.groups) == ("m", "f", 2)
+    assert gap.value == pytest.approx(means["m"] - means["f"])
+    half = norm.ppf(0.975) * sum(variances.values()) ** 0.5
+    assert [gap.value - gap.low, gap.high - gap.value] == pytest.approx([half, half], rel=0.06)
+
+
+@pytest.mark.ci
+def test_groups_with_equal_errors_at_each_age_seldom_have_a_significant_standardised_gap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agebench.metrics.by_group.resamples_for", lambda _: 500)
+    groups, false_gaps = np.repeat(["a", "b", "c"], 80), {"plain": 0, "standardised": 0}
+
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        shares = {"a": (0.5, 0.3, 0.2), "b": (0.3, 0.4, 0.3), "c": (0.2, 0.3, 0.5)}
+        decade = np.array([rng.choice(3, p=shares[name]) for name in groups])
+        values = np.abs(rng.normal(0, 1 + 2 * decade))
+        numbers, weights = standardise(values, groups, decade, None)
+        plain = gap_of_means(values, groups, None, by="race", metric="mae")
+        adjusted = gap_of_means(numbers, groups, None, by="race", metric="mae", weights=weights)
+        assert plain is not None
+        assert adjusted is not None
+        false_gaps["plain"] += plain.low > 0
+        false_gaps["standardised"] += adjusted.low > 0
+
+    assert false_gaps["plain"] > 30
+    assert 0 < false_gaps["standardised"] <= 12  # 5 are expected
+
+
+def test_a_decade_needs_people_and_not_images_to_be_compared() -> None:
+    sex, decade = np.repeat(["f", "m"], [60, 60]), np.tile(np.repeat([2, 3], 30), 2)
+    people = np.arange(120)
+    people[30:60] = 30 + np.arange(30) % 4  # 4 women in their thirties
+    sizes = {name: len(set(people[sex == name])) for name in "fm"}
+
+    _, weights = standardise(np.ones(120), sex, decade, people)
+
+    assert sizes == {"f": 34, "m": 60}
+    assert set(decade[weights > 0]) == {2}
 
 
 def test_the_worst_group_of_a_metric_where_higher_is_better_is_the_lowest() -> None:

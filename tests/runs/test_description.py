@@ -20,6 +20,7 @@ from agebench.runs.description import (
     identities_of,
     is_doubtful,
     no_better_than_guessing,
+    unknown_people,
 )
 from agebench.runs.tables import write_breakdown, write_split
 
@@ -158,6 +159,36 @@ def test_facts_describe_only_the_tested_images() -> None:
     assert facts["split_sha"] == hashlib.sha256(b"d\nf").hexdigest()[:16]
     assert facts["data"] == {"train": 2, "val": 1, "test": 2, "val_is_test": False, "missing": 0, "broken": 0}
     assert facts["leak"]["test_identity_in_train"] == 0.5  # d shows p, f shows r
+    assert facts["leak_checked"] is True
+
+
+def test_no_leak_and_an_unknown_one_are_not_the_same() -> None:
+    split, rows = Split("mine", np.array([0]), np.array([1]), np.array([2])), np.arange(3)
+    found = []
+    for people in (["p", "q", "r"], ["", "", ""]):
+        records = Records(np.array(list("abc")), {"class": np.zeros(3, int), "identity": np.array(people)}, ("x",))
+        plan = Plan("d", "d/mine/class", records, rows, records, make_target(records, "class"), split, np.array([]))
+        facts = DataDescription.of(plan).facts
+        found.append((facts["leak"], facts["leak_checked"]))
+
+    assert found == [(None, True), (None, False)]
+
+
+@pytest.mark.parametrize(
+    ("results", "is_unknown"),
+    [
+        ({"protocol": "faces/random/age", "leak_checked": False}, True),
+        ({"protocol": "faces/random/decade", "leak_checked": False}, True),
+        ({"protocol": "faces/random/age", "bootstrap": {"over": "image"}}, True),  # of an older version
+        ({"protocol": "faces/random/age", "bootstrap": {"over": "identity"}}, False),
+        ({"protocol": "faces/random/age", "leak_checked": True, "bootstrap": {"over": "identity"}}, False),
+        ({"protocol": "digits/random/label", "leak_checked": False, "bootstrap": {"over": "image"}}, False),
+    ],
+)
+def test_a_test_of_ages_without_identities_says_that_people_are_unknown(results, is_unknown) -> None:
+    sentence = "the identities of the people are unknown, so the same person may be in train and test"
+
+    assert unknown_people(results) == (sentence if is_unknown else "")
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -21,6 +21,7 @@ from agebench.comparison.render import notes_of, to_json, to_markdown
 from agebench.comparison.tables import Comparison
 from agebench.comparison.write import write_comparison
 from agebench.errors import UserError
+from agebench.text import listed
 
 
 class Compared:
@@ -94,9 +95,10 @@ def compare(
         runs: Runs, or folders of runs, sweeps and evaluations; folders below them are searched.
         metric: The test metric to rank by; None: `mae` for ages in years, else `accuracy`.
         age_limit: Compare decisions at this age limit, in years.
-        by: A column or columns of groups, such as `"sex"`: rank within each group of test images.
+        by: A column or columns of groups, such as `"sex"`, `"sex,race"` or `["sex", "race"]`: rank within each group of
+            test images.
         gaps: A column or columns of groups: show the gap between the best and the worst group.
-        columns: Names or patterns of the further metrics to show; None: the usual ones.
+        columns: Names or patterns of the further metrics to show, such as `"nll,cs*"`; None: the usual ones.
         evaluations: Whether evaluations of these runs are compared too. Those of a folder that is given always are.
 
     Raises:
@@ -117,4 +119,4 @@ def compare(
 
 
 def _names(given: str | Sequence[str] | None) -> Sequence[str]:
-    return [given] if isinstance(given, str) else given or ()
+    return listed(given) if isinstance(given, str) else given or ()

@@ -3,19 +3,21 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from agebench.comparison.groups import Group, name_of
-from agebench.comparison.predictions_csv import read_tested
+from agebench.comparison.predictions_csv import Numbers, read_tested
 from agebench.files import read_csv
+from agebench.metrics.by_group import Gap
 from agebench.metrics.predictions import Array
 from agebench.metrics.table import main_metric
 from agebench.runs.predictions_csv import label_values
 from agebench.runs.read import Run, mapping
 
+UNREADABLE = (OSError, ValueError, KeyError, IndexError, csv.Error)  # what reading damaged files raises
 NAMES = {"mae": "always the median", "accuracy": "most common label"}
 
 
@@ -26,10 +28,14 @@ class Baseline:
     Args:
         name: The name in the table.
         metrics: Test metrics by name.
+        gaps: The gap between groups of test images, as in agebench.comparison.tables.Row.
+        standardised: The age-standardised gaps, as in agebench.comparison.tables.Row.
     """
 
     name: str
     metrics: dict[str, float]
+    gaps: Mapping[tuple[str, str], Gap | None] = field(default_factory=dict)
+    standardised: Mapping[str, Gap | None] = field(default_factory=dict)
 
 
 def find_baselines(groups: Sequence[Group], unit: str) -> tuple[list[Baseline], list[str]]:
@@ -61,16 +67,28 @@ def score_blind(run: Run, unit: str) -> dict[str, float]:
         `test/mae` (not for classes) and `test/accuracy`, or nothing if the files cannot be read. Each fold of a pooled
         run is scored by its own train part.
     """
-    folds = [replace(fold, tested=run.tested) for fold in run.folds] or [run]
     try:
-        scores = [_score_images(fold, unit) for fold in folds]
-        return {name: float(np.concatenate([each[name] for each in scores]).mean()) for name in scores[0]}
-    except (OSError, ValueError, KeyError, IndexError, csv.Error):
+        return {name: float(each.mean()) for name, each in _score_images(run, unit)[1].items()}
+    except UNREADABLE:
         return {}
 
 
-def _score_images(run: Run, unit: str) -> dict[str, Array]:
-    """Return the scores of score_blind for each image, float64, shape (N,)."""
+def blind_numbers(run: Run, metric: str, unit: str) -> Numbers | None:
+    """Return the value of a metric of score_blind for each test image; None if the files cannot be read."""
+    try:
+        leading, scores = _score_images(run, unit)
+    except UNREADABLE:
+        return None
+    names, people, *_ = (list(column) for column in zip(*leading, strict=True))
+    return Numbers(names, people, scores[metric])
+
+
+def _score_images(run: Run, unit: str) -> tuple[list[list[str]], dict[str, Array]]:
+    """Return the rows of predictions.csv, and the scores of score_blind for each image, float64, shape (N,)."""
+    if run.folds:
+        parts = [_score_images(replace(fold, tested=run.tested), unit) for fold in run.folds]
+        scores = {name: np.concatenate([each[name] for _, each in parts]) for name in parts[0][1]}
+        return [row for rows, _ in parts for row in rows], scores
     labels, leading, _ = read_tested(run, posterior=False)
     index = {label: i for i, label in enumerate(labels)}
     train = np.array([index[row["target"]] for row in read_csv(run.folder / "split.csv") if row["part"] == "train"])
@@ -81,7 +99,7 @@ def _score_images(run: Run, unit: str) -> dict[str, Array]:
     if unit:
         values = np.array(label_values(labels, unit))
         found["test/mae"] = np.abs(values[test] - np.median(values[train]))
-    return found
+    return leading, found
 
 
 def _leaks(groups: Sequence[Group]) -> list[tuple[dict[str, Any], list[Group]]]:

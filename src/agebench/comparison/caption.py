@@ -79,11 +79,21 @@ def _gaps(table: Table) -> list[str]:
     metrics = list(dict.fromkeys(metric for row in table.rows for metric, _ in row.gaps))
     if not metrics:
         return []
+    about_ages = [
+        "Gaps are not adjusted for the ages of the groups: groups of other ages may have other errors for this reason "
+        "alone; compare with the gap of the baseline.",
+    ]
+    if any(row.standardised for row in table.rows):
+        about_ages.append(
+            "Age-standardised gap: the same, of means in which every group has the same share of each decade of age "
+            "(direct standardisation to the images of all groups)."
+        )
     return [
         f"Gap: difference of {' or '.join(find(name).name for name in metrics)}, averaged over seeds, between the "
         f"groups with the worst and the best value, of those with at least {LEAST} people (images, if people are "
         "unknown). Its 95% interval accounts for the selection of both groups (maxT); if it contains zero, the groups "
-        "may be equal."
+        "may be equal.",
+        *(about_ages if table.unit else ()),
     ]
 
 

@@ -1,8 +1,8 @@
 """The text cells of a table of groups, for Markdown and HTML."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from agebench.comparison import formatting as numbers
 from agebench.comparison.baselines import Baseline
@@ -44,12 +44,14 @@ class Column:
         cells: One cell per row.
         number: Whether the cells are numbers.
         metric: The metric of the column, such as `test/mae`, of which a baseline may have a value; else empty.
+        baselines: The cells of baselines by their names, in a column without a metric.
     """
 
     header: str
     cells: list[str]
     number: bool = True
     metric: str = ""
+    baselines: Mapping[str, str] = field(default_factory=dict)
 
 
 def lay_out(table: Table) -> Cells:
@@ -137,7 +139,8 @@ def _fold_columns(table: Table) -> list[Column]:
 def gap_columns(table: Table) -> list[Column]:
     """Return a column for each gap between groups of test images, with the worst and the best group.
 
-    The gaps of other metrics than that of the ranks also have the values of both groups.
+    A gap of the metric of the ranks is followed by the age-standardised one. The gaps of other metrics also have the
+    values of both groups.
     """
     found = []
     for metric, by in dict.fromkeys(key for row in table.rows for key in row.gaps):
@@ -145,7 +148,13 @@ def gap_columns(table: Table) -> list[Column]:
         is_main = metric == table.metric
         name = "" if is_main else f" of {find(metric).name}"
         cells = [numbers.gap(row.gaps.get((metric, by)), form, values=not is_main) for row in table.rows]
-        found.append(Column(f"gap{name} by {by} [95% CI] (worst, best)", cells))
+        of_baselines = {each.name: numbers.gap(each.gaps.get((metric, by)), form) for each in table.baselines}
+        found.append(Column(f"gap{name} by {by} [95% CI] (worst, best)", cells, baselines=of_baselines))
+        if is_main and any(by in row.standardised for row in table.rows):
+            cells = [numbers.gap(row.standardised.get(by), form) for row in table.rows]
+            of_baselines = {each.name: numbers.gap(each.standardised.get(by), form) for each in table.baselines}
+            header = f"age-standardised gap by {by} [95% CI] (worst, best)"
+            found.append(Column(header, cells, baselines=of_baselines))
     return found
 
 
@@ -191,5 +200,5 @@ def _baseline_row(baseline: Baseline, table: Table, columns: Sequence[Column]) -
     for column in columns[2:]:
         value = baseline.metrics.get(column.metric)
         form = numbers.form_of(column.metric, unit=table.unit, images=table.images)
-        cells.append(NONE if value is None else form(value))
+        cells.append(column.baselines.get(baseline.name, NONE) if value is None else form(value))
     return cells

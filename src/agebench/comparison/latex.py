@@ -120,7 +120,7 @@ def _baseline(baseline: Baseline, columns: Sequence[Column], table: Table) -> li
     for column in columns[1:]:
         value = baseline.metrics.get(column.metric)
         form = form_of(column.metric, unit=table.unit, images=table.images)
-        cells.append("--" if value is None else _minus(form(value)))
+        cells.append(_minus(escape(column.baselines.get(baseline.name, NONE) if value is None else form(value))))
     return cells
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from agebench.comparison.groups import Group, count, name_of
 from agebench.metrics.bootstrap import few_in_cell
 from agebench.metrics.table import find
+from agebench.runs.description import unknown_people
 from agebench.runs.read import Run, mapping, number
 
 
@@ -21,6 +22,8 @@ def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
     notes = []
     if any(run.result("data", "val_is_test") for run in runs):
         notes.append("val is the test part: the best epoch was selected on the test images, so results are optimistic")
+    unknown = [sentence for run in runs if not run.scored and (sentence := unknown_people(run.results))]
+    notes += unknown[:1]
     trained = {str(run.results["data_sha"]) for run in runs if run.results.get("data_sha")}
     if len(trained) > 1:
         notes.append(f"not all runs were trained and validated on the same images: data_sha is {_listed(trained)}")

@@ -20,6 +20,8 @@ from agebench.metrics.holm import holm
 from agebench.metrics.predictions import Array
 from agebench.progress import Bar
 
+FEW_SEEDS = 3  # seeds below which a note says that a difference is not one of methods
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -50,7 +52,7 @@ class Paired:
         over: `people` or `images`: what was resampled.
         drawn: The number of people or images.
         resamples: The number of resamples.
-        notes: Why groups without a difference could not be compared.
+        notes: Why groups without a difference could not be compared, and limits of the differences.
     """
 
     differences: Mapping[int, Difference]
@@ -108,6 +110,11 @@ def compare_with_best(groups: Sequence[Group], best: int, *, metric: str, unit: 
     least = corrected_p_value(2 / (resamples + 1), effective_groups(codes, drawn)) if drawn > 1 else 1.0
     if warning := few_groups(drawn, over):
         notes.append(warning)
+    if found and min(len(group.runs) for group in groups) < FEW_SEEDS:
+        notes.append(
+            f"n < {FEW_SEEDS}: intervals and p-values describe these trained models on other {over} of the same "
+            "kind, not the methods trained again with other seeds"
+        )
     bounds = {i: (mean.low, mean.high) for i, mean in own.items() if np.isfinite(mean.low)}
     return Paired(found, adjusted, bounds, least, over, drawn, resamples, tuple(notes))
 

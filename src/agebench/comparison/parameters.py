@@ -64,8 +64,11 @@ def _columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def short_name(run: Run) -> str:
-    """Return a name for a run by its model and head."""
-    return "-".join(run.choices[name] for name in ("model", "head") if name in run.choices) or run.folder.name
+    """Return a name for a run by its model and head. For `model=timm` it has the name of the network."""
+    names = {name: run.choices[name] for name in ("model", "head") if name in run.choices}
+    if names.get("model") == "timm":
+        names["model"] = str(run.config.get("model.model_name") or "timm")
+    return "-".join(names.values()) or run.folder.name
 
 
 def short_names(columns: Sequence[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from agebench.comparison.baselines import Baseline
 from agebench.comparison.caption import caption, heading, unranked_sentence
 from agebench.comparison.cells import lay_out
 from agebench.comparison.groups import Group, count
@@ -91,7 +92,10 @@ def to_json(comparison: Comparison) -> str:
             "unit": table.unit,
             "parameters": list(table.parameters),
             "groups": [_row(row, table) for row in table.rows],
-            "baselines": [{"name": each.name, "metrics": each.metrics} for each in table.baselines],
+            "baselines": [
+                {"name": each.name, "metrics": each.metrics, **({"gaps": _gaps(each, table)} if each.gaps else {})}
+                for each in table.baselines
+            ],
             "resampled": None
             if table.paired is None
             else {"over": table.paired.over, "groups": table.paired.drawn, "resamples": table.paired.resamples},
@@ -143,12 +147,16 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
     }
 
 
-def _gaps(row: Row, table: Table) -> dict[str, dict[str, Any] | None]:
-    """Return the gaps of a row by the column of the groups; `coverage_sex` for other metrics than that of the ranks."""
-    return {
+def _gaps(row: Row | Baseline, table: Table) -> dict[str, dict[str, Any] | None]:
+    """Return the gaps of a row by the column of the groups.
+
+    The name is `coverage_sex` for other metrics than that of the ranks, and `age_standardised_sex` for such a gap.
+    """
+    found = {
         by if metric == table.metric else f"{find(metric).name}_{by}": _gap(gap)
         for (metric, by), gap in row.gaps.items()
     }
+    return found | {f"age_standardised_{by}": _gap(gap) for by, gap in row.standardised.items()}
 
 
 def _gap(gap: Gap | None) -> dict[str, Any] | None:

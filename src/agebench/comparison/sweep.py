@@ -14,6 +14,7 @@ from agebench.comparison.pictures import draw_pictures
 from agebench.comparison.render import align, csv_value, to_markdown
 from agebench.comparison.tables import Comparison, compare
 from agebench.files import write_csv, write_text
+from agebench.leakage.audit import UNKNOWN_PEOPLE
 from agebench.runs.read import Run, number, points_of, read_run
 from agebench.text import markdown
 
@@ -38,6 +39,8 @@ def write_sweep(folder: Path, planned: Sequence[Path] = ()) -> None:
         write_csv(folder / "sweep.csv", *_table(points, params))
         pooled, notes = pool_folds(points)
         compared = compare(pooled)
+        if any(UNKNOWN_PEOPLE in table.notes for table in compared.tables):
+            log.warning("%s", UNKNOWN_PEOPLE)
         write_text(folder / "sweep.md", _markdown(folder.name, compared, points, params, notes=notes))
         figures = draw_pictures(compared, folder)
         write_text(folder / "sweep.html", _page(folder, compared, point_table(points, params), figures, notes=notes))

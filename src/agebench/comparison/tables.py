@@ -28,6 +28,7 @@ class Row:
         adjusted: The p-value of the difference after Holm's correction.
         interval: The 95% interval of the metric, or of its mean over seeds; None if it is unknown.
         gaps: The gap between groups of test images, by metric and column of the groups; None where there is none.
+        standardised: The age-standardised gap of the metric of the ranks, by column of the groups.
     """
 
     group: Group
@@ -36,6 +37,7 @@ class Row:
     adjusted: float | None = None
     interval: tuple[float, float] | None = None
     gaps: Mapping[tuple[str, str], Gap | None] = field(default_factory=dict)
+    standardised: Mapping[str, Gap | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

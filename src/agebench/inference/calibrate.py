@@ -107,6 +107,11 @@ def write_results(run_dir: Path, plan: Plan, calibration: Calibration, predictio
 def log_calibration(calibration: Calibration, predictions: Predictions) -> None:
     """Log the temperature, and each test metric before and after the calibration."""
     before, after = calibration.nll
+    if calibration.over == "image" and calibration.ordered:
+        log.warning(
+            "the identities of the people are unknown: the coverage holds for further images of these people, and "
+            "may be lower for new people"
+        )
     people = f" of {calibration.groups:,} people" if calibration.over == "identity" else ""
     log.info("temperature %.3f, from %s val images%s", calibration.temperature, f"{calibration.images:,}", people)
     log.info("val/nll           %.4f -> %.4f", before, after)

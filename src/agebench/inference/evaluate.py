@@ -31,6 +31,7 @@ from agebench.runs.description import (
     describe_test,
     log_decision,
     no_better_than_guessing,
+    unknown_people,
 )
 from agebench.runs.folder import check_folder, is_first_process, write_config
 from agebench.runs.identity import versions
@@ -114,6 +115,8 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
             log_calibrated_metrics(predictions)
         if results["leak"]:
             log.info("%s", leak_sentence(results["leak"]))
+        elif sentence := unknown_people(results):
+            log.warning("%s", sentence)
         if seen is not None and seen.parts:
             log.info("%s", seen_sentence(seen.facts))
         log.info("written to %s", folder)

@@ -147,8 +147,7 @@ def _export_to_hub(cfg: DictConfig, model: Any, output: Path, description_file: 
     meaning = (
         "Their softmax has the probabilities of the labels." if head == "Softmax" else f"The head {head} reads them."
     )
-    metrics = {name: value for name, value in first.results.get("metrics", {}).items() if name.startswith("test/")}
-    card = model_card(config, description, metrics, head=head, outputs=meaning, about=description_file.name)
+    card = model_card(config, description, first.results, head=head, outputs=meaning, about=description_file.name)
     write_json(description_file, description)
     write_json(others[0], config)
     write_text(others[1], card)

@@ -14,6 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from agebench.errors import UserError
+from agebench.leakage.seen_in_training import leak_sentence
+from agebench.runs.description import unknown_people
+from agebench.runs.read import mapping, number
 
 NOT_ARGUMENTS = ("_target_", "model_name", "pretrained", "checkpoint_path", "freeze")
 FROM_TIMM = ("first_conv", "classifier", "pool_size", "fixed_input_size")  # of pretrained_cfg: names of layers, sizes
@@ -31,7 +34,7 @@ tags: [image-classification, timm, agebench]
 | labels | {labels} |
 | head | {head} |
 {metrics}
-
+{notes}
 ```python
 import timm
 
@@ -104,19 +107,44 @@ def find_difference(network: nn.Module, images: Tensor, config: Mapping[str, Any
 
 
 def model_card(
-    config: Mapping[str, Any], description: Mapping[str, Any], metrics: Mapping[str, Any], **more: str
+    config: Mapping[str, Any], description: Mapping[str, Any], results: Mapping[str, Any], **more: str
 ) -> str:
-    """Return the text of README.md.
+    """Return the text of README.md, with the test metrics, their 95% intervals and what is known about a leak.
 
     Args:
         config: The content of config.json.
         description: The JSON description of the export.
-        metrics: The metrics of the run's test.
+        results: The content of results.json.
         more: `head`, `outputs` (what the outputs mean) and `about` (the name of the JSON file).
     """
     labels = list(map(str, description["labels"]))
     shown = ", ".join(labels if len(labels) <= 12 else [*labels[:3], "...", labels[-1]])
-    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.items() if value is not None)
+    metrics = {name: value for name, value in results.get("metrics", {}).items() if name.startswith("test/")}
+    rows = [
+        f"| {name} | {value:.4f}{_interval(results, name)} |" for name, value in metrics.items() if value is not None
+    ]
+    notes = [f"{note[0].upper()}{note[1:]}." for note in _notes(results)]
     return CARD.format(
-        architecture=config["architecture"], protocol=description["protocol"], labels=shown, metrics=rows, **more
+        architecture=config["architecture"],
+        protocol=description["protocol"],
+        labels=shown,
+        metrics="\n".join(rows),
+        notes="".join(f"\n{note}\n" for note in notes),
+        **more,
     )
+
+
+def _interval(results: Mapping[str, Any], name: str) -> str:
+    bounds = [number(bound) for bound in results.get("intervals", {}).get(name) or ()]
+    return f" [{bounds[0]:.4f}, {bounds[1]:.4f}]" if len(bounds) == 2 and None not in bounds else ""
+
+
+def _notes(results: Mapping[str, Any]) -> list[str]:
+    """Return sentences about the intervals and a leak."""
+    about = mapping(results.get("bootstrap"))
+    over = "people" if about.get("over") == "identity" else "images"
+    notes = [f"in brackets: 95% bootstrap intervals over the test {over}, for this trained model"] if about else []
+    if leak := mapping(results.get("leak")):
+        return [*notes, f"train and test share people or images; {leak_sentence(leak)}"]
+    unknown = unknown_people(results)
+    return [*notes, unknown] if unknown else notes

@@ -10,6 +10,7 @@ from agebench.data.split import PARTS, Split
 from agebench.data.target import Target
 from agebench.identity_groups import factorize, group_codes, is_known
 
+UNKNOWN_PEOPLE = "the identities of the people are unknown, so the same person may be in train and test"
 HELPS = 0.9  # the lookup helps if its error is below this share of the error of the baseline
 
 

@@ -81,13 +81,16 @@ def cs_curve(predictions: LabelledPredictions, bounds: Mapping[str, Array]) -> T
     return ["years", "share", "low", "high"], rows
 
 
-def by_group(predictions: LabelledPredictions, groups: Sequence[Group], notes: Sequence[str]) -> Table:
+def by_group(
+    predictions: LabelledPredictions, groups: Sequence[Group], notes: Sequence[str], *, with_people: bool
+) -> Table:
     """Return the metrics that are given by group, with their intervals, of each group and each pair of groups.
 
     Args:
         predictions: N images, all finite.
         groups: The result of `measure_groups`.
         notes: A text for each group.
+        with_people: Whether the people are known. Otherwise their number is empty.
     """
     metrics = [metric.name for metric in rows_by_group(predictions)]
     columns = [f"{name}{end}" for name in metrics for end in ("", "_low", "_high")]
@@ -96,7 +99,7 @@ def by_group(predictions: LabelledPredictions, groups: Sequence[Group], notes: S
     for group, note in zip(groups, notes, strict=True):
         found = ((group.values.get(name, np.nan), group.bounds.get(name, unknown)) for name in metrics)
         texts = [text for value, low_high in found for text in _format(value, low_high)]
-        rows.append([group.by, group.name, len(group.rows), group.people, *texts, note])
+        rows.append([group.by, group.name, len(group.rows), group.people if with_people else "", *texts, note])
     return ["by", "group", "images", "people", *columns, "note"], rows
 
 

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from agebench.identity_groups import factorize, group_codes
-from agebench.metrics.bootstrap import draw, intervals, resamples_for
+from agebench.metrics.bootstrap import FEW_IN_CELL, draw, intervals, resamples_for
 from agebench.metrics.compute import BalancedMeans, from_images, from_sums, rows_of, summarise, sums
 from agebench.metrics.decisions import FALSE_ADULT, FALSE_MINOR
 from agebench.metrics.holm import holm
@@ -19,6 +19,7 @@ LEAST = 30  # people, or images of unknown people, of a group that is compared w
 UNKNOWN = "unknown"  # the name of the group of images without a value, which comes last
 BETWEEN = " x "  # between the two columns, or the two groups, of a pair
 COVERAGE = 0.95
+NAMED = 5  # groups that a note names
 
 
 @dataclass(frozen=True)
@@ -188,10 +189,63 @@ def find_gaps(
     return [replace(gap, adjusted=corrected[gap.by, gap.metric]) for gap in gaps]
 
 
+def group_sizes(labels: Array, identities: Array | None, weights: Array | None = None) -> dict[str, int]:
+    """Return the number of people of each group, in the order of `members`; only those with a weight above 0."""
+    codes, _ = group_codes(identities, len(labels))
+    kept = np.ones(len(labels), dtype=bool) if weights is None else weights > 0
+    return {name: len(np.unique(codes[rows[kept[rows]]])) for name, rows in members(labels)}
+
+
+def small_groups(sizes: Mapping[str, int]) -> str:
+    """Return the names and sizes of the groups that are not compared, such as `Asian (12), other (3) and 2 more`."""
+    small = [f"{name} ({people:,})" for name, people in sizes.items() if people < LEAST]
+    return ", ".join(small[:NAMED]) + (f" and {len(small) - NAMED:,} more" if len(small) > NAMED else "")
+
+
+def standardise(values: Array, labels: Array, cells: Array, identities: Array | None) -> tuple[Array, Array]:
+    """Return values and weights, float64, shape (N,) each, whose mean over a group is its age-standardised mean.
+
+    This is direct standardisation. The standard is the distribution of the images of all groups with at least LEAST
+    people. It has the cells (decades) in which each of these groups has at least FEW_IN_CELL people. An image in cell c
+    of group g has the weight (images in c) / (images of g in c). All other images have the weight 0.
+
+    The values are the standardised mean of the group plus the residual from the mean of its cell. So their resamples
+    vary as the means within cells do, for the given ages: the usual variance of a standardised mean. The factor
+    sqrt(P / (P - 1)) for P people makes the variance of a small cell unbiased.
+
+    Args:
+        values: The value of each image, float64, shape (N,).
+        labels: The group of each image, str, shape (N,).
+        cells: The cell of each image in [0, C), int64, shape (N,).
+        identities: The identity of each image, shape (N,). None: all are unknown.
+    """
+    adjusted, weights = np.zeros(len(labels)), np.zeros(len(labels))
+    codes, count = group_codes(identities, len(labels))
+    sizes = group_sizes(labels, identities)
+    groups = [rows for name, rows in members(labels) if sizes[name] >= LEAST]
+    if not groups:
+        return adjusted, weights
+    width = int(cells.max()) + 1
+    images = np.stack([np.bincount(cells[rows], minlength=width) for rows in groups])  # (K, C)
+    pairs = [np.unique(cells[rows] * count + codes[rows]) // count for rows in groups]  # a cell for each of its people
+    people = np.stack([np.bincount(each, minlength=width) for each in pairs])  # (K, C)
+    shared: Array = np.asarray((people >= FEW_IN_CELL).all(0))  # (C,)
+    for rows, own, persons in zip(groups, images, people, strict=True) if shared.any() else ():
+        kept = rows[shared[cells[rows]]]
+        cell = cells[kept]
+        weights[kept] = images.sum(0)[cell] / own[cell]
+        residuals = values[kept] - (np.bincount(cell, values[kept], minlength=width)[cell] / own[cell])
+        spread = np.sqrt(persons[cell] / (persons[cell] - 1))
+        adjusted[kept] = np.average(values[kept], weights=weights[kept]) + residuals * spread
+    return adjusted, weights
+
+
 def gap_of_means(
-    values: Array, labels: Array, identities: Array | None, *, by: str, metric: str, seed: int = 0
+    values: Array, labels: Array, identities: Array | None, *, by: str, metric: str, weights: Array | None = None
 ) -> Gap | None:
     """Return the gap of a mean over images, as find_gaps computes it, but without Holm's correction.
+
+    Resamples keep the weights.
 
     Args:
         values: The value of each image, float64, shape (N,).
@@ -199,26 +253,28 @@ def gap_of_means(
         identities: The identity of each image, shape (N,). None: all are unknown.
         by: The column of the groups.
         metric: The name of the metric.
-        seed: Random seed of the resamples.
+        weights: The weight of each image in the mean of its group, float64, shape (N,). None: all are equal.
 
     Returns:
-        None if fewer than two groups have LEAST people.
+        None if fewer than two groups have LEAST people with a weight above 0.
     """
     codes, count = group_codes(identities, len(values))
+    sizes, all_weights = group_sizes(labels, identities, weights), np.ones(len(values)) if weights is None else weights
     groups = [
-        Group(by, name, rows, len(np.unique(codes[rows])), {metric: float(values[rows].mean())}, {})
+        Group(by, name, rows, sizes[name], {metric: float(np.average(values[rows], weights=all_weights[rows]))}, {})
         for name, rows in members(labels)
+        if sizes[name] >= LEAST
     ]
-    groups = [group for group in groups if not group.is_small]
     if len(groups) < 2:
         return None
-    added = [np.bincount(codes[group.rows], values[group.rows], minlength=count) for group in groups]
-    added += [np.bincount(codes[group.rows], minlength=count).astype(np.float64) for group in groups]
-    columns = np.stack(added, axis=1)  # (people, 2 K): sums and numbers of images
-    drawn = draw(count, resamples=resamples_for(count), seed=seed, width=columns.shape[1])
-    sums, images = np.split(np.concatenate([times.astype(np.float64) @ columns for times in drawn]), 2, axis=1)
+    weighted = all_weights * values
+    added = [np.bincount(codes[group.rows], weighted[group.rows], minlength=count) for group in groups]
+    added += [np.bincount(codes[group.rows], all_weights[group.rows], minlength=count) for group in groups]
+    columns = np.stack(added, axis=1)  # (people, 2 K): sums of weighted values and of weights
+    drawn = draw(count, resamples=resamples_for(count), seed=0, width=columns.shape[1])
+    sums, weight = np.split(np.concatenate([times.astype(np.float64) @ columns for times in drawn]), 2, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):  # a resample may have no image of a group
-        return _gap(groups, metric, sums / images)
+        return _gap(groups, metric, sums / weight)
 
 
 class _Part:

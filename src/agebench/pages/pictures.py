@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from agebench.files import atomic_write
+from agebench.metrics.by_group import LEAST
 from agebench.pages.material import Material
 from agebench.progress import Bar
 from agebench.report.calibration import draw_reliability, write_reliability
@@ -329,8 +330,10 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "by_group",
         "test",
-        "The metrics in each group of people, with 95% intervals; the dashed line is the value of all images.",
+        "The metrics in each group of people, with 95% intervals; the dashed line is the value of all images. Groups "
+        f"with an empty marker have fewer than {LEAST} people (images, if people are unknown) and are not compared.",
         _draw_groups,
+        for_ages="The differences are not adjusted for the ages of the groups, which may explain them.",
     ),
     Picture(
         "calibration",

@@ -75,7 +75,7 @@ def draw_groups(rows: Sequence[Mapping[str, str]], panels: Mapping[str, Panel], 
     shown = rows[:MAX_ROWS]
     columns = list(dict.fromkeys(row["by"] for row in shown))
     places = [i + 0.8 * columns.index(row["by"]) for i, row in enumerate(shown)]  # a space between two columns
-    labels = [f"{printable(row['group'], 40)} ({row['people']})" for row in shown]
+    labels = [f"{printable(row['group'], 40)} ({row['people'] or row['images']})" for row in shown]
     width = 0.5 + 0.07 * max(map(len, labels)) + 3.2 * len(panels)
     figure = new_figure(width, 1.6 + 0.2 * (places[-1] + 1) + 0.13 * len(columns), title)
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -84,7 +84,8 @@ def draw_groups(rows: Sequence[Mapping[str, str]], panels: Mapping[str, Panel], 
         for row, place in zip(shown, places, strict=True):
             if row[metric]:
                 _draw_group(axes, row, metric, place, columns.index(row["by"]))
-        heading = "largest difference between groups [95%], p (Holm)" if panel.gaps else "not compared: too few images"
+        heading = "largest difference between compared groups [95%], p (Holm)"
+        heading = heading if panel.gaps else "not compared: too few images"
         axes.set_title("\n".join([heading, *panel.gaps]), fontsize=7.5)
         axes.set_xlabel(panel.axis)
         axes.grid(True, axis="x")

@@ -11,7 +11,7 @@ from agebench.files import write_csv
 from agebench.identity_groups import group_codes
 from agebench.metrics import breakdown
 from agebench.metrics.bootstrap import resamples_for
-from agebench.metrics.by_group import LEAST, Gap, Group, find_gaps, measure_groups
+from agebench.metrics.by_group import LEAST, Gap, Group, find_gaps, measure_groups, small_groups
 from agebench.metrics.predictions import Array, Predictions, is_finite
 from agebench.metrics.table import find, main_metric
 from agebench.runs.description import SEED, identities_of
@@ -69,8 +69,11 @@ class GroupResults:
 
     @property
     def _title(self) -> str:
-        units = "images" if self.facts["over"] == "image" else "people"
-        return f"{self.protocol}: results by group (number of {units})"
+        return f"{self.protocol}: results by group (number of {self._units})"
+
+    @property
+    def _units(self) -> str:
+        return "images" if self.facts["over"] == "image" else "people"
 
     def _panels(self) -> dict[str, Any]:
         from agebench.report.by_group import Panel
@@ -89,16 +92,19 @@ class GroupResults:
 
     def log(self) -> None:
         """Log the gap of the main metric for each column, and warn about groups that are not compared."""
-        for sentence in self._sentences():
+        sentences = self._sentences()
+        for sentence in sentences:
             log.info("%s", sentence)
+        if sentences and self.unit:
+            log.info("differences between groups are not adjusted for their ages; compare --gaps COLUMN adjusts them")
         for note in self.facts["notes"]:
             log.warning("%s", note)
 
     def _sentences(self) -> list[str]:
         main = main_metric(self.unit)
         return [
-            f"by {gap['by']}: {main} differs most between {gap['worst']} (worst) and {gap['best']} (best), by "
-            f"{self._text(gap)} (Holm)"
+            f"by {gap['by']}: of the groups with at least {LEAST} {self._units}, {main} differs most between "
+            f"{gap['worst']} (worst) and {gap['best']} (best), by {self._text(gap)} (Holm)"
             for gap in self.facts["gaps"]
             if gap["metric"] == main
         ]
@@ -132,7 +138,7 @@ def group_results(plan: Plan, predictions: Predictions) -> GroupResults | None:
         "gaps": [_fact(gap) for gap in gaps],
         "notes": [*_notes(groups, units), *_notes_on_rates(groups, gaps, units)],
     }
-    table = breakdown.by_group(predictions, groups, notes)
+    table = breakdown.by_group(predictions, groups, notes, with_people=identities is not None)
     names = plan.records.names[rows]
     return GroupResults(facts, names, columns, table, predictions.metrics, predictions.unit, plan.protocol)
 
@@ -156,11 +162,9 @@ def _notes(groups: list[Group], units: str) -> list[str]:
     notes = []
     for by in dict.fromkeys(group.by for group in groups):
         of = [group for group in groups if group.by == by]
-        small = [f"{group.name} ({group.people:,})" for group in of if group.is_small]
-        if small:
-            more = f" and {len(small) - 5:,} more" if len(small) > 5 else ""
-            notes.append(f"by {by}: not compared, fewer than {LEAST} {units}: {', '.join(small[:5])}{more}")
-        if len(of) - len(small) < 2:
+        if small := small_groups({group.name: group.people for group in of}):
+            notes.append(f"by {by}: not compared, fewer than {LEAST} {units}: {small}")
+        if sum(not group.is_small for group in of) < 2:
             notes.append(f"by {by}: no gap, because fewer than two groups have {LEAST} {units}")
     return notes
 

@@ -13,13 +13,14 @@ from agebench.calibration.calibration import Calibration
 from agebench.data.plan import Plan
 from agebench.data.split import PARTS, test_sha
 from agebench.identity_groups import group_codes
-from agebench.leakage.audit import leak
+from agebench.leakage.audit import UNKNOWN_PEOPLE, leak
 from agebench.leakage.seen_in_training import audit_tested
 from agebench.metrics import decision_summary
 from agebench.metrics.bootstrap import METHOD, few_groups, few_in_cell, intervals, resamples_for
 from agebench.metrics.breakdown import coverage_by_decade
 from agebench.metrics.predictions import Array, Predictions, is_finite
 from agebench.metrics.table import find
+from agebench.runs.predictions_csv import unit_of
 from agebench.runs.read import mapping
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class DataDescription:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """Return `data_sha`, `split_sha`, `data`, `leak` and `baseline` of results.json."""
+        """Return `data_sha`, `split_sha`, `data`, `leak`, `leak_checked` and `baseline` of results.json."""
         plan = self.plan
         return {
             "data_sha": data_sha(plan),
@@ -85,6 +86,7 @@ class DataDescription:
                 "broken": len(plan.broken),
             },
             "leak": leak(self.audited),
+            "leak_checked": self.audited["test_identity_in_train"] is not None,
             "baseline": {
                 "median_mae": self.audited["median_mae"],
                 "majority_accuracy": self.audited["majority_accuracy"],
@@ -158,6 +160,17 @@ def beyond_baseline(plan: Plan, predictions: Predictions) -> Array | None:
     guessed = predictions.target == np.bincount(train).argmax()
     gained: Array = right.astype(np.float64) - guessed
     return gained
+
+
+def unknown_people(results: Mapping[str, Any]) -> str:
+    """Return a sentence if a test is of ages, and the people in it or in train are unknown; else no text.
+
+    Args:
+        results: The content of results.json.
+    """
+    over = mapping(results.get("bootstrap")).get("over")  # older versions do not have leak_checked
+    unknown = results.get("leak_checked") is False or over == "image"
+    return UNKNOWN_PEOPLE if unknown and unit_of(str(results.get("protocol"))) else ""
 
 
 def is_doubtful(results: Mapping[str, Any], name: str, guess: float) -> bool:

@@ -19,7 +19,7 @@ from agebench.metrics.table import find
 from agebench.models.parameter_groups import COLUMNS, describe_first_epochs, describe_groups, tabulate_parameters
 from agebench.models.summary import Summary
 from agebench.module import ImageModule
-from agebench.runs.description import log_decision, no_better_than_guessing
+from agebench.runs.description import log_decision, no_better_than_guessing, unknown_people
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +147,8 @@ def log_results(results: Mapping[str, Any], run_dir: Path, *, losses: Sequence[f
         log.info("%-16s %.4f%s", name, value, low_high)
     if results["leak"]:
         log.info("%s", leak_sentence(results["leak"]))
+    elif sentence := unknown_people(results):
+        log.warning("%s", sentence)
     if sentence := no_better_than_guessing(results, losses):
         log.warning("%s", sentence)
     log_decision(results)
