@@ -11,7 +11,7 @@ class MyCallback(Callback):
         name: The name of the curve; a key of conf/callbacks/my_callback.yaml.
     """
 
-    def __init__(self, *, name: str = "own/weight_norm") -> None:
+    def __init__(self, *, name: str = "train/weight_norm") -> None:
         self.name = name
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,13 +1,13 @@
 """The callback logs what it promises, and its YAML keeps the contract of agebench."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from my_callback import MyCallback
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from agebench.testing import check_config
 
@@ -19,7 +19,7 @@ class Still(LightningModule):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor([3.0, 4.0]))
 
-    def training_step(self, batch: Tensor) -> Tensor:
+    def training_step(self, batch: list[Tensor]) -> Tensor:
         """Return a loss."""
         return self.weight.sum()
 
@@ -31,12 +31,20 @@ class Still(LightningModule):
 @pytest.mark.filterwarnings("ignore")  # of Lightning, about a training of one step
 def test_the_norm_of_the_weights_is_logged() -> None:
     """The norm of (3, 4) is 5."""
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(max_epochs=1, accelerator="cpu", enable_checkpointing=False, callbacks=[MyCallback()], **quiet)
+    callback = import_module("my_callback").MyCallback()
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        callbacks=[callback],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
 
-    trainer.fit(Still(), DataLoader(torch.zeros(1, 1)))
+    trainer.fit(Still(), DataLoader(TensorDataset(torch.zeros(1, 1))))
 
-    assert trainer.callback_metrics["own/weight_norm"] == pytest.approx(5.0)
+    assert trainer.callback_metrics["train/weight_norm"] == pytest.approx(5.0)
 
 
 def test_the_yaml_fits_the_callback() -> None:
