@@ -75,9 +75,7 @@ def test_a_verb_that_only_reads_data_offers_only_data(conf) -> None:
 
 
 @pytest.mark.parametrize("flags", [["--config-dir", "{}"], ["--config-dir={}"], ["-cd", "{}"]])
-def test_the_choices_of_an_own_folder_are_listed_too(
-    tmp_path, monkeypatch, capsys, flags
-) -> None:
+def test_the_choices_of_an_own_folder_are_listed_too(tmp_path, monkeypatch, capsys, flags) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mnet.yaml").write_text("# a network of my own\n_target_: mnet.Net\n")
     (tmp_path / "model" / "_part.yaml").write_text("# no choice\n")

@@ -120,4 +120,4 @@ def test_an_evaluation_with_other_metrics_names_the_changed_class(changed, compo
         evaluate_run(compose_config(f"run={run}", "accelerator=cpu", "trust=true", name="evaluate"), tmp_path / "again")
 
     (found,) = [message for message in caplog.messages if "differ from those that train reported" in message]
-    assert f"the code has ({MODULE}.Net was " in found
+    assert f"the code has changed since then ({MODULE}.Net was " in found

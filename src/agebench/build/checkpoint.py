@@ -22,6 +22,8 @@ from agebench.trust import check_trusted, find_foreign
 
 log = logging.getLogger(__name__)
 
+PREDICTING = ("model", "head", "augment")  # nodes of the config whose code may change a prediction
+
 
 def read_checkpoint(
     run_dir: Path, choice: str, results: dict[str, Any], *, trust: bool
@@ -67,7 +69,9 @@ def read_checkpoint(
         sys.path.append(started_in)  # the user's own network may be defined there
     else:
         check_trusted(foreign, path)
-    _check_config(path, plain, own=[name for key, name in foreign if key.endswith("_target_")])
+    _check_config(
+        path, plain, own=[name for key, name in foreign if key in {f"{part}._target_" for part in PREDICTING}]
+    )
     if changed := changed_network(results, plain):
         log.warning("%s was trained with other code (%s): its weights may predict something else", run_dir, changed)
     _find_paths(config, Path(started_in))
@@ -102,7 +106,7 @@ def changed_network(results: Mapping[str, Any], config: Any) -> str:
         results: The content of the run's results.json.
         config: The config of the training: a mapping.
     """
-    return changed_code(results.get("code"), own_code({key: config.get(key) for key in ("model", "head", "augment")}))
+    return changed_code(results.get("code"), own_code({part: config.get(part) for part in PREDICTING}))
 
 
 def check_weights(path: Path, stored: dict[str, Any], results: Mapping[str, Any]) -> None:

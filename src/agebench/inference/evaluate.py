@@ -245,9 +245,10 @@ def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, war
     ]
     if differing and warn:
         log.warning(
-            "%s differ from those that train reported: %s changed since then",
+            "%s differ from those that train reported: %s changed since then%s",
             ", ".join(differing),
-            f"the code has ({changed})" if changed else "the data or the versions have",
+            "the code has" if changed else "the data or the versions have",
+            f" ({changed})" if changed else "",
         )
 
 
