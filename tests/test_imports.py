@@ -26,7 +26,7 @@ VERBS = (
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "public", "text", "identity_groups", "interrupts", "accelerators"),
     ("config", "files", "schema", "progress", "user_code"),
-    ("trust",),
+    ("trust", "contract"),
     ("data", "models", "heads", "augment", "metrics"),
     ("leakage", "calibration", "report"),
     ("lectures",),

@@ -45,6 +45,15 @@ class Narrow(nn.Sequential):
         super().__init__(nn.Flatten(), nn.Linear(17, num_classes))
 
 
+class Sideways(nn.Module):
+    def __init__(self, *, in_chans, num_classes):
+        super().__init__()
+        self.fc = nn.Linear(32, num_classes)
+
+    def forward(self, x):
+        return self.fc(x)  # along the width: 32x32 images would give four dimensions
+
+
 class Head:
     def __init__(self, num_labels, values, *, ordered):
         raise KeyError("margin")
@@ -107,13 +116,22 @@ def test_an_exception_of_an_own_network_is_named_with_its_input_and_line(
         build_model(config(compose_config, target, **keys), channels=1, num_outputs=10, image_size=8)
 
 
-def test_an_own_network_that_needs_larger_images_is_refused_with_its_line(compose_config, own, monkeypatch) -> None:
+def test_an_own_network_that_needs_larger_images_is_refused_with_its_line_and_a_size(
+    compose_config, own, monkeypatch
+) -> None:
     monkeypatch.chdir(own.parent)
     cfg = config(compose_config, "Net", fails="size")
     own.write_text(CODE.replace("return x.no_such_method()", "return x.float() @ x.new_ones(x.shape[1], 10).float()"))
 
-    with pytest.raises(UserError, match=rf"does not support 8x8 .* at own_parts.py:{line_of('conv2d')}\), but 24x24"):
+    failure = rf"^Net.forward failed on x of shape \(2, 1, 8, 8\), float32: .* at own_parts.py:{line_of('conv2d')} "
+
+    with pytest.raises(UserError, match=rf"{failure}{SHOWN}; 24x24 images work: set data.image_size=24$"):
         build_model(cfg, channels=1, num_outputs=10, image_size=8)
+
+
+def test_a_bug_that_another_image_size_only_hides_is_no_question_of_the_size(compose_config, own) -> None:
+    with pytest.raises(UserError, match=rf"^Sideways.forward failed on .* cannot be multiplied .* {SHOWN}$"):
+        build_model(config(compose_config, "Sideways"), channels=1, num_outputs=10, image_size=8)
 
 
 def test_a_network_with_other_arguments_is_refused_with_those_that_agebench_passes(own) -> None:
@@ -152,6 +170,16 @@ def test_a_module_that_fails_during_its_import_is_named_with_the_line(compose_co
     cfg.head = {"_target_": "own_parts.Head"}
 
     with pytest.raises(UserError, match=r"cannot be imported: .* has no attribute 'y'.* at .*own_parts.py:2$"):
+        build_head(cfg, [0.0, 1.0], ordered=True)
+
+
+def test_a_syntax_error_in_own_code_is_named_with_file_and_line_only(compose_config, own, monkeypatch) -> None:
+    monkeypatch.chdir(own.parent)
+    own.write_text("x = 1\nclass Head(\n")
+    cfg = compose_config("data=digits", "model=mlp")
+    cfg.head = {"_target_": "own_parts.Head"}
+
+    with pytest.raises(UserError, match=r"cannot be imported: SyntaxError: '\(' was never closed at own_parts.py:2$"):
         build_head(cfg, [0.0, 1.0], ordered=True)
 
 

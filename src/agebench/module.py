@@ -16,6 +16,15 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from agebench.augment.mixing import Mixed, Mixing
+from agebench.contract import (
+    named,
+    require,
+    require_gradient,
+    require_images,
+    require_loss,
+    require_outputs,
+    require_posterior,
+)
 from agebench.distillation import Teacher
 from agebench.epoch_sums import CollectedOutputs, TrainSums
 from agebench.heads.base import Head
@@ -109,6 +118,7 @@ class ImageModule(L.LightningModule):
         mode = compile if isinstance(compile, str) else None
         self.compiled = torch.compile(model.forward, mode=mode) if compile else None
         self.collected = CollectedOutputs()
+        self.is_unchecked = False  # whether the next training batch shows that own code keeps its contract
         self.predictions: Predictions | None = None
         self.age_limit: AgeLimit | None = None  # of the metrics of decisions
         self.tested_sha = ""  # hash of the weights that the last test used
@@ -132,6 +142,10 @@ class ImageModule(L.LightningModule):
     def _outputs(self, images: Tensor) -> Tensor:
         network = self.compiled if self.training and self.compiled else self.model
         outputs: Tensor = network(self._normalised(images))
+        if self.is_unchecked and self.training:
+            with named(self.model):
+                require_outputs(outputs, (len(images), self.head.num_outputs))
+                require_gradient(self.model, outputs)
         # A CUDA graph overwrites its outputs at the next step, and those of several steps are kept.
         return outputs.float() if network is self.model else outputs.float().clone()
 
@@ -185,14 +199,29 @@ class ImageModule(L.LightningModule):
                 loss = self.head.loss(outputs, batch.target)
             else:
                 loss = self.head.mixed_loss(outputs, batch.target, mixed.other, share=mixed.share)
+            if self.is_unchecked:
+                self._check_head(loss, outputs)
             if self.teacher is not None and taught is not None:
                 loss = self.teacher.combine(loss, self.head.log_posterior(outputs), taught)
+        self.is_unchecked = False
         return loss, outputs
+
+    @torch.no_grad()
+    def _check_head(self, loss: Tensor, outputs: Tensor) -> None:
+        with named(self.head):
+            require_loss(loss, len(outputs))
+            require(loss.requires_grad or not outputs.requires_grad, "the loss must have a gradient", "none")
+            if outputs.isfinite().all():  # otherwise the head is not to blame
+                require_posterior(self.head.posterior(outputs), (len(outputs), self.head.num_labels))
 
     def _augmented(self, images: Tensor, target: Tensor) -> tuple[Tensor, Mixed | None]:
         """Return the augmented images of a training batch, and the mixed batch or None."""
         if not self._skip_augment:
+            shape = tuple(images.shape)
             images = self.augment(images.float() / 255)
+            if self.is_unchecked:
+                with named(self.augment):
+                    require_images(images, shape)
         if self.mixing is None:
             return images, None
         images = images.float() / 255 if images.dtype == torch.uint8 else images

@@ -3,6 +3,7 @@
 Own code is every file outside agebench, the standard library and the installed packages.
 """
 
+import inspect
 import os
 import traceback
 from pathlib import Path
@@ -59,7 +60,7 @@ def _own(error: BaseException) -> tuple[BaseException, str]:
         steps = list(traceback.walk_tb(link.__traceback__))
         if own := _own_indices([frame for frame, _ in steps]):
             frame, line = steps[own[-1]]
-            return link, f" at {_shown(frame.f_code.co_filename)}:{line}"
+            return link, f" at {shown(frame.f_code.co_filename)}:{line}"
     return error, ""
 
 
@@ -77,7 +78,21 @@ def is_own(file: str) -> bool:
     return not is_generated and INSTALLED.isdisjoint(path.parts) and not any(map(path.is_relative_to, LIBRARIES))
 
 
-def _shown(file: str) -> str:
+def defined_in(part: object) -> str:
+    """Return ` (FILE)`, the user's own file that defines an object's class, or a class or function; empty if none does.
+
+    Example: ` (mynets/senet.py)`.
+    """
+    defined = part if inspect.isclass(part) or inspect.isroutine(part) else type(part)
+    try:
+        file = inspect.getsourcefile(defined)
+    except TypeError:  # of a class that is part of Python
+        return ""
+    return f" ({shown(file)})" if file and is_own(file) else ""
+
+
+def shown(file: str) -> str:
+    """Return the path of a file, relative to the working directory if it is in there."""
     path, here = Path(file), Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 

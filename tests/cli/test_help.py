@@ -5,6 +5,7 @@ import re
 import pytest
 
 from agebench.cli.help import USES, describe, show_help
+from agebench.cli.main import main
 
 
 @pytest.fixture
@@ -71,6 +72,21 @@ def test_a_verb_that_only_reads_data_offers_only_data(conf) -> None:
     assert "data/split=" in screen
     assert "model=" not in screen
     assert "optim=" not in screen
+
+
+@pytest.mark.parametrize("flags", [["--config-dir", "{}"], ["--config-dir={}"], ["-cd", "{}"]])
+def test_the_choices_of_an_own_folder_are_listed_too(tmp_path, monkeypatch, capsys, flags) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mnet.yaml").write_text("# a network of my own\n_target_: mnet.Net\n")
+    (tmp_path / "model" / "_part.yaml").write_text("# no choice\n")
+    monkeypatch.setattr("sys.argv", ["agebench-train", *(flag.format(tmp_path) for flag in flags), "--help"])
+
+    main("train", lambda cfg: None, config_name="config")
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "  mnet                a network of my own" in lines
+    assert lines.index("model=") < lines.index("  mnet                a network of my own") < lines.index("optim=")
+    assert not any("no choice" in line for line in lines)
 
 
 def test_the_package_line_of_a_yaml_file_is_not_its_description(tmp_path) -> None:

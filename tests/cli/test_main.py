@@ -103,6 +103,7 @@ def test_a_flag_of_hydra_is_not_unknown(flag) -> None:
         (["batch_size=3"], "(did you mean 'data.batch_size'?)"),
         (["patience=3"], "(did you mean 'callbacks.early_stopping.patience'?)"),
         (["workers=0"], "(did you mean 'data.num_workers'?)"),
+        (["model.in_chans=3"], "model.in_chans is set by agebench: set data.channels instead"),
         (["hidden=[3]"], "(did you mean 'model.hidden'?)"),
         (["trainer.max_epoch=1"], "'trainer.max_epoch' (did you mean 'trainer.max_epochs'?)"),
         (["modle=mlp"], "there is no config key or group 'modle' (did you mean 'model'?)"),

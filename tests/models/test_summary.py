@@ -48,7 +48,8 @@ def test_a_large_network_is_listed_by_block(name) -> None:
     listed = rows(summarise_model(model, (3, 224, 224)).text)
 
     assert 3 <= len(listed) <= MAX_ROWS == 40
-    assert all(shape.startswith("(B, ") for _, shape, _ in listed)
+    assert all(shape.startswith("(B, ") for layer, shape, _ in listed if not layer.endswith("(Parameter)"))
+    assert sum(int(count.replace(",", "")) for _, _, count in listed) == sum(p.numel() for p in model.parameters())
 
 
 def test_the_blocks_of_a_large_network_contain_each_parameter_once() -> None:
@@ -58,6 +59,33 @@ def test_the_blocks_of_a_large_network_contain_each_parameter_once() -> None:
     listed = rows(summarise_model(model, (3, 224, 224)).text)
 
     assert sum(int(count.replace(",", "")) for _, _, count in listed) == 60_192_808  # torchvision documentation
+
+
+class TokenNet(nn.Module):
+    """An attention, whose inner layer is never called, with a parameter beside the layers and a weight used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        x = x.flatten(2) + self.token
+        return self.second(self.first(self.attention(x, x, x)[0])).mean(dim=1)
+
+
+def test_the_rows_sum_to_the_total_with_attention_free_parameters_and_a_shared_weight() -> None:
+    listed = rows(summarise_model(TokenNet(), (4, 2, 4)).text)
+
+    # Attention: 3 * 8 * 8 weights and 3 * 8 biases in, 8 * 8 and 8 out.
+    assert listed == [
+        ("token (Parameter)", "-", "8"),
+        ("attention (MultiheadAttention)", "(B, 4, 8)", "288"),
+        ("first (Linear)", "(B, 4, 8)", "72"),
+        ("second (Linear)", "(B, 4, 8)", "8"),
+    ]
 
 
 def test_a_long_sequence_of_layers_is_listed_by_block() -> None:

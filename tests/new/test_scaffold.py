@@ -2,9 +2,11 @@
 
 import importlib
 import inspect
+import zipfile
 from pathlib import Path
 
 import pytest
+from hatchling.build import build_wheel
 
 from agebench.errors import UserError
 from agebench.new.__main__ import main
@@ -99,3 +101,26 @@ def test_the_command_writes_into_a_given_folder_and_refuses_a_second_time(tmp_pa
     assert ended.value.code == 2
     assert (tmp_path / "私の実験" / "grain.py").is_file()
     assert capsys.readouterr().err.splitlines()[-1].startswith("agebench new: 私の実験/conf/augment/grain.yaml exists")
+
+
+def test_the_wheel_of_a_project_has_its_parts_and_its_yaml_files_but_no_tests(tmp_path, monkeypatch) -> None:
+    project, wheels = tmp_path / "face_lab", tmp_path / "wheels"
+    write_scaffold("project", "face_lab", project)
+    write_scaffold("backbone", "tiny_net", project)
+    for file in ("labparts/__init__.py", "tests/helper.py", "outputs/run/copy.py"):
+        (project / file).parent.mkdir(parents=True)
+        (project / file).touch()
+    wheels.mkdir()
+    monkeypatch.chdir(project)
+
+    name = build_wheel(str(wheels))
+
+    with zipfile.ZipFile(wheels / name) as wheel:
+        installed = {file for file in wheel.namelist() if ".dist-info/" not in file}
+    assert installed == {
+        "tiny_net.py",
+        "labparts/__init__.py",
+        "face_lab_conf/__init__.py",
+        "face_lab_conf/experiment/face_lab.yaml",
+        "face_lab_conf/model/tiny_net.yaml",
+    }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
 from agebench import build
@@ -102,3 +103,25 @@ def test_a_timer_ends_the_training(run) -> None:
 def test_a_callback_that_cannot_work_gets_one_sentence_that_names_the_key(run, name, instead) -> None:
     with pytest.raises(UserError, match=rf"^the callback {name} cannot be used with agebench \([^\n]+\): {instead}$"):
         run(name, **({"swa_lrs": "0.1"} if name == "StochasticWeightAveraging" else {}))
+
+
+class WeightNorm(Callback):
+    """A user's own callback, which logs without a batch size."""
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        weights = torch.cat([weight.detach().flatten() for weight in pl_module.parameters()])
+        pl_module.log("train/weight_norm", weights.norm())
+        pl_module.log("own/weight_norm", weights.norm())
+
+
+def test_a_value_that_an_own_callback_logs_is_a_column_of_the_metrics_if_it_is_of_train(
+    compose_config, tmp_path
+) -> None:
+    fit(compose_config(*BASE, f"+callbacks.x._target_={__name__}.WeightNorm", "trainer.max_epochs=1"), tmp_path)
+
+    with (tmp_path / "metrics.csv").open(encoding="utf-8-sig") as file:
+        (row,) = csv.DictReader(file)
+    stored = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    squares = [w.double().square().sum().item() for name, w in stored.items() if name.endswith((".weight", ".bias"))]
+    assert float(row["train/weight_norm"]) == pytest.approx(sum(squares) ** 0.5, rel=1e-5)
+    assert "own/weight_norm" not in row

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from agebench.errors import UserError
 from agebench.models.weights import hash_tensors
 from agebench.runs.folder import CRASHED, actual_status
 from agebench.runs.identity import path_is_identity
+from agebench.runs.own_code import changed_code, own_code
 from agebench.schema import check
 from agebench.trust import check_trusted, find_foreign
 
 log = logging.getLogger(__name__)
+
+PREDICTING = ("model", "head", "augment")  # nodes of the config whose code may change a prediction
 
 
 def read_checkpoint(
@@ -61,17 +64,49 @@ def read_checkpoint(
     config: Any = OmegaConf.create(stamp["config"])
     plain: Any = OmegaConf.to_container(config, resolve=False)
     started_in = str(stamp["started_in"])
+    foreign = find_foreign(plain)
     if trust:
         sys.path.append(started_in)  # the user's own network may be defined there
     else:
-        check_trusted(find_foreign(plain), path)
-    try:
-        check("", plain, TrainedKeys)
-        check_nodes(plain, (*LIGHT, *NETWORK))
-    except UserError as error:
-        raise UserError(f"{path} holds a config that does not work ({error}): restore it from a copy") from error
+        check_trusted(foreign, path)
+    _check_config(
+        path, plain, own=[name for key, name in foreign if key in {f"{part}._target_" for part in PREDICTING}]
+    )
+    if changed := changed_network(results, plain):
+        log.warning("%s was trained with other code (%s): its weights may predict something else", run_dir, changed)
     _find_paths(config, Path(started_in))
     return path, stored, config
+
+
+def _check_config(path: Path, config: Mapping[str, Any], *, own: Sequence[str]) -> None:
+    """Raise UserError if a stored config is invalid, or does not fit the code that it names.
+
+    Args:
+        path: The path of the checkpoint, for messages.
+        config: The config, as plain data.
+        own: The names of code that is not part of agebench.
+    """
+    damaged = f"{path} holds a config that does not work"
+    try:
+        check("", config, TrainedKeys)
+    except UserError as error:
+        raise UserError(f"{damaged} ({error}): restore it from a copy") from error
+    try:
+        check_nodes(config, (*LIGHT, *NETWORK))
+    except UserError as error:
+        if own:
+            raise UserError(f"{path} does not fit the code of {', '.join(own)} as it is now: {error}") from error
+        raise UserError(f"{damaged} ({error}): restore it from a copy") from error
+
+
+def changed_network(results: Mapping[str, Any], config: Any) -> str:
+    """Return which code of the network, head and augmentation has changed since a training; empty if none has.
+
+    Args:
+        results: The content of the run's results.json.
+        config: The config of the training: a mapping.
+    """
+    return changed_code(results.get("code"), own_code({part: config.get(part) for part in PREDICTING}))
 
 
 def check_weights(path: Path, stored: dict[str, Any], results: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from agebench.build.nodes import find_target, plain_node
+from agebench.contract import named, require_outputs
 from agebench.data.datamodule import ImageDataModule
 from agebench.errors import FailedError, UserError, is_out_of_memory, one_line_message
 from agebench.models.classifier import start_classifier
@@ -69,14 +70,16 @@ def build_model(
         model = create_pretrained(create, name) if pretrained else create()
         check_patches(model, image_size, name)
         with torch.no_grad():
-            model.eval()(images)
+            outputs = model.eval()(images)
     except Exception as error:  # the user's own network may raise anything
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
         own, known = explain_own(error), isinstance(error, (*SIZE_ERRORS, InstantiationException))
         if isinstance(error, UserError | FailedError) or is_out_of_memory(error) or not (own or known):
             raise
-        raise _explain_failure(create, error, name=name, images=images, node=node) from error
+        raise _explain_failure(create, error, images=images, node=node, name=name, num_outputs=num_outputs) from error
+    with named(target, f"model {name}"):
+        require_outputs(outputs, (len(images), num_outputs))
     model.train()
     if start is not None:
         start_classifier(model, start)
@@ -86,19 +89,29 @@ def build_model(
 
 
 def _explain_failure(
-    create: Callable[..., nn.Module], error: Exception, *, name: str, images: Tensor, node: dict[str, Any]
+    create: Callable[..., nn.Module],
+    error: Exception,
+    *,
+    images: Tensor,
+    node: dict[str, Any],
+    name: str,
+    num_outputs: int,
 ) -> UserError:
     """Return an error that names a valid image size if the size is the cause, else what failed on which input."""
     cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
     why, size = f"{one_line_message(cause)[:MAX_MESSAGE].rstrip('.')}{place(error)}", images.shape[-1]
-    smallest = _smallest_size(create, node, images.shape[1]) if isinstance(cause, SIZE_ERRORS) else None
+    smallest = None
+    if isinstance(cause, SIZE_ERRORS):
+        smallest = _smallest_size(create, node, images.shape[1], num_outputs=num_outputs)
+    own = explain_own(error)
+    if own:
+        advice = "" if smallest is None else f"; {smallest}x{smallest} images work: set data.image_size={smallest}"
+        return UserError(f"{own}{advice}")
     if smallest is not None:
         return UserError(
             f"model {name} does not support {size}x{size} images ({why}), "
             f"but {smallest}x{smallest}: set data.image_size={smallest}, or another model"
         )
-    if own := explain_own(error):
-        return UserError(own)
     if isinstance(error, InstantiationException):
         return UserError(f"model {name} cannot be built ({why}): check the keys under model")
     return UserError(
@@ -107,7 +120,9 @@ def _explain_failure(
     )
 
 
-def _smallest_size(create: Callable[..., nn.Module], node: dict[str, Any], channels: int) -> int | None:
+def _smallest_size(
+    create: Callable[..., nn.Module], node: dict[str, Any], channels: int, *, num_outputs: int
+) -> int | None:
     """Return the smallest common image size of a network, in px, or None. The meta device is used to find it."""
     sized = next((key for key in ("image_size", "img_size") if key in node), None)
 
@@ -116,7 +131,7 @@ def _smallest_size(create: Callable[..., nn.Module], node: dict[str, Any], chann
         return create(**changes, **({sized: size} if sized else {}))
 
     try:
-        return smallest_size(build, channels)
+        return smallest_size(build, channels, num_outputs=num_outputs)
     except Exception:  # the user's own network may need data, which the meta device does not hold
         return None
 

@@ -26,6 +26,7 @@ from agebench.models.normalise import Normalise
 from agebench.models.parameter_groups import group_parameters, layer_scales
 from agebench.models.statistics import BATCH_NORMS
 from agebench.module import ImageModule
+from agebench.runs.own_code import own_code
 
 MIXING = ("mixup", "cutmix", "mix_probability")  # keys of conf/augment for agebench.augment.mixing
 
@@ -87,6 +88,10 @@ def build_trained(cfg: DictConfig, stored: dict[str, Any]) -> ImageModule:
         module.load_state_dict(stored["state_dict"])
     except RuntimeError as error:
         why = one_line_message(error)[:200]
+        if names := ", ".join(own_code({key: cfg[key] for key in ("model", "head") if f"{key}." in why})):
+            raise UserError(
+                f"the weights do not fit {names}, whose code has changed since the training ({why}): restore that code"
+            ) from error
         raise UserError(
             f"the checkpoint does not fit the network of its config ({why}): restore it from a copy"
         ) from error
@@ -138,6 +143,7 @@ def build_module(cfg: DictConfig, data: ImageDataModule, *, kind: type[ImageModu
         stamp=stamp,
     )
     module.age_limit = build_age_limit(cfg, stamp)
+    module.is_unchecked = True
     return module
 
 

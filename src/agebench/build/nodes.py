@@ -10,7 +10,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from agebench.errors import UserError, did_you_mean, one_line_message
-from agebench.user_code import explain_own, place
+from agebench.user_code import explain_own, place, shown
 
 
 def find_target(key: str, path: str) -> Any:
@@ -32,9 +32,13 @@ def find_target(key: str, path: str) -> Any:
         if module in sys.modules and not hasattr(sys.modules[module], name):
             guess = did_you_mean(name, dir(sys.modules[module]))
             raise UserError(f"{key}._target_={path} cannot be imported: {module} has no {name!r}{guess}") from error
-        why = one_line_message(error.__cause__ or error)
+        cause = error.__cause__ or error
+        why = one_line_message(cause)
         if where := place(error):
             raise UserError(f"{key}._target_={path} cannot be imported: {why}{where}") from error
+        if isinstance(cause, SyntaxError):
+            what = f"{type(cause).__name__}: {cause.msg} at {shown(str(cause.filename))}:{cause.lineno}"
+            raise UserError(f"{key}._target_={path} cannot be imported: {what}") from error
         raise UserError(
             f"{key}._target_={path} cannot be imported ({why}): start from the folder that contains it, or add that "
             "folder to PYTHONPATH"

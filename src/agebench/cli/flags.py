@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 
 # Flags of Hydra that are followed by a value, after a space.
 VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
@@ -28,6 +29,19 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             flags.append(argument)
     return flags, overrides
+
+
+def config_dir(flags: Sequence[str]) -> Path | None:
+    """Return the folder after --config-dir, or None.
+
+    Args:
+        flags: As `split_flags` returns them.
+    """
+    for flag, after in zip(flags, [*flags[1:], ""], strict=True):
+        name, sign, value = flag.partition("=")
+        if name in ("--config-dir", "-cd"):
+            return Path(value if sign else after).expanduser()
+    return None
 
 
 def unknown_flag(flags: Sequence[str]) -> str:

@@ -61,13 +61,14 @@ def describe(path: Path) -> str:
     return lines[0].lstrip("# ").strip() if lines and lines[0].startswith("#") else ""
 
 
-def show_help(command: str, conf: Path, config_name: str) -> str:
+def show_help(command: str, conf: Path, config_name: str, *, own: Path | None = None) -> str:
     """Return the help text of a command.
 
     Args:
         command: One of USES.
         conf: The folder of the configs.
         config_name: The command's primary config; its comments explain the keys that belong to no group.
+        own: The folder after --config-dir, whose choices are listed too.
     """
     usage, purpose = USES[command]
     flags = [MULTIRUN, *FLAGS] if command in SWEEPING else FLAGS
@@ -83,9 +84,10 @@ def show_help(command: str, conf: Path, config_name: str) -> str:
             and command not in ("app", "calibrate", "predict", "export", "report")
         ]
     for folder in folders:
-        choices = sorted(p for p in folder.glob("*.yaml") if not p.stem.startswith("_"))
+        group = folder.relative_to(conf).as_posix()
+        files = [*folder.glob("*.yaml"), *(own / group).glob("*.yaml")] if own else folder.glob("*.yaml")
+        choices = sorted((p for p in files if not p.stem.startswith("_")), key=lambda path: path.stem)
         if choices:
-            group = folder.relative_to(conf).as_posix()
             lines.append(f"{group}=")
             for path in choices:
                 is_default = " (default)" if f"{group}: {path.stem}" in default else ""

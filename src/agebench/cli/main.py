@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agebench.cli.flags import split_flags, unknown_flag
+from agebench.cli.flags import config_dir, split_flags, unknown_flag
 from agebench.cli.help import SWEEPING, show_help
 from agebench.cli.overrides import key_takes_text, to_hydra
 from agebench.cli.run_folder import check_log_name, log_traceback, remove_empty, remove_log
@@ -39,7 +39,7 @@ def main(command: str, task: Task, *, config_name: str) -> None:
     flags, overrides = split_flags(sys.argv[1:])
     if {"--help", "-h"} & {*flags, *overrides}:
         with suppress(BrokenPipeError):  # `--help | head` closes the pipe early
-            print(show_help(command, config_folder(), config_name), flush=True)
+            print(show_help(command, config_folder(), config_name, own=config_dir(flags)), flush=True)
         return
     if any(flag.startswith("--experimental-rerun") for flag in flags):  # reads a pickle, which could run any code
         overrides_file = "the overrides in .hydra/overrides.yaml of the run"

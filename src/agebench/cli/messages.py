@@ -224,6 +224,8 @@ def _typo(links: Sequence[BaseException]) -> str | None:
 
 def _no_key(match: Match[str], conf: Path) -> str:
     key, known = match[1], known_names(conf)
+    if key in GIVEN:
+        return f"{key} is set by agebench: set {GIVEN[key]} instead"
     absent = re.search(r"full_key: (\S+)", match.string)  # the group, if the command has no such group
     if absent and absent[1] == key and (choices := _choices_with(key, conf)):
         others = f" (or {', '.join(choices[1:4])}{', ...' if choices[4:] else ''})" if choices[1:] else ""
@@ -261,6 +263,8 @@ def _missing_value(match: Match[str], conf: Path) -> str:
     return f"{match[1]} has no default: set {match[1]}=VALUE"
 
 
+# Arguments that agebench passes to a network, and the keys that decide them.
+GIVEN = {"model.in_chans": "data.channels", "model.num_classes": "data.target"}
 # Messages of Hydra and OmegaConf, in the order in which they are tried. A function may return None to pass.
 SENTENCES: tuple[tuple[str, Callable[[Match[str], Path], str | None]], ...] = (
     (r"Could not (?:find|load) '(hydra/(?:launcher|sweeper))/(\w+)'", _missing_extra),

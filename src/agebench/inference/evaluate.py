@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from agebench.build.checkpoint import is_same_data
+from agebench.build.checkpoint import changed_network, is_same_data
 from agebench.build.data import LOADED, build_source
 from agebench.build.limit import build_age_limit
 from agebench.data.datamodule import ImageDataModule
@@ -104,7 +104,10 @@ def evaluate_run(cfg: DictConfig, folder: Path, *, user_keys: Collection[str] = 
         if grouped is not None:
             grouped.log()
         log_evaluation(
-            predictions, _reported({} if model.facts else trained, evaluation, results), warn=cfg.checkpoint == "tested"
+            predictions,
+            _reported({} if model.facts else trained, evaluation, results),
+            warn=cfg.checkpoint == "tested",
+            changed=changed_network(trained, config),
         )
         if sentence := no_better_than_guessing(results):
             log.warning("%s", sentence)
@@ -224,13 +227,14 @@ def write(
     RunWriter(folder).update(results)
 
 
-def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, warn: bool) -> None:
+def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, warn: bool, changed: str) -> None:
     """Log the main metrics, each with the value that training reported.
 
     Args:
         predictions: The predictions and their metrics.
         reported: Metrics in the run's results.json; empty for another test set.
         warn: Whether to warn if a metric differs from the reported one.
+        changed: The user's own code that has changed since the training; empty if none has.
     """
     for name, value in predictions.metrics.items():
         if not find(name).headline:
@@ -244,8 +248,10 @@ def log_evaluation(predictions: Predictions, reported: Mapping[str, Any], *, war
     ]
     if differing and warn:
         log.warning(
-            "%s differ from those that train reported: the data or the versions have changed since then",
+            "%s differ from those that train reported: %s changed since then%s",
             ", ".join(differing),
+            "the code has" if changed else "the data or the versions have",
+            f" ({changed})" if changed else "",
         )
 
 

@@ -22,7 +22,7 @@ def require_size(name: str, image_size: int, *, minimum: int) -> None:
         )
 
 
-def smallest_size(build: Callable[[int], nn.Module], in_chans: int) -> int | None:
+def smallest_size(build: Callable[[int], nn.Module], in_chans: int, *, num_outputs: int | None = None) -> int | None:
     """Return the smallest of the common image sides, in px, for which the forward pass in training mode works.
 
     The network is built and run on the meta device, so this takes neither memory nor arithmetic.
@@ -30,6 +30,7 @@ def smallest_size(build: Callable[[int], nn.Module], in_chans: int) -> int | Non
     Args:
         build: Builds the network for a side in px. It must not load weights, because the meta device holds no data.
         in_chans: Number of channels of the images.
+        num_outputs: K; a side whose outputs do not have the shape (B, K) does not work. None: any outputs.
 
     Returns:
         The side in px, or None if no common side works.
@@ -37,13 +38,14 @@ def smallest_size(build: Callable[[int], nn.Module], in_chans: int) -> int | Non
     for size in _CANDIDATES:
         try:
             with torch.device("meta"):
-                build(size).train()(torch.empty(2, in_chans, size, size))
+                outputs = build(size).train()(torch.empty(2, in_chans, size, size))
         except Exception as error:
             # Hydra's instantiate wraps the exceptions of a constructor.
             if not isinstance(error, _SIZE_ERRORS) and not isinstance(error.__cause__, _SIZE_ERRORS):
                 raise
             continue
-        return size
+        if num_outputs is None or getattr(outputs, "shape", None) == (2, num_outputs):
+            return size
     return None
 
 

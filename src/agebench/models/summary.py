@@ -4,10 +4,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import Parameter
 
 from agebench.text import align_columns
 
 MAX_ROWS = 40
+NO_SHAPE = "-"  # of parameters that belong to no layer of the table
 
 
 class Layer(NamedTuple):
@@ -42,6 +44,7 @@ def summarise_model(model: nn.Module, image_shape: tuple[int, int, int]) -> Summ
 
     def shape_hook(name: str) -> Any:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            output = output[0] if isinstance(output, tuple) and output else output
             if isinstance(output, Tensor):
                 shapes[name] = str(("B", *output.shape[1:])).replace("'", "")
 
@@ -77,20 +80,27 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 
 def _layers(model: nn.Module, shapes: dict[str, str]) -> list[Layer]:
-    def describe(names: list[tuple[str, nn.Module]]) -> list[Layer]:
-        return [
-            Layer(name, type(module).__name__, shapes.get(name, ""), sum(p.numel() for p in module.parameters()))
-            for name, module in names
-        ]
-
-    used = [(name, module) for name, module in model.named_modules() if name in shapes]
-    leaves = [(name, module) for name, module in used if not list(module.children())]
-    if len(leaves) <= MAX_ROWS:
-        return describe(leaves)
+    """Return rows that contain each parameter once."""
+    modules = dict(model.named_modules())
+    used = [name for name in modules if name in shapes]
+    # Some layers contain others and never call them, such as nn.MultiheadAttention.
+    leaves = {name for name in used if not any(other.startswith(f"{name}.") for other in used)}
+    chosen = [name for name in used if name in leaves]
     for depth in (3, 2):
-        blocks = [
-            (n, m) for n, m in used if n.count(".") + 1 == depth or (n.count(".") + 1 < depth and not [*m.children()])
-        ]
-        if len(blocks) <= MAX_ROWS:
-            return describe(blocks)
-    return describe(list(model.named_children()))
+        if len(chosen) > MAX_ROWS:
+            chosen = [n for n in used if n.count(".") + 1 == depth or (n.count(".") + 1 < depth and n in leaves)]
+    if len(chosen) > MAX_ROWS:
+        chosen = [name for name, _ in model.named_children()]
+    counted: set[Parameter] = set()
+    rows = {}
+    for name in chosen:
+        found = set(modules[name].parameters()) - counted
+        counted |= found
+        rows[name] = Layer(name, type(modules[name]).__name__, shapes.get(name, ""), sum(p.numel() for p in found))
+    for name, module in modules.items():  # what belongs to no row, such as a class token
+        held = {n: p for n, p in module.named_parameters(name, recurse=False) if p not in counted}
+        counted |= set(held.values())
+        if held:
+            rows[f"{name}."] = Layer(", ".join(held), "Parameter", NO_SHAPE, sum(p.numel() for p in held.values()))
+    order = list(modules)
+    return [rows[key] for key in sorted(rows, key=lambda key: order.index(key.removesuffix(".")))]

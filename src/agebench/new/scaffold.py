@@ -37,6 +37,7 @@ KINDS = {
     "head": Kind("head", "head=NAME data=demo data.target=age model=small_cnn data.image_size=32", "a loss: head=NAME"),
     "data": Kind("data", "data=NAME model=small_cnn", "a data set: data=NAME"),
     "augment": Kind("augment", "augment=NAME data=digits model=small_cnn", "an augmentation: augment=NAME"),
+    "callback": Kind("callbacks", "callbacks=NAME data=digits model=small_cnn", "a callback: callbacks=NAME"),
     "experiment": Kind("experiment", "experiment=NAME", "a set of settings: experiment=NAME"),
     "project": Kind("experiment", "experiment=NAME", "a folder for your own parts and experiments"),
 }

@@ -10,10 +10,10 @@ Each check is one line in a test, and needs no pytest:
 A check raises ContractError, whose message is the contract and what came instead.
 """
 
+from agebench.contract import ContractError
 from agebench.testing.augmentations import check_augmentation
 from agebench.testing.backbones import check_backbone
 from agebench.testing.configs import check_config
-from agebench.testing.contract import ContractError
 from agebench.testing.heads import check_head
 from agebench.testing.sources import check_source
 

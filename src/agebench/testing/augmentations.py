@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agebench.testing.contract import Target, build, images_of, require, working
+from agebench.contract import require, require_images
+from agebench.testing.contract import Target, build, images_of, working
 
 
 def check_augmentation(target: Target, **options: Any) -> None:
@@ -38,12 +39,7 @@ def _check_batch(augment: nn.Module, images: Tensor) -> None:
     before = images.clone()
     torch.manual_seed(1)
     changed = augment(images)
-    contract = f"an augmentation must return images of the same shape {tuple(images.shape)}, float32, from 0 to 1"
-    require(isinstance(changed, Tensor), contract, type(changed).__name__)
-    found = f"{changed.dtype} of shape {tuple(changed.shape)}"
-    require(changed.shape == images.shape and changed.dtype == torch.float32, contract, found)
-    low, high = float(changed.min()), float(changed.max())
-    require(bool(changed.isfinite().all()) and low >= 0 and high <= 1, contract, f"values from {low:g} to {high:g}")
+    require_images(changed, tuple(images.shape), exact=True)
     require(torch.equal(images, before), "an augmentation must not change its input", "a changed input")
 
     contract = "an augmentation must draw from torch's random numbers only, so that a seed repeats it"

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agebench.testing.contract import Target, build, images_of, require, working
+from agebench.contract import require, require_outputs
+from agebench.testing.contract import Target, build, images_of, working
 
 CLASSES = 7
 SIGNATURE = "in_chans, num_classes and the keys of its YAML"
@@ -46,7 +47,7 @@ def check_backbone(target: Target, *, size: int = 64, shapes_only: bool = False,
                 images = torch.rand(2, channels, size, size)
                 with _working(images):
                     found = model.train()(images)
-            _require_shape(found, 2, outputs)
+            require_outputs(found, (2, outputs), exact=True)
             if not shapes_only and outputs > 1:
                 _check_training_step(model, found)
                 _check_evaluation(model.eval(), images)
@@ -56,15 +57,6 @@ def check_backbone(target: Target, *, size: int = 64, shapes_only: bool = False,
 
 def _working(images: Tensor) -> AbstractContextManager[None]:
     return working(f"a backbone must work for {images_of(images.shape)}")
-
-
-def _require_shape(outputs: Any, count: int, classes: int) -> None:
-    contract = (
-        f"a backbone must map images ({count}, C, S, S) to outputs (B, num_classes) = ({count}, {classes}), float32"
-    )
-    require(isinstance(outputs, Tensor), contract, type(outputs).__name__)
-    fits = tuple(outputs.shape) == (count, classes) and outputs.dtype == torch.float32
-    require(fits, contract, f"{outputs.dtype} of shape {tuple(outputs.shape)}")
 
 
 def _check_training_step(model: nn.Module, outputs: Tensor) -> None:
@@ -87,7 +79,7 @@ def _check_evaluation(model: nn.Module, images: Tensor) -> None:
     for image in images.split(1):
         with _working(image):
             singles.append(model(image))
-        _require_shape(singles[-1], 1, both.shape[1])
+        require_outputs(singles[-1], (1, both.shape[1]), exact=True)
     contract = "in evaluation, the outputs for an image must not depend on chance"
     require(torch.equal(model(images), both), contract, "other outputs for the same images")
     alone = torch.cat(singles)

@@ -7,8 +7,8 @@ from agebench.build.keys import NETWORK, TRAINING, check_nodes
 from agebench.cli.compose import composed
 from agebench.cli.help import describe
 from agebench.config import config_folder
+from agebench.contract import ContractError, require
 from agebench.errors import UserError
-from agebench.testing.contract import ContractError, require
 
 LONGEST = 98  # characters of a description, so that a line of --help fits a terminal
 

@@ -1,30 +1,15 @@
-"""The error of a broken contract, and how a check builds what it checks."""
+"""How a check builds and runs what it checks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from agebench.build.nodes import find_target
+from agebench.contract import ContractError
 from agebench.errors import UserError
 from agebench.user_code import describe, place
 
 Target = str | Callable[..., Any]  # a dotted name, as `_target_` in a YAML, or the class or function itself
-
-
-class ContractError(AssertionError):
-    """A class or a config breaks the contract of its kind. The message is the contract and what came instead."""
-
-
-def require(holds: bool, contract: str, got: object) -> None:
-    """Raise ContractError unless the contract holds.
-
-    Args:
-        holds: Whether it holds.
-        contract: What must be true, as a sentence.
-        got: What came instead.
-    """
-    if not holds:
-        raise ContractError(f"{contract}; got {got}")
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 
 from agebench.build.nodes import find_target
+from agebench.contract import require, require_loss, require_posterior
 from agebench.errors import UserError
 from agebench.heads.base import DECODES, Head
-from agebench.testing.contract import Target, build, require, working
+from agebench.testing.contract import Target, build, working
 
 # Ordered labels: their values in the target's unit.
 LABELS: Mapping[str, Sequence[float]] = {
@@ -96,31 +97,15 @@ def _outputs_of(head: Head, count: int, *, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=(count, head.num_outputs)) * 2).float()
 
 
-def _require_posterior(posterior: Tensor, shape: tuple[int, int]) -> None:
-    posterior = posterior.detach()
-    contract = f"a head must return posteriors of shape (B, R) = {shape}, float32, at least 0, with rows that sum to 1"
-    require(tuple(posterior.shape) == shape, contract, f"shape {tuple(posterior.shape)}")
-    require(posterior.dtype == torch.float32, contract, posterior.dtype)
-    require(bool((posterior >= 0).all()), contract, f"a value of {float(posterior.min()):g}")
-    sums = posterior.sum(dim=1)
-    worst = float(sums[(sums - 1).abs().argmax()])
-    require(bool(((sums - 1).abs() <= 1e-5).all()), contract, f"a row that sums to {worst:g}")
-
-
 def _check_shapes(make: Make, values: Sequence[float]) -> None:
     head = make(values).eval()
     for count in (16, 1):
         outputs, target = _outputs_of(head, count), _target_of(values, count)
         with working(f"a head must work for a batch of {count}"):
             loss, point = head.loss(outputs, target), head.point(outputs)
-        found = f"{loss.dtype} of shape {tuple(loss.shape)}"
-        require(
-            loss.shape == () and loss.dtype == torch.float32,
-            f"the loss of a batch of {count} must be one float32 of shape ()",
-            found,
-        )
+        require_loss(loss, count, exact=True)
         require(bool(torch.isfinite(loss)), f"the loss of a batch of {count} must be finite", loss.item())
-        _require_posterior(head.posterior(outputs), (count, len(values)))
+        require_posterior(head.posterior(outputs), (count, len(values)), exact=True)
         require(
             point.shape == (count,) and point.dtype == torch.float32,
             f"a head must return point estimates of shape (B,) = ({count},), float32",
@@ -158,7 +143,7 @@ def _check_extremes(make: Make, values: Sequence[float]) -> None:
             contract = f"the gradient of the loss by {name} must be finite for outputs of ±{size:g}"
             require(parameter.grad is not None, contract, "no gradient")
             require(bool(torch.isfinite(parameter.grad).all()), contract, "NaN or infinity")  # type: ignore[arg-type]  # not None
-        _require_posterior(head.posterior(outputs.detach()), (30, len(values)))
+        require_posterior(head.posterior(outputs.detach()), (30, len(values)), exact=True)
         _require_within(head.point(outputs.detach()), values)
 
 

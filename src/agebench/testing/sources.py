@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from agebench.contract import require
 from agebench.data.records import Array, Records
 from agebench.data.resize import Resize
 from agebench.data.target import TARGETS, make_target
-from agebench.testing.contract import Target, build, require, working
+from agebench.testing.contract import Target, build, working
 
 METHODS = ("prepare", "records", "present", "open", "stamps", "reading_order")
 OPENED = 8  # images that are decoded

@@ -64,6 +64,13 @@ class MultiStepModule(ImageModule):
             self._monitor = configured["lr_scheduler"].pop("monitor", None)
         return configured  # type: ignore[no-any-return]  # as in the parent
 
+    def log(self, *given: Any, **named: Any) -> None:
+        """Log a value, also without a batch size, as the callbacks of a user do between two epochs.
+
+        Lightning demands one from a module that takes an iterator. It is the weight in a mean over steps.
+        """
+        super().log(*given, **{"batch_size": 1, **named})
+
     def training_step(self, dataloader_iter: Any) -> None:  # type: ignore[override]  # Lightning accepts either
         """Run steps until MAX_SECONDS have passed, the next step must be logged, or the epoch ends."""
         trainer, optimizer = cast(Any, self.trainer), self.optimizers(use_pl_optimizer=False)
