@@ -63,7 +63,8 @@ def _refuse(name: str, folder: Path, rest: Sequence[str]) -> None:
             f"resume={name} is a sweep: repeat the command of the sweep, which resumes its incomplete points"
         )
     if not os.path.isfile(folder / ".hydra" / "overrides.yaml"):  # noqa: PTH113
-        runs = sorted(folder.glob("*/.hydra/overrides.yaml"), key=lambda file: file.stat().st_mtime)
+        inner = folder.glob("*/.hydra/overrides.yaml") if os.path.isdir(folder) else ()  # noqa: PTH112
+        runs = sorted(inner, key=lambda file: file.stat().st_mtime)
         inside = f", such as {runs[-1].parent.parent}" if runs else ""
         raise UserError(
             f"resume={name} is not a run (it has no .hydra/overrides.yaml): "
