@@ -129,6 +129,15 @@ def test_the_small_cnn_has_the_layers_of_the_hiragana_notebook() -> None:
     assert counts(model) == [640, 128, 64 * 32 * 9 + 32, 64, 12 * 12 * 32 * 73 + 73]
 
 
+def test_a_block_of_the_small_cnn_may_have_several_convolutions() -> None:
+    model = SmallCNN(28, 1, num_classes=10, widths=[[8, 12], 16])
+
+    inner, last = ["Conv2d", "BatchNorm2d", "ReLU"], ["Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU"]
+    assert kinds(model) == [*inner, *last, *last, "Flatten", "Linear"]
+    assert counts(model) == [80, 16, 8 * 12 * 9 + 12, 24, 12 * 16 * 9 + 16, 32, 7 * 7 * 16 * 10 + 10]
+    assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
 def test_the_layers_that_lenet_shares_with_the_paper_have_its_parameter_counts() -> None:
     model = LeNet(28, 1, num_classes=10)
 

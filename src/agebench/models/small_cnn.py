@@ -21,7 +21,8 @@ class SmallCNN(nn.Sequential):
         image_size: S, in px.
         in_chans: C.
         num_classes: Number of outputs.
-        widths: Output channels of each convolution; at least one convolution.
+        widths: Output channels of the convolution of each block; at least one block. A list, as in `[[32, 32], 64]`, is
+            a block with several convolutions, of which each but the last is followed by batch norm and activation only.
         activation: Name of the activation, as in `agebench.models.activation`.
 
     Raises:
@@ -37,18 +38,24 @@ class SmallCNN(nn.Sequential):
         in_chans: int,
         *,
         num_classes: int,
-        widths: Sequence[Count] = (64, 32),
+        widths: Sequence[Count | Sequence[Count]] = (64, 32),
         activation: str = "relu",
     ) -> None:
         require_size("small_cnn", image_size, minimum=2 ** len(widths))
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         channels, side = in_chans, image_size
-        for number, width in enumerate(widths, start=1):
-            layers[f"conv{number}"] = nn.Conv2d(channels, width, 3, padding=1)
-            layers[f"norm{number}"] = nn.BatchNorm2d(width)
+        for number, block in enumerate(widths, start=1):
+            *inner, last = [block] if isinstance(block, int) else block
+            for i, width in enumerate(inner, start=1):
+                layers[f"conv{number}_{i}"] = nn.Conv2d(channels, width, 3, padding=1)
+                layers[f"norm{number}_{i}"] = nn.BatchNorm2d(width)
+                layers[f"activation{number}_{i}"] = activation_layer(activation)
+                channels = width
+            layers[f"conv{number}"] = nn.Conv2d(channels, last, 3, padding=1)
+            layers[f"norm{number}"] = nn.BatchNorm2d(last)
             layers[f"pool{number}"] = nn.MaxPool2d(2)
             layers[f"activation{number}"] = activation_layer(activation)
-            channels, side = width, side // 2
+            channels, side = last, side // 2
         layers["flatten"] = Flatten()  # (B, side * side * channels)
         layers["classifier"] = nn.Linear(channels * side**2, num_classes)
         super().__init__(layers)
