@@ -1,6 +1,6 @@
 """Each key of the training craft is exact: a run that is interrupted and resumed is the uninterrupted run, bit by bit.
 
-The slow tests repeat this with two processes. test_varied_keys.py sweeps over the same keys.
+The slow tests repeat this with two processes, for several keys at once. test_varied_keys.py sweeps over the same keys.
 """
 
 import json
@@ -47,6 +47,19 @@ LINES = {
     "scheduler=plateau": ("scheduler=plateau",),
     "scheduler=one_cycle": ("scheduler=one_cycle",),
 }
+TOGETHER = {
+    "groups": (
+        "optim.decay_norms",
+        "optim.layer_decay",
+        "ema.decay",
+        "head.label_smoothing",
+        "trainer.gradient_clip_val",
+    ),
+    "mixing": ("swa.start", "augment.erase", "augment.mixup", "augment.cutmix", "trainer.accumulate_grad_batches"),
+    "gradual": ("finetune=gradual", "teacher.run", "trainer.max_time", "on_nan"),
+    "recipe": ("recipe=strong", "augment=randaugment"),
+    "bf16": ("trainer.precision", "scheduler=plateau", "finetune=head_then_all"),
+}
 DDP = ("trainer.devices=2", "trainer.strategy=ddp")
 FILES = ("metrics.csv", "predictions.csv", "per_class.csv", "params.csv")
 
@@ -87,8 +100,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(line, command, tmp_path, digits_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", LINES.values(), ids=LINES)
-def test_two_processes_that_are_killed_and_resumed_are_the_uninterrupted_ones(line, tmp_path, digits_run) -> None:
+@pytest.mark.parametrize("keys", TOGETHER.values(), ids=TOGETHER)
+def test_two_processes_that_are_killed_and_resumed_are_the_uninterrupted_ones(keys, tmp_path, digits_run) -> None:
     (tmp_path / "killer.py").write_text(
         "import os\nfrom lightning.pytorch.callbacks import Callback\n\n\nclass Killer(Callback):\n"
         "    def on_train_batch_start(self, trainer, *given):\n"
@@ -98,7 +111,7 @@ def test_two_processes_that_are_killed_and_resumed_are_the_uninterrupted_ones(li
     line = [
         *BASE,
         *DDP,
-        *(each.format(teacher=digits_run) for each in line),
+        *(each.format(teacher=digits_run) for key in keys for each in LINES[key]),
         "+callbacks.killer._target_=killer.Killer",
     ]
 
