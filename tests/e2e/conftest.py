@@ -1,6 +1,5 @@
 """Commands run in this process, as a user would type them."""
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,13 +17,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         here = item.path.parent == Path(__file__).parent
         if here and item.path.stem not in QUICK and item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.ci)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def processes_accept_ctrl_c() -> None:
-    """Let the processes that tests start accept SIGINT. A shell that starts pytest in the background ignores it."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
