@@ -87,7 +87,8 @@ def test_one_raises_one_is_killed_one_hangs_and_the_fourth_completes(tmp_path) -
     assert "did not end within launcher.timeout=40 s" in text
     assert "3 of 4 points failed" in text
     (log,) = tmp_path.glob("outputs/sweeps/s/mode-raise-*/console.log")
-    assert "Traceback (most recent call last)" in log.read_text()
+    assert "RuntimeError: a bug in the network at own.py:17 (HYDRA_FULL_ERROR=1 shows the traceback)" in log.read_text()
+    assert "Traceback (most recent call last)" in (log.parent / "train.log").read_text()
     assert "Traceback" not in text
 
 

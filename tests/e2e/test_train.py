@@ -260,7 +260,7 @@ def test_a_command_that_wrote_nothing_leaves_no_folder(command, digits_run, tmp_
     with pytest.raises(SystemExit):
         command(*line.format(run=tmp_path / "run").split())
 
-    folders = (path for path in tmp_path.rglob("*") if path.is_dir())
+    folders = (path for path in tmp_path.rglob("[!.]*") if path.is_dir())
     assert [str(path) for path in folders if not any(path.iterdir()) and path != tmp_path / "outputs"] == []
     assert list(tmp_path.rglob("20??-??-??_*")) == []  # the name of a new folder is the time
 

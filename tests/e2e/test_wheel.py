@@ -19,9 +19,9 @@ from agebench.new.scaffold import KINDS
 
 REPOSITORY = Path(__file__).parents[2]
 HELP = """
-import sys
+import os, sys
 import agebench.__main__
-assert agebench.__file__.startswith(sys.path[1]), agebench.__file__
+assert agebench.__file__.startswith(os.environ["PYTHONPATH"]), agebench.__file__
 for name in sys.argv[1:]:
     sys.argv = ["agebench", name, "--help"]
     try:

@@ -81,7 +81,7 @@ def _explain(error: BaseException, conf: Path) -> str | None:
     # Hydra wraps some errors without a message, and the error of its parser is "None".
     text = next((one_line(str(link)) for link in links if str(link) not in ("", "None")), type(error).__name__)
     if text.startswith("Could not override"):  # its cause names the first part of the key that does not exist
-        text += " " + one_line(str(links[-1]))
+        text += " " + one_line(str(_root_error(links)))
     # Hydra raises a plain ValueError for a value, and a TypeError for an item of a list.
     if "Config group override must be a string" in text or _is_from_hydra(
         error, r"argument of type .* is not iterable|can only concatenate str .*"
@@ -156,13 +156,22 @@ def _explain_parse_error(override: str, text: str) -> str:
     )
 
 
+def _root_error(links: Sequence[BaseException]) -> BaseException:
+    """Return OmegaConf's error, which has the node in which a key was not found; without one the last of the chain.
+
+    In a debugger, OmegaConf chains its own cause to it, which has no node.
+    """
+    return next((link for link in reversed(links) if getattr(link, "parent_node", None) is not None), links[-1])
+
+
 def _bare_key(links: Sequence[BaseException]) -> str | None:
     """Return a sentence about an override such as `lr` or `epochs`: a key of the composed config, without its group."""
     from omegaconf import OmegaConf
 
     from agebench.config import flatten
 
-    typed, root = re.match(r"Could not override '(\w+)'", str(links[0])), getattr(links[-1], "parent_node", None)
+    typed = re.match(r"Could not override '(\w+)'", str(links[0]))
+    root = getattr(_root_error(links), "parent_node", None)
     if typed is None or not OmegaConf.is_dict(root):
         return None
     plain: Any = OmegaConf.to_container(root, resolve=False)
@@ -213,7 +222,7 @@ def _already_present(match: Match[str], conf: Path) -> str:
 def _typo(links: Sequence[BaseException]) -> str | None:
     """Return a sentence about an override whose key resembles a key of the composed config, also of own YAML files."""
     typed = re.match(r"Could not override '([^']*)'", str(links[0]))
-    cause: Any = links[-1]  # of OmegaConf, with the node in which it found no such key
+    cause: Any = _root_error(links)
     if typed is None or getattr(cause, "full_key", None) != typed[1]:
         return None
     group, dot, name = typed[1].rpartition(".")
