@@ -332,7 +332,7 @@ def test_early_stopping_stops_after_its_patience(command, tmp_path):
 
 @pytest.mark.ci
 def test_the_users_own_backbone_trains(command, tmp_path, monkeypatch):
-    (tmp_path / "ownnets.py").write_text(
+    (tmp_path / "ownnet.py").write_text(
         "from torch import nn\n"
         "class TinyNet(nn.Sequential):\n"
         "    def __init__(self, *, in_chans, num_classes, width=16):\n"
@@ -340,11 +340,11 @@ def test_the_users_own_backbone_trains(command, tmp_path, monkeypatch):
         "        super().__init__(*layers)\n"
     )
     (tmp_path / "myconf" / "model").mkdir(parents=True)
-    (tmp_path / "myconf" / "model" / "tinynet.yaml").write_text("# mine\n_target_: ownnets.TinyNet\nwidth: 4\n")
+    (tmp_path / "myconf" / "model" / "tinynet.yaml").write_text("# mine\n_target_: ownnet.TinyNet\nwidth: 4\n")
     monkeypatch.syspath_prepend(str(tmp_path))
 
     command("train", *QUICK, "--config-dir", str(tmp_path / "myconf"), "model=tinynet", "hydra.run.dir=yaml")
-    command("train", *QUICK, "model._target_=ownnets.TinyNet", "~model.image_size", "~model.hidden", "~model.batch_norm",
+    command("train", *QUICK, "model._target_=ownnet.TinyNet", "~model.image_size", "~model.hidden", "~model.batch_norm",
             "~model.activation", "+model.width=4", "hydra.run.dir=target")  # fmt: skip
 
     parameters = 1 * 4 * 9 + 4 + 36 * 4 * 10 + 10
