@@ -258,7 +258,7 @@ def test_the_ages_and_the_groups_are_counted(verb, tmp_path, caplog) -> None:
     }
     assert "  ages: 1 to 199 years, median 27 (4 images)" in caplog.messages
     assert "  sex: f 2, m 1, unknown 1" in caplog.messages
-    assert "nobody has lived for more than 122 years: check the age of b.png (199 years)" in caplog.messages
+    assert "implausible age (above 122 years): check b.png (199 years)" in caplog.messages
 
 
 def test_files_are_not_compared_by_default(verb, copies, tmp_path) -> None:

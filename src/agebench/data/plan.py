@@ -178,12 +178,12 @@ class Planner:
 
 
 def _warn_of_old(records: Records) -> None:
-    """Warn about ages that nobody has reached, which are typing errors."""
+    """Warn about ages above the oldest verified age, which are probably typing errors."""
     ages = records.columns.get("age")
     if ages is not None and len(old := np.flatnonzero(ages > OLDEST)):
         named = ", ".join(f"{records.names[row]} ({ages[row]} years)" for row in old[:3].tolist())
         more = f" and {len(old) - 3:,} more" if len(old) > 3 else ""
-        log.warning("nobody has lived for more than %d years: check the age of %s%s", OLDEST, named, more)
+        log.warning("implausible age (above %d years): check %s%s", OLDEST, named, more)
 
 
 def _warn_or_refuse(text: str, table: str, *, require_all: bool) -> None:
