@@ -138,6 +138,11 @@ def test_a_block_of_the_small_cnn_may_have_several_convolutions() -> None:
     assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
 
 
+def test_a_block_without_a_convolution_is_refused() -> None:
+    with pytest.raises(UserError, match="an empty block"):
+        SmallCNN(28, 1, num_classes=10, widths=[[], 16])
+
+
 def test_the_layers_that_lenet_shares_with_the_paper_have_its_parameter_counts() -> None:
     model = LeNet(28, 1, num_classes=10)
 

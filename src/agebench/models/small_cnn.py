@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from agebench.errors import UserError
 from agebench.models.activation import activation_layer
 from agebench.models.layers import Flatten
 from agebench.models.minimum_size import require_size
@@ -26,7 +27,7 @@ class SmallCNN(nn.Sequential):
         activation: Name of the activation, as in `agebench.models.activation`.
 
     Raises:
-        UserError: If the images are too small for the number of poolings, or the activation is unknown.
+        UserError: If the images are too small for the poolings, a block is empty, or the activation is unknown.
 
     Source:
         The hiragana73 notebook, which has 64 and 32 channels.
@@ -45,6 +46,8 @@ class SmallCNN(nn.Sequential):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         channels, side = in_chans, image_size
         for number, block in enumerate(widths, start=1):
+            if block == []:
+                raise UserError("model.widths has an empty block: give each block one or more numbers of channels")
             *inner, last = [block] if isinstance(block, int) else block
             for i, width in enumerate(inner, start=1):
                 layers[f"conv{number}_{i}"] = nn.Conv2d(channels, width, 3, padding=1)
