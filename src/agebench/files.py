@@ -15,6 +15,7 @@ import threading
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -225,8 +226,14 @@ def read_any_text(path: Path) -> str:
         text = _decode(data, "utf-16")
     if text is None:
         text, name = _decode_old(data)
-    log.info("%s is read as %s", path, name)
+    _log_encoding(path, name)
     return text
+
+
+@cache
+def _log_encoding(path: Path, name: str) -> None:
+    """Log the encoding of a file once, because a command may read it for several things."""
+    log.info("%s is read as %s", path, name)
 
 
 def _decode_old(data: bytes) -> tuple[str, str]:

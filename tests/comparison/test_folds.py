@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,25 @@ def make_folds(make_fold):
             make_fold(f"runs/{name}-{fold}", fold, points, **changes)
 
     return make
+
+
+@pytest.mark.parametrize(("seeds", "names"), [((4,), ["fold {}"]), ((0, 1), ["seed 0, fold {}", "seed 1, fold {}"])])
+def test_the_page_links_each_fold(make_folds, tmp_path, seeds, names) -> None:
+    for seed in seeds:
+        make_folds(f"a-{seed}", estimates(seed), seed=seed)
+        for fold in range(K):
+            (tmp_path / f"runs/a-{seed}-{fold}" / "report").mkdir()
+            (tmp_path / f"runs/a-{seed}-{fold}" / "report" / "index.html").touch()
+
+    page = render.to_html(compare(pool_folds(find_runs([tmp_path]))[0]), folder=tmp_path)
+
+    links = dict(re.findall(r'href="([^"]*)">((?:seed|fold) [^<]*)<', page))
+    expected = {
+        f"runs/a-{seed}-{fold}/report/index.html": name.format(fold)
+        for seed, name in zip(seeds, names, strict=True)
+        for fold in range(K)
+    }
+    assert links == expected
 
 
 def test_the_metrics_of_pooled_folds_are_those_of_all_predictions(make_folds, tmp_path) -> None:

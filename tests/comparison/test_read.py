@@ -29,6 +29,17 @@ def test_a_missing_folder_or_one_without_runs_raises_an_error(tmp_path) -> None:
         find_runs([tmp_path])
 
 
+def test_curves_of_seed_means_among_the_runs_of_a_pattern_are_skipped(make_run, tmp_path) -> None:
+    make_run("sweep/mlp-0a1b2c")
+    (tmp_path / "sweep" / "mlp (mean of 2)").mkdir()
+
+    found = find_runs(sorted(tmp_path.glob("sweep/*mlp*")))
+
+    assert [run.folder.name for run in found] == ["mlp-0a1b2c"]
+    with pytest.raises(UserError, match="there is no run in or below "):
+        find_runs([tmp_path / "sweep" / "mlp (mean of 2)"])
+
+
 def test_keys_without_effect_do_not_change_the_identity_of_a_run(make_run) -> None:
     first = read_run(make_run("a"))
     second = read_run(make_run("b", seed=7, config={"data.num_workers": 4, "data.root": "/elsewhere", "report": True}))

@@ -33,6 +33,14 @@ def test_a_damaged_hydra_yaml_costs_only_the_folders_of_configs(tmp_path, hydra)
     assert arguments_of(tmp_path) == ["data=digits"]
 
 
+def test_the_last_value_of_a_key_of_a_resumed_run_holds(tmp_path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    typed = ["trainer.max_epochs=3", "model=mlp", "trainer.max_epochs=5"]
+    (tmp_path / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(typed))
+
+    assert arguments_of(tmp_path) == ["trainer.max_epochs=5", "model=mlp"]
+
+
 def test_a_folder_without_overrides_has_no_line(tmp_path) -> None:
     assert arguments_of(tmp_path) == []
 

@@ -115,9 +115,12 @@ def _best(table: Table) -> str:
 
 def _links(group: Group, base: Path) -> list[tuple[str, str]]:
     """Return a text and an address for each run of a group that has a page."""
-    runs = [each for run in group.runs for each in run.folds or (run,)]
-    found = [(run, page_link(run, base)) for run in runs]
-    return [("page" if run.seed is None else f"seed {run.seed}", link) for run, link in found if link]
+    names: list[tuple[str, Run]] = []
+    for run in group.runs:
+        name = "page" if run.seed is None else f"seed {run.seed}"
+        in_order = f"{name}, fold " if len(group.runs) > 1 else "fold "
+        names += [(f"{in_order}{fold}", each) for fold, each in enumerate(run.folds)] or [(name, run)]
+    return [(name, link) for name, run in names if (link := page_link(run, base))]
 
 
 def page_link(run: Run, base: Path) -> str:

@@ -31,7 +31,9 @@ def arguments(hydra: Mapping[str, Any], overrides: Sequence[Any]) -> list[str]:
     searched = (
         [str(each) for each in given if str(each).startswith("hydra.searchpath=")] if isinstance(given, list) else []
     )
-    return [*folders, *(str(each) for each in overrides if _key(each) not in NOT_REPEATED), *searched]
+    repeated = [str(each) for each in overrides if _key(each) not in NOT_REPEATED]
+    last = {each.partition("=")[0]: each for each in repeated}  # a resumed run may have a key again, with a new value
+    return [*folders, *last.values(), *searched]
 
 
 def for_shell(argument: str) -> str:

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from agebench.runs.identity import SHOWN, config_hash, has_effect, path_is_ident
 
 # Folders inside a run that may contain many files but no other run.
 SKIPPED = {".hydra", "checkpoints", "report"}
+SEED_MEANS = "* (mean of *)"  # folders in a sweep with curves for TensorBoard, which are no runs
 # Keys that decide how a checkpoint is stored, not which one is tested.
 STORAGE_KEYS = ("dirpath", "filename", "save_last", "enable_version_counter", "auto_insert_metric_name", "verbose")
 CODE = ("code", "earlier_code")
@@ -106,6 +108,7 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
         UserError: If a folder does not exist, or no run is in or below it.
     """
     found: dict[Path, Path] = {}
+    has_others = not all(fnmatch(folder.name, SEED_MEANS) for folder in folders)
     for folder in folders:
         if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises for a name that is too long
             hint = ", without run=" if str(folder).startswith("run=") else ""
@@ -115,6 +118,8 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
             inside[:] = [name for name in inside if name not in SKIPPED]
             if "results.json" in files:
                 below.append(Path(place))
+        if not below and has_others and fnmatch(folder.name, SEED_MEANS):
+            continue  # such as one of sweep/*mlp*
         if not below:
             raise UserError(f"there is no run in or below {folder}: a run is a folder with a results.json")
         for place_of_run in sorted(below):

@@ -23,7 +23,7 @@ from agebench.files import read_csv
 from agebench.metrics.table import best_name, find
 from agebench.runs.cards import card_name, result_card
 from agebench.runs.identity import config_hash
-from agebench.runs.read import Run, number, points_of
+from agebench.runs.read import SEED_MEANS, Run, number, points_of
 
 EVENTS = "events.out.tfevents.*"
 FOLD = "data.split.fold"
@@ -42,7 +42,7 @@ def write_seed_means(sweep: Path) -> None:
     Args:
         sweep: The folder of the sweep.
     """
-    for old in sweep.glob("* (mean of *)"):
+    for old in sweep.glob(SEED_MEANS):
         for file in old.glob(EVENTS):
             file.unlink()
         if not any(old.iterdir()):

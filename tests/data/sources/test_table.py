@@ -183,6 +183,7 @@ def test_a_table_in_another_encoding_is_read_and_a_line_names_it(
 
     assert records.names.tolist() == ["①.png", "b.png"]
     assert records.class_names == ("表", "ﾈｺ")
+    table(tmp_path, "path,label", "①.png,表", "b.png,ﾈｺ", encoding=encoding).records()  # no second line
     assert caplog.messages == [f"{tmp_path / 'mine.csv'} is read as {name}"]
 
 
