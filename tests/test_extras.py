@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -278,6 +279,7 @@ def test_a_search_continues_after_a_failed_trial_and_is_resumed_by_the_same_comm
 @pytest.mark.slow
 def test_two_ray_nodes_share_a_sweep_started_from_another_folder(tmp_path) -> None:
     ray_cluster = pytest.importorskip("ray.cluster_utils")
+    handler = signal.getsignal(signal.SIGTERM)
     node = {"num_cpus": 1, "include_dashboard": False}
     cluster = ray_cluster.Cluster(initialize_head=True, head_node_args=node)
     cluster.add_node(num_cpus=1)
@@ -288,6 +290,7 @@ def test_two_ray_nodes_share_a_sweep_started_from_another_folder(tmp_path) -> No
         again = train(tmp_path, "hydra/launcher=ray_cluster", where, "sweep=here", "-m", "seed=0,1")
     finally:
         cluster.shutdown()
+        signal.signal(signal.SIGTERM, handler)  # Ray sets one, which would end the runs of other tests
 
     folder = tmp_path / "outputs/sweeps/here"
     assert (done.returncode, again.returncode) == (0, 0), done.stderr + again.stderr

@@ -18,7 +18,7 @@ Columns = dict[str, Array]  # of shape (N,) each, int64 or str
 def load_columns(metadata: Path, cache: Path | None) -> Columns | None:
     """Return the columns that were stored for a metadata file with the same content, or None."""
     try:
-        with np.load(_file(metadata, cache), allow_pickle=False) as stored:
+        with _file(metadata, cache).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: _unpack(stored[name]) for name in stored.files}
     except (EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile):  # not there, no cache, damaged
         return None
