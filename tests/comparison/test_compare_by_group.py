@@ -7,6 +7,8 @@ import pytest
 
 from agebench.comparison import render
 from agebench.comparison.by_group import by_group
+from agebench.comparison.html_page import to_html
+from agebench.comparison.overview import overviews
 from agebench.comparison.tables import compare
 from agebench.errors import UserError
 from agebench.files import write_csv
@@ -74,6 +76,76 @@ def test_the_group_is_in_every_format_and_separate_tables_need_no_reason(two_run
     assert texts["csv"].splitlines()[0].startswith("protocol,split_sha,group,rank,")
     assert '"group": "sex = m"' in texts["json"]
     assert all("sex = m" in text for text in texts.values())
+
+
+@pytest.fixture
+def overview_of(make_run, tmp_path: Path):
+    """Return a function that returns the overview of two heads with two seeds, and the expected means over seeds."""
+    errors = {"coral": [(1, 3), (1.5, 3.2)], "softmax": [(2.5, 0.5), (2.9, 0.6)]}
+    for head, of_seeds in errors.items():
+        for seed, pair in enumerate(of_seeds):
+            run = make_run(
+                f"runs/{head}{seed}", points=points(*pair), head=head, seed=seed, targets=TARGETS, people=PEOPLE
+            )
+            write_groups(run)
+            lines = [(f"t{i}.jpg", "train", "", 20 + i % 3) for i in range(9)]
+            write_csv(run / "split.csv", ("name", "part", "identity", "target"), lines)
+    own = np.array(SEX) == "f"
+    absolute = {head: [np.abs(np.array(points(*pair)) - TARGETS) for pair in each] for head, each in errors.items()}
+    means = {
+        head: [[each[chosen].mean() for each in runs] for chosen in (own, ~own)] for head, runs in absolute.items()
+    }
+    blind = np.abs(np.array(TARGETS) - 21)
+    return compare(by_group(find_runs([tmp_path]), ["sex"])[0]), means, [blind[own].mean(), blind[~own].mean()]
+
+
+def test_an_overview_has_a_row_per_config_and_a_column_per_group_of_test_images(overview_of) -> None:
+    compared, means, blind = overview_of
+
+    (overview,) = overviews(compared)
+    page = to_html(compared)
+
+    cells = overview.cells
+    assert overview.heading == "demo/official/age: mae (years) ↓ by sex (split aaaabbbb)"
+    assert cells.header == ["head", "n", "f (60)", "m (40)", "mean of groups"]
+    expected = [
+        [head, "2", *(f"{np.mean(each):.2f} ± {np.std(each, ddof=1):.2f}" for each in means[head])]
+        for head in ("softmax", "coral")  # sorted by the mean of groups
+    ]
+    assert [row[:-1] for row in cells.rows[:2]] == expected
+    assert [float(row[-1]) for row in cells.rows[:2]] == pytest.approx(
+        [np.mean(means["softmax"]), np.mean(means["coral"])], abs=0.005
+    )
+    assert cells.rows[2] == ["always the median", "-", *(f"{each:.2f}" for each in (*blind, np.mean(blind)))]
+    assert cells.quiet == [False, False, True]
+    assert render.to_markdown(compared).startswith(f"## {overview.heading}\n\n| head ")
+    assert page.index(f"<h2>{overview.heading}</h2>") < page.index("sex = f")
+
+
+def test_the_overview_in_latex_has_the_best_of_each_group_in_bold(overview_of) -> None:
+    compared, means, _ = overview_of
+
+    body = render.to_latex(compared).split("\\begin{tabular}{lrrrr}", 1)[1].split("\\end{tabular}")[0]
+
+    rows = [line.split(" & ") for line in body.splitlines() if " & " in line]
+    best = [min(means, key=lambda head: np.mean(means[head][i])) for i in range(2)]
+    assert best == ["coral", "softmax"]
+    bold = {row[0]: [cell.startswith("\\textbf{") for cell in row[2:]] for row in rows[1:]}
+    assert bold == {
+        "softmax": [False, True, True],
+        "coral": [True, False, False],
+        "\\textit{always the median}": [False, False, False],
+    }
+
+
+def test_one_group_has_no_overview(two_runs: Path) -> None:
+    for run in two_runs.iterdir():
+        write_groups(run, ["f" if i < 90 else "m" for i in range(IMAGES)])
+
+    compared = compare(by_group(find_runs([two_runs]), ["sex"])[0])
+
+    assert [table.group for table in compared.tables] == ["sex = f"]
+    assert overviews(compared) == []
 
 
 def test_without_groups_the_csv_has_no_column_for_them(two_runs: Path) -> None:

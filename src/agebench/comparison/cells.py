@@ -95,7 +95,7 @@ def ranking_column(table: Table) -> Column:
     """Return the column of the metric of the ranks, with standard deviations or intervals."""
     form = numbers.form_of(table.metric, unit=table.unit, images=table.images)
     cells = [numbers.result(row.group, table.metric, form, interval=row.interval) for row in table.rows]
-    return Column(_metric_header(table.metric, table), cells, metric=table.metric)
+    return Column(metric_header(table.metric, table), cells, metric=table.metric)
 
 
 def further_columns(table: Table, *, arrows: bool = False) -> list[Column]:
@@ -108,7 +108,7 @@ def further_columns(table: Table, *, arrows: bool = False) -> list[Column]:
     columns = []
     for metric in shown_metrics(table):
         form = numbers.form_of(metric, unit=table.unit, images=table.images)
-        header = _metric_header(metric, table) if arrows else metric_name(metric, table)
+        header = metric_header(metric, table) if arrows else metric_name(metric, table)
         columns.append(Column(header, [form(group.mean(metric)) for group in _groups(table)], metric=metric))
     return columns
 
@@ -182,7 +182,8 @@ def metric_name(name: str, table: Table) -> str:
     return f"{metric.name} (age limit {', '.join(f'{limit:g}' for limit in limits)})"
 
 
-def _metric_header(name: str, table: Table) -> str:
+def metric_header(name: str, table: Table) -> str:
+    """Return the header of a metric, with its unit and an arrow for the better direction."""
     metric = find(name)
     unit = f" ({table.unit})" if table.unit and metric.in_unit else ""
     return f"{metric_name(name, table)}{unit}{ARROWS[metric.better]}"

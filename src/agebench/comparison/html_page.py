@@ -8,8 +8,9 @@ from typing import Any
 from urllib.parse import quote
 
 from agebench.comparison.caption import caption, heading, unranked_sentence
-from agebench.comparison.cells import lay_out, ranking_column
+from agebench.comparison.cells import Cells, lay_out, ranking_column
 from agebench.comparison.groups import Group, count, name_of
+from agebench.comparison.overview import Overview, overviews
 from agebench.comparison.tables import Comparison, Table
 from agebench.metrics.table import find
 from agebench.pages.html import render
@@ -75,7 +76,10 @@ def to_html(
         title=title,
         subtitle=subtitle,
         notes=[*notes, *([comparison.not_comparable] if comparison.not_comparable else [])],
-        tables=[_table(table, mine, base) for table, mine in zip(comparison.tables, of_tables, strict=True)],
+        tables=[
+            *map(_overview, overviews(comparison)),
+            *(_table(table, mine, base) for table, mine in zip(comparison.tables, of_tables, strict=True)),
+        ],
         figures=[_figure(name, path) for name, path in drawn.items()],
         unranked=[] if points else [unranked_sentence(run) for run in comparison.unranked],
         unranked_count=count(len(comparison.unranked), "run"),
@@ -85,20 +89,33 @@ def to_html(
 
 def _table(table: Table, figures: Mapping[str, Path], base: Path) -> dict[str, Any]:
     cells = lay_out(table)
-    pages = [[] if group is None else _links(group, base) for group in cells.groups]
+    shown = _cells(cells, base)
     return {
         "heading": heading(table),
         "best": _best(table),
-        "header": list(zip(cells.header, cells.numbers, strict=True)),
-        "rows": [
-            {"cells": list(zip(row, cells.numbers, strict=True)), "quiet": quiet, "pages": links}
-            for row, quiet, links in zip(cells.rows, cells.quiet, pages, strict=True)
-        ],
-        "pages_after": cells.header.index("n") + 1 if any(pages) else 0,
+        **shown,
+        "pages_after": cells.header.index("n") + 1 if any(row["pages"] for row in shown["rows"]) else 0,
         "caption": caption(table),
         "notes": list(table.notes),
         "figures": [_figure(name, path) for name, path in figures.items()],
     }
+
+
+def _overview(overview: Overview) -> dict[str, Any]:
+    rest = {"best": "", "pages_after": 0, "notes": [], "figures": []}
+    return {"heading": overview.heading, **_cells(overview.cells, Path()), "caption": overview.caption, **rest}
+
+
+def _cells(cells: Cells, base: Path) -> dict[str, Any]:
+    rows = [
+        {
+            "cells": list(zip(row, cells.numbers, strict=True)),
+            "quiet": quiet,
+            "pages": [] if group is None else _links(group, base),
+        }
+        for row, quiet, group in zip(cells.rows, cells.quiet, cells.groups, strict=True)
+    ]
+    return {"header": list(zip(cells.header, cells.numbers, strict=True)), "rows": rows}
 
 
 def _best(table: Table) -> str:

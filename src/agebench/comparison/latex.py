@@ -16,6 +16,7 @@ from agebench.comparison.cells import (
     ranking_column,
 )
 from agebench.comparison.formatting import NONE, form_of, thousands
+from agebench.comparison.overview import Overview, overviews
 from agebench.comparison.tables import Comparison, Row, Table
 from agebench.metrics.table import find
 
@@ -37,8 +38,13 @@ ESCAPES = {
 
 
 def to_latex(comparison: Comparison) -> str:
-    """Return one booktabs table per protocol: best values in bold, stars for significant differences, notes below."""
-    return PREAMBLE + "\n" + "\n".join(_table(table, i) for i, table in enumerate(comparison.tables, start=1))
+    """Return one booktabs table per protocol: best values in bold, stars for significant differences, notes below.
+
+    Runs that are ranked within groups of test images have one more table, with a column per group.
+    """
+    tables = [_overview(overview) for overview in overviews(comparison)]
+    tables += [_table(table, i) for i, table in enumerate(comparison.tables, start=1)]
+    return PREAMBLE + "\n" + "\n".join(tables)
 
 
 def escape(text: str) -> str:
@@ -48,29 +54,61 @@ def escape(text: str) -> str:
     return escaped.replace("--", "-{}-")  # `--metric` is no dash
 
 
+def _overview(overview: Overview) -> str:
+    columns = list(overview.columns)
+    first = len(columns) - len(overview.means)
+    columns[:first] = [_escaped(column) for column in columns[:first]]
+    columns[first:] = [_bold(*each) for each in zip(columns[first:], overview.means, strict=True)]
+    return _float(
+        columns,
+        [[f"\\textit{{{escape(name)}}}", *map(_number, cells)] for name, *cells in overview.baseline_rows],
+        above=f"{escape(overview.heading)}. Best values are bold.",
+        label=_label(f"{overview.protocol} by group"),
+        below=[overview.caption],
+    )
+
+
 def _table(table: Table, number: int) -> str:
     columns = _columns(table)
+    return _float(
+        columns,
+        [_baseline(each, columns, table) for each in table.baselines],
+        above=f"{escape(heading(table))}. {_explanation(table)}",
+        label=f"{_label(table.protocol)}{'' if number == 1 else f'-{number}'}",
+        below=[caption(table, complete=False), *(f"{note}." for note in table.notes)],
+    )
+
+
+def _float(
+    columns: Sequence[Column], baselines: Sequence[Sequence[str]], *, above: str, label: str, below: Sequence[str]
+) -> str:
+    """Return a table environment.
+
+    Args:
+        columns: The columns, with their cells in LaTeX.
+        baselines: The cells of each baseline in LaTeX.
+        above: The caption in LaTeX.
+        label: The label, without `tab:`.
+        below: Paragraphs below the table.
+    """
     lines = [_line([escape(column.header) for column in columns]), "\\midrule"]
     lines += [_line(cells) for cells in zip(*(column.cells for column in columns), strict=True)]
-    if table.baselines:
-        lines += ["\\midrule", *(_line(_baseline(each, columns, table)) for each in table.baselines)]
-    alignment = "".join("r" if column.number else "l" for column in columns)
+    if baselines:
+        lines += ["\\midrule", *map(_line, baselines)]
     return "\n".join(
         [
             "\\begin{table}",
             "\\centering",
-            f"\\caption{{{escape(heading(table))}. {_explanation(table)}}}",
-            f"\\label{{tab:{_label(table)}{'' if number == 1 else f'-{number}'}}}",
-            f"\\begin{{tabular}}{{{alignment}}}",
+            f"\\caption{{{above}}}",
+            f"\\label{{tab:{label}}}",
+            f"\\begin{{tabular}}{{{''.join('r' if column.number else 'l' for column in columns)}}}",
             "\\toprule",
             *lines,
             "\\bottomrule",
             "\\end{tabular}",
             "\\par\\smallskip",
             "\\begin{minipage}{\\linewidth}\\footnotesize",
-            "\n\n".join(
-                escape(text) for text in (caption(table, complete=False), *(f"{note}." for note in table.notes))
-            ),
+            "\n\n".join(map(escape, below)),
             "\\end{minipage}",
             "\\end{table}\n",
         ]
@@ -82,7 +120,7 @@ def _columns(table: Table) -> list[Column]:
     ranking = _best_in_bold(ranking_column(table), table)
     sizes = [thousands(row.group.average("params", "total")) for row in table.rows]
     return [
-        *(replace(each, cells=[escape(cell) for cell in each.cells]) for each in config_columns(table)),
+        *map(_escaped, config_columns(table)),
         replace(ranking, cells=[cell + _stars(row) for cell, row in zip(ranking.cells, table.rows, strict=True)]),
         *map(_numbers, difference_columns(table)[:1]),
         *(_best_in_bold(each, table) for each in further_columns(table, arrows=True)),
@@ -91,13 +129,20 @@ def _columns(table: Table) -> list[Column]:
     ]
 
 
+def _escaped(column: Column) -> Column:
+    return replace(column, cells=[escape(cell) for cell in column.cells])
+
+
 def _numbers(column: Column) -> Column:
-    return replace(column, cells=[_minus(escape(cell)) for cell in column.cells])
+    return replace(column, cells=[_number(cell) for cell in column.cells])
 
 
 def _best_in_bold(column: Column, table: Table) -> Column:
     """Return the column of a metric with its cells in LaTeX; those of the best mean over ranked groups are bold."""
-    means = [math.nan if row.rank is None else row.group.mean(column.metric) for row in table.rows]
+    return _bold(column, [math.nan if row.rank is None else row.group.mean(column.metric) for row in table.rows])
+
+
+def _bold(column: Column, means: Sequence[float]) -> Column:
     costs = [find(column.metric).cost(mean) if math.isfinite(mean) else math.inf for mean in means]
     best = min(costs, default=math.inf)
     column, bold = _numbers(column), len(costs) > 1 and math.isfinite(best)
@@ -105,8 +150,9 @@ def _best_in_bold(column: Column, table: Table) -> Column:
     return replace(column, cells=bolds)
 
 
-def _minus(number: str) -> str:
-    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", "--" if number == NONE else number)
+def _number(cell: str) -> str:
+    """Return a cell in LaTeX, with minus signs and a dash for no value."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", "--" if cell == NONE else escape(cell))
 
 
 def _stars(row: Row) -> str:
@@ -120,7 +166,7 @@ def _baseline(baseline: Baseline, columns: Sequence[Column], table: Table) -> li
     for column in columns[1:]:
         value = baseline.metrics.get(column.metric)
         form = form_of(column.metric, unit=table.unit, images=table.images)
-        cells.append(_minus(escape(column.baselines.get(baseline.name, NONE) if value is None else form(value))))
+        cells.append(_number(column.baselines.get(baseline.name, NONE) if value is None else form(value)))
     return cells
 
 
@@ -132,8 +178,8 @@ def _explanation(table: Table) -> str:
     return f"Best values are bold. Stars: worse than the best row ({levels})."
 
 
-def _label(table: Table) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", table.protocol.lower()).strip("-") or "comparison"
+def _label(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "comparison"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from agebench.comparison.cells import lay_out
 from agebench.comparison.groups import Group, count
 from agebench.comparison.html_page import to_html
 from agebench.comparison.latex import to_latex
+from agebench.comparison.overview import overviews
 from agebench.comparison.parameters import format_value
 from agebench.comparison.tables import Comparison, Row, Table
 from agebench.files import csv_text
@@ -26,6 +27,10 @@ WIDTH = 120  # maximum width of captions and notes; tables may be wider
 def to_markdown(comparison: Comparison, *, with_unranked: bool = True) -> str:
     """Return the tables, captions, notes and incomplete runs as Markdown that is also readable as plain text."""
     parts = []
+    for overview in overviews(comparison):
+        cells = overview.cells
+        title = f"## {markdown(overview.heading)}"
+        parts += [title, align(cells.header, cells.rows, cells.numbers), _wrap(overview.caption)]
     for table in comparison.tables:
         cells = lay_out(table)
         notes = [_wrap(note, "- ") for note in table.notes]
