@@ -9,7 +9,6 @@ import numpy as np
 from agebench.comparison import formatting as numbers
 from agebench.comparison.cells import Cells, Column, config_columns, metric_header
 from agebench.comparison.formatting import NONE
-from agebench.comparison.groups import Group
 from agebench.comparison.tables import Comparison, Row, Table
 from agebench.metrics.table import find
 
@@ -65,38 +64,29 @@ def _overview(tables: Sequence[Table]) -> Overview:
     metric, by = table.metric, table.group.partition(" = ")[0]
     form = numbers.form_of(metric, unit=table.unit, images=table.images)
     of_runs = [{_folders(row): row.group for row in each.rows} for each in tables]
-
-    def groups(row: Row) -> list[Group | None]:
-        return [known.get(_folders(row)) for known in of_runs]
-
-    def means(row: Row) -> list[float]:
-        values = [math.nan if group is None else group.mean(metric) for group in groups(row)]
-        return [*values, float(np.mean(values))]
-
-    def cost(row: Row) -> float:
-        return find(metric).cost(means(row)[-1]) if math.isfinite(means(row)[-1]) else math.inf
-
-    rows = sorted(table.rows, key=cost)
-    cells = [
-        [
+    lines: list[tuple[Row, list[float], list[str]]] = []
+    for row in table.rows:
+        groups = [known.get(_folders(row)) for known in of_runs]
+        means = _with_mean([math.nan if group is None else group.mean(metric) for group in groups])
+        cells = [
             NONE if group is None else numbers.result(group, metric, form, interval=group.interval(metric))
-            for group in each
+            for group in groups
         ]
-        for each in map(groups, rows)
-    ]
-    cells = [[*line, form(means(row)[-1])] for line, row in zip(cells, rows, strict=True)]
+        lines.append((row, means, [*cells, form(means[-1])]))
+    lines.sort(key=lambda line: find(metric).cost(line[1][-1]) if math.isfinite(line[1][-1]) else math.inf)
+    rows, of_rows, cells_of_rows = zip(*lines, strict=True)
     names = dict.fromkeys(baseline.name for each in tables for baseline in each.baselines)
     of_baselines = {name: _baseline_values(name, tables, metric) for name in names}
     headers = [f"{each.group.partition(' = ')[2]} ({each.images or 0:,})" for each in tables]
     columns = [
         Column(header, list(column), metric=metric, baselines={n: form(v[i]) for n, v in of_baselines.items()})
-        for i, (header, column) in enumerate(zip([*headers, MEAN], zip(*cells, strict=True), strict=True))
+        for i, (header, column) in enumerate(zip([*headers, MEAN], zip(*cells_of_rows, strict=True), strict=True))
     ]
     return Overview(
         protocol=table.protocol,
         heading=f"{table.protocol}: {metric_header(metric, table)} by {by} (split {table.split_sha[:8]})",
-        columns=(*config_columns(replace(table, rows=tuple(rows))), *columns),
-        means=tuple(zip(*map(means, rows), strict=True)),
+        columns=(*config_columns(replace(table, rows=rows)), *columns),
+        means=tuple(zip(*of_rows, strict=True)),
         baselines=tuple(names),
         caption="A column for each group of test images, with its number of images: mean ± standard deviation over "
         f"seeds, or one seed with its 95% interval. The {MEAN} gives every group the same weight, and the rows are "
@@ -107,7 +97,10 @@ def _overview(tables: Sequence[Table]) -> Overview:
 def _baseline_values(name: str, tables: Sequence[Table], metric: str) -> list[float]:
     """Return a metric of a baseline in each table, then the mean; NaN where it is unknown."""
     known = [{each.name: each.metrics.get(metric, math.nan) for each in table.baselines} for table in tables]
-    values = [of_table.get(name, math.nan) for of_table in known]
+    return _with_mean([of_table.get(name, math.nan) for of_table in known])
+
+
+def _with_mean(values: list[float]) -> list[float]:
     return [*values, float(np.mean(values))]
 
 
