@@ -305,7 +305,9 @@ def main() -> None:
     for mutant, killed in results:
         if not killed and mutant.survives:
             print(f"survives: {mutant}\n    because {mutant.survives}")
-    sys.exit(bool(stale or failing or any(killed == bool(mutant.survives) for mutant, killed in results)))
+    sys.stdout.flush()
+    # sys.exit would print what the libraries leak.
+    os._exit(bool(stale or failing or any(killed == bool(mutant.survives) for mutant, killed in results)))
 
 
 if __name__ == "__main__":
