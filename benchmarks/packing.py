@@ -20,7 +20,8 @@ from PIL import Image
 
 from agebench.data.readers.folders import FolderFiles, decode
 from agebench.data.resize import Resize
-from agebench.data.sources.drawn_faces import draw_photo, sample_face
+from agebench.data.sources.drawn_faces.person import sample_face
+from agebench.data.sources.drawn_faces.photo import draw_photo
 from agebench.data.sources.folder import Folder
 from agebench.data.store import Store
 

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from agebench.data.background import border_brightness, has_other_background, training_background
-from agebench.data.sources.drawn_faces import draw_photo, sample_face
+from agebench.data.sources.drawn_faces.person import sample_face
+from agebench.data.sources.drawn_faces.photo import draw_photo
 
 
 def digits(*, ink: int, paper: int, size: int = 28) -> np.ndarray:

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.lib.stride_tricks import sliding_window_view
 
-from agebench.data.sources.drawn_faces import draw_photo, sample_face
+from agebench.data.sources.drawn_faces.person import sample_face
+from agebench.data.sources.drawn_faces.photo import draw_photo
 from agebench.files import write_csv
 from agebench.lectures.grids import (
     LABEL_SIZE,

@@ -15,7 +15,7 @@ from PIL import Image
 from agebench.data.sources import demo
 from agebench.data.sources.cacd import Demo
 from agebench.data.sources.demo import Recipe, draw_people, draw_rows, write_demo
-from agebench.data.sources.drawn_faces import sample_face, sample_signs
+from agebench.data.sources.drawn_faces.person import sample_face, sample_signs
 from agebench.errors import UserError
 from agebench.testing import check_source
 

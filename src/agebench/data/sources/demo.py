@@ -10,7 +10,8 @@ import numpy as np
 from filelock import FileLock
 
 from agebench.data.records import Array
-from agebench.data.sources.drawn_faces import draw_photo, sample_face
+from agebench.data.sources.drawn_faces.person import sample_face
+from agebench.data.sources.drawn_faces.photo import draw_photo
 from agebench.errors import UserError
 from agebench.progress import Bar
 

@@ -1,0 +1,1 @@
+"""Drawn faces of invented people, for which age is known."""
