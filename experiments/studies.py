@@ -75,7 +75,7 @@ def train(study: Path, work: Path, *, draw_only: bool) -> None:
 
 
 def draw(study: Path, work: Path) -> None:
-    """Write the tables and pictures of the runs in a folder into a study's README.md and its folder."""
+    """Write the tables of the runs in a folder into a study's README.md, and the files that it names beside it."""
     readme = study / "README.md"
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(work.glob("**/results.json"))]
     results = [each for each in results if "git" in each]  # evaluations have none
@@ -89,6 +89,8 @@ def draw(study: Path, work: Path) -> None:
     for picture in sorted((work / "tables").glob("**/*.png")):
         if f"({picture.name})" in text:
             shutil.copyfile(picture, study / picture.name)
+    if "results.csv" in text and (work / "tables/compare.csv").is_file():
+        shutil.copyfile(work / "tables/compare.csv", study / "results.csv")
     print(f"written to {readme}")
 
 

@@ -44,6 +44,7 @@ def write_runs(work: Path, *commits: str) -> None:
     (work / "tables/by head/compare.md").write_text("## Protocol\n\n| new |\n")
     (work / "tables/ranking.png").write_bytes(b"picture")
     (work / "tables/curves.png").write_bytes(b"not in the text")
+    (work / "tables/compare.csv").write_text("all metrics")
 
 
 def commit_of(repository: Path) -> str:
@@ -64,6 +65,16 @@ def test_a_drawn_study_has_the_tables_the_pictures_that_it_shows_and_its_commit(
     assert "2 runs, seeds 0, 1; cpu, 1 CPU thread a run; torch 2, lightning 3, timm 4" in text.replace("\n", " ")
     assert text.endswith("<!-- end of results -->\n\n![a](ranking.png)\n")
     assert sorted(path.name for path in study.iterdir()) == ["README.md", "ranking.png", "run.sh"]
+
+
+def test_a_study_that_names_its_csv_file_has_all_metrics(repository, tmp_path_factory) -> None:
+    work, study = tmp_path_factory.mktemp("work"), repository / "experiments/heads"
+    write_runs(work, commit_of(repository))
+    (study / "README.md").write_text((study / "README.md").read_text() + "`results.csv`\n")
+
+    studies.draw(study, work)
+
+    assert (study / "results.csv").read_text() == "all metrics"
 
 
 def test_a_study_is_as_old_as_the_changes_of_the_code_since_its_commit(repository, tmp_path_factory) -> None:
