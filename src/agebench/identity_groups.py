@@ -29,6 +29,16 @@ def factorize(values: Array) -> tuple[Array, Array]:
     return np.array(found, dtype=values.dtype), codes
 
 
+def resampled(*, known: bool, unit: str) -> str:
+    """Return what a bootstrap resamples: people, or other identities (such as pages) for classes; images if unknown.
+
+    Args:
+        known: Whether the identities are known.
+        unit: The unit of the target, empty for classes.
+    """
+    return "images" if not known else "people" if unit else "identities"
+
+
 def is_known(identities: Array) -> Array:
     """Return which images have a known identity, bool, shape (N,). An empty string is an unknown identity."""
     if identities.dtype.kind not in "US":

@@ -191,6 +191,17 @@ def test_a_single_group_is_named_after_its_model_and_head(make_run, tmp_path) ->
     assert heading(table) == "demo/official/age: 12 test images of 4 people (split aaaabbbb)"
 
 
+def test_classes_have_identities_that_may_be_no_people(make_run, tmp_path) -> None:
+    for head, shift in (("softmax", 1), ("coral", 2)):
+        make_run(head, points=TARGETS + shift, head=head, protocol="hiragana73/official/class")
+
+    (table,) = compare(find_runs([tmp_path]), "accuracy").tables
+
+    assert heading(table) == "hiragana73/official/class: 12 test images of 4 identities (split aaaabbbb)"
+    assert "people" not in caption(table)
+    assert "95% intervals over only 4 identities hold less often than 95% of the time: see docs/heads.md" in table.notes
+
+
 def test_notes_for_a_csv_include_leaks_and_unranked_runs(study) -> None:
     notes = notes_of(study)
 

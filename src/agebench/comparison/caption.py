@@ -5,6 +5,7 @@ import textwrap
 from agebench.comparison.formatting import NONE, amount
 from agebench.comparison.groups import count
 from agebench.comparison.tables import Table
+from agebench.identity_groups import resampled
 from agebench.metrics.bootstrap import resamples_for
 from agebench.metrics.by_group import LEAST
 from agebench.metrics.table import find, is_decision
@@ -22,9 +23,13 @@ def heading(table: Table) -> str:
     images = "" if table.images is None else f": {count(table.images, 'test image')}"
     people = table.rows[0].group.runs[0].result("bootstrap", "groups")
     over = table.rows[0].group.runs[0].result("bootstrap", "over")
-    whose = f" of {people:,} people" if over == "identity" and isinstance(people, int) else ""
+    whose = f" of {people:,} {_units(table, over)}" if over == "identity" and isinstance(people, int) else ""
     group = f", {table.group}" if table.group else ""
     return f"{table.protocol}{group}{images}{whose} (split {table.split_sha[:8]})"
+
+
+def _units(table: Table, over: object) -> str:
+    return resampled(known=over == "identity", unit=table.unit)
 
 
 def unranked_sentence(run: Run) -> str:
@@ -57,7 +62,7 @@ def _spread(table: Table) -> list[str]:
         about = alone[0].runs[0].result("bootstrap")
         over = ""
         if isinstance(about, dict) and isinstance(about.get("groups"), int):
-            units = "people" if about.get("over") == "identity" else "images"
+            units = _units(table, about.get("over"))
             known = about.get("resamples")
             resamples = known if isinstance(known, int) else resamples_for(about["groups"])
             over = f" from {resamples:,} resamples of {about['groups']:,} {units}"

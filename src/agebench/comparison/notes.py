@@ -5,9 +5,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agebench.comparison.groups import Group, count, name_of
+from agebench.identity_groups import resampled
 from agebench.metrics.bootstrap import few_in_cell
 from agebench.metrics.table import find
 from agebench.runs.description import unknown_people
+from agebench.runs.predictions_csv import unit_of
 from agebench.runs.read import Run, mapping, number
 
 
@@ -37,7 +39,8 @@ def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
     bounds = [number(bound) for found in intervals if isinstance(found, list) for bound in found]
     if find(metric).balanced and not all(bound is not None and math.isfinite(bound) for bound in bounds):
         over = runs[0].result("bootstrap", "over")
-        notes.append(few_in_cell(find(metric).name, "people" if over == "identity" else "images"))
+        unit = unit_of(str(runs[0].result("protocol")))
+        notes.append(few_in_cell(find(metric).name, resampled(known=over == "identity", unit=unit)))
     environments = _environments([each for run in runs for each in run.folds or (run,)])
     return [*notes, *_own_code(groups), *_scored_elsewhere(groups), *environments]
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from agebench.comparison.groups import Group
 from agebench.comparison.predictions_csv import NoPairsError, Numbers, read_numbers
-from agebench.identity_groups import group_codes
+from agebench.identity_groups import group_codes, resampled
 from agebench.metrics.bootstrap import (
     central_levels,
     corrected_p_value,
@@ -49,7 +49,7 @@ class Paired:
         adjusted: The p-values after Holm's correction, by the index of the group.
         intervals: The 95% interval of the mean over images and seeds, by the index of each group that could be read.
         least: The smallest possible p-value for this number of resamples and groups.
-        over: `people` or `images`: what was resampled.
+        over: `people`, `identities` or `images`: what was resampled.
         drawn: The number of people or images.
         resamples: The number of resamples.
         notes: Why groups without a difference could not be compared, and limits of the differences.
@@ -100,7 +100,7 @@ def compare_with_best(groups: Sequence[Group], best: int, *, metric: str, unit: 
                 notes.append(f"no paired difference: {error}")
     people = np.array(standard.people) if any(standard.people) else None
     codes, drawn = group_codes(people, len(standard.names))
-    over = "people" if people is not None else "images"
+    over = resampled(known=people is not None, unit=unit)
     resamples = resamples_for(drawn)
     others = [i for i in rows if i != best]
     drawn_means = paired_differences([*(rows[i] - standard.numbers for i in others), *rows.values()], people)

@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from agebench.errors import UserError
+from agebench.identity_groups import resampled
 from agebench.leakage.seen_in_training import leak_sentence
 from agebench.runs.description import unknown_people
+from agebench.runs.predictions_csv import unit_of
 from agebench.runs.read import mapping, number
 
 NOT_ARGUMENTS = ("_target_", "model_name", "pretrained", "checkpoint_path", "freeze")
@@ -142,7 +144,7 @@ def _interval(results: Mapping[str, Any], name: str) -> str:
 def _notes(results: Mapping[str, Any]) -> list[str]:
     """Return sentences about the intervals and a leak."""
     about = mapping(results.get("bootstrap"))
-    over = "people" if about.get("over") == "identity" else "images"
+    over = resampled(known=about.get("over") == "identity", unit=unit_of(str(results.get("protocol"))))
     notes = [f"in brackets: 95% bootstrap intervals over the test {over}, for this trained model"] if about else []
     if leak := mapping(results.get("leak")):
         return [*notes, f"train and test share people or images; {leak_sentence(leak)}"]

@@ -12,7 +12,7 @@ import numpy as np
 from agebench.calibration.calibration import Calibration
 from agebench.data.plan import Plan
 from agebench.data.split import PARTS, test_sha
-from agebench.identity_groups import group_codes
+from agebench.identity_groups import group_codes, resampled
 from agebench.leakage.audit import UNKNOWN_PEOPLE, leak
 from agebench.leakage.seen_in_training import audit_tested
 from agebench.metrics import decision_summary
@@ -117,11 +117,12 @@ def describe_test(plan: Plan, predictions: Predictions) -> tuple[dict[str, Any],
     bounds = intervals(predictions, identities, means=means, resamples=resamples, seed=SEED)
     found = {name: bounds[short].tolist() for name in predictions.metrics if (short := name[len("test/") :]) in bounds}
     over = "image" if identities is None else "identity"
-    if warning := few_groups(groups, "images" if identities is None else "people"):
+    units = resampled(known=identities is not None, unit=predictions.unit)
+    if warning := few_groups(groups, units):
         log.warning("%s", warning)
     for name, (low, _) in found.items():
         if find(name).balanced and np.isnan(low) and not np.isnan(predictions.metrics[name]) and groups > 1:
-            log.warning("%s", few_in_cell(find(name).name, "images" if identities is None else "people"))
+            log.warning("%s", few_in_cell(find(name).name, units))
     about = {"over": over, "groups": groups, "resamples": resamples, "seed": SEED, "method": METHOD}
     described = {"metrics": predictions.metrics, "intervals": found, "bootstrap": about}
     if beyond is not None:
