@@ -8,6 +8,7 @@ RECIPE="optim=adamw optim.lr=2e-3 optim.weight_decay=0.05 scheduler=cosine sched
 $TRAIN $RECIPE model=small_cnn model.widths=[32,64,128] trainer.max_epochs=40 trainer.precision=bf16-mixed -m $FOLDS sweep=hiragana73_scratch
 $TRAIN experiment=hiragana73_cnn augment.degrees=10 augment.at_test=false trainer.max_epochs=40 trainer.precision=bf16-mixed -m $FOLDS sweep=hiragana73_cnn
 if [ -n "$WEIGHTS" ]; then
-    $TRAIN $RECIPE model=timm model.model_name=mobilenetv2_100 model.checkpoint_path=$WEIGHTS data.normalise=half data.image_size=64 finetune=head_then_all trainer.max_epochs=12 -m $FOLDS sweep=hiragana73_imagenet
+    ln -sf "$WEIGHTS" weights.pth
+    $TRAIN $RECIPE model=timm model.model_name=mobilenetv2_100 model.checkpoint_path=weights.pth data.normalise=half data.image_size=64 finetune=head_then_all trainer.max_epochs=12 -m $FOLDS sweep=hiragana73_imagenet
 fi
 python -m agebench.compare outputs/sweeps/hiragana73_* --output tables
