@@ -221,12 +221,16 @@ def test_a_run_that_was_resumed_with_other_code_has_a_note(make_run, tmp_path) -
     assert any(note.endswith("trained with different code of lab.Net: aaa and bbb") for note in table.notes)
 
 
-def test_an_epoch_selected_on_the_test_images_has_a_note(make_run, tmp_path) -> None:
-    make_run("a", points=TARGETS + 2, data={"test": 12, "val_is_test": True})
+@pytest.mark.parametrize("tested", ["best", "last"])
+def test_only_an_epoch_selected_on_the_test_images_has_a_note(make_run, tmp_path, tested) -> None:
+    make_run("a", points=TARGETS + 2, data={"test": 12, "val_is_test": True}, best={"epoch": 3, "tested": tested})
 
     (table,) = compared(tmp_path).tables
 
-    assert table.notes[0].startswith("val is the test part: the best epoch was selected on the test images")
+    notes = [
+        note for note in table.notes if note.startswith("val is the test part: the best epoch was selected on the")
+    ]
+    assert len(notes) == (tested == "best")
 
 
 def test_a_group_without_predictions_has_a_rank_but_no_difference(make_run, tmp_path) -> None:

@@ -22,7 +22,7 @@ def notes_on(groups: Sequence[Group], metric: str) -> list[str]:
     """
     runs = [run for group in groups for run in group.runs]
     notes = []
-    if any(run.result("data", "val_is_test") for run in runs):
+    if any(run.result("data", "val_is_test") and run.result("best", "tested") != "last" for run in runs):
         notes.append("val is the test part: the best epoch was selected on the test images, so results are optimistic")
     unknown = [sentence for run in runs if not run.scored and (sentence := unknown_people(run.results))]
     notes += unknown[:1]
