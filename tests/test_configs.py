@@ -94,7 +94,7 @@ def test_an_experiment_accepts_overrides(compose_config, group, choice) -> None:
         ("optim", "sgd momentum adagrad rmsprop adam adamw timm"),
         ("scheduler", "constant step cosine plateau one_cycle"),
         ("augment", "none cacd hiragana digits standard randaugment"),
-        ("logger", "tensorboard csv mlflow wandb"),
+        ("logger", "tensorboard csv mlflow wandb trackio aim"),
         ("debug", "fast overfit profile"),
         ("experiment", "ds_ch14_cacd keras_cnn_mnist deep_convnet_mnist hiragana73_mlp hiragana73_cnn"),
     ],

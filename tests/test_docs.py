@@ -135,7 +135,7 @@ def test_every_command_of_the_documents_is_valid(compose_config, conf, monkeypat
         pytest.skip("tests/e2e/test_extending.py runs it")
     if "experiment=sweep_optuna" in overrides:
         pytest.importorskip("optuna", reason="needs the extra: pip install agebench[optuna]")
-    for package in ("mlflow", "wandb"):
+    for package in ("mlflow", "wandb", "trackio", "aim"):
         if f"logger={package}" in overrides:
             pytest.importorskip(package, reason=f"needs the extra: pip install agebench[{package}]")
     if verb == "evaluate" and not any(each.startswith("data=") for each in overrides):

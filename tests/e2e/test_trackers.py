@@ -1,4 +1,4 @@
-"""MLflow and Weights & Biases: what a run writes, read with their own readers."""
+"""MLflow, Weights & Biases, Trackio and Aim: what a run writes, read with their own readers."""
 
 import json
 import sqlite3
@@ -9,6 +9,7 @@ import pytest
 
 from agebench.cli.rules import check_config
 from agebench.errors import UserError
+from agebench.runs.tracking import open_trackio
 
 LINE = ("data=digits", "model=mlp", "trainer.max_epochs=2", "data.limit=300", "hydra.run.dir=outputs/run")
 
@@ -32,7 +33,7 @@ def results() -> dict:
     return json.loads(Path("outputs/run/results.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("package", ["mlflow", "wandb"])
+@pytest.mark.parametrize("package", ["mlflow", "wandb", "trackio", "aim"])
 def test_a_missing_package_is_one_sentence_with_the_command_that_installs_it(compose_config, monkeypatch, package):
     config = compose_config("data=digits", "model=mlp", f"logger={package}")
     monkeypatch.setattr("agebench.cli.rules.find_spec", lambda name: None)
@@ -80,4 +81,57 @@ def test_wandb_has_hyperparameters_metrics_and_the_page_offline(command) -> None
     assert test == pytest.approx(results()["metrics"]["test/accuracy"])
     assert [row["report/page/_type"] for row in history if "report/page/_type" in row] == ["html-file"]
     (copied,) = Path("outputs/run/wandb").rglob("page_*.html")
+    assert copied.read_bytes() == Path("outputs/run/report/index.html").read_bytes()
+
+
+def test_trackio_has_hyperparameters_metrics_and_the_page(command, monkeypatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(folder := Path.cwd() / "outputs/trackio"))
+    trackio = pytest.importorskip("trackio", reason="needs the extra: pip install agebench[trackio]")
+    for module in (trackio.utils, trackio.sqlite_storage):  # an earlier test may have imported them
+        monkeypatch.setattr(module, "TRACKIO_DIR", folder)
+
+    command("train", *LINE, "logger=trackio")
+
+    with sqlite3.connect("outputs/trackio/agebench.db") as database:
+        (config,) = (json.loads(text) for (text,) in database.execute("SELECT config FROM configs"))
+        rows = database.execute("SELECT run_name, metrics FROM metrics ORDER BY id").fetchall()
+    metrics = [json.loads(text) for _, text in rows]
+    assert {name for name, _ in rows} == {"outputs/run"}
+    assert (config["model"], config["optim.lr"], config["seed"]) == ("mlp", 0.001, "0")
+    assert len([row for row in metrics if "train/loss" in row]) == 2
+    (test,) = (row["test/accuracy"] for row in metrics if "test/accuracy" in row)
+    assert test == pytest.approx(results()["metrics"]["test/accuracy"])
+    assert {"report/curves", "report/confusion", "report/page"} <= metrics[-1].keys()
+    (copied,) = Path("outputs/trackio/media").rglob("*.html")
+    assert copied.read_bytes() == Path("outputs/run/report/index.html").read_bytes()
+
+
+def test_trackio_in_a_second_folder_of_a_process_is_one_sentence(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "first"))
+    trackio = pytest.importorskip("trackio", reason="needs the extra: pip install agebench[trackio]")
+    monkeypatch.setattr(trackio.utils, "TRACKIO_DIR", tmp_path / "first")
+    entry = {"folder": str(tmp_path / "second"), "project": "p", "run": "r", "group": None, "config": {}}
+
+    with pytest.raises(UserError, match=r"Trackio writes to one folder .*first, got .*second"):
+        open_trackio(entry)
+
+
+def test_aim_has_hyperparameters_metrics_and_the_page(command) -> None:
+    aim = pytest.importorskip("aim", reason="needs the extra: pip install agebench[aim]")
+
+    command("train", *LINE, "logger=aim")
+
+    entry = json.loads(Path("outputs/run/tracking.json").read_text(encoding="utf-8"))["aim"]
+    run = aim.Run(entry["run"], repo="outputs/aim", system_tracking_interval=None, capture_terminal_logs=False)
+    metrics = {(m.name, m.context.to_dict().get("subset")): m.values.values_list() for m in run.metrics()}
+    pictures = run.get_image_sequence("curves", aim.sdk.run.Context({"subset": "report"}))
+    name, params, artifacts = run.name, run["hparams"], run.artifacts
+    run.close()
+    assert name == "outputs/run"
+    assert (params["model"], params["optim.lr"], params["seed"]) == ("mlp", 0.001, "0")
+    assert len(metrics["loss", "train"]) == 2
+    assert metrics["accuracy", "test"] == [pytest.approx(results()["metrics"]["test/accuracy"])]
+    assert len(pictures.values.values_list()) == 1
+    assert list(artifacts) == ["index.html"]
+    (copied,) = Path("outputs/aim/files").rglob("index.html")
     assert copied.read_bytes() == Path("outputs/run/report/index.html").read_bytes()

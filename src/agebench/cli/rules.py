@@ -127,7 +127,7 @@ def _check_loggers(config: Mapping[str, Any]) -> None:
 
 
 # Keys that name a file or a folder inside the run directory.
-LOGGERS = {"agebench.training.RunMlflow": "mlflow", "agebench.training.RunWandb": "wandb"}
+LOGGERS = {f"agebench.training.Run{package.title()}": package for package in ("mlflow", "wandb", "trackio", "aim")}
 NAMES = re.compile(r"(callbacks|logger)\.[^.]+\.(filename|name|version|sub_dir)|trainer\.profiler\.filename")
 FOLDERS = re.compile(r"(callbacks\.[^.]+|trainer\.profiler)\.dirpath")
 FIELD = re.compile(r"\{[^{}:]*(:[^{}/\\]*)?\}")  # such as {val/mae:.2f}, which Lightning replaces by a number

@@ -15,7 +15,7 @@ from agebench.schema import Natural, find_mismatch
 Status = Literal["running", "completed", "failed", "interrupted"]
 STATUSES = get_args(Status)
 FOLDERS = (".hydra", "checkpoints", "csv", "report", "report/projector")  # inside a run
-TRACKING = "tracking.json"  # the entries of a run in MLflow and in Weights & Biases
+TRACKING = "tracking.json"  # the entries of a run in MLflow, Weights & Biases, Trackio and Aim
 CRASHED = "its process ended without a final status (killed, or the machine stopped); repeat its command to resume it"
 WRITTEN_FIRST = {
     ".lock",

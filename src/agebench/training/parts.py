@@ -20,7 +20,7 @@ from agebench.training.compile_report import CompileReport
 from agebench.training.fast_loop import MultiStepModule, PlateauUpdate, can_multi_step
 from agebench.training.pace import Pace, seconds_of
 from agebench.training.tensorboard import RunTensorBoard
-from agebench.training.trackers import RunMlflow, RunWandb
+from agebench.training.trackers import RunAim, RunMlflow, RunTrackio, RunWandb
 from agebench.training.trainer import build_callbacks, make_trainer
 
 
@@ -41,9 +41,9 @@ class Training:
     table: EpochTable
 
     @property
-    def boards(self) -> list[RunTensorBoard | RunMlflow | RunWandb]:
+    def boards(self) -> list[RunTensorBoard | RunMlflow | RunWandb | RunTrackio | RunAim]:
         """Return the loggers that show hyperparameters and figures."""
-        shown = (RunTensorBoard, RunMlflow, RunWandb)
+        shown = (RunTensorBoard, RunMlflow, RunWandb, RunTrackio, RunAim)
         return [logger for logger in self.trainer.loggers if isinstance(logger, shown)]
 
 
