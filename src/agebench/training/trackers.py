@@ -134,6 +134,12 @@ class RunTrackio(Logger):
         self.experiment.log(dict(metrics), step=step)
 
     @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End the run if the training has not succeeded; else `finish_hparams` ends it after the test."""
+        if status != "success":
+            self.finish_hparams()
+
+    @rank_zero_only
     def finish_hparams(self) -> None:
         """End the run, so that the process that draws the report can add the page to it."""
         close_trackio()
