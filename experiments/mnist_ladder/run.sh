@@ -7,9 +7,12 @@ $TRAIN -m seed=0,1,2 scheduler=constant augment=none ema.decay=null sweep=mnist_
 $TRAIN -m seed=0,1,2 augment=none ema.decay=null sweep=mnist_ladder_2 "$@"
 $TRAIN -m seed=0,1,2 ema.decay=null sweep=mnist_ladder_3 "$@"
 $TRAIN sweep=mnist_ladder_4 "$@"
-for run in outputs/sweeps/mnist_ladder_4/seed-[012]-*; do
-    python -m agebench.evaluate run="$run" tta=shift
+$TRAIN model=small_cnn "model.widths=[[32,32],[64,64],[128,128]]" trainer.max_epochs=10 sweep=mnist_ladder_5 "$@"
+for sweep in outputs/sweeps/mnist_ladder_[45]; do
+    for run in "$sweep"/seed-[012]-*; do
+        python -m agebench.evaluate run="$run" tta=shift
+    done
+    python -m agebench.evaluate run="$sweep"
+    python -m agebench.evaluate run="$sweep" tta=shift
 done
-python -m agebench.evaluate run=outputs/sweeps/mnist_ladder_4
-python -m agebench.evaluate run=outputs/sweeps/mnist_ladder_4 tta=shift
 python -m agebench.compare outputs/sweeps/mnist_ladder_* --evaluations --output tables
