@@ -72,7 +72,7 @@ def open_aim(entry: Mapping[str, Any]) -> Any:
     """
     import aim
 
-    for name in ("aim.sdk.reporter", "aim.sdk.lock_manager"):  # they tell of each step, and of each run that continues
+    for name in ("aim.sdk.reporter", "aim.sdk.lock_manager"):  # they log internals at each start and resume
         logging.getLogger(name).setLevel(logging.ERROR)
     return aim.Run(
         entry.get("run"),
