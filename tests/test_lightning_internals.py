@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -325,3 +326,88 @@ def test_batches_that_lightning_does_not_count_are_added_to_its_counters() -> No
     lightning_internals.StepCounters(loop).add(batches=5, steps=3)
 
     assert (loop._batches_that_stepped, counted) == (7, [2, 5])
+
+
+@pytest.fixture
+def optimizer():
+    return torch.optim.Adam([torch.nn.Parameter(torch.ones(3))], lr=0.1)
+
+
+def closure_of(optimizer):
+    (weights,) = optimizer.param_groups[0]["params"]
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = (weights**2).sum()
+        loss.backward()
+        return loss
+
+    return closure
+
+
+def test_a_plain_step_is_the_step_of_the_optimizer(optimizer, lines) -> None:
+    other = torch.optim.Adam([torch.nn.Parameter(torch.ones(3))], lr=0.1)
+
+    for _ in range(3):
+        loss = lightning_internals.plain_step(optimizer)(closure_of(optimizer))
+        expected = other.step(closure_of(other))
+        torch.testing.assert_close(loss, expected, rtol=0, atol=0)
+
+    torch.testing.assert_close(optimizer.state_dict(), other.state_dict(), rtol=0, atol=0)
+    assert lightning_internals.plain_step(optimizer) != optimizer.step
+    assert lines == []
+
+
+@pytest.mark.parametrize("register", ["register_step_pre_hook", "register_step_post_hook"])
+def test_hooks_of_an_optimizer_are_called(optimizer, register) -> None:
+    calls = []
+    getattr(optimizer, register)(lambda *args: calls.append(1))
+
+    lightning_internals.plain_step(optimizer)(closure_of(optimizer))
+
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("register", ["register_optimizer_step_pre_hook", "register_optimizer_step_post_hook"])
+def test_hooks_of_all_optimizers_are_called(optimizer, register) -> None:
+    calls = []
+    handle = getattr(import_module("torch.optim.optimizer"), register)(lambda *args: calls.append(1))
+    try:
+        lightning_internals.plain_step(optimizer)(closure_of(optimizer))
+    finally:
+        handle.remove()
+
+    assert calls == [1]
+
+
+def test_a_profiler_sees_the_step(optimizer) -> None:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        lightning_internals.plain_step(optimizer)(closure_of(optimizer))
+
+    assert "Optimizer.step#Adam.step" in {event.key for event in profile.key_averages()}
+
+
+def test_a_schedule_knows_that_a_plain_step_was_taken(optimizer, recwarn) -> None:
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+
+    step = lightning_internals.plain_step(optimizer)
+    step(closure_of(optimizer))
+    schedule.step()
+
+    assert step != optimizer.step
+    assert optimizer.param_groups[0]["lr"] == 0.05
+    assert [str(each.message) for each in recwarn if "lr_scheduler.step()" in str(each.message)] == []
+
+
+def test_a_step_that_a_user_replaced_is_called(optimizer, monkeypatch) -> None:
+    monkeypatch.setattr(optimizer, "step", lambda closure: "replaced")
+
+    assert lightning_internals.plain_step(optimizer)(None) == "replaced"
+
+
+def test_without_the_hooks_of_an_optimizer_its_step_is_called(optimizer, lines) -> None:
+    del optimizer._optimizer_step_pre_hooks
+
+    assert lightning_internals.plain_step(optimizer) == optimizer.step
+    assert len(lines) == 1
+    assert "optimizer step" in lines[0]

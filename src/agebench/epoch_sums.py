@@ -6,8 +6,8 @@ from torchmetrics import Metric
 
 from agebench.heads.base import Head
 
-# Number of steps whose correct predictions are counted together. It is 1 if the head has state that may change.
-STEPS_PER_COUNT = 32
+# Number of outputs from which correct predictions are counted together. It is 1 if the head has state that may change.
+OUTPUTS_PER_COUNT = 1 << 20
 
 
 class TrainSums:
@@ -25,13 +25,15 @@ class TrainSums:
         self._losses: list[tuple[int, Tensor]] = []  # number of images and mean loss of each step
         self._correct: list[Tensor] = []
         self._uncounted: list[tuple[Tensor, Tensor]] = []
-        self._steps_per_count = 1 if head.state_dict() else STEPS_PER_COUNT
+        self._waiting = 0  # number of outputs that are not counted yet
+        self._outputs_per_count = 1 if head.state_dict() else OUTPUTS_PER_COUNT
 
     def add(self, loss: Tensor, outputs: Tensor, target: Tensor) -> None:
         """Add the mean loss (), outputs (B, K) and label indices (B,) of a step."""
         self._losses.append((len(target), loss))
         self._uncounted.append((outputs, target))
-        if len(self._uncounted) == self._steps_per_count:
+        self._waiting += outputs.numel()
+        if self._waiting >= self._outputs_per_count:
             self._count_correct()
         self.images += len(target)
 
@@ -39,7 +41,7 @@ class TrainSums:
         """Count correct predictions of several steps together, which is as fast as counting those of one step."""
         if self._uncounted:
             outputs, target = map(torch.cat, zip(*self._uncounted, strict=True))
-            self._uncounted = []
+            self._uncounted, self._waiting = [], 0
             with torch.no_grad(), torch.autocast(outputs.device.type, enabled=False):
                 self._correct.append((self.head.posterior(outputs).argmax(1) == target).sum())
 

@@ -6,7 +6,8 @@ A later version may rename or remove them. The caller then falls back to documen
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from subprocess import Popen
 from types import SimpleNamespace
 from typing import Any, cast
@@ -168,3 +169,30 @@ def compile_errors() -> tuple[type[BaseException], ...]:
     except AttributeError as error:
         log_missing(f"exceptions of torch.compile ({error})", "an error of torch.compile is shown unchanged")
         return ()
+
+
+def plain_step(optimizer: torch.optim.Optimizer) -> Callable[..., Any]:
+    """Return `optimizer.step` without its hooks and its record in PyTorch's profiler, if there are none.
+
+    They take 0.1 to 0.2 ms per step.
+    """
+    checked: Any = optimizer
+    try:
+        library: Any = import_module("torch.optim.optimizer")  # torch.optim hides it
+        hooks = (
+            checked._optimizer_step_pre_hooks,
+            checked._optimizer_step_post_hooks,
+            library._global_optimizer_pre_hooks,
+            library._global_optimizer_post_hooks,
+        )
+        hooked: Any = type(optimizer).step
+        plain = hooked.__wrapped__ if hooked.hooked else hooked
+        is_profiled = torch.autograd.profiler._is_profiler_enabled
+    except AttributeError as error:
+        log_missing(f"optimizer step without hooks ({error})", "a step takes 0.1 to 0.2 ms longer")
+        return optimizer.step
+    own = vars(optimizer).get("step")  # a scheduler replaces it, to know that it was called
+    if is_profiled or any(hooks) or not (own is None or hasattr(own, "_wrapped_by_lr_sched")):
+        return optimizer.step
+    checked._opt_called = True
+    return partial(plain, optimizer)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-GATHERED_BYTES = 1 << 20  # per indexing operation, small enough to stay in the CPU cache until the step
+GATHERED_BYTES = 1 << 22  # per indexing operation: many small batches share its cost
 
 
 class Batch(NamedTuple):
@@ -63,7 +63,7 @@ class BatchSampler(Sampler[Tensor]):
         else:
             batches = torch.arange(self.count).tensor_split(steps)
         for batch in batches:
-            yield batch[self.rank :: self.world]
+            yield batch if self.world == 1 else batch[self.rank :: self.world]
 
 
 class Pixels(Dataset[Batch]):
@@ -94,11 +94,13 @@ class Pixels(Dataset[Batch]):
         """
         max_images = GATHERED_BYTES // max(1, self.store[:1].numel())
         waiting: list[Tensor] = []
+        images = 0
         for index in indices:
-            if waiting and sum(map(len, waiting)) + len(index) > max_images:
+            if waiting and images + len(index) > max_images:
                 yield from self._gather(waiting)
-                waiting = []
+                waiting, images = [], 0
             waiting.append(index)
+            images += len(index)
         if waiting:
             yield from self._gather(waiting)
 

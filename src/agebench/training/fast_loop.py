@@ -1,7 +1,7 @@
 """Multi-stepping: several optimizer steps per call of Lightning, whose bookkeeping costs as much as a small network."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -19,13 +19,19 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from agebench.errors import UserError
-from agebench.lightning_internals import StepCounters, has_step_counters, is_between_epochs, saves_within_epoch
+from agebench.lightning_internals import (
+    StepCounters,
+    has_step_counters,
+    is_between_epochs,
+    plain_step,
+    saves_within_epoch,
+)
 from agebench.module import ImageModule
 from agebench.step_check import SkippedStepError
 from agebench.training.callbacks import STEP_HOOKS, Speed
 from agebench.training.sweep_progress import SweepProgress
 
-MAX_SECONDS = 0.25  # maximum duration of a call; callbacks run after each call
+MAX_SECONDS = 1.0  # maximum duration of a call; callbacks run after each call, and the progress bar moves
 # Schedules that depend at most on metrics of complete epochs.
 SCHEDULES = tuple(
     f"agebench.training.schedules.{name}" for name in ("constant", "cosine", "one_cycle", "plateau", "step")
@@ -73,51 +79,56 @@ class MultiStepModule(ImageModule):
 
     def training_step(self, dataloader_iter: Any) -> None:  # type: ignore[override]  # Lightning accepts either
         """Run steps until MAX_SECONDS have passed, the next step must be logged, or the epoch ends."""
-        trainer, optimizer = cast(Any, self.trainer), self.optimizers(use_pl_optimizer=False)
+        trainer, optimizer = cast(Any, self.trainer), cast(Any, self.optimizers(use_pl_optimizer=False))
+        step = plain_step(optimizer)
         counters, log_every = StepCounters(trainer.fit_loop.epoch_loop), trainer.log_every_n_steps
         until = time.perf_counter() + MAX_SECONDS
         batches = steps = 0
-        for batch, index, _ in dataloader_iter:
-            batches += 1
-            updates = (index + 1) % self.accumulate == 0 or dataloader_iter.done
-            self._run_batch(optimizer, batch, index, updates=updates)
-            if not updates:
-                continue
-            counters.count_steps(1)
-            self._update_schedules("step", index)
-            steps += 1
-            ended = self.pace is not None and self.pace.after_step(trainer)
-            done = ended or dataloader_iter.done or 0 <= trainer.max_steps <= trainer.global_step
-            next_is_logged = log_every and (counters.steps + steps + 1) % log_every == 0
-            if done or time.perf_counter() > until or next_is_logged:
-                break
+        # Lightning runs the whole call under autocast, but backward passes and updates must run outside it.
+        with torch.autocast(self.device.type, enabled=False):
+            for batch, index, _ in dataloader_iter:
+                batches += 1
+                updates = (index + 1) % self.accumulate == 0 or dataloader_iter.done
+                self._run_batch(optimizer, step, batch, index, updates=updates)
+                if not updates:
+                    continue
+                counters.count_steps(1)
+                self._update_schedules("step", index)
+                steps += 1
+                ended = self.pace is not None and self.pace.after_step(trainer)
+                done = ended or dataloader_iter.done or 0 <= trainer.max_steps <= trainer.global_step
+                next_is_logged = log_every and (counters.steps + steps + 1) % log_every == 0
+                if done or time.perf_counter() > until or next_is_logged:
+                    break
         if dataloader_iter.done:
             self._update_schedules("epoch", self.current_epoch)
             self._plateau_is_due = True
         counters.add(batches=batches - 1, steps=steps - 1)  # Lightning counts the call as one batch and one step
 
-    def _run_batch(self, optimizer: Any, batch: Any, index: int, *, updates: bool) -> None:
-        """Run the forward and the backward pass of a batch and, if it ends a step, update the weights."""
-        batch = batch._make(each.to(self.device, non_blocking=True) for each in batch)
+    def _run_batch(self, optimizer: Any, step: Callable[..., Any], batch: Any, index: int, *, updates: bool) -> None:
+        """Run the forward and the backward pass of a batch and, if it ends a step, update the weights by `step`."""
+        if batch.images.device != self.device:
+            batch = batch._make(each.to(self.device, non_blocking=True) for each in batch)
         precision = self.trainer.precision_plugin
         scaler = getattr(precision, "scaler", None)  # of 16-mixed
 
         def closure() -> Tensor:
             with precision.train_step_context():
-                loss = self.training_loss(batch) / self.accumulate
+                loss = self.training_loss(batch)
+                if self.accumulate > 1:
+                    loss = loss / self.accumulate
             if index % self.accumulate == 0:
-                optimizer.zero_grad()
+                _clear_gradients(optimizer)
             (loss if scaler is None else scaler.scale(loss)).backward()
             if updates and scaler is None:
                 self.on_before_optimizer_step(optimizer)
             return loss
 
-        # Lightning runs the whole call under autocast, but backward passes and updates must run outside it.
-        with torch.autocast(self.device.type, enabled=False), suppress(SkippedStepError):
+        with suppress(SkippedStepError):
             if not updates:
                 closure()
             elif scaler is None:
-                optimizer.step(closure)  # 20 us faster than the plugin
+                step(closure)  # faster than the plugin
             else:
                 precision.optimizer_step(optimizer, model=self, closure=closure)
         torch.clear_autocast_cache()  # the cache contains the weights before the update
@@ -153,6 +164,16 @@ class MultiStepModule(ImageModule):
                     "set +scheduler.monitor=train/loss, or another scheduler"
                 )
             config.scheduler.step(metric)
+
+
+def _clear_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Set the gradients to None, as `zero_grad` does, which takes seven times as long with a fused optimizer."""
+    if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:  # a user's optimizer may do more
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 class PlateauUpdate(Callback):
