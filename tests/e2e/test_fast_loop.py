@@ -16,6 +16,15 @@ EVERY_7TH = ["trainer.log_every_n_steps=7"]
 PLATEAU = ["model=mlp", "model.batch_norm=false", "optim=sgd", "optim.lr=1e-5", "monitor=val/loss"]
 PLATEAU += ["scheduler=plateau", "scheduler.patience=0"]
 STEPS: list[int] = []
+CLEARED: list[int] = []
+
+
+class CountingSGD(torch.optim.SGD):
+    """A user's optimizer with its own `zero_grad`."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        CLEARED.append(1)
+        super().zero_grad(set_to_none)
 
 
 class StepRecorder(Callback):
@@ -149,3 +158,13 @@ def test_the_logged_norm_is_that_of_gradients_without_the_scale_of_the_loss(comm
 
     fused, unfused = norms
     assert fused[14] == pytest.approx(unfused[14], rel=0.01)
+
+
+def test_an_optimizer_clears_its_gradients_itself_if_it_overrides_zero_grad(command) -> None:
+    CLEARED.clear()
+
+    line = [*LINE, "model=mlp", "optim=sgd", f"optim._target_={__name__}.CountingSGD", "trainer.max_epochs=2"]
+    command("train", *line, "hydra.run.dir=out")
+
+    rows = list(csv.DictReader(Path("out/metrics.csv").read_text(encoding="utf-8-sig").splitlines()))
+    assert len(CLEARED) == int(rows[-1]["step"])
