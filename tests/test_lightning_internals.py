@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -403,6 +404,35 @@ def test_a_step_that_a_user_replaced_is_called(optimizer, monkeypatch) -> None:
     monkeypatch.setattr(optimizer, "step", lambda closure: "replaced")
 
     assert lightning_internals.plain_step(optimizer)(None) == "replaced"
+
+
+def test_a_step_that_a_user_wrapped_is_called(optimizer) -> None:
+    calls = []
+
+    class Wrapped(torch.optim.Adam):
+        @wraps(torch.optim.Adam.step)  # copies the mark of PyTorch's own wrapper
+        def step(self, closure=None):
+            calls.append(1)
+            return super().step(closure)
+
+    wrapped = Wrapped(optimizer.param_groups[0]["params"], lr=0.1)
+    lightning_internals.plain_step(wrapped)(closure_of(wrapped))
+
+    assert calls == [1]
+
+
+def test_an_optimizer_that_pytorch_did_not_prepare_is_called_without_a_warning(optimizer, lines) -> None:
+    class Own(torch.optim.Adam):
+        def _patch_step_function(self) -> None:
+            self._zero_grad_profile_name = ""
+
+        def step(self, closure=None):
+            return super().step(closure)
+
+    own = Own(optimizer.param_groups[0]["params"], lr=0.1)
+
+    assert lightning_internals.plain_step(own) == own.step
+    assert lines == []
 
 
 def test_without_the_hooks_of_an_optimizer_its_step_is_called(optimizer, lines) -> None:

@@ -168,7 +168,7 @@ class MultiStepModule(ImageModule):
 
 def _clear_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Set the gradients to None, as `zero_grad` does, which takes seven times as long with a fused optimizer."""
-    if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:  # a user's optimizer may do more
+    if getattr(optimizer.zero_grad, "__func__", None) is not torch.optim.Optimizer.zero_grad:  # a user's may do more
         optimizer.zero_grad()
         return
     for group in optimizer.param_groups:
